@@ -1,0 +1,263 @@
+"""Every setting of a run, typed and strict: an unknown key is an error that names the nearest right one.
+
+A run is one YAML file plus `--set section.key=value` overrides; the resolved result is written into the
+run folder, so a run says what it was. This module imports neither torch nor the rest of minisora, which
+keeps `minisora --help` fast.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from minisora.errors import UserError, nearest
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: no unknown keys, no change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ClipConfig(Section):
+    """The clip a model is trained on. Sizes are pixels, (height, width); `frames` includes the first."""
+
+    frames: PositiveInt = 17
+    height: PositiveInt = 64
+    width: PositiveInt = 64
+    fps: Annotated[float, Field(gt=0)] = 8.0
+
+
+class DataConfig(Section):
+    """Where clips come from."""
+
+    source: Literal["shapes", "folder", "torchvision"] = "shapes"
+    path: Path | None = None  # folder: the folder; torchvision: the root it was downloaded to
+    dataset: str = "MovingMNIST"  # torchvision: the class name
+    num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
+    num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
+    short_clips: Literal["pad", "skip", "error"] = "pad"  # a clip with too few frames: repeat its last one, or
+    require_captions: bool = True  # folder: skip a file without a caption (False: train it on "")
+
+
+class VAEConfig(Section):
+    """Shape of `VideoVAE`: factors of compression and widths."""
+
+    temporal_factor: Literal[1, 2, 4, 8] = 4
+    spatial_factor: Literal[4, 8, 16, 32] = 8
+    latent_channels: PositiveInt = 8
+    pixel_patch: Literal[1, 2, 4] = 4  # pixels folded into channels before the first convolution
+    widths: tuple[PositiveInt, ...] = (64, 128)  # one per spatial level, finest first
+    blocks_per_level: PositiveInt = 2
+
+
+class DiTConfig(Section):
+    """Shape of `VideoDiT`."""
+
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)  # (time, height, width) in latent cells
+    width: PositiveInt = 128
+    depth: PositiveInt = 6
+    heads: PositiveInt = 4
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    attention: Literal["full", "factorised"] = "full"
+    modulation: Literal["per_block", "shared"] = "per_block"
+    qk_norm: bool = True
+    text_conditioning: bool = True  # cross-attention to text tokens and the pooled text in the modulation
+    num_classes: int | None = None  # a class-conditional DiT as in the paper; excludes text_conditioning
+    learn_sigma: bool = False  # twice the output channels, as the DiT paper; used for FLOP tables only
+    checkpointing: bool = False
+
+
+class TextConfig(Section):
+    """Text encoder: trained from scratch with the DiT, or a frozen T5/CLIP encoder in a local folder."""
+
+    kind: Literal["scratch", "pretrained"] = "scratch"
+    path: Path | None = None  # pretrained: a transformers folder (config.json, safetensors, tokenizer)
+    width: PositiveInt = 128
+    depth: PositiveInt = 2
+    heads: PositiveInt = 4
+    max_tokens: PositiveInt = 24
+    max_vocabulary: PositiveInt = 8192
+
+
+class FlowConfig(Section):
+    """Rectified flow: which noise levels are trained on (sigma = 1 is noise)."""
+
+    sigma_mean: float = 0.0  # of logit(sigma), Esser et al. 2024 (arXiv 2403.03206), eq. 19
+    sigma_std: Annotated[float, Field(gt=0)] = 1.0
+    shift: Annotated[float, Field(gt=0)] = 1.0  # > 1 moves the density towards noise, for long clips
+    caption_dropout: Fraction = 0.1  # share of captions replaced by "" so that guidance has a null
+
+
+class TrainConfig(Section):
+    """One stage of training. `batch_size` is what the optimizer sees, over all processes and micro-batches."""
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 16
+    accumulation: PositiveInt = 1  # the batch is split into this many micro-batches per process
+    optimizer: Literal["adamw"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    decay_share: Fraction = 0.3  # the last share of the steps in which lr falls linearly to `final_lr_share`
+    final_lr_share: Fraction = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what a timed matmul says is faster
+    compile: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    log_every: PositiveInt = 10
+    validate_every: PositiveInt = 250
+    sample_every: Annotated[int, Field(ge=0)] = 0  # 0: no sample videos during training
+    save_every: PositiveInt = 250
+    keep_checkpoints: PositiveInt = 2
+
+
+class VAETrainConfig(TrainConfig):
+    """Stage one: the VAE, trained on random spacetime crops (many times more steps a minute)."""
+
+    crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (9, 32, 32)  # (frames, height, width)
+    kl_weight: Annotated[float, Field(ge=0)] = 1e-4
+    l2_share: Fraction = 0.5  # reconstruction = (1 - share) * L1 + share * L2
+
+
+class DiTTrainConfig(TrainConfig):
+    """Stage two: the DiT and, unless it is pretrained, the text encoder."""
+
+    cache_latents: bool = True  # encode every clip once; False encodes inside the step
+
+
+class SampleConfig(Section):
+    """Defaults of sampling, saved with the model."""
+
+    steps: PositiveInt = 32
+    guidance: Annotated[float, Field(ge=0)] = 3.0
+    scheduler: Literal["euler", "heun"] = "euler"
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    clip: ClipConfig = ClipConfig()
+    data: DataConfig = DataConfig()
+    vae: VAEConfig = VAEConfig()
+    dit: DiTConfig = DiTConfig()
+    text: TextConfig = TextConfig()
+    flow: FlowConfig = FlowConfig()
+    train_vae: VAETrainConfig = VAETrainConfig()
+    train_dit: DiTTrainConfig = DiTTrainConfig()
+    sample: SampleConfig = SampleConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.dit.num_classes is not None and self.dit.text_conditioning:
+            raise ValueError("dit.num_classes and dit.text_conditioning exclude each other: set one of them off")
+        if self.text.kind == "pretrained" and self.text.path is None:
+            raise ValueError("text.kind=pretrained needs text.path, the folder of a T5 or CLIP text encoder")
+        if self.data.source != "shapes" and self.data.path is None:
+            raise ValueError(f"data.source={self.data.source} needs data.path (or --data DIR)")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved config as YAML that `load` reads back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def config_folder() -> Path:
+    """Where the shipped configs lie: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "configs"
+    return checkout if checkout.is_dir() else package / "configs"
+
+
+def find(path: str | Path) -> Path:
+    """A config file by path, or by its name among the shipped ones (`toy`, `toy.yaml`, `dit/xl2`).
+
+    Raises:
+        UserError: neither exists; the message lists the shipped names.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    shipped = config_folder()
+    relative = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
+    for candidate in (shipped / relative, shipped / f"{relative}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = sorted(str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if p.parent.name != "accelerate")
+    raise UserError(f"config '{path}' not found; shipped configs: {', '.join(names)}")
+
+
+def load(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a config file and apply `section.key=value` overrides (values are YAML).
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key or a value is wrong; the message names it.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        file = find(path)
+        try:
+            loaded = yaml.safe_load(file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise UserError(f"{file} must hold sections such as 'dit:' and 'train_dit:', not a {type(loaded).__name__}")
+        tree = loaded or {}
+    return override(tree, overrides or [])
+
+
+def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
+    """Apply `section.key=value` overrides to a config or a raw tree and validate the result."""
+    if isinstance(tree, Config):
+        tree = tree.model_dump(mode="json")
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set '{item}' is not key=value, such as --set dit.width=256")
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {key}: '{section}' is a value, not a section")
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not YAML ({' '.join(str(error).split())})") from error
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from error
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved config, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(config.to_yaml())
+    os.replace(partial, path)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a config in one line, with the nearest right key where a key is unknown."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in fault["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation
+        known = list(section.model_fields)
+        hint = nearest(str(fault["loc"][-1]), known)
+        return f"unknown config key '{key}'{hint}; known here: {', '.join(known)}{more}"
+    message = fault["msg"].removeprefix("Value error, ")
+    where = f"config key '{key}' = {fault['input']!r}: " if key else ""
+    return f"{where}{message}{more}"
