@@ -1,0 +1,222 @@
+"""Text to features: a word-level tokenizer and a small transformer trained from scratch with the DiT, or a
+frozen T5 or CLIP encoder from a local folder. Both answer `encode(prompts)` with the same `TextFeatures`.
+
+Letters: B batch, M tokens, D width.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from minisora.errors import UserError, nearest
+from minisora.models.layers import MLP
+
+PAD, START, UNKNOWN = 0, 1, 2
+NUM_SPECIAL = 3
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a denoiser sees of a prompt."""
+
+    tokens: Tensor  # B M D
+    mask: Tensor  # B M, true where the token is real
+    pooled: Tensor  # B D
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words and punctuation marks of a caption."""
+    return _WORD.findall(text.lower())
+
+
+def build_vocabulary(captions: Iterable[str], max_words: int) -> list[str]:
+    """The most frequent words of the captions; ties in alphabetical order, so it is reproducible."""
+    counts = Counter(word for caption in captions for word in words(caption))
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:max_words]
+
+
+class Tokenizer:
+    """Words to ids: 0 pads, 1 starts every caption (alone it is the null prompt ""), 2 is an unknown word."""
+
+    def __init__(self, vocabulary: Sequence[str], max_tokens: int):
+        self.ids = {word: i + NUM_SPECIAL for i, word in enumerate(vocabulary)}
+        self.max_tokens = max_tokens
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids (B M, int64) and mask (B M, bool); M is the longest caption, rounded up to a multiple of 8."""
+        rows = [[START, *(self.ids.get(word, UNKNOWN) for word in words(p))][: self.max_tokens] for p in prompts]
+        longest = min(self.max_tokens, -(-max(len(row) for row in rows) // 8) * 8)
+        ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+        return ids, ids != PAD
+
+    def check(self, prompt: str) -> list[str]:
+        """The words of a prompt that the model never saw.
+
+        Raises:
+            UserError: it knows none of them, so the prompt could not steer anything.
+        """
+        found = words(prompt)
+        unknown = [word for word in found if word not in self.ids]
+        if found and len(unknown) == len(found):
+            hint = nearest(found[0], self.ids)
+            known = ", ".join(list(self.ids)[:12])
+            raise UserError(f"the model knows no word of the prompt '{prompt}'{hint}; it knows: {known}, ...")
+        return unknown
+
+
+class TextBlock(nn.Module):
+    """A pre-norm transformer block over text tokens."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map tokens B M D to B M D; mask B M."""
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = x + self.out(attended.transpose(1, 2).flatten(2))  # B M D
+        return x + self.mlp(self.norm2(x))
+
+
+class TextEncoder(ModelMixin, ConfigMixin):
+    """Tokenizer and transformer trained from scratch with the DiT.
+
+    The vocabulary is part of the saved config, so a model folder carries its own tokenizer.
+
+    Args:
+        vocabulary: known words, most frequent first.
+        width, depth, heads: of the transformer.
+        max_tokens: longer captions are cut.
+    """
+
+    @register_to_config
+    def __init__(
+        self, vocabulary: list[str], width: int = 128, depth: int = 2, heads: int = 4, max_tokens: int = 24
+    ):
+        super().__init__()
+        if width % heads:
+            raise UserError(f"text width = {width} is not a multiple of text heads = {heads}")
+        self.tokenizer = Tokenizer(vocabulary, max_tokens)
+        self.embed = nn.Embedding(NUM_SPECIAL + len(vocabulary), width)
+        self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    @property
+    def width(self) -> int:
+        """Channels of the tokens and of the pooled text."""
+        return self.config.width
+
+    def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Encode token ids (B M) under their mask (B M)."""
+        x = self.embed(ids) + self.position[: ids.shape[1]]  # B M D
+        for block in self.blocks:
+            x = block(x, mask)  # B M D
+        x = self.norm(x)
+        weight = mask[..., None].to(x.dtype)
+        pooled = (x * weight).sum(1) / weight.sum(1).clamp(min=1)  # B D
+        return TextFeatures(x, mask, pooled)
+
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts, on the encoder's device."""
+        ids, mask = self.tokenizer(prompts)
+        return self(ids.to(self.device), mask.to(self.device))
+
+    def check(self, prompt: str) -> list[str]:
+        """Unknown words of a prompt; raises UserError when all are."""
+        return self.tokenizer.check(prompt)
+
+
+class PretrainedTextEncoder(ModelMixin, ConfigMixin):
+    """A frozen T5 or CLIP text encoder, read by transformers from a local folder.
+
+    Saving a pipeline copies encoder and tokenizer into the model folder, so the folder stays complete.
+
+    Args:
+        path: a folder with config.json, safetensors weights and a tokenizer.
+        max_tokens: longer captions are cut.
+
+    Raises:
+        UserError: transformers is not installed, or the folder is not such an encoder.
+    """
+
+    @register_to_config
+    def __init__(self, path: str, max_tokens: int = 77):
+        super().__init__()
+        try:
+            from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
+        except ImportError as error:
+            raise UserError("text.kind=pretrained needs transformers: pip install 'minisora[text]'") from error
+        if not (Path(path) / "config.json").is_file():
+            raise UserError(f"no text encoder in '{path}': it needs config.json, model.safetensors and a tokenizer")
+        kinds = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
+        try:
+            kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+            if kind not in kinds:
+                raise UserError(f"'{path}' holds a '{kind}' model; T5 and CLIP text encoders are supported")
+            self.encoder = kinds[kind].from_pretrained(path, local_files_only=True, use_safetensors=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"the text encoder in '{path}' cannot be read: {first}") from error
+        self.encoder.requires_grad_(False).eval()
+
+    @property
+    def width(self) -> int:
+        """Channels of the tokens and of the pooled text."""
+        encoder_config = self.encoder.config
+        return getattr(encoder_config, "d_model", None) or encoder_config.hidden_size
+
+    def train(self, mode: bool = True) -> "PretrainedTextEncoder":
+        """Stay in evaluation mode: the encoder is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Encode token ids (B M) under their mask (B M); the pooled text is the mean of the real tokens."""
+        x = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # B M D
+        weight = mask[..., None].to(x.dtype)
+        return TextFeatures(x, mask.bool(), (x * weight).sum(1) / weight.sum(1).clamp(min=1))
+
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts, on the encoder's device."""
+        batch = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.config.max_tokens,
+            return_tensors="pt",
+        )
+        mask = batch.attention_mask.clone()
+        mask[:, 0] = 1  # an empty prompt still has one token to attend to
+        return self(batch.input_ids.to(self.device), mask.to(self.device))
+
+    def check(self, prompt: str) -> list[str]:
+        """A subword tokenizer knows every word."""
+        return []
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write encoder and tokenizer into the folder itself."""
+        self.encoder.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "PretrainedTextEncoder":
+        """Read an encoder from a folder, saved by this class or by transformers."""
+        return cls(str(path))

@@ -1,0 +1,253 @@
+"""VideoVAE: a small causal spatio-temporal autoencoder, 4x8x8 by default.
+
+The first frame is coded by itself and every later group of `temporal_factor` frames after it, so latent
+frames = 1 + (frames - 1) / temporal_factor and one image is a one-frame video (the layout of
+CogVideoX, Yang et al. 2024, arXiv 2408.06072, and Wan, arXiv 2503.20314).
+
+Letters: B batch, T frames, H W pixels, T' H' W' latent grid, Z latent channels, C channels.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from minisora.errors import UserError
+from minisora.models.causal_conv import (
+    CausalTimeConv,
+    FrameConv,
+    ResBlock,
+    SpaceDown,
+    SpaceUp,
+    Stream,
+    TimeUp,
+    fold_pixels,
+    unfold_pixels,
+)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diagonal Gaussian over raw (not normalised) latents, each B Z T' H' W'."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised draw from standard normal `noise`."""
+        return self.mean + noise * torch.exp(0.5 * self.log_variance)
+
+    def kl(self) -> Tensor:
+        """KL divergence to the standard normal, mean over elements, in nats."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).mean()
+
+
+class CausalStack(nn.Sequential):
+    """Layers in a row, with the stream handed to those that look back in time."""
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        """Map B T H W C through every layer."""
+        for layer in self:
+            x = layer(x, stream) if isinstance(layer, ResBlock | CausalTimeConv | TimeUp) else layer(x)
+        return x
+
+    def halo(self) -> float:
+        """How far, in cells of the *input*, an output cell sees to each side."""
+        reach, scale = 0.0, 1.0  # of a cell of the current level, in input cells
+        for layer in self:
+            if isinstance(layer, SpaceDown):
+                scale *= 2
+            elif isinstance(layer, SpaceUp):
+                scale /= 2
+            elif isinstance(layer, ResBlock):
+                reach += scale
+            elif isinstance(layer, FrameConv):
+                reach += scale * (layer.kernel_size[0] // 2)
+        return reach
+
+
+class VideoVAE(ModelMixin, ConfigMixin):
+    """Compresses videos B 3 T H W in [-1, 1] to latents B Z T' H' W' and back.
+
+    `latents` everywhere outside this class are normalised (zero mean, unit variance per channel) with the
+    statistics in the buffers `latent_mean` and `latent_std`, which training sets at its end.
+
+    Args:
+        temporal_factor: frames per latent frame, a power of two.
+        spatial_factor: pixels per latent cell and side, a power of two.
+        latent_channels: Z.
+        pixel_patch: pixels folded into channels before the first convolution.
+        widths: channels per spatial level, finest first; as many as
+            log2(spatial_factor / pixel_patch) + 1.
+        blocks_per_level: residual blocks per level in the encoder; the decoder has one more.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        temporal_factor: int = 4,
+        spatial_factor: int = 8,
+        latent_channels: int = 8,
+        pixel_patch: int = 4,
+        widths: Sequence[int] = (64, 128),
+        blocks_per_level: int = 2,
+    ):
+        super().__init__()
+        levels = int(math.log2(spatial_factor // pixel_patch)) + 1
+        if len(widths) != levels:
+            raise UserError(
+                f"vae.widths has {len(widths)} entries, but spatial_factor {spatial_factor} over pixel_patch "
+                f"{pixel_patch} makes {levels} levels: give {levels} widths"
+            )
+        halvings = int(math.log2(temporal_factor))
+        # Frames are halved as early as possible: the finest level costs most.
+        time_steps = [halvings // levels + (level < halvings % levels) for level in range(levels)]
+
+        encoder: list[nn.Module] = [FrameConv(3 * pixel_patch**2, widths[0])]
+        for level, width in enumerate(widths):
+            if level:
+                encoder.append(SpaceDown(widths[level - 1], width))
+            encoder += [ResBlock(width) for _ in range(blocks_per_level)]
+            encoder += [CausalTimeConv(width, width, stride=2) for _ in range(time_steps[level])]
+        # No norm or nonlinearity before the last layer of either side: the residual stream is a linear
+        # autoencoder from the first step on, which learns brightness and colour at once.
+        moments = FrameConv(widths[-1], 2 * latent_channels)
+        with torch.no_grad():  # a posterior of std 0.14: unit noise at the start would drown the signal
+            moments.bias[latent_channels:] = -4.0
+        encoder.append(moments)
+        self.encoder = CausalStack(*encoder)
+
+        decoder: list[nn.Module] = [FrameConv(latent_channels, widths[-1])]
+        for level, width in reversed(list(enumerate(widths))):
+            if level < levels - 1:
+                decoder.append(SpaceUp(widths[level + 1], width))
+            for _ in range(time_steps[level]):
+                decoder += [ResBlock(width), TimeUp(width)]
+            decoder += [ResBlock(width) for _ in range(blocks_per_level)]
+        decoder.append(FrameConv(widths[0], 3 * pixel_patch**2))
+        self.decoder = CausalStack(*decoder)
+
+        self.latent_mean: Tensor
+        self.latent_std: Tensor
+        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+
+    def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Latent grid (T', H', W') of a clip.
+
+        Raises:
+            UserError: the clip does not fit the strides; the message names the two nearest sizes that do.
+        """
+        t, s = self.config.temporal_factor, self.config.spatial_factor
+        if (frames - 1) % t:
+            low = 1 + (frames - 1) // t * t
+            raise UserError(
+                f"{frames} frames do not fit the VAE's temporal stride {t} (1 + a multiple of {t}): "
+                f"use {low} or {low + t}"
+            )
+        for name, size in (("height", height), ("width", width)):
+            if size % s:
+                low = size // s * s
+                near = f"{low} or {low + s}" if low else str(s)
+                raise UserError(f"{name} {size} does not fit the VAE's spatial stride {s}: use {near}")
+        return 1 + (frames - 1) // t, height // s, width // s
+
+    def clip_size(self, latent_frames: int, latent_height: int, latent_width: int) -> tuple[int, int, int]:
+        """Frames, height and width in pixels of a latent grid."""
+        t, s = self.config.temporal_factor, self.config.spatial_factor
+        return 1 + (latent_frames - 1) * t, latent_height * s, latent_width * s
+
+    def encode(self, video: Tensor, stream: Stream | None = None) -> Posterior:
+        """Posterior over raw latents of a video B 3 T H W; with a stream, of the next chunk of one."""
+        x = fold_pixels(video.permute(0, 2, 3, 4, 1), self.config.pixel_patch)  # B T H/p W/p 3pp
+        mean, log_variance = self.encoder(x, stream).permute(0, 4, 1, 2, 3).chunk(2, dim=1)  # each B Z T' H' W'
+        return Posterior(mean, log_variance.clamp(-20, 10))
+
+    def decode(self, raw: Tensor, stream: Stream | None = None) -> Tensor:
+        """Video B 3 T H W (not clamped) of raw latents B Z T' H' W'; with a stream, the next chunk of one."""
+        x = self.decoder(raw.permute(0, 2, 3, 4, 1).contiguous(), stream)  # B T H/p W/p 3pp
+        return unfold_pixels(x, self.config.pixel_patch).permute(0, 4, 1, 2, 3)
+
+    def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
+        """Reconstruction and posterior for training; `noise` is standard normal, B Z T' H' W'."""
+        posterior = self.encode(video)
+        return self.decode(posterior.sample(noise)), posterior
+
+    def normalize(self, raw: Tensor) -> Tensor:
+        """Raw latents B Z ... to zero mean and unit variance per channel."""
+        shape = (1, -1, *[1] * (raw.ndim - 2))
+        return (raw - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Undo `normalize`."""
+        shape = (1, -1, *[1] * (latents.ndim - 2))
+        return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    @torch.no_grad()
+    def to_latents(self, video: Tensor, *, chunk: int | None = None, tile: int | None = None) -> Tensor:
+        """Normalised latents B Z T' H' W' (posterior means) of a video B 3 T H W in [-1, 1].
+
+        Args:
+            video: its size must fit the strides (`latent_size` tells).
+            chunk: latent frames coded at a time; bounds memory for long clips, exact.
+            tile: latent cells per side coded at a time; bounds memory for large clips, exact (tiles carry
+                a halo as wide as the network's reach).
+        """
+        self.latent_size(*video.shape[2:])
+        t, s = self.config.temporal_factor, self.config.spatial_factor
+        halo = math.ceil(self.encoder.halo() * self.config.pixel_patch / s)
+
+        def code(part: Tensor) -> Tensor:
+            return self._stream(lambda x, stream: self.encode(x, stream).mean, part, chunk and chunk * t, first=1)
+
+        return self.normalize(_tiled(code, video, in_cell=s, out_cell=1, tile=tile, halo=halo))
+
+    @torch.no_grad()
+    def to_video(self, latents: Tensor, *, chunk: int | None = None, tile: int | None = None) -> Tensor:
+        """Video B 3 T H W in [-1, 1] of normalised latents; `chunk` and `tile` as in `to_latents`."""
+        halo = math.ceil(self.decoder.halo())
+
+        def code(part: Tensor) -> Tensor:
+            return self._stream(self.decode, part, chunk, first=0)
+
+        s = self.config.spatial_factor
+        return _tiled(code, self.denormalize(latents), in_cell=1, out_cell=s, tile=tile, halo=halo).clamp(-1, 1)
+
+    @staticmethod
+    def _stream(
+        code: Callable[[Tensor, Stream | None], Tensor], x: Tensor, chunk: int | None, *, first: int
+    ) -> Tensor:
+        """Apply `code` chunk by chunk along time (dimension 2); the first chunk is `first` frames longer."""
+        if chunk is None or chunk + first >= x.shape[2]:
+            return code(x, None)
+        stream: Stream = {}
+        cuts = [0, *range(chunk + first, x.shape[2], chunk), x.shape[2]]
+        return torch.cat([code(x[:, :, a:b], stream) for a, b in zip(cuts, cuts[1:], strict=False)], dim=2)
+
+
+def _tiled(
+    code: Callable[[Tensor], Tensor], x: Tensor, *, in_cell: int, out_cell: int, tile: int | None, halo: int
+) -> Tensor:
+    """Apply `code` to square tiles of x (B C T H W) with a halo, and put the results together without it.
+
+    All of `tile`, `halo` are in latent cells; `in_cell` and `out_cell` are the pixels of a cell on either side.
+    """
+    rows, columns = x.shape[3] // in_cell, x.shape[4] // in_cell
+    if tile is None or (tile >= rows and tile >= columns):
+        return code(x)
+    bands = []
+    for top in range(0, rows, tile):
+        y0, y1 = max(0, top - halo), min(rows, top + tile + halo)
+        band = []
+        for left in range(0, columns, tile):
+            x0, x1 = max(0, left - halo), min(columns, left + tile + halo)
+            part = code(x[..., y0 * in_cell : y1 * in_cell, x0 * in_cell : x1 * in_cell])
+            inner_y, inner_x = (top - y0) * out_cell, (left - x0) * out_cell
+            height, width = min(tile, rows - top) * out_cell, min(tile, columns - left) * out_cell
+            band.append(part[..., inner_y : inner_y + height, inner_x : inner_x + width])
+        bands.append(torch.cat(band, dim=-1))
+    return torch.cat(bands, dim=-2)
