@@ -1,0 +1,156 @@
+"""`FolderDataset`: clips from a folder of videos and images of any kind, size, length and rate."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from minisora.config import ClipConfig
+from minisora.data.clip import Clip
+from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
+from minisora.data.video_io import ShortClips, read_video
+from minisora.errors import UserError
+
+VALIDATION_SHARE = 0.1  # of the files, at least one
+
+
+class FolderDataset:
+    """A `ClipDataset` of the files that `scan_folder` keeps; `report` tells what became of the others.
+
+    Decoded clips stay in memory as bytes until `cache_bytes` are full: a small folder is decoded once.
+
+    Args:
+        folder: with the videos.
+        clip: size, length and rate of a clip.
+        short_clips: "pad", "skip" or "error", for files shorter than a clip.
+        require_captions: drop files without a caption, else caption them "".
+        files: of the scan, only these; None: all that are kept. See `split_files`.
+        scan: a finished scan of the folder with the same options.
+        max_clips: use no more than this many.
+        cache_bytes: memory for decoded clips.
+
+    Raises:
+        UserError: nothing usable is in the folder, or a file is too short and `short_clips` is "error".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        clip: ClipConfig,
+        short_clips: ShortClips = "pad",
+        require_captions: bool = True,
+        files: Sequence[ScannedFile] | None = None,
+        scan: FolderScan | None = None,
+        max_clips: int | None = None,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
+        self.report = scan or scan_folder(folder, clip, short_clips, require_captions)
+        if short_clips == "error":
+            short = next((file for file in self.report.files if file.too_short), None)
+            if short is not None:
+                raise UserError(
+                    f"{folder / short.name}: shorter than {clip.frames} frames at {clip.fps:g} fps; "
+                    "remove it, or set data.short_clips to pad or skip"
+                )
+        kept = self.report.kept if files is None else files
+        items = [(file, start) for file in kept for start in file.starts]
+        self._items = items[:max_clips]
+        if not self._items:
+            raise UserError(f"nothing usable: {self.report.summary()}")
+        self.folder = folder
+        self._clip = clip
+        self._cache: dict[int, Tensor] = {}
+        self._cache_left = cache_bytes
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Clip:
+        """One clip.
+
+        Raises:
+            UserError: the file can no longer be decoded; the message names it.
+        """
+        return Clip(self._video(index), self._items[index][0].caption or "")
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        """The videos of these clips, `B 3 T H W` float32 in [-1, 1]."""
+        return torch.stack([self._video(index) for index in indices])
+
+    def captions(self) -> list[str]:
+        """The caption of every clip."""
+        return [file.caption or "" for file, _ in self._items]
+
+    def fingerprint(self) -> str:
+        """Hex digits of every byte of the files, the captions, and the clip; reads each file once."""
+        if self._fingerprint is None:
+            contents: dict[str, str] = {}
+            for file, _ in self._items:
+                if file.name not in contents:
+                    contents[file.name] = content_hash(self.folder / file.name)
+            facts = [self._clip.model_dump(mode="json")]
+            facts += [[file.name, contents[file.name], file.caption, start] for file, start in self._items]  # type: ignore[misc]
+            self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        return self._fingerprint
+
+    def _video(self, index: int) -> Tensor:
+        """`3 T H W`; always by way of bytes, so that a cached clip equals a fresh one."""
+        index = range(len(self._items))[index]  # IndexError beyond the end; negative from the end
+        pixels = self._cache.get(index)
+        if pixels is None:
+            file, start = self._items[index]
+            clip = self._clip
+            video = read_video(
+                self.folder / file.name,
+                frames=clip.frames,
+                height=clip.height,
+                width=clip.width,
+                fps=clip.fps,
+                short="pad",  # which files may be padded was decided by the scan
+                start=start,
+            )
+            pixels = ((video + 1) * 127.5).round_().to(torch.uint8)
+            if pixels.nbytes <= self._cache_left:
+                self._cache[index] = pixels
+                self._cache_left -= pixels.nbytes
+        return pixels.float() / 127.5 - 1
+
+
+def split_files(
+    scan: FolderScan, split: Literal["train", "validation"], max_validation: int
+) -> list[ScannedFile]:
+    """The files of a split: a fixed tenth for validation, whole files, so that they share no video.
+
+    Which ones depends on the names alone (by hash), not on their order. At least one file is for validation
+    and one for training; the only file of a folder is both.
+
+    Args:
+        scan: of the folder.
+        split: which part.
+        max_validation: at most this many files for validation.
+    """
+    kept = scan.kept
+    if len(kept) < 2:
+        return kept
+    num_validation = min(max(1, round(VALIDATION_SHARE * len(kept))), max_validation)
+    by_hash = sorted(kept, key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    chosen = {file.name for file in by_hash[:num_validation]}
+    return [file for file in kept if (file.name in chosen) == (split == "validation")]
+
+
+def content_hash(path: Path) -> str:
+    """Hex digits of a file's bytes.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,177 @@
+"""What is in a folder of videos, and what becomes of each file: kept as so many clips, or dropped and why."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minisora.config import ClipConfig
+from minisora.data.metadata import METADATA_NAMES, read_metadata, read_sidecar
+from minisora.data.video_io import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
+from minisora.errors import UserError
+
+NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
+NOT_THERE = "named in the metadata, but there is no such file"
+
+
+@dataclass(frozen=True)
+class ScannedFile:
+    """One file, or one row of metadata without a file."""
+
+    name: str  # relative to the folder, with forward slashes
+    caption: str | None
+    info: VideoInfo | None = None  # None: not readable, or not there
+    dropped: str | None = None  # why it is not used; None: it is
+    too_short: bool = False  # fit for use, but with fewer frames than a clip
+    starts: tuple[float, ...] = ()  # seconds at which its clips start; empty if dropped
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """Everything found in a folder, in the order of names."""
+
+    folder: Path
+    files: tuple[ScannedFile, ...]
+    ignored: Counter[str] = field(default_factory=Counter)  # files of no use here, by suffix
+
+    @property
+    def kept(self) -> list[ScannedFile]:
+        """The files that give clips."""
+        return [file for file in self.files if file.dropped is None]
+
+    @property
+    def dropped(self) -> list[ScannedFile]:
+        """The files that do not, with their reasons."""
+        return [file for file in self.files if file.dropped is not None]
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips the kept files give."""
+        return sum(len(file.starts) for file in self.files)
+
+    def summary(self) -> str:
+        """One line: what is used, what is not, and why."""
+        text = f"{self.folder}: {self.num_clips} clips from {len(self.kept)} of {len(self.files)} files"
+        padded = [file.name for file in self.kept if file.too_short]
+        if padded:
+            text += f"; too short, last frame repeated: {_some(padded)}"
+        if self.dropped:
+            text += f"; dropped: {_some([f'{file.name} ({file.dropped})' for file in self.dropped])}"
+        return text
+
+
+def scan_folder(
+    folder: Path,
+    clip: ClipConfig,
+    short_clips: ShortClips = "pad",
+    require_captions: bool = True,
+    verify: bool = False,
+    caption_of: Callable[[Path], str | None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderScan:
+    """Look at every video and image below a folder; hidden files and folders are passed over.
+
+    A caption comes from the `metadata.csv` or `metadata.jsonl` in the file's folder or one above it (names in
+    it are relative to it), else from `NAME.txt`. A video long enough for several clips gives them one after
+    another, all with its caption.
+
+    Args:
+        folder: to look in.
+        clip: length, rate and size of a clip.
+        short_clips: what becomes of files with fewer frames: "pad" keeps them, "skip" and "error" drop them.
+        require_captions: drop files without a caption; otherwise their caption is "".
+        verify: decode every frame of every file, not the first only.
+        caption_of: another source of captions than the three above.
+        progress: called with (files done, files in all).
+
+    Raises:
+        UserError: the folder is not there, cannot be read, has no videos, or its metadata is broken.
+    """
+    videos, metadata, ignored = _walk(folder)
+    if not videos:
+        known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
+        raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
+    told: dict[str, str] = {}
+    for file in metadata:
+        for name, text in read_metadata(file):
+            # Rows of a metadata file further down win: they come later in the walk.
+            told[os.path.normpath(file.parent.relative_to(folder) / name).replace(os.sep, "/")] = text
+    names = [video.relative_to(folder).as_posix() for video in videos]
+
+    def look(video: Path) -> ScannedFile:
+        name = video.relative_to(folder).as_posix()
+        caption = caption_of(video) if caption_of else told.get(name) or read_sidecar(video)
+        return _judge(video, name, caption, clip, short_clips, require_captions, verify)
+
+    files = [ScannedFile(name, told[name], dropped=NOT_THERE) for name in told.keys() - set(names)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release the interpreter lock
+        for done, scanned in enumerate(pool.map(look, videos), start=1):
+            files.append(scanned)
+            if progress:
+                progress(done, len(videos))
+    return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored)
+
+
+def _judge(
+    video: Path,
+    name: str,
+    caption: str | None,
+    clip: ClipConfig,
+    short_clips: ShortClips,
+    require_captions: bool,
+    verify: bool,
+) -> ScannedFile:
+    """Keep or drop one file."""
+    try:
+        info = probe(video, verify)
+    except UserError as error:
+        return ScannedFile(name, caption, dropped=str(error).removeprefix(f"{video}: "))
+    available = info.frames_at(clip.fps)
+    too_short = False
+    dropped = None
+    if info.damage:
+        dropped = info.damage
+    elif caption is None and require_captions:
+        dropped = NO_CAPTION
+    elif available < clip.frames:
+        too_short = True
+        if short_clips != "pad":
+            dropped = f"too short: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
+    num_clips = 0 if dropped else max(1, available // clip.frames)
+    starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
+    return ScannedFile(name, caption, info, dropped, too_short, starts)
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
+    """Videos and images, metadata files, and a count of the rest, all in a fixed order."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds the videos")
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    videos: list[Path] = []
+    metadata: list[Path] = []
+    ignored: Counter[str] = Counter()
+    for place, subfolders, names in os.walk(folder, onerror=fail):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+                videos.append(path)
+            elif name in METADATA_NAMES:
+                metadata.append(path)
+            elif suffix != ".txt":
+                ignored[suffix or "no suffix"] += 1
+    return videos, metadata, ignored
+
+
+def _some(items: list[str], most: int = 5) -> str:
+    """A list in words, cut after a few."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

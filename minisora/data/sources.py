@@ -1,0 +1,49 @@
+"""Open the data set that a config asks for."""
+
+import logging
+from typing import Literal
+
+from minisora.config import Config
+from minisora.data.clip import ClipDataset
+from minisora.data.folder import FolderDataset, split_files
+from minisora.data.folder_scan import scan_folder
+from minisora.data.shapes import ShapesWorld
+from minisora.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipDataset:
+    """The clips of `config.data`, cut and resampled to `config.clip`.
+
+    What a folder drops or pads is logged as a warning when its training part is opened; the data set's
+    `report` has it file by file.
+
+    Raises:
+        UserError: the source is not there, or nothing in it is usable; the message says why.
+    """
+    data, clip = config.data, config.clip
+    if data.source == "shapes":
+        num_clips = data.num_clips if split == "train" else data.num_validation_clips
+        return ShapesWorld(num_clips, config.seed, clip.frames, clip.height, clip.width, clip.fps, split)
+    if (
+        data.path is None
+    ):  # a Config cannot be made so; said again for whoever builds one by `model_construct`
+        raise UserError(f"data.source={data.source} needs data.path (or --data DIR)")
+    if data.source == "torchvision":
+        from minisora.data.torchvision import open_torchvision
+
+        limit = data.num_validation_clips
+        return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips)
+    scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
+    if split == "train" and (scan.dropped or any(file.too_short for file in scan.kept)):
+        _log.warning("%s", scan.summary())
+    return FolderDataset(
+        data.path,
+        clip,
+        data.short_clips,
+        data.require_captions,
+        files=split_files(scan, split, data.num_validation_clips),
+        scan=scan,
+        max_clips=data.num_validation_clips if split == "validation" else None,
+    )
