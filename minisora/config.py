@@ -69,6 +69,7 @@ class DiTConfig(Section):
     qk_norm: bool = True
     text_conditioning: bool = True  # cross-attention to text tokens and the pooled text in the modulation
     num_classes: int | None = None  # a class-conditional DiT as in the paper; excludes text_conditioning
+    rope_theta: Annotated[float, Field(gt=1)] = 100.0  # longest rotary wavelength over 2 pi, in tokens
     learn_sigma: bool = False  # twice the output channels, as the DiT paper; used for FLOP tables only
     checkpointing: bool = False
 
@@ -124,6 +125,7 @@ class VAETrainConfig(TrainConfig):
 
     crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (9, 32, 32)  # (frames, height, width)
     kl_weight: Annotated[float, Field(ge=0)] = 1e-4
+    max_clips: PositiveInt = 2000  # train on the first so many clips: a VAE needs variety less than steps
     l2_share: Fraction = 0.5  # reconstruction = (1 - share) * L1 + share * L2
 
 

@@ -133,9 +133,13 @@ class TextEncoder(ModelMixin, ConfigMixin):
         pooled = (x * weight).sum(1) / weight.sum(1).clamp(min=1)  # B D
         return TextFeatures(x, mask, pooled)
 
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of prompts, each B M, on the CPU."""
+        return self.tokenizer(prompts)
+
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts, on the encoder's device."""
-        ids, mask = self.tokenizer(prompts)
+        ids, mask = self.tokenize(prompts)
         return self(ids.to(self.device), mask.to(self.device))
 
     def check(self, prompt: str) -> list[str]:
@@ -190,12 +194,12 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
     @torch.no_grad()
     def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Encode token ids (B M) under their mask (B M); the pooled text is the mean of the real tokens."""
-        x = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # B M D
+        x = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # B M D
         weight = mask[..., None].to(x.dtype)
-        return TextFeatures(x, mask.bool(), (x * weight).sum(1) / weight.sum(1).clamp(min=1))
+        return TextFeatures(x, mask, (x * weight).sum(1) / weight.sum(1).clamp(min=1))
 
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of prompts, on the encoder's device."""
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of prompts, each B M, on the CPU."""
         batch = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -203,9 +207,14 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
             max_length=self.config.max_tokens,
             return_tensors="pt",
         )
-        mask = batch.attention_mask.clone()
-        mask[:, 0] = 1  # an empty prompt still has one token to attend to
-        return self(batch.input_ids.to(self.device), mask.to(self.device))
+        mask = batch.attention_mask.bool()
+        mask[:, 0] = True  # an empty prompt still has one token to attend to
+        return batch.input_ids, mask
+
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts, on the encoder's device."""
+        ids, mask = self.tokenize(prompts)
+        return self(ids.to(self.device), mask.to(self.device))
 
     def check(self, prompt: str) -> list[str]:
         """A subword tokenizer knows every word."""

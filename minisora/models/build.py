@@ -1,0 +1,45 @@
+"""Models from a config: the one place that maps settings to constructor arguments."""
+
+from collections.abc import Iterable
+
+from minisora.config import Config
+from minisora.models.dit import VideoDiT
+from minisora.models.text import PretrainedTextEncoder, TextEncoder, build_vocabulary
+from minisora.models.vae import VideoVAE
+
+
+def build_vae(config: Config) -> VideoVAE:
+    """A fresh VAE."""
+    return VideoVAE(**config.vae.model_dump())
+
+
+def build_text_encoder(config: Config, captions: Iterable[str]) -> TextEncoder | PretrainedTextEncoder:
+    """A fresh text encoder whose vocabulary is the words of `captions`, or the pretrained one of the config."""
+    text = config.text
+    if text.kind == "pretrained":
+        return PretrainedTextEncoder(str(text.path), max_tokens=text.max_tokens)
+    vocabulary = build_vocabulary(captions, text.max_vocabulary)
+    return TextEncoder(vocabulary, text.width, text.depth, text.heads, text.max_tokens)
+
+
+def build_dit(config: Config, text_width: int | None) -> VideoDiT:
+    """A fresh DiT for the latents of the config's VAE; `text_width` is the text encoder's, None for no text."""
+    dit, channels = config.dit, config.vae.latent_channels
+    model = VideoDiT(
+        in_channels=channels,
+        patch=dit.patch,
+        width=dit.width,
+        depth=dit.depth,
+        heads=dit.heads,
+        mlp_ratio=dit.mlp_ratio,
+        attention=dit.attention,
+        modulation=dit.modulation,
+        qk_norm=dit.qk_norm,
+        text_width=text_width if dit.text_conditioning else None,
+        num_classes=dit.num_classes,
+        out_channels=2 * channels if dit.learn_sigma else None,
+        rope_theta=dit.rope_theta,
+    )
+    if dit.checkpointing:
+        model.enable_gradient_checkpointing()
+    return model
