@@ -105,15 +105,20 @@ class FolderDataset:
         if pixels is None:
             file, start = self._items[index]
             clip = self._clip
-            video = read_video(
-                self.folder / file.name,
-                frames=clip.frames,
-                height=clip.height,
-                width=clip.width,
-                fps=clip.fps,
-                short="pad",  # which files may be padded was decided by the scan
-                start=start,
-            )
+            try:
+                video = read_video(
+                    self.folder / file.name,
+                    frames=clip.frames,
+                    height=clip.height,
+                    width=clip.width,
+                    fps=clip.fps,
+                    short="pad",  # which files may be padded was decided by the scan
+                    start=start,
+                )
+            except UserError as error:  # a scan of a large folder does not decode everything
+                raise UserError(
+                    f"{error}; `minisora data check {self.folder}` finds all such files"
+                ) from error
             pixels = ((video + 1) * 127.5).round_().to(torch.uint8)
             if pixels.nbytes <= self._cache_left:
                 self._cache[index] = pixels

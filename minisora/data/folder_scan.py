@@ -12,6 +12,7 @@ from minisora.data.metadata import METADATA_NAMES, read_metadata, read_sidecar
 from minisora.data.video_io import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
 from minisora.errors import UserError
 
+_SMALL_ENOUGH = 1 << 30  # bytes of video that are decoded in a minute or two on two cores
 NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
 NOT_THERE = "named in the metadata, but there is no such file"
 
@@ -67,7 +68,7 @@ def scan_folder(
     clip: ClipConfig,
     short_clips: ShortClips = "pad",
     require_captions: bool = True,
-    verify: bool = False,
+    verify: bool | None = None,
     caption_of: Callable[[Path], str | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderScan:
@@ -82,7 +83,7 @@ def scan_folder(
         clip: length, rate and size of a clip.
         short_clips: what becomes of files with fewer frames: "pad" keeps them, "skip" and "error" drop them.
         require_captions: drop files without a caption; otherwise their caption is "".
-        verify: decode every frame of every file, not the first only.
+        verify: decode every frame of every file, not the first only; None: if they are 1 GB or less in all.
         caption_of: another source of captions than the three above.
         progress: called with (files done, files in all).
 
@@ -93,6 +94,8 @@ def scan_folder(
     if not videos:
         known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
         raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
+    if verify is None:
+        verify = sum(video.stat().st_size for video in videos) <= _SMALL_ENOUGH
     told: dict[str, str] = {}
     for file in metadata:
         for name, text in read_metadata(file):

@@ -166,7 +166,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
     count, span = len(times), times[-1] - times[0]
     period = period or (span / (count - 1) if count > 1 else 0.0)
     duration = times[-1] + period
-    if damage is None and promised > count + 1:  # + 1: some writers count a frame that an edit list hides
+    if promised > count + 1:  # + 1: some writers count a frame that an edit list hides
         damage = f"truncated: {count} of {promised} frames are there"
     elif damage is None and header_seconds - duration > max(0.1 * header_seconds, 2 * period):
         damage = f"truncated: {duration:.2f} of {header_seconds:.2f} seconds are there"

@@ -1,0 +1,189 @@
+import json
+import logging
+
+import pytest
+import torch
+from PIL import Image
+
+from minisora.config import ClipConfig, Config, DataConfig
+from minisora.data.folder import FolderDataset, split_files
+from minisora.data.folder_scan import scan_folder
+from minisora.data.shapes import ShapesWorld
+from minisora.data.sources import open_dataset
+from minisora.errors import UserError
+
+CLIP = ClipConfig(frames=9, height=24, width=32, fps=8)
+
+
+def reasons(scan):
+    return {file.name: file.dropped for file in scan.dropped}
+
+
+def test_ten_real_files(mixed_folder):
+    data = FolderDataset(mixed_folder, CLIP)
+    assert set(reasons(data.report)) == {"j_truncated.mp4"}
+    assert [file.name for file in data.report.kept if file.too_short] == ["c_three_frames.mp4"]
+    starts = {file.name: file.starts for file in data.report.kept}
+    assert starts["i_long.mp4"] == tuple(k * 9 / 8 for k in range(5))  # 6 s are 48 frames at 8 fps
+    assert starts["sub/e.avi"] == (0.0, 1.125)
+    assert len(data) == data.report.num_clips == len(data.captions())
+    videos = data.clips(range(len(data)))
+    assert videos.shape == (len(data), 3, 9, 24, 32)
+    assert videos.dtype == torch.float32
+    assert videos.abs().max() <= 1
+    assert data[0].caption == "grey, clip a"
+    assert "j_truncated.mp4" in data.report.summary()
+    assert "c_three_frames.mp4" in data.report.summary()
+
+
+def test_an_item_is_pure_cached_or_not(mixed_folder):
+    cached, fresh = FolderDataset(mixed_folder, CLIP), FolderDataset(mixed_folder, CLIP, cache_bytes=0)
+    for _ in range(2):
+        assert torch.equal(cached.clips([3, 0, 7]), torch.stack([fresh[i].video for i in (3, 0, 7)]))
+    cached[3].video.zero_()
+    assert torch.equal(cached[3].video, fresh[3].video)
+    assert torch.equal(cached[-1].video, fresh[len(fresh) - 1].video)
+    with pytest.raises(IndexError):
+        cached[len(cached)]
+
+
+def test_short_clips_are_padded_skipped_or_an_error(mixed_folder):
+    skipped = FolderDataset(mixed_folder, CLIP, short_clips="skip")
+    assert reasons(skipped.report)["c_three_frames.mp4"] == "too short: 3 frames at 8 fps, a clip has 9"
+    assert len(skipped) == len(FolderDataset(mixed_folder, CLIP)) - 1
+    with pytest.raises(UserError, match=r"c_three_frames.mp4: shorter than 9 frames at 8 fps; remove it"):
+        FolderDataset(mixed_folder, CLIP, short_clips="error")
+
+
+def test_jsonl_sidecars_and_folders_below(tmp_path, ramp):
+    for name in ("a.mp4", "b.mp4", "c.mp4", "x/d.mp4", "x/e.mp4"):
+        ramp(tmp_path / name, 9, 8)
+    (tmp_path / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "a.mp4", "text": " from  jsonl "})
+        + "\n\n"
+        + json.dumps({"file_name": "b.mp4", "text": None})
+        + "\n"
+        + json.dumps({"file_name": "gone.mp4", "text": "not there"})
+    )
+    (tmp_path / "b.txt").write_text("from sidecar\n")
+    (tmp_path / "x" / "metadata.csv").write_text(
+        "\ufefffile_name,other,text\nd.mp4,1,below\n", encoding="utf-8"
+    )
+    (tmp_path / ".hidden.mp4").write_text("")
+    (tmp_path / "notes.zip").write_text("")
+    scan = scan_folder(tmp_path, CLIP)
+    assert {file.name: file.caption for file in scan.kept} == {
+        "a.mp4": "from jsonl",
+        "b.mp4": "from sidecar",
+        "x/d.mp4": "below",
+    }
+    assert reasons(scan).keys() == {"c.mp4", "x/e.mp4", "gone.mp4"}
+    assert reasons(scan)["c.mp4"].startswith("no caption")
+    assert "no such file" in reasons(scan)["gone.mp4"]
+    assert scan.ignored == {".zip": 1}
+    free = FolderDataset(tmp_path, CLIP, require_captions=False)
+    assert free.captions() == ["from jsonl", "from sidecar", "", "below", ""]
+
+
+def test_images_are_clips(tmp_path):
+    for index in range(3):
+        Image.new("RGB", (50, 40), (80 * index, 0, 0)).save(tmp_path / f"{index}.png")
+        (tmp_path / f"{index}.txt").write_text(f"image {index}")
+    data = FolderDataset(tmp_path, CLIP)
+    assert data.clips([0, 1, 2]).shape == (3, 3, 9, 24, 32)
+    stills = FolderDataset(tmp_path, ClipConfig(frames=1, height=24, width=32), short_clips="error")
+    assert [stills[i].video[0].mean().item() for i in range(3)] == pytest.approx(
+        [80 * i / 127.5 - 1 for i in range(3)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.csv", "name,text\na.mp4,x\n", "line 2: no 'file_name'"),
+        ("metadata.csv", "file_name,caption\na.mp4,x\n", "line 2: no 'text'"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "text": "x"}\n{oops\n', "line 2: not JSON"),
+        ("metadata.jsonl", '["a.mp4"]\n', "line 1: no 'file_name'"),
+    ],
+)
+def test_broken_metadata_is_named_by_line(tmp_path, ramp, name, text, message):
+    ramp(tmp_path / "a.mp4", 9, 8)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name}, {message}"):
+        scan_folder(tmp_path, CLIP)
+
+
+def test_captions_in_another_encoding_are_named(tmp_path, ramp):
+    ramp(tmp_path / "a.mp4", 9, 8)
+    (tmp_path / "a.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(UserError, match=r"a.txt is not UTF-8"):
+        scan_folder(tmp_path, CLIP)
+
+
+def test_no_folder_no_videos_nothing_usable(tmp_path, ramp):
+    with pytest.raises(UserError, match="is not a folder"):
+        FolderDataset(tmp_path / "gone", CLIP)
+    with pytest.raises(UserError, match=r"holds no video or image.*\.mp4"):
+        FolderDataset(tmp_path, CLIP)
+    ramp(tmp_path / "a.mp4", 9, 8)
+    with pytest.raises(UserError, match=r"nothing usable.*a.mp4 \(no caption"):
+        FolderDataset(tmp_path, CLIP)
+
+
+def test_a_file_that_breaks_later_is_named(mixed_folder):
+    data = FolderDataset(mixed_folder, CLIP)
+    (mixed_folder / "a.mp4").write_bytes(b"gone bad")
+    with pytest.raises(UserError, match=r"a.mp4: cannot be decoded.*minisora data check"):
+        data[0]
+
+
+def test_fingerprint_changes_with_files_captions_and_clip(mixed_folder, ramp):
+    def fingerprint(clip=CLIP):
+        return FolderDataset(mixed_folder, clip).fingerprint()
+
+    base = fingerprint()
+    assert fingerprint() == base
+    seen = {base, fingerprint(ClipConfig(frames=9, height=32, width=32, fps=8))}
+    metadata = mixed_folder / "metadata.csv"
+    metadata.write_text(metadata.read_text().replace("clip a", "clip A"))
+    seen.add(fingerprint())
+    ramp(mixed_folder / "a.mp4", 61, 30, 64, 96)
+    seen.add(fingerprint())
+    (mixed_folder / "h.mkv").unlink()
+    seen.add(fingerprint())
+    assert len(seen) == 5
+
+
+def config(folder, **data):
+    return Config(clip=CLIP, data=DataConfig(source="folder", path=folder, **data))
+
+
+def test_splits_share_no_file_and_ten_clips_train(mixed_folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        train = open_dataset(config(mixed_folder), "train")
+        validation = open_dataset(config(mixed_folder), "validation")
+    assert caplog.text.count("j_truncated.mp4") == 1
+    assert len(validation) >= 1
+    assert len(train) + len(validation) == train.report.num_clips
+    assert train.fingerprint() != validation.fingerprint()
+    assert open_dataset(config(mixed_folder), "train").fingerprint() == train.fingerprint()
+    scan = train.report
+    names = [{file.name for file in split_files(scan, split, 64)} for split in ("train", "validation")]
+    assert not names[0] & names[1]
+    assert len(open_dataset(config(mixed_folder, num_validation_clips=1), "validation")) == 1
+
+
+def test_a_single_clip_is_both_splits(tmp_path, ramp):
+    ramp(tmp_path / "a.mp4", 9, 8)
+    (tmp_path / "a.txt").write_text("the only one")
+    for split in ("train", "validation"):
+        assert open_dataset(config(tmp_path), split).captions() == ["the only one"]
+
+
+def test_the_shapes_source():
+    own = Config(seed=5, clip=CLIP, data=DataConfig(num_clips=20, num_validation_clips=4))
+    train, validation = open_dataset(own, "train"), open_dataset(own, "validation")
+    assert (len(train), len(validation)) == (20, 4)
+    world = ShapesWorld(20, 5, 9, 24, 32, 8.0)
+    assert torch.equal(train[3].video, world[3].video)
+    assert not torch.equal(train[3].video, validation[3].video)
