@@ -118,6 +118,7 @@ class TrainConfig(Section):
     sample_every: Annotated[int, Field(ge=0)] = 0  # 0: no sample videos during training
     save_every: PositiveInt = 250
     keep_checkpoints: PositiveInt = 2
+    trackers: tuple[Literal["tensorboard", "wandb", "comet_ml", "mlflow"], ...] = ()
 
 
 class VAETrainConfig(TrainConfig):

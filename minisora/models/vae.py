@@ -28,6 +28,7 @@ from minisora.models.causal_conv import (
     fold_pixels,
     unfold_pixels,
 )
+from minisora.models.patchify import check_clip
 
 
 @dataclass(frozen=True)
@@ -142,19 +143,13 @@ class VideoVAE(ModelMixin, ConfigMixin):
         Raises:
             UserError: the clip does not fit the strides; the message names the two nearest sizes that do.
         """
-        t, s = self.config.temporal_factor, self.config.spatial_factor
-        if (frames - 1) % t:
-            low = 1 + (frames - 1) // t * t
-            raise UserError(
-                f"{frames} frames do not fit the VAE's temporal stride {t} (1 + a multiple of {t}): "
-                f"use {low} or {low + t}"
-            )
-        for name, size in (("height", height), ("width", width)):
-            if size % s:
-                low = size // s * s
-                near = f"{low} or {low + s}" if low else str(s)
-                raise UserError(f"{name} {size} does not fit the VAE's spatial stride {s}: use {near}")
-        return 1 + (frames - 1) // t, height // s, width // s
+        return check_clip(
+            frames,
+            height,
+            width,
+            temporal_factor=self.config.temporal_factor,
+            spatial_factor=self.config.spatial_factor,
+        )
 
     def clip_size(self, latent_frames: int, latent_height: int, latent_width: int) -> tuple[int, int, int]:
         """Frames, height and width in pixels of a latent grid."""

@@ -1,0 +1,246 @@
+"""Training batches as a function of position: everything random about a sample comes from (seed, position).
+
+Position p is the p-th sample that training ever sees. Its clip, crop, noise, noise level and whether its
+caption is dropped follow from p alone, so a run that is resumed, split over processes or accumulated in
+micro-batches sees the very same samples. The loader state of a checkpoint is one number: the step.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from minisora.config import FlowConfig
+from minisora.data.clip import ClipDataset
+from minisora.data.order import random_crop, rng, sample_indices
+from minisora.errors import UserError
+
+_DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a task computes its loss from; `indices` name the clips, for error messages."""
+
+    indices: list[int]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory; the data loader calls it for CUDA."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+
+@dataclass(frozen=True)
+class VAEBatch(Batch):
+    """Crops and the noise of the posterior draw."""
+
+    video: Tensor  # B 3 T H W in [-1, 1]
+    noise: Tensor  # B Z T' H' W'
+
+
+@dataclass(frozen=True)
+class DiTBatch(Batch):
+    """Latents (or videos still to be encoded), captions, and the point on the path to noise."""
+
+    latents: Tensor  # B Z T' H' W', normalised
+    noise: Tensor  # B Z T' H' W'
+    normal: Tensor  # B, standard normal draws that become sigma
+    captions: list[str]
+
+
+BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
+
+
+class BatchSource(Protocol[BatchType]):
+    """Makes the batch of given positions."""
+
+    def at(self, positions: Sequence[int]) -> BatchType:
+        """The batch of these positions; a pure function of them."""
+        ...
+
+
+class ClipMemory:
+    """The first clips of a data set kept in memory as bytes, each decoded or rendered once."""
+
+    def __init__(self, dataset: ClipDataset, max_clips: int):
+        self.dataset = dataset
+        self.num_clips = min(len(dataset), max_clips)
+        self._bytes: dict[int, Tensor] = {}
+
+    def clips(self, indices: Sequence[int]) -> list[Tensor]:
+        """Clips as uint8, C T H W each, 0 is black."""
+        missing = sorted({index for index in indices if index not in self._bytes})
+        if missing:
+            videos = self.dataset.clips(missing)
+            self._bytes.update(zip(missing, to_bytes(videos), strict=True))
+        return [self._bytes[index] for index in indices]
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """[-1, 1] to uint8."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(video: Tensor) -> Tensor:
+    """uint8 to [-1, 1], float32."""
+    return video.float() / 127.5 - 1
+
+
+def _normal(generator: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
+class CropBatches:
+    """Random spacetime crops for the VAE.
+
+    Args:
+        clips: where they are cut from.
+        crop: (frames, height, width) in pixels.
+        latent_shape: Z T' H' W' of a crop.
+        seed: of order, crops and noise.
+    """
+
+    def __init__(self, clips: ClipMemory, crop: Sequence[int], latent_shape: Sequence[int], seed: int):
+        self.clips, self.crop, self.latent_shape, self.seed = clips, crop, latent_shape, seed
+
+    def at(self, positions: Sequence[int]) -> VAEBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(self.clips.num_clips, range(p, p + 1), self.seed)[0] for p in positions]
+        generators = [rng(self.seed, _DRAWS, p) for p in positions]
+        crops = [
+            random_crop(clip, self.crop, generator)
+            for clip, generator in zip(self.clips.clips(indices), generators, strict=True)
+        ]
+        noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
+        return VAEBatch(indices, from_bytes(torch.stack(crops)), noise)
+
+
+class LatentSource(Protocol):
+    """Latents and captions by clip index: a cache, or a VAE that encodes on demand."""
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        ...
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Normalised latents B Z T' H' W'."""
+        ...
+
+    def captions(self) -> list[str]:
+        """The caption of every clip."""
+        ...
+
+
+class LatentBatches:
+    """Latents, noise and captions for the DiT; a share of the captions is dropped for guidance."""
+
+    def __init__(self, source: LatentSource, flow: FlowConfig, seed: int):
+        self.source, self.flow, self.seed = source, flow, seed
+        self.all_captions = source.captions()
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(len(self.source), range(p, p + 1), self.seed)[0] for p in positions]
+        latents = self.source.latents(indices)
+        generators = [rng(self.seed, _DRAWS, p) for p in positions]
+        noise = torch.stack([_normal(generator, latents.shape[1:]) for generator in generators])
+        normal = torch.stack([_normal(generator, ()) for generator in generators])
+        captions = [
+            "" if generator.random() < self.flow.caption_dropout else self.all_captions[index]
+            for index, generator in zip(indices, generators, strict=True)
+        ]
+        return DiTBatch(indices, latents, noise, normal, captions)
+
+
+def micro_batch(
+    step: int, micro: int, *, batch_size: int, accumulation: int, rank: int, world_size: int
+) -> range:
+    """Positions of one process's part of a step: slice `micro * world_size + rank` of the global batch."""
+    size = batch_size // (accumulation * world_size)
+    start = step * batch_size + (micro * world_size + rank) * size
+    return range(start, start + size)
+
+
+def check_batch_size(batch_size: int, accumulation: int, world_size: int) -> None:
+    """Raise UserError unless the global batch divides over processes and micro-batches."""
+    parts = accumulation * world_size
+    if batch_size % parts:
+        low = batch_size // parts * parts
+        near = f"{low} or {low + parts}" if low else str(parts)
+        raise UserError(
+            f"batch_size {batch_size} does not divide into {world_size} processes x {accumulation} micro-batches: "
+            f"use {near}"
+        )
+
+
+class _Positions(Dataset):
+    """A batch source as a torch data set, fetched a whole batch at a time."""
+
+    def __init__(self, source: BatchSource):
+        self.source = source
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.source.at([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        return self.source.at(positions)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _Schedule:
+    """Positions of every micro-batch from a step on; what the data loader iterates over."""
+
+    def __init__(self, start: int, stop: int, accumulation: int, **place: int):
+        self.start, self.stop, self.accumulation, self.place = start, stop, accumulation, place
+
+    def __iter__(self) -> Iterator[range]:
+        for step in range(self.start, self.stop):
+            for micro in range(self.accumulation):
+                yield micro_batch(step, micro, accumulation=self.accumulation, **self.place)
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulation
+
+
+def batches(
+    source: BatchSource,
+    *,
+    start_step: int,
+    stop_step: int,
+    batch_size: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Micro-batches of one process for steps [start_step, stop_step), `accumulation` of them a step.
+
+    Raises:
+        UserError: the batch does not divide over processes and micro-batches.
+    """
+    check_batch_size(batch_size, accumulation, world_size)
+    schedule = _Schedule(
+        start_step, stop_step, accumulation, batch_size=batch_size, rank=rank, world_size=world_size
+    )
+    return DataLoader(
+        _Positions(source),
+        batch_sampler=schedule,  # type: ignore[arg-type]  # any iterable of index lists will do
+        collate_fn=_as_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+    )

@@ -1,0 +1,279 @@
+"""MiniSoraPipeline: prompts to videos, by the diffusers conventions.
+
+    pipeline = MiniSoraPipeline.from_pretrained("runs/demo/model")
+    videos = pipeline("a red circle moving left", seed=0).videos  # 1 3 17 64 64 in [-1, 1]
+
+The module path of this class is written into every saved pipeline: it stays.
+
+Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
+from diffusers.utils import BaseOutput
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+
+from minisora.config import Config
+from minisora.errors import UserError
+from minisora.flow.path import shift_sigma
+from minisora.models.dit import VideoDiT
+from minisora.models.patchify import check_clip
+from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
+from minisora.models.vae import VideoVAE
+
+Scheduler = FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler
+SCHEDULERS: dict[str, type] = {
+    "euler": FlowMatchEulerDiscreteScheduler,  # first order, one pass a step
+    "heun": FlowMatchHeunDiscreteScheduler,  # second order, two passes a step but the last
+}
+
+
+@dataclass
+class VideoOutput(BaseOutput):
+    """Videos B 3 T H W in [-1, 1], or normalised latents B Z T' H' W' for output_type="latent"."""
+
+    videos: Tensor
+
+
+class MiniSoraPipeline(DiffusionPipeline):
+    """Text to video with a VideoVAE, a VideoDiT, a text encoder and a diffusers flow-matching scheduler.
+
+    Args:
+        vae, dit, text_encoder, scheduler: the components; `text_encoder` is None for an unconditional model.
+        default_size: (frames, height, width) the model was trained at; 17, 64, 64 if not said.
+        fps: frames per second it was trained at.
+        default_steps, default_guidance: of sampling.
+        sigma_shift: > 1 spends more of the steps near noise.
+    """
+
+    model_cpu_offload_seq = "text_encoder->dit->vae"
+    _optional_components = ["text_encoder"]  # noqa: RUF012 - diffusers' own spelling
+
+    vae: VideoVAE
+    dit: VideoDiT
+    text_encoder: TextEncoder | PretrainedTextEncoder | None
+    scheduler: Scheduler
+
+    def __init__(
+        self,
+        vae: VideoVAE,
+        dit: VideoDiT,
+        text_encoder: TextEncoder | PretrainedTextEncoder | None,
+        scheduler: Scheduler,
+        default_size: list[int] | None = None,
+        fps: float = 8.0,
+        default_steps: int = 32,
+        default_guidance: float = 3.0,
+        sigma_shift: float = 1.0,
+    ):
+        super().__init__()
+        self.register_modules(vae=vae, dit=dit, text_encoder=text_encoder, scheduler=scheduler)
+        self.register_to_config(
+            default_size=list(default_size or (17, 64, 64)),
+            fps=fps,
+            default_steps=default_steps,
+            default_guidance=default_guidance,
+            sigma_shift=sigma_shift,
+        )
+
+    @classmethod
+    def build(
+        cls,
+        config: Config,
+        vae: VideoVAE,
+        dit: VideoDiT,
+        text_encoder: TextEncoder | PretrainedTextEncoder | None,
+    ) -> "MiniSoraPipeline":
+        """A pipeline of trained components with the defaults of a run's config."""
+        clip, sample = config.clip, config.sample
+        return cls(
+            vae.eval(),
+            dit.eval(),
+            text_encoder.eval() if text_encoder is not None else None,
+            make_scheduler(sample.scheduler, config.flow.shift),
+            default_size=[clip.frames, clip.height, clip.width],
+            fps=clip.fps,
+            default_steps=sample.steps,
+            default_guidance=sample.guidance,
+            sigma_shift=config.flow.shift,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pt",
+        decode_chunk: int | None = None,
+        progress: bool = True,
+        callback_on_step_end: Callable[[int, float, Tensor], None] | None = None,
+    ) -> VideoOutput:
+        """Sample one video per prompt.
+
+        Args:
+            prompt: one or several; "" samples without a prompt.
+            num_frames, height, width: of the videos; default to the training size.
+            num_inference_steps: of the scheduler; default from the model.
+            guidance_scale: classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): 1 is none,
+                more follows the prompt more closely; costs a second pass.
+            seed: video i starts from the noise of seed + i, the same on every device.
+            generator: draws the noise instead of `seed`, as in diffusers.
+            latents: start from this noise instead, B Z T' H' W'.
+            output_type: "pt" for videos, "latent" to skip the decoder.
+            decode_chunk: latent frames decoded at a time; bounds memory for long videos, same result.
+            progress: show a bar.
+            callback_on_step_end: called with (step, sigma, latents).
+
+        Raises:
+            UserError: a size that does not fit, an unusable prompt, or a setting out of its range.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise UserError("no prompt given: pass at least one, such as 'a red circle moving left'")
+        default = self.config.default_size
+        size = (num_frames or default[0], height or default[1], width or default[2])
+        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
+        if steps < 1:
+            raise UserError(f"num_inference_steps = {steps} must be at least 1")
+        if guidance < 0:
+            raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
+        device, dtype = self._execution_device, self.dit.dtype
+
+        guided = guidance != 1 and self.text_encoder is not None
+        text = self._encode(prompts, guided)
+        if latents is None:
+            latents = self._noise(len(prompts), self.latent_shape(*size), seed, generator)
+        x = latents.to(device, torch.float32)
+
+        self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
+        sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device)
+        with self.progress_bar(total=len(sigmas)) as bar:
+            for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
+                batch = torch.cat([x, x]) if guided else x  # conditional and unconditional in one pass
+                velocity = self._velocity(batch.to(dtype), sigma.to(device, torch.float32), text).float()
+                if guided:
+                    conditional, unconditional = velocity.chunk(2)
+                    velocity = unconditional + guidance * (conditional - unconditional)
+                x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    callback_on_step_end(i, float(sigma), x)
+                bar.update()
+
+        if output_type == "latent":
+            return VideoOutput(videos=x)
+        return VideoOutput(videos=self.vae.to_video(x.to(self.vae.dtype), chunk=decode_chunk).float())
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Z T' H' W' of a video of that size; raises UserError with the nearest sizes if it does not fit."""
+        grid = check_clip(
+            frames,
+            height,
+            width,
+            temporal_factor=self.vae.config.temporal_factor,
+            spatial_factor=self.vae.config.spatial_factor,
+            patch=self.dit.patch,
+        )
+        return (self.vae.config.latent_channels, *grid)
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """Words of a prompt that the model never saw; raises UserError when it knows none."""
+        return self.text_encoder.check(prompt) if self.text_encoder is not None else []
+
+    def _velocity(self, x: Tensor, sigma: Tensor, text: TextFeatures | None) -> Tensor:
+        sigmas = sigma.expand(x.shape[0])
+        if text is None:
+            return self.dit(x, sigmas)
+        return self.dit(x, sigmas, text.tokens, text.mask, text.pooled)
+
+    def _encode(self, prompts: list[str], guided: bool) -> TextFeatures | None:
+        """Text features of the prompts, followed by as many of the null prompt if guided."""
+        if self.text_encoder is None:
+            return None
+        for prompt in prompts:
+            self.check_prompt(prompt)
+        return self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts)
+
+    @staticmethod
+    def _noise(
+        count: int, shape: tuple[int, int, int, int], seed: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Standard normal noise B Z T' H' W', drawn on the CPU so that a seed means the same everywhere."""
+        if generator is not None:
+            return torch.randn(count, *shape, generator=generator, device=generator.device)
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
+        return torch.stack(rows)
+
+
+def make_scheduler(name: str, shift: float = 1.0) -> Scheduler:
+    """A diffusers flow-matching scheduler by name ("euler", "heun").
+
+    Heun carries the shift itself; Euler is handed shifted noise levels, since it would apply its own twice.
+    """
+    if name not in SCHEDULERS:
+        raise UserError(f"unknown scheduler '{name}': use one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name](shift=shift if name == "heun" else 1.0)
+
+
+def set_sigmas(scheduler: Scheduler, steps: int, shift: float, device: torch.device) -> Tensor:
+    """Set up the scheduler for `steps` steps; returns the noise level of every pass."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        sigmas = shift_sigma(torch.linspace(1, 1 / steps, steps, dtype=torch.float64), shift)
+        scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler.timesteps / scheduler.config.num_train_timesteps
+
+
+def load_pipeline(folder: str | Path, device: str | torch.device | None = None) -> MiniSoraPipeline:
+    """Read a pipeline folder, on a GPU if there is one.
+
+    Raises:
+        UserError: the folder is not a whole minisora model; the message names what is missing.
+    """
+    folder = Path(folder)
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "model_index.json").is_file() else ""
+        raise UserError(f"{folder} is not a model folder: it has no model_index.json{hint}")
+    try:
+        index = json.loads(index_file.read_text())
+    except ValueError as error:
+        raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
+    if index.get("_class_name") != MiniSoraPipeline.__name__:
+        raise UserError(f"{folder} holds a {index.get('_class_name')}, not a {MiniSoraPipeline.__name__}")
+    for name in ("vae", "dit", "text_encoder", "scheduler"):
+        if index.get(name, [None])[0] is None:
+            continue
+        config = "scheduler_config.json" if name == "scheduler" else "config.json"
+        if not (folder / name / config).is_file():
+            raise UserError(f"model folder {folder} is incomplete: {name}/{config} is missing; copy or export it again")
+        if name != "scheduler" and not list((folder / name).glob("*.safetensors*")):
+            raise UserError(
+                f"model folder {folder} is incomplete: {name} has no .safetensors weights; copy or export it again"
+            )
+    diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
+    try:
+        pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"model folder {folder} cannot be read ({first}); copy or export it again") from error
+    return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

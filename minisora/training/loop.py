@@ -1,0 +1,300 @@
+"""The one training loop: accumulate, clip, step, average, log, validate, save; resumable at any step."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.training_utils import EMAModel
+from rich.console import Console
+from torch import Tensor, nn
+
+from minisora.config import Config, TrainConfig
+from minisora.data.loader import Batch, batches, check_batch_size
+from minisora.errors import UserError
+from minisora.measure.counter import count_step
+from minisora.training import checkpoint
+from minisora.training.metrics import MetricsLog
+from minisora.training.precision import choose_precision
+from minisora.training.progress import StepProgress
+from minisora.training.schedule import lr_scale
+from minisora.training.tasks import Task
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The end of a stage: averaged weights by name (full, on the CPU) and the last validation."""
+
+    weights: dict[str, Tensor]
+    validation: dict[str, float]
+
+
+def make_accelerator(config: Config, settings: TrainConfig, out: Path, width: int) -> tuple[Accelerator, str]:
+    """The accelerate handle of a stage, and a line that says what it runs on."""
+    device = Accelerator().device
+    state = _last_state(out)
+    wanted = state.precision if state is not None else settings.precision
+    precision, reason = choose_precision(wanted, device, width)
+    if state is not None:
+        reason = "as in the checkpoint"
+    accelerator = Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        gradient_accumulation_steps=settings.accumulation,
+        log_with=list(settings.trackers) or None,
+        project_dir=out,
+        step_scheduler_with_optimizer=False,
+    )
+    if settings.trackers:
+        accelerator.init_trackers("minisora", config={"stage": out.name, "steps": settings.steps})
+    set_seed(config.seed)
+    return accelerator, f"{_device_name(device)}, {precision} ({reason})"
+
+
+class Trainer:
+    """Trains one task to `settings.steps`, from the newest checkpoint in `out` if there is one.
+
+    Args:
+        task: what is trained.
+        config: the whole run's, written into checkpoints.
+        accelerator: from `make_accelerator`.
+        out: the stage's folder; checkpoints go below it.
+        metrics: the run's metrics file.
+        inputs: fingerprint of the data (and VAE) the stage is given.
+        console: where progress is shown.
+        on_sample: called on every process with the step and the averaged weights, every `sample_every` steps.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: Config,
+        accelerator: Accelerator,
+        *,
+        out: Path,
+        metrics: Path,
+        inputs: str,
+        console: Console,
+        on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
+    ):
+        self.task, self.settings, self.accelerator = task, task.settings, accelerator
+        self.config = config.model_dump(mode="json")
+        self.out, self.inputs, self.console, self.on_sample = out, inputs, console, on_sample
+        self.folder = out / "checkpoints"
+        self.metrics = MetricsLog(metrics, task.name, accelerator)
+        check_batch_size(self.settings.batch_size, self.settings.accumulation, accelerator.num_processes)
+
+        if self.settings.compile:
+            task.model.compile()
+        optimizer = make_optimizer(task.model, self.settings)
+        self.model: nn.Module
+        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = EMAModel(self.parameters, decay=self.settings.ema_decay, foreach=True)
+        self.step = 0  # optimizer steps done
+        self.validation: dict[str, float] = {}
+        self._resume()
+
+    def fit(self) -> StageResult:
+        """Train to the last step and return the averaged weights."""
+        settings = self.settings
+        if self.step < settings.steps:
+            flops = self._introduce()
+            progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
+            with progress if self.accelerator.is_main_process else progress.silenced():
+                try:
+                    self._run(progress, flops)
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+        if not self.validation:
+            self.validation = self._validate()
+        return StageResult(checkpoint.full_weights(self.model, self.ema), self.validation)
+
+    def _run(self, progress: StepProgress, flops: int) -> None:
+        settings, accelerator = self.settings, self.accelerator
+        device = accelerator.device
+        loader = batches(
+            self.task.source,
+            start_step=self.step,
+            stop_step=settings.steps,
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            workers=settings.workers,
+            pin_memory=device.type == "cuda",
+        )
+        self.model.train()
+        first_bad = torch.full((), -1, device=device, dtype=torch.long)  # looked at only where a number is read
+        step_loss = torch.zeros((), device=device)
+        recent: list[list[int]] = []  # clips of the micro-batches since the last look
+        clock, clock_step = time.perf_counter(), self.step
+        for batch in loader:
+            recent.append(batch.indices)
+            with accelerator.accumulate(self.model):
+                loss, parts = self.task.loss(self.model, batch.to(device))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.parameters, settings.clip_norm)
+                    for group in self.optimizer.param_groups:
+                        group["lr"] = settings.lr * lr_scale(self.step, settings)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            step_loss += loss.detach() / settings.accumulation
+            if not accelerator.sync_gradients:
+                continue
+
+            bad = ~(torch.isfinite(step_loss) & torch.isfinite(norm))
+            first_bad = torch.where((first_bad < 0) & bad, self.step, first_bad)
+            self.ema.step(self.parameters)
+            self.step += 1
+            due = self._due()
+            if device.type == "cpu" or due:
+                self._stop_if_bad(first_bad, recent)
+                recent.clear()
+            if "log" in due:
+                value = float(accelerator.reduce(step_loss, "mean"))
+                seconds = (time.perf_counter() - clock) / (self.step - clock_step)
+                self.metrics.write(
+                    self.step,
+                    loss=value,
+                    grad_norm=float(norm),
+                    lr=self.optimizer.param_groups[0]["lr"],
+                    samples_per_second=settings.batch_size / seconds,
+                    flops_per_second=flops / seconds,
+                    **{name: float(part.detach()) for name, part in parts.items()},
+                )
+                progress.update(self.step, loss=value, rate=settings.batch_size / seconds)
+                clock, clock_step = time.perf_counter(), self.step
+            else:
+                progress.update(self.step)
+            step_loss = torch.zeros_like(step_loss)
+            clock += self._housekeeping(due, progress)
+
+    def _housekeeping(self, due: set[str], progress: StepProgress) -> float:
+        """Validate, sample and save where due; returns the seconds it took, which are not training."""
+        start = time.perf_counter()
+        if "validate" in due:
+            self.validation = self._validate()
+            self.metrics.write(self.step, **{f"val_{k}": v for k, v in self.validation.items()})
+            progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
+        if "sample" in due and self.on_sample is not None:
+            self.on_sample(self.step, checkpoint.full_weights(self.model, self.ema))
+        if "save" in due:
+            self._save()
+        return time.perf_counter() - start
+
+    def _due(self) -> set[str]:
+        """What happens after the step just done."""
+        s, last = self.settings, self.step == self.settings.steps
+        every = {"log": s.log_every, "validate": s.validate_every, "save": s.save_every, "sample": s.sample_every}
+        return {what for what, n in every.items() if n and (last or self.step % n == 0)}
+
+    def _stop_if_bad(self, first_bad: Tensor, recent: list[list[int]]) -> None:
+        step = int(first_bad)
+        if step < 0:
+            return
+        kept = checkpoint.checkpoints(self.folder)
+        clips = sorted({index for indices in recent for index in indices})
+        shown = ", ".join(map(str, clips[:16])) + (", ..." if len(clips) > 16 else "")
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise UserError(
+            f"{self.task.name} loss or gradient is not finite at step {step} (clips {shown}); {last}; "
+            f"lower train_{self.task.name}.lr (now {self.settings.lr:g}) or set precision=fp32"
+        )
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Validation means with the averaged weights, over all processes."""
+        self.model.eval()
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        sums = self.task.validate(self.model, self.accelerator.process_index, self.accelerator.num_processes)
+        self.ema.restore(self.parameters)
+        self.model.train()
+        totals = {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
+        count = totals.pop("count")
+        return {name: value / count if count else math.nan for name, value in totals.items()}
+
+    def _save(self) -> None:
+        precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
+        state = checkpoint.TrainState(self.step, self.config, precision, self.task.name, self.inputs)
+        checkpoint.save(
+            self.folder, state, self.accelerator, self.model, self.ema, self.optimizer, self.settings.keep_checkpoints
+        )
+
+    def _resume(self) -> None:
+        kept = checkpoint.checkpoints(self.folder)
+        if not kept:
+            return
+        state = checkpoint.read_state(kept[-1])
+        checkpoint.check_resumable(kept[-1], state, self.config, self.inputs)
+        checkpoint.load(kept[-1], self.model, self.ema, self.optimizer)
+        self.step = self.ema.optimization_step = state.step
+        self.metrics.rewind(state.step)
+        if self.accelerator.is_main_process and self.step < self.settings.steps:
+            self.console.print(f"[dim]resuming {self.task.name} at step {self.step} from {kept[-1]}[/dim]")
+
+    def _introduce(self) -> int:
+        """Print what is about to happen, with counted FLOPs and a timed step; returns FLOPs per step."""
+        settings, world = self.settings, self.accelerator.num_processes
+        share = settings.batch_size // (settings.accumulation * world)
+        batch: Batch = self.task.source.at(range(share)).to(self.accelerator.device)
+
+        def loss() -> Tensor:
+            return self.task.loss(self.model, batch)[0]
+
+        with torch.compiler.set_stance("force_eager"), self.accelerator.no_sync(self.model):
+            count = count_step(loss)
+            start = time.perf_counter()
+            loss().backward()
+            seconds = (time.perf_counter() - start) * settings.accumulation
+        self.optimizer.zero_grad()
+        flops = count.train_flops * settings.accumulation * world
+        if self.accelerator.is_main_process:
+            parameters = sum(p.numel() for p in self.task.model.parameters() if p.requires_grad)
+            facts = {
+                "parameters": f"{parameters / 1e6:.2f} M",
+                **self.task.describe(),
+                "batch": f"{settings.batch_size} clips a step"
+                + (f", {world} processes" if world > 1 else "")
+                + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
+                "compute": f"{flops / 1e9:,.1f} GFLOPs a step (forward and backward, counted)",
+                "time": f"about {_duration(seconds * (settings.steps - self.step))} for "
+                f"{settings.steps - self.step} steps",
+            }
+            for name, fact in facts.items():
+                self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False)
+        return flops
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Fused AdamW; only matrices decay, not gains, biases or embeddings of one dimension."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def _last_state(out: Path) -> checkpoint.TrainState | None:
+    kept = checkpoint.checkpoints(out / "checkpoints")
+    return checkpoint.read_state(kept[-1]) if kept else None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

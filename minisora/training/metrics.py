@@ -1,0 +1,51 @@
+"""What a run writes down: one JSON object a line in `metrics.jsonl`, and accelerate trackers by option."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+
+class MetricsLog:
+    """Appends records of one stage; resuming drops what was written after the checkpoint.
+
+    Args:
+        path: the file; stages of a run share it.
+        stage: "vae" or "dit", written into every record.
+        accelerator: its trackers get the same numbers; only the main process writes.
+    """
+
+    def __init__(self, path: Path, stage: str, accelerator: Accelerator):
+        self.path, self.stage, self.accelerator = path, stage, accelerator
+
+    def rewind(self, step: int) -> None:
+        """Forget this stage's records after `step`, so that no step is there twice."""
+        if not self.accelerator.is_main_process or not self.path.is_file():
+            return
+        kept = [r for r in read_metrics(self.path) if r["stage"] != self.stage or r["step"] <= step]
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(partial, self.path)
+
+    def write(self, step: int, **values: float) -> None:
+        """Record numbers of a step."""
+        if not self.accelerator.is_main_process:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"stage": self.stage, "step": step, **{k: float(f"{v:.6g}") for k, v in values.items()}}
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        self.accelerator.log({f"{self.stage}/{k}": v for k, v in values.items()}, step=step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics file; a last line cut short by a crash is left out."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

@@ -1,0 +1,77 @@
+"""Progress of a stage: a live bar with loss, throughput and ETA on a terminal, plain lines in a log file."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINES = 10  # how many lines a stage leaves in a log file
+
+
+class StepProgress:
+    """Shows steps, loss, clips per second and time left.
+
+    Args:
+        console: where it is shown; a bar if it is a terminal, some ten lines if not.
+        name: of the stage.
+        start: steps done already.
+        total: steps in all.
+    """
+
+    def __init__(self, console: Console, name: str, start: int, total: int):
+        self.console, self.name, self.start, self.total = console, name, start, total
+        self._began = time.perf_counter()
+        self._line_every = max(1, total // _LINES)
+        self._loss, self._rate = float("nan"), float("nan")
+        self._silent = False
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task(name, total=total, completed=start, status="")
+
+    def silenced(self) -> AbstractContextManager["StepProgress"]:
+        """The same object, showing nothing: for all processes but the main one."""
+        self._silent = True
+        return nullcontext(self)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, loss: float | None = None, rate: float | None = None) -> None:
+        """Move to `step`; loss and rate (clips per second) where they were read."""
+        if self._silent:
+            return
+        if loss is not None and rate is not None:
+            self._loss, self._rate = loss, rate
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=step, status=self._status())
+        elif step % self._line_every == 0 or step == self.total:
+            done, spent = step - self.start, time.perf_counter() - self._began
+            left = spent / max(1, done) * (self.total - step)
+            self.console.print(
+                f"{self.name} step {step}/{self.total}  {self._status()}  {spent:.0f} s, {left:.0f} s left",
+                highlight=False,
+            )
+
+    def note(self, step: int, text: str) -> None:
+        """A line that stays, above the bar."""
+        if not self._silent:
+            self.console.print(f"{self.name} step {step}/{self.total}  {text}", highlight=False)
+
+    def _status(self) -> str:
+        return f"loss {self._loss:.4f}  {self._rate:.1f} clips/s"

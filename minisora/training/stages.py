@@ -1,0 +1,179 @@
+"""A run: the VAE stage, the DiT stage, and the pipeline folder that comes out.
+
+    RUN/config.yaml      the resolved config
+       /metrics.jsonl    numbers of both stages
+       /vae/             checkpoints/ and model/, the trained VAE
+       /cache/           latents of the training clips
+       /dit/             checkpoints/ and samples/
+       /model/           the pipeline, for `minisora sample --model`
+
+Every function goes on where a run stopped: what is finished is not done again.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor
+
+from minisora.config import Config, save
+from minisora.data.sources import open_dataset
+from minisora.data.video_write import write_contact_sheet, write_video
+from minisora.errors import UserError
+from minisora.models.build import build_vae
+from minisora.models.vae import VideoVAE
+from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.training.loop import StageResult, Trainer, make_accelerator
+from minisora.training.tasks import DiTTask, VAETask, build_latents, fingerprint
+
+NUM_SAMPLES = 4
+
+
+def train_vae(config: Config, run: Path, console: Console) -> StageResult:
+    """Train the VAE and write RUN/vae/model.
+
+    Raises:
+        UserError: the data, the config or the run folder cannot be used.
+    """
+    out = run / "vae"
+    accelerator, where = make_accelerator(config, config.train_vae, out, config.vae.widths[0])
+    _announce(console, accelerator, "VAE", where)
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    task = VAETask(config, train, validation)
+    _save_config(config, run, accelerator)
+    trainer = Trainer(
+        task,
+        config,
+        accelerator,
+        out=out,
+        metrics=run / "metrics.jsonl",
+        inputs=train.fingerprint(),
+        console=console,
+    )
+    result = trainer.fit()
+    if accelerator.is_main_process:
+        vae = build_vae(config)
+        vae.load_state_dict(result.weights, strict=False)  # the buffers are set next
+        task.set_statistics(vae.to(accelerator.device).eval())
+        _replace_folder(out / "model", lambda folder: vae.cpu().save_pretrained(folder))
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return result
+
+
+def load_vae(folder: Path) -> VideoVAE:
+    """A VAE saved by `train_vae`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no trained VAE in {folder}: run 'minisora train vae' first or pass --vae DIR")
+    return VideoVAE.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | None = None) -> StageResult:
+    """Train the DiT on latents of the VAE in RUN/vae/model (or `vae_folder`) and write RUN/model.
+
+    Raises:
+        UserError: the data, the config, the VAE or the run folder cannot be used.
+    """
+    out = run / "dit"
+    vae = load_vae(vae_folder or run / "vae" / "model")
+    trained = {key: vae.config[key] for key in config.vae.model_dump()}
+    for key, value in config.vae.model_dump(mode="json").items():
+        if value != (list(trained[key]) if isinstance(value, list) else trained[key]):
+            raise UserError(f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config")
+    accelerator, where = make_accelerator(config, config.train_dit, out, config.dit.width)
+    _announce(console, accelerator, "DiT", where)
+    vae.to(accelerator.device)
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    _save_config(config, run, accelerator)
+    cache = run / "cache"
+    sources = []
+    for name, dataset in (("training", train), ("validation", validation)):
+        with console.status(f"encoding {len(dataset)} {name} clips") as status:
+            sources.append(
+                build_latents(
+                    config,
+                    vae,
+                    dataset,
+                    cache,
+                    is_main=accelerator.is_main_process,
+                    wait=accelerator.wait_for_everyone,
+                    progress=lambda done, total, n=name: status.update(f"encoding {n} clips {done}/{total}"),
+                )
+            )
+    task = DiTTask(config, vae, *sources)
+    prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
+
+    def sample(step: int, weights: dict[str, Tensor]) -> None:
+        if accelerator.is_main_process:
+            pipeline = _pipeline(config, vae, task, weights)
+            videos = pipeline(prompts, seed=config.seed, progress=False).videos
+            _write_samples(out / "samples" / f"step-{step:08d}", videos, prompts, config.clip.fps)
+        accelerator.wait_for_everyone()
+
+    trainer = Trainer(
+        task,
+        config,
+        accelerator,
+        out=out,
+        metrics=run / "metrics.jsonl",
+        inputs=f"{train.fingerprint()}-{fingerprint(vae)}",
+        console=console,
+        on_sample=sample,
+    )
+    result = trainer.fit()
+    if accelerator.is_main_process:
+        pipeline = _pipeline(config, vae, task, result.weights)
+        _replace_folder(run / "model", pipeline.save_pretrained)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return result
+
+
+def _pipeline(config: Config, vae: VideoVAE, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:
+    """A pipeline with these weights, apart from the model in training."""
+    fresh = task.fresh_model()
+    fresh.load_state_dict(weights, strict=False)  # frozen text weights are in place already
+    return MiniSoraPipeline.build(config, vae, fresh.dit, fresh.text_encoder).to(vae.device)
+
+
+def _announce(console: Console, accelerator: Accelerator, name: str, where: str) -> None:
+    if accelerator.is_main_process:
+        console.print(f"[bold]{name}[/bold] on {where}", highlight=False)
+
+
+def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
+    try:
+        if accelerator.is_main_process:
+            save(config, run / "config.yaml")
+    except OSError as error:
+        raise UserError(f"cannot write to {run}: {error.strerror}; use another --out") from error
+
+
+def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under another name and put it in place whole."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        write(partial)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; free space or use another --out") from error
+
+
+def _write_samples(folder: Path, videos: Tensor, prompts: list[str], fps: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, video in enumerate(videos):
+        write_video(folder / f"{number}.mp4", video, fps)
+    write_contact_sheet(folder / "sheet.png", list(videos), prompts)

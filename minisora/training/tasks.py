@@ -1,0 +1,290 @@
+"""The two things that are trained, each as data, model and loss; the loop knows nothing else of them.
+
+Letters: B batch, Z latent channels, T' H' W' latent grid.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from minisora.config import Config, TrainConfig
+from minisora.data.clip import ClipDataset
+from minisora.data.latent_cache import LatentCache
+from minisora.data.loader import (
+    Batch,
+    BatchSource,
+    ClipMemory,
+    CropBatches,
+    DiTBatch,
+    LatentBatches,
+    LatentSource,
+    VAEBatch,
+    from_bytes,
+    to_bytes,
+)
+from minisora.errors import UserError
+from minisora.flow.path import flow_loss, interpolate, logit_normal
+from minisora.flow.vae_loss import vae_loss
+from minisora.models.build import build_dit, build_text_encoder, build_vae
+from minisora.models.dit import VideoDiT
+from minisora.models.patchify import check_clip, token_grid
+from minisora.models.text import PretrainedTextEncoder, TextEncoder
+from minisora.models.vae import VideoVAE
+
+NUM_SIGMA_BUCKETS = 8  # validation noise levels: the middles of eighths of [0, 1]
+_STATISTICS_CLIPS = 256
+
+
+class Task(Protocol):
+    """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
+
+    name: str
+    settings: TrainConfig
+    model: nn.Module
+    source: BatchSource[Any]
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch on the model's device, and parts of it to report."""
+        ...
+
+    def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
+        """Sums over this rank's share of the fixed validation clips, with their number as "count"."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Facts to print before step 0."""
+        ...
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex hash of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+class VAETask:
+    """Stage one: reconstruct random spacetime crops."""
+
+    name = "vae"
+
+    def __init__(self, config: Config, train: ClipDataset, validation: ClipDataset):
+        self.config, self.settings = config, config.train_vae
+        torch.manual_seed(config.seed)
+        self.model: VideoVAE = build_vae(config)
+        clip = config.clip
+        self.model.latent_size(clip.frames, clip.height, clip.width)  # the whole clip must fit the strides too
+        self.crop = _fit_crop(config.train_vae.crop, (clip.frames, clip.height, clip.width))
+        latent_shape = (config.vae.latent_channels, *self.model.latent_size(*self.crop))
+        self.memory = ClipMemory(train, config.train_vae.max_clips)
+        self.validation = validation
+        self.source = CropBatches(self.memory, self.crop, latent_shape, config.seed)
+
+    def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
+        reconstruction, posterior = model(batch.video, batch.noise)
+        parts = vae_loss(
+            reconstruction,
+            batch.video,
+            posterior,
+            kl_weight=self.settings.kl_weight,
+            l2_share=self.settings.l2_share,
+        )
+        return parts.total, {"l1": parts.l1, "kl": parts.kl, "psnr": 10 * torch.log10(4 / parts.mse)}
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
+        """PSNR in dB (mean over clips) of whole clips coded through the posterior mean."""
+        device = next(model.parameters()).device
+        total = torch.zeros((), device=device)
+        indices = range(rank, len(self.validation), world_size)
+        for start in range(0, len(indices), 8):
+            part = indices[start : start + 8]
+            video = from_bytes(to_bytes(self.validation.clips(part))).to(device)
+            reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
+            mse = (reconstruction.clamp(-1, 1).float() - video).square().flatten(1).mean(1)
+            total += (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
+        return {"psnr": total, "count": torch.tensor(float(len(indices)), device=device)}
+
+    def _noise_shape(self, batch: int) -> tuple[int, ...]:
+        clip = self.config.clip
+        grid = self.model.latent_size(clip.frames, clip.height, clip.width)
+        return (batch, self.config.vae.latent_channels, *grid)
+
+    @torch.no_grad()
+    def set_statistics(self, vae: VideoVAE) -> None:
+        """Measure mean and deviation of the latents per channel, so that the DiT sees unit variance."""
+        vae.latent_mean.zero_()
+        vae.latent_std.fill_(1)
+        raw = []
+        count = min(self.memory.num_clips, _STATISTICS_CLIPS)
+        for start in range(0, count, 16):
+            clips = self.memory.clips(range(start, min(start + 16, count)))
+            raw.append(vae.to_latents(from_bytes(torch.stack(clips)).to(vae.device)).cpu())
+        values = torch.cat(raw).transpose(0, 1).flatten(1)  # Z (B T' H' W')
+        vae.latent_mean.copy_(values.mean(1))
+        vae.latent_std.copy_(values.std(1).clamp_min(1e-4))
+
+    def describe(self) -> dict[str, str]:
+        """Facts to print before step 0."""
+        clip = self.config.clip
+        shape = self._noise_shape(1)[1:]
+        values = 3 * clip.frames * clip.height * clip.width
+        kept = shape[0] * shape[1] * shape[2] * shape[3]
+        return {
+            "clip": f"{clip.frames} frames of {clip.height}x{clip.width}, trained on crops of {_size(self.crop)}",
+            "latents": f"{shape[0]} x {_size(shape[1:])} ({values / kept:.0f} times fewer values)",
+        }
+
+
+class Denoiser(nn.Module):
+    """The DiT with the text encoder that learns beside it, as one module to optimise."""
+
+    def __init__(self, dit: VideoDiT, text_encoder: TextEncoder | PretrainedTextEncoder | None):
+        super().__init__()
+        self.dit = dit
+        self.text_encoder = text_encoder
+
+    def forward(self, noisy: Tensor, sigma: Tensor, ids: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Velocity B Z T' H' W' of noisy latents under the token ids and mask (B M) of their captions."""
+        if self.text_encoder is None or ids is None or mask is None:
+            return self.dit(noisy, sigma)
+        text = self.text_encoder(ids, mask)
+        return self.dit(noisy, sigma, text.tokens, text.mask, text.pooled)
+
+
+class EncodedOnDemand:
+    """A `LatentSource` that encodes inside the step, for data too large to cache."""
+
+    def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
+        self.dataset, self.encode = dataset, encode
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Normalised latents B Z T' H' W'."""
+        return self.encode(self.dataset.clips(indices))
+
+    def captions(self) -> list[str]:
+        """The caption of every clip."""
+        return self.dataset.captions()
+
+
+class DiTTask:
+    """Stage two: predict the velocity of noisy latents under their captions."""
+
+    name = "dit"
+
+    def __init__(self, config: Config, vae: VideoVAE, train: LatentSource, validation: LatentSource):
+        if config.dit.num_classes is not None:
+            raise UserError(
+                "dit.num_classes is for the FLOP tables of the DiT paper; training conditions on captions: "
+                "set dit.num_classes=null dit.text_conditioning=true"
+            )
+        self.config, self.settings, self.vae = config, config.train_dit, vae
+        clip, factors = config.clip, config.vae
+        check_clip(
+            clip.frames,
+            clip.height,
+            clip.width,
+            temporal_factor=factors.temporal_factor,
+            spatial_factor=factors.spatial_factor,
+            patch=config.dit.patch,
+        )
+        self.source = LatentBatches(train, config.flow, config.seed)
+        self.model = self.fresh_model()
+        # Validation draws its noise from a seed of its own and always from the same positions.
+        no_dropout = config.flow.model_copy(update={"caption_dropout": 0.0})
+        self._validation = LatentBatches(validation, no_dropout, config.seed + 1)
+        self._num_validation = len(validation)
+
+    def fresh_model(self) -> Denoiser:
+        """The model as it is before training; always the same for the same config and captions."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            text = None
+            if self.config.dit.text_conditioning:
+                text = build_text_encoder(self.config, self.source.all_captions)
+            return Denoiser(build_dit(self.config, text.width if text else None), text)
+
+    def loss(self, model: nn.Module, batch: DiTBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the velocity."""
+        flow = self.config.flow
+        sigma = logit_normal(batch.normal, flow.sigma_mean, flow.sigma_std, flow.shift)
+        return self._velocity_errors(model, batch, sigma).mean(), {}
+
+    def _velocity_errors(self, model: nn.Module, batch: DiTBatch, sigma: Tensor) -> Tensor:
+        """Squared error of the velocity per clip: B."""
+        sample = interpolate(batch.latents, batch.noise, sigma)
+        ids = mask = None
+        if self.model.text_encoder is not None:
+            ids, mask = (t.to(sample.noisy.device) for t in self.model.text_encoder.tokenize(batch.captions))
+        return flow_loss(model(sample.noisy, sigma, ids, mask), sample)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
+        """Loss on unseen clips at fixed noise and fixed noise levels, the same at every validation."""
+        device = next(model.parameters()).device
+        total = torch.zeros((), device=device)
+        positions = range(rank, self._num_validation, world_size)
+        for start in range(0, len(positions), 16):
+            part = positions[start : start + 16]
+            batch = self._validation.at(part).to(device)
+            sigma = torch.tensor([(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device)
+            total += self._velocity_errors(model, batch, sigma).sum()
+        return {"loss": total, "count": torch.tensor(float(len(positions)), device=device)}
+
+    def describe(self) -> dict[str, str]:
+        """Facts to print before step 0."""
+        clip, dit = self.config.clip, self.config.dit
+        latent = self.vae.latent_size(clip.frames, clip.height, clip.width)
+        grid = token_grid(latent, dit.patch)
+        return {
+            "latents": f"{self.config.vae.latent_channels} x {_size(latent)}",
+            "tokens per clip": f"{grid[0] * grid[1] * grid[2]} ({_size(grid)}), {dit.attention} attention",
+        }
+
+
+def build_latents(
+    config: Config,
+    vae: VideoVAE,
+    dataset: ClipDataset,
+    folder: Path,
+    *,
+    is_main: bool,
+    wait: Callable[[], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentSource:
+    """Latents of a data set: from the cache under `folder` (the main process builds it), or on demand."""
+
+    def encode(videos: Tensor) -> Tensor:
+        return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu()
+
+    if not config.train_dit.cache_latents:
+        return EncodedOnDemand(dataset, encode)
+    key = fingerprint(vae)
+    if is_main:
+        LatentCache.build(folder, dataset, encode, key, progress=progress)
+    wait()
+    return LatentCache.open(folder, dataset, key)
+
+
+def _fit_crop(crop: Sequence[int] | None, clip: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The crop, no larger than the clip on any axis; the whole clip if there is none."""
+    if crop is None:
+        return clip
+    return min(crop[0], clip[0]), min(crop[1], clip[1]), min(crop[2], clip[2])
+
+
+def _size(numbers: Sequence[int]) -> str:
+    return "x".join(str(n) for n in numbers)
+
+
+__all__ = ["Batch", "Denoiser", "DiTTask", "Task", "VAETask", "build_latents", "fingerprint"]
