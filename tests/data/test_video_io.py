@@ -42,10 +42,11 @@ def test_a_written_video_reads_back(tmp_path, video):
 
 def test_the_same_video_gives_the_same_bytes(tmp_path, video):
     for write, name in ((write_video, "x.mp4"), (write_gif, "x.gif")):
-        write(tmp_path / name, video, 8)
-        first = (tmp_path / name).read_bytes()
-        write(tmp_path / name, video.clone(), 8)
-        assert (tmp_path / name).read_bytes() == first
+        seen = set()
+        for _ in range(50):  # x264 differed in one of eight
+            write(tmp_path / name, video, 8)
+            seen.add((tmp_path / name).read_bytes())
+        assert len(seen) == 1
 
 
 def test_odd_sizes_and_one_frame_and_grey(tmp_path):
