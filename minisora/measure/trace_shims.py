@@ -1,0 +1,114 @@
+"""What lets torch's tracer, which fvcore stands on, see a model on meta tensors as it sees it on real ones.
+
+Without this a trace on meta tensors stops at the first Python-written shape function (while tracing, sizes
+are tensors), and records no convolution at all: the node appears deeper than a meta tensor ever goes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minisora.errors import UserError
+
+CONVOLUTION = "minisora_measure::convolution"
+"""The node that stands for any convolution on meta tensors: (input, weight, transposed) -> output."""
+
+_TRACER = "Tracer"
+_convolutions: list[Callable[[], Tensor]] = []  # the call that the operator below stands for
+
+
+@torch.library.custom_op(CONVOLUTION, mutates_args=())
+def _convolution(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    raise NotImplementedError("stands in for a convolution on meta tensors only")
+
+
+@_convolution.register_fake
+def _(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    return _convolutions[-1]()
+
+
+class _Untraced(TorchDispatchMode):
+    """Runs each operator with tracing paused, so that Python shape functions get plain integers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default and not _convolutions:
+            raise UserError(
+                "aten::convolution is called directly, not through torch.nn.functional, and fvcore's trace cannot "
+                "see that on meta tensors: count this model on real ones (device='cpu')"
+            )
+        excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_TRACER)
+        state, set_state = torch._C._get_tracing_state(), getattr(torch._C, "_set_tracing_state")  # noqa: B009
+        torch._C._dispatch_tls_set_dispatch_key_excluded(_TRACER, False)
+        set_state(None)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            set_state(state)
+            torch._C._dispatch_tls_set_dispatch_key_excluded(_TRACER, excluded)
+
+
+def _traced_convolution(original: Callable[..., Tensor], transposed: bool) -> Callable[..., Tensor]:
+    def call(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        _convolutions.append(lambda: original(x, weight, *args, **kwargs))
+        try:
+            return torch.ops.minisora_measure.convolution(x, weight, transposed)
+        finally:
+            _convolutions.pop()
+
+    return call
+
+
+def _without_bool(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`masked_fill(mask, True)` as `masked_fill(mask, 1)`: the tracer's type system has no bool scalar."""
+
+    def call(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+        return original(self, mask, int(value) if isinstance(value, bool) else value)
+
+    return call
+
+
+class MetaAutocast(torch.autocast):
+    """`torch.autocast` that does nothing for meta tensors, where torch's own refuses to be made."""
+
+    def __new__(cls, device_type: str, *args: Any, **kwargs: Any) -> Any:
+        """A null context on meta, torch's own class elsewhere."""
+        return contextlib.nullcontext() if device_type == "meta" else _autocast(device_type, *args, **kwargs)
+
+
+_autocast = torch.autocast
+
+
+@contextlib.contextmanager
+def meta_autocast() -> Iterator[None]:
+    """Lets `torch.autocast("meta")` pass for the duration."""
+    with mock.patch.object(torch, "autocast", MetaAutocast):
+        yield
+
+
+@contextlib.contextmanager
+def traceable(meta: bool) -> Iterator[None]:
+    """Everything a trace needs for the duration; `meta`: the tensors are meta or fake, without data."""
+    with contextlib.ExitStack() as stack:
+        for name in ("masked_fill", "masked_fill_"):
+            stack.enter_context(mock.patch.object(Tensor, name, _without_bool(getattr(Tensor, name))))
+        if meta:
+            for name in (
+                "conv1d",
+                "conv2d",
+                "conv3d",
+                "conv_transpose1d",
+                "conv_transpose2d",
+                "conv_transpose3d",
+            ):
+                shim = _traced_convolution(getattr(F, name), "transpose" in name)
+                stack.enter_context(mock.patch.object(F, name, shim))
+                stack.enter_context(mock.patch.object(torch, name, shim))
+            stack.enter_context(meta_autocast())
+            stack.enter_context(_Untraced())
+        yield
