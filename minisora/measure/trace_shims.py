@@ -39,11 +39,12 @@ class _Untraced(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.convolution.default and not _convolutions:
             raise UserError(
-                "aten::convolution is called directly, not through torch.nn.functional, and fvcore's trace cannot "
-                "see that on meta tensors: count this model on real ones (device='cpu')"
+                "aten::convolution is called directly, not through torch.nn.functional, where fvcore's trace "
+                "cannot see it on meta tensors: count this model on real ones (device='cpu')"
             )
         excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_TRACER)
-        state, set_state = torch._C._get_tracing_state(), getattr(torch._C, "_set_tracing_state")  # noqa: B009
+        state = torch._C._get_tracing_state()
+        set_state = getattr(torch._C, "_set_tracing_state")  # noqa: B009 - torch has no stub for it
         torch._C._dispatch_tls_set_dispatch_key_excluded(_TRACER, False)
         set_state(None)
         try:
