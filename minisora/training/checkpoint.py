@@ -31,6 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 from minisora.errors import UserError
 
@@ -93,7 +94,7 @@ def save(
     """
     raw = full_weights(model)
     average = full_weights(model, ema)
-    optimizer_state = get_optimizer_state_dict(model, optimizer, options=_FULL)["state"]
+    optimizer_state = get_optimizer_state_dict(model, optimizer, options=_FULL).get("state", {})  # {} off rank 0
     place = folder / f"step-{state.step:08d}"
     if accelerator.is_main_process:
         slots = {
@@ -123,9 +124,21 @@ def save(
     return place
 
 
+def local_parameters(model: nn.Module) -> list[Tensor]:
+    """This process's part of every trainable parameter, sharing its memory; the whole where nothing is sharded.
+
+    They say `requires_grad`, since diffusers' EMAModel copies what does not instead of averaging it.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        (p._local_tensor if isinstance(p, DTensor) else p).detach().requires_grad_()  # no autograd, no copy
+        for p in trained
+    ]
+
+
 def full_weights(model: nn.Module, ema: EMAModel | None = None) -> dict[str, Tensor]:
     """Trainable weights by name, gathered from all processes; the moving average if one is given."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = local_parameters(model)
     if ema is not None:
         ema.store(parameters)
         ema.copy_to(parameters)
@@ -167,15 +180,15 @@ def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Op
     if expected - raw.keys() or expected - average.keys():
         missing = sorted(expected - (raw.keys() & average.keys()))[0]
         raise UserError(f"checkpoint {place} is of another model: it lacks '{missing}'; use its own config or another --out")
-    parameters = [p for p in model.parameters() if p.requires_grad]
     set_model_state_dict(model, average, options=_LOAD)
-    ema.shadow_params = [p.detach().clone() for p in parameters]
+    ema.shadow_params = [p.detach().clone() for p in local_parameters(model)]
     set_model_state_dict(model, raw, options=_LOAD)
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in slots.items():
         name, slot = key.rsplit("/", 1)
         state.setdefault(name, {})[slot] = value
-    groups = get_optimizer_state_dict(model, optimizer, options=_FULL)["param_groups"]
+    names = {id(parameter): name for name, parameter in _named_parameters(model)}
+    groups = [{**group, "params": [names[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
     set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=_LOAD)
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
 from minisora.data.loader import Batch, batches, check_batch_size
 from minisora.errors import UserError
 from minisora.measure.counter import count_step
 from minisora.training import checkpoint
+from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.precision import choose_precision
 from minisora.training.progress import StepProgress
@@ -34,25 +35,22 @@ class StageResult:
     validation: dict[str, float]
 
 
-def make_accelerator(config: Config, settings: TrainConfig, out: Path, width: int) -> tuple[Accelerator, str]:
+def prepare_stage(config: Config, settings: TrainConfig, out: Path, width: int) -> tuple[Accelerator, str]:
     """The accelerate handle of a stage, and a line that says what it runs on."""
-    device = Accelerator().device
-    state = _last_state(out)
-    wanted = state.precision if state is not None else settings.precision
-    precision, reason = choose_precision(wanted, device, width)
-    if state is not None:
-        reason = "as in the checkpoint"
-    accelerator = Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        gradient_accumulation_steps=settings.accumulation,
-        log_with=list(settings.trackers) or None,
-        project_dir=out,
-        step_scheduler_with_optimizer=False,
+    device = process_device()
+    kept = checkpoint.checkpoints(out / "checkpoints")
+    if kept:  # going on in another precision would change the losses
+        precision, reason = checkpoint.read_state(kept[-1]).precision, "as in the checkpoint"
+    else:
+        precision, reason = choose_precision(settings.precision, device, width)
+    accelerator = make_accelerator(
+        precision=precision,
+        accumulation=settings.accumulation,
+        trackers=settings.trackers,
+        out=out,
+        seed=config.seed,
     )
-    if settings.trackers:
-        accelerator.init_trackers("minisora", config={"stage": out.name, "steps": settings.steps})
-    set_seed(config.seed)
-    return accelerator, f"{_device_name(device)}, {precision} ({reason})"
+    return accelerator, f"{device_name(device)}, {precision} ({reason})"
 
 
 class Trainer:
@@ -61,7 +59,7 @@ class Trainer:
     Args:
         task: what is trained.
         config: the whole run's, written into checkpoints.
-        accelerator: from `make_accelerator`.
+        accelerator: from `prepare_stage`.
         out: the stage's folder; checkpoints go below it.
         metrics: the run's metrics file.
         inputs: fingerprint of the data (and VAE) the stage is given.
@@ -90,11 +88,13 @@ class Trainer:
 
         if self.settings.compile:
             task.model.compile()
+        if (plugin := getattr(accelerator.state, "fsdp_plugin", None)) is not None:
+            plugin.transformer_cls_names_to_wrap = [task.block]
         optimizer = make_optimizer(task.model, self.settings)
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.ema = EMAModel(self.parameters, decay=self.settings.ema_decay, foreach=True)
+        self.ema = EMAModel(checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True)
         self.step = 0  # optimizer steps done
         self.validation: dict[str, float] = {}
         self._resume()
@@ -141,6 +141,7 @@ class Trainer:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters, settings.clip_norm)
+                    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # sharded by FSDP2
                     for group in self.optimizer.param_groups:
                         group["lr"] = settings.lr * lr_scale(self.step, settings)
                 self.optimizer.step()
@@ -151,7 +152,7 @@ class Trainer:
 
             bad = ~(torch.isfinite(step_loss) & torch.isfinite(norm))
             first_bad = torch.where((first_bad < 0) & bad, self.step, first_bad)
-            self.ema.step(self.parameters)
+            self.ema.step(checkpoint.local_parameters(self.model))
             self.step += 1
             due = self._due()
             if device.type == "cpu" or due:
@@ -212,10 +213,11 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Validation means with the averaged weights, over all processes."""
         self.model.eval()
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
+        parameters = checkpoint.local_parameters(self.model)
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
         sums = self.task.validate(self.model, self.accelerator.process_index, self.accelerator.num_processes)
-        self.ema.restore(self.parameters)
+        self.ema.restore(parameters)
         self.model.train()
         totals = {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
         count = totals.pop("count")
@@ -249,7 +251,7 @@ class Trainer:
         def loss() -> Tensor:
             return self.task.loss(self.model, batch)[0]
 
-        with torch.compiler.set_stance("force_eager"), self.accelerator.no_sync(self.model):
+        with torch.compiler.set_stance("force_eager"):
             count = count_step(loss)
             start = time.perf_counter()
             loss().backward()
@@ -281,17 +283,6 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-
-
-def _last_state(out: Path) -> checkpoint.TrainState | None:
-    kept = checkpoint.checkpoints(out / "checkpoints")
-    return checkpoint.read_state(kept[-1]) if kept else None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
 def _duration(seconds: float) -> str:

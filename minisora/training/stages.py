@@ -21,12 +21,12 @@ from torch import Tensor
 
 from minisora.config import Config, save
 from minisora.data.sources import open_dataset
-from minisora.data.video_write import write_contact_sheet, write_video
 from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.training.loop import StageResult, Trainer, make_accelerator
+from minisora.pipelines.write import write_videos
+from minisora.training.loop import StageResult, Trainer, prepare_stage
 from minisora.training.tasks import DiTTask, VAETask, build_latents, fingerprint
 
 NUM_SAMPLES = 4
@@ -39,7 +39,7 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         UserError: the data, the config or the run folder cannot be used.
     """
     out = run / "vae"
-    accelerator, where = make_accelerator(config, config.train_vae, out, config.vae.widths[0])
+    accelerator, where = prepare_stage(config, config.train_vae, out, config.vae.widths[0])
     _announce(console, accelerator, "VAE", where)
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     task = VAETask(config, train, validation)
@@ -87,7 +87,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     for key, value in config.vae.model_dump(mode="json").items():
         if value != (list(trained[key]) if isinstance(value, list) else trained[key]):
             raise UserError(f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config")
-    accelerator, where = make_accelerator(config, config.train_dit, out, config.dit.width)
+    accelerator, where = prepare_stage(config, config.train_dit, out, config.dit.width)
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
@@ -114,7 +114,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
         if accelerator.is_main_process:
             pipeline = _pipeline(config, vae, task, weights)
             videos = pipeline(prompts, seed=config.seed, progress=False).videos
-            _write_samples(out / "samples" / f"step-{step:08d}", videos, prompts, config.clip.fps)
+            write_videos(out / "samples" / f"step-{step:08d}.mp4", videos, prompts, config.clip.fps)
         accelerator.wait_for_everyone()
 
     trainer = Trainer(
@@ -170,10 +170,3 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; free space or use another --out") from error
-
-
-def _write_samples(folder: Path, videos: Tensor, prompts: list[str], fps: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, video in enumerate(videos):
-        write_video(folder / f"{number}.mp4", video, fps)
-    write_contact_sheet(folder / "sheet.png", list(videos), prompts)

@@ -43,6 +43,7 @@ class Task(Protocol):
     """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
 
     name: str
+    block: str  # class of the repeated layer, the unit in which FSDP2 shards
     settings: TrainConfig
     model: nn.Module
     source: BatchSource[Any]
@@ -73,6 +74,7 @@ class VAETask:
     """Stage one: reconstruct random spacetime crops."""
 
     name = "vae"
+    block = "ResBlock"
 
     def __init__(self, config: Config, train: ClipDataset, validation: ClipDataset):
         self.config, self.settings = config, config.train_vae
@@ -181,6 +183,7 @@ class DiTTask:
     """Stage two: predict the velocity of noisy latents under their captions."""
 
     name = "dit"
+    block = "DiTBlock"
 
     def __init__(self, config: Config, vae: VideoVAE, train: LatentSource, validation: LatentSource):
         if config.dit.num_classes is not None:

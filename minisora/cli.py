@@ -1,0 +1,226 @@
+"""The one entry point: parse, call, print. No logic, and no heavy import outside a command."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from minisora.errors import UserError
+
+if TYPE_CHECKING:
+    from minisora.config import Config
+
+app = typer.Typer(
+    help="A miniature Sora that trains on a laptop, and an exact instrument for what such models cost.\n\n"
+    "Three commands from a folder of clips to videos:\n\n"
+    "    minisora data check clips/\n\n"
+    "    minisora train --data clips/ --out runs/mine\n\n"
+    '    minisora sample --model runs/mine/model --prompt "..." --out x.mp4',
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+console = Console()
+
+
+class Stage(StrEnum):
+    """A training stage."""
+
+    vae = "vae"
+    dit = "dit"
+
+
+class SchedulerName(StrEnum):
+    """A sampling scheduler."""
+
+    euler = "euler"
+    heun = "heun"
+
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped one such as 'toy'.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Override a setting, e.g. --set dit.width=256 (repeatable)."),
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", "-d", help="Folder of videos and images with captions; default: shapes.")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")]
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("runs/demo"),
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+) -> None:
+    """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
+    from minisora.demo.run import run_demo
+
+    page = run_demo(_load(config, set_), out, console)
+    console.print(f"Open [bold]{page}[/bold]")
+
+
+@app.command()
+def train(
+    stage: Annotated[Stage | None, typer.Argument(help="One stage; both in a row if not given.")] = None,
+    config: ConfigOption = "toy",
+    data: DataOption = None,
+    out: OutOption = Path("runs/train"),
+    vae: Annotated[Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Train the VAE, the DiT, or both. The same command again resumes an interrupted run.
+
+    On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
+    """
+    from minisora.training.stages import train_dit, train_vae
+
+    resolved = _load(config, set_, data)
+    if stage in (None, Stage.vae):
+        train_vae(resolved, out, console)
+    if stage in (None, Stage.dit):
+        train_dit(resolved, out, console, vae)
+        model = out / "model"
+        console.print(
+            f'Model in [bold]{model}[/bold]. Next: minisora sample --model {model} --prompt "..." --out sample.mp4',
+            highlight=False,
+        )
+
+
+@app.command()
+def sample(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/demo/model.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
+    ] = Path("sample.mp4"),
+    frames: Annotated[int | None, typer.Option(help="Frames; default as trained. 1 makes an image.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Default from the model.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+) -> None:
+    """Sample videos from prompts."""
+    from minisora.pipelines.pipeline import load_pipeline, make_scheduler
+    from minisora.pipelines.write import write_videos
+
+    pipeline = load_pipeline(model)
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
+    for text in prompt:
+        if unknown := pipeline.check_prompt(text):
+            console.print(f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False)
+    videos = pipeline(
+        prompt,
+        num_frames=frames,
+        height=height,
+        width=width,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+    ).videos
+    for file in write_videos(out, videos, prompt, pipeline.config.fps):
+        console.print(f"wrote {file}", highlight=False)
+
+
+@app.command()
+def flops(
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Also write the counts to this file.")] = None,
+) -> None:
+    """Count MACs and FLOPs of a real forward pass, attention included, by module."""
+    from minisora.measure.report import count_config
+
+    ledger = count_config(_load(config, set_))
+    console.print(ledger.table())
+    if json_ is not None:
+        _write_json(json_, ledger.to_dict())
+
+
+@data_app.command("make")
+def data_make(
+    out: Annotated[Path, typer.Argument(help="Folder for the clips and metadata.csv.")],
+    clips: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another data set.")] = 0,
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+) -> None:
+    """Write a captioned set of moving shapes as mp4 files with metadata.csv."""
+    from minisora.data.make import make_shapes
+
+    make_shapes(out, clips, seed, _load(config, set_).clip)
+    console.print(f"wrote {clips} clips to {out}; next: minisora data check {out}", highlight=False)
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of videos and images.")],
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Also write the findings to this file.")] = None,
+) -> None:
+    """The doctor: what is in a folder, what is wrong with it, what a config would keep and drop and why.
+
+    Exit code 1 if nothing usable is left.
+    """
+    from minisora.data.doctor import check
+
+    with console.status("checking") as status:
+        report = check(
+            folder, _load(config, set_, folder), lambda done, total: status.update(f"checking {done}/{total}")
+        )
+    report.print(console)
+    if json_ is not None:
+        _write_json(json_, report.to_dict())
+    if not report.usable:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line: bad input becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except PermissionError as error:
+        _fail(f"no permission for {error.filename}: choose another place or change its mode")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _load(config: str, overrides: list[str] | None, data: Path | None = None) -> "Config":
+    from minisora.config import load
+
+    folder = [] if data is None else ["data.source=folder", f"data.path={json.dumps(str(data))}"]
+    return load(config, folder + (overrides or []))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)

@@ -1,0 +1,63 @@
+"""How a run meets its hardware: one device or many processes, started plainly or by `accelerate launch`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, set_seed
+
+
+def process_device() -> torch.device:
+    """This process's device: its GPU, or the CPU (also of several processes on a machine without a GPU)."""
+    return PartialState(cpu=not torch.accelerator.is_available()).device
+
+
+def make_accelerator(
+    *, precision: str, accumulation: int, trackers: Sequence[str], out: Path, seed: int
+) -> Accelerator:
+    """The accelerate handle of one training stage.
+
+    Args:
+        precision: "fp32" or "bf16".
+        accumulation: micro-batches a step.
+        trackers: names of accelerate trackers, such as "tensorboard".
+        out: where trackers write.
+        seed: of torch, numpy and random; samples draw from their own position instead.
+    """
+    AcceleratorState._reset_state()  # the stage before may have trained in another precision
+    accelerator = Accelerator(
+        cpu=process_device().type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        gradient_accumulation_steps=accumulation,
+        log_with=list(trackers) or None,
+        project_dir=out,
+        step_scheduler_with_optimizer=False,
+    )
+    _shard_on_cpu(accelerator)
+    if trackers:
+        accelerator.init_trackers("minisora", config={"stage": out.name})
+    set_seed(seed)
+    return accelerator
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """Let FSDP2 run on CPU processes too.
+
+    accelerate (1.15) shards on GPUs only, though torch does it anywhere. Being able to try a sharded run on a
+    machine without a GPU is worth setting the two fields it would set there.
+    """
+    wanted = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if wanted and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        accelerator.state.distributed_type = DistributedType.FSDP
+
+
+def device_name(device: torch.device) -> str:
+    """What to call a device on screen."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type

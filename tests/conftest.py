@@ -1,0 +1,51 @@
+"""Real tiny components shared by the tests: seconds to train, the same code paths as the large ones."""
+
+import os
+from pathlib import Path
+
+# Two test processes on two cores: more threads each would only fight.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from rich.console import Console
+
+from minisora.config import Config, load
+
+torch.set_num_threads(1)
+
+TINY = """
+clip: {frames: 9, height: 32, width: 32}
+data: {num_clips: 48, num_validation_clips: 8}
+vae: {widths: [16, 32], blocks_per_level: 1, latent_channels: 4}
+dit: {width: 48, depth: 2, heads: 2}
+text: {width: 32, depth: 1, heads: 2}
+train_vae: {steps: 12, batch_size: 4, crop: [5, 16, 16], warmup_steps: 2, save_every: 5, validate_every: 6, log_every: 1}
+train_dit: {steps: 12, batch_size: 4, warmup_steps: 2, save_every: 5, validate_every: 6, log_every: 1}
+sample: {steps: 4}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_config_file: Path) -> Config:
+    return load(tiny_config_file)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of both stages; tests only read it."""
+    from minisora.training.stages import train_dit, train_vae
+
+    run = tmp_path_factory.mktemp("run")
+    console = Console(quiet=True)
+    train_vae(tiny_config, run, console)
+    train_dit(tiny_config, run, console)
+    return run

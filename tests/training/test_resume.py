@@ -1,0 +1,99 @@
+"""Killed and resumed, accumulated, or spread over two processes: the same losses as one uninterrupted run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+
+from minisora.config import Config, config_folder, load, override
+from minisora.training.checkpoint import checkpoints
+from minisora.training.metrics import read_metrics
+from minisora.training.stages import train_dit, train_vae
+
+QUIET = Console(quiet=True)
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+
+
+def losses(run: Path, stage: str) -> dict[int, float]:
+    return {r["step"]: r["loss"] for r in read_metrics(run / "metrics.jsonl") if r["stage"] == stage and "loss" in r}
+
+
+def steps_written(run: Path, stage: str) -> list[int]:
+    return [r["step"] for r in read_metrics(run / "metrics.jsonl") if r["stage"] == stage and "loss" in r]
+
+
+def link_vae(source: Path, run: Path) -> None:
+    (run / "vae").mkdir(parents=True)
+    (run / "vae" / "model").symlink_to(source / "vae" / "model")
+
+
+def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
+    tiny_config_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    config = load(tiny_config_file, ["train_dit.steps=400", "train_dit.save_every=20"])
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for run in (whole, killed):
+        link_vae(tiny_run, run)
+    train_dit(config, whole, QUIET)
+
+    command = [sys.executable, "-m", "minisora", "train", "dit", "-c", str(tiny_config_file), "-o", str(killed)]
+    command += ["-s", "train_dit.steps=400", "-s", "train_dit.save_every=20"]
+    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
+    metrics = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.is_file() and len(read_metrics(metrics)) > 50:
+            break
+        time.sleep(0.005)
+    assert process.poll() is None, "the run was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    last = read_metrics(metrics)[-1]["step"]
+    assert 20 <= last < 400
+    train_dit(config, killed, QUIET)
+
+    assert steps_written(killed, "dit") == list(range(1, 401))  # no step twice, none lost
+    assert losses(killed, "dit") == losses(whole, "dit")
+    for name in ("model", "ema", "optimizer"):
+        a, b = (load_file(checkpoints(run / "dit" / "checkpoints")[-1] / f"{name}.safetensors") for run in (whole, killed))
+        assert a.keys() == b.keys()
+        assert all(a[key].equal(b[key]) for key in a)
+
+
+def test_accumulation_changes_no_loss(tiny_config: Config, tiny_run: Path, tmp_path: Path) -> None:
+    link_vae(tiny_run, tmp_path)
+    train_dit(override(tiny_config, ["train_dit.accumulation=2"]), tmp_path, QUIET)
+    assert losses(tmp_path, "dit") == pytest.approx(losses(tiny_run, "dit"), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one(kind: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path) -> None:
+    link_vae(tiny_run, tmp_path)
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(config_folder() / "accelerate" / f"{kind}.yaml"), "--num_processes", "2"]
+    command += ["-m", "minisora", "train", "dit", "-c", str(tiny_config_file), "-o", str(tmp_path)]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes" in done.stdout
+
+    assert losses(tmp_path, "dit") == pytest.approx(losses(tiny_run, "dit"), rel=1e-4)
+    last = checkpoints(tmp_path / "dit" / "checkpoints")[-1]
+    ema, model = load_file(last / "ema.safetensors"), load_file(last / "model.safetensors")
+    reference = load_file(checkpoints(tiny_run / "dit" / "checkpoints")[-1] / "ema.safetensors")
+    first = load_file(checkpoints(tiny_run / "dit" / "checkpoints")[0] / "ema.safetensors")
+    assert any(not ema[key].equal(model[key]) for key in ema)  # the average is not the last weights
+    assert any(not ema[key].equal(first[key]) for key in ema)  # and it moves
+    for key, value in reference.items():
+        assert (ema[key] - value).abs().max() < 1e-4
+
+
+def test_a_finished_run_is_not_trained_again(tiny_config: Config, tiny_run: Path) -> None:
+    before = (tiny_run / "metrics.jsonl").read_bytes()
+    train_vae(tiny_config, tiny_run, QUIET)
+    assert (tiny_run / "metrics.jsonl").read_bytes() == before
