@@ -5,7 +5,7 @@ Units: MACs and FLOPs (1 MAC = 2 FLOPs), per sample unless a name says otherwise
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,6 @@ from rich.table import Table
 from minisora.config import Config
 from minisora.measure import closed_form, closed_form_vae
 from minisora.measure.closed_form import Term, dit_terms, optimizer_flops, train_macs
-from minisora.measure.counter import StepCount
 from minisora.measure.passes import (
     Pass,
     PassCount,
@@ -31,6 +30,10 @@ from minisora.measure.video import VideoCost, video_cost
 from minisora.models.build import build_dit, build_text_encoder, build_vae
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid
+
+TRAIN_CASES = ("plain", "checkpointed", "frozen_input", "input_gradient")
+"""As the config trains without and with checkpointing; with a frozen text encoder; with every input needing a
+gradient."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,12 @@ class Ledger:
 
 
 def count_config(
-    config: Config, *, device: str = "meta", batch: int = 1, dtype: torch.dtype = torch.float32
+    config: Config,
+    *,
+    device: str = "meta",
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    cases: Sequence[str] = TRAIN_CASES,
 ) -> Ledger:
     """Count a config's DiT, VAE and text encoder by real passes, three ways each.
 
@@ -134,6 +142,7 @@ def count_config(
             "cuda" run the passes for real. The counts are the same.
         batch: samples in the pass; figures stay per sample.
         dtype: of weights and inputs.
+        cases: which training settings to count besides the config's own (each is a backward pass to run).
 
     Raises:
         UserError: the clip fits neither VAE nor patch, an operator is unknown, or the counts disagree.
@@ -168,14 +177,19 @@ def count_config(
         components["text_encoder"] = _component(
             text_pass(text_encoder, text_tokens, batch=batch, device=where), text_terms, batch, strict=scratch
         )
-    cases = _train_cases(config, dit, latent_size, text_width, device=device, dtype=dtype)
+    own = "checkpointed" if config.dit.checkpointing else "plain"
+    counted = {
+        name: _train_case(name, config, dit if name == own else None, latent_size, text_width, device, dtype)
+        for name in TRAIN_CASES
+        if name in cases or name == own
+    }
     macs = {name: component.macs for name, component in components.items()}
     tokens = token_grid(latent_size, config.dit.patch)
     return Ledger(
         config=config,
         tokens=tokens[0] * tokens[1] * tokens[2],
         components=components,
-        cases=cases,
+        cases=counted,
         video=video_cost(config.sample, macs),
         device=describe_device(device, dtype),
     )
@@ -198,67 +212,27 @@ def _component(what: Pass, terms: list[Term] | None, batch: int, *, strict: bool
     return Component(count_pass(what, terms, batch, strict=strict), params, groups, batch)
 
 
-def _train_cases(
+def _train_case(
+    name: str,
     config: Config,
-    dit: VideoDiT,
+    dit: VideoDiT | None,
     latent_size: tuple[int, int, int],
     text_width: int | None,
-    *,
     device: str,
     dtype: torch.dtype,
-) -> dict[str, TrainCase]:
-    """Backward counted, not assumed. On a real device only the case that the config trains in is run there."""
-    scratch = config.text.kind == "scratch"
-    settings = {  # name: (checkpointing, latents need a gradient, text needs one)
-        "plain": (False, False, scratch),
-        "checkpointed": (True, False, scratch),
-        "frozen_input": (False, False, False),
-        "input_gradient": (False, True, True),
-    }
-    own = "checkpointed" if config.dit.checkpointing else "plain"
-    with torch.device("meta"):
-        shape_only = build_dit(config, text_width)
-    cases = {}
-    for name, (checkpointing, latent_grad, text_grad) in settings.items():
-        real = name == own and device != "meta"
-        model = dit if real else shape_only
-        model.enable_gradient_checkpointing() if checkpointing else model.disable_gradient_checkpointing()
-        count = count_training(
-            dit_pass(
-                config,
-                model,
-                latent_size,
-                text_width=text_width,
-                device=device if real else "meta",
-                dtype=dtype if real else torch.float32,
-                latent_grad=latent_grad,
-                text_grad=text_grad,
-            )
-        )
-        cases[name] = _checked(
-            name, count, config, latent_size, text_width, latent_grad, text_grad, checkpointing
-        )
-    return cases
-
-
-def _checked(
-    name: str,
-    count: StepCount,
-    config: Config,
-    latent_size: tuple[int, int, int],
-    text_width: int | None,
-    latent_grad: bool,
-    text_grad: bool,
-    checkpointing: bool,
 ) -> TrainCase:
-    terms = dit_terms(
-        config,
-        latent_size,
-        text_width=text_width,
-        text_tokens=config.text.max_tokens,
-        latent_grad=latent_grad,
-        text_grad=text_grad,
-    )
+    """Backward counted, not assumed: on the device if `dit` is given (as the config trains), else on meta."""
+    checkpointing = name == "checkpointed"
+    latent_grad = name == "input_gradient"
+    text_grad = name == "input_gradient" or (name != "frozen_input" and config.text.kind == "scratch")
+    if dit is None:
+        device, dtype = "meta", torch.float32
+        with torch.device(device):
+            dit = build_dit(config, text_width)
+    dit.enable_gradient_checkpointing() if checkpointing else dit.disable_gradient_checkpointing()
+    flags: dict[str, Any] = {"text_width": text_width, "latent_grad": latent_grad, "text_grad": text_grad}
+    count = count_training(dit_pass(config, dit, latent_size, device=device, dtype=dtype, **flags))
+    terms = dit_terms(config, latent_size, text_tokens=config.text.max_tokens, **flags)
     closed = train_macs(terms, checkpointing=checkpointing)
     closed_form.refuse_disagreement(f"a training step ({name})", count.train_flops, 2 * closed.train)
     return TrainCase(count.train_flops, count.recompute_flops, count.ratio)
