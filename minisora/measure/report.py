@@ -7,6 +7,7 @@ import contextlib
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
