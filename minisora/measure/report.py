@@ -4,10 +4,8 @@ Units: MACs and FLOPs (1 MAC = 2 FLOPs), per sample unless a name says otherwise
 """
 
 import contextlib
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from rich.table import Table
 from minisora.config import Config
 from minisora.measure import closed_form, closed_form_vae
 from minisora.measure.closed_form import Term, dit_terms, optimizer_flops, train_macs
+from minisora.measure.device import describe_device
 from minisora.measure.passes import (
     Pass,
     PassCount,
@@ -237,22 +236,6 @@ def _train_case(
     closed = train_macs(terms, checkpointing=checkpointing)
     closed_form.refuse_disagreement(f"a training step ({name})", count.train_flops, 2 * closed.train)
     return TrainCase(count.train_flops, count.recompute_flops, count.ratio)
-
-
-def describe_device(device: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Where a count or a time was taken, as JSON."""
-    kind = torch.device(device).type
-    name = None
-    if kind == "cuda":
-        name = torch.cuda.get_device_name(torch.device(device))
-    elif kind == "cpu":
-        name = platform.processor() or platform.machine()
-    return {
-        "type": kind,
-        "name": name,
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-    }
 
 
 def _giga(value: float) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.measure.counter import count_forward, count_step
+from minisora.measure.device import describe_device
 from minisora.measure.passes import Pass, decode_pass, dit_pass, encode_pass
-from minisora.measure.report import describe_device
 from minisora.measure.timing import Timing, Utilisation, measure, utilisation
 from minisora.models.build import build_dit, build_vae
 

@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental import _config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minisora.errors import UserError
@@ -86,9 +87,14 @@ _autocast = torch.autocast
 
 
 @contextlib.contextmanager
-def meta_autocast() -> Iterator[None]:
-    """Lets `torch.autocast("meta")` pass for the duration."""
-    with mock.patch.object(torch, "autocast", MetaAutocast):
+def meta_allowances() -> Iterator[None]:
+    """Lets `torch.autocast("meta")` and `nonzero` pass for the duration.
+
+    `nonzero` of a meta tensor takes every element as nonzero, which is true of the masks that
+    `minisora.measure` counts with (every token is real).
+    """
+    nonzero = mock.patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True)
+    with mock.patch.object(torch, "autocast", MetaAutocast), nonzero:
         yield
 
 
@@ -110,6 +116,6 @@ def traceable(meta: bool) -> Iterator[None]:
                 shim = _traced_convolution(getattr(F, name), "transpose" in name)
                 stack.enter_context(mock.patch.object(F, name, shim))
                 stack.enter_context(mock.patch.object(torch, name, shim))
-            stack.enter_context(meta_autocast())
+            stack.enter_context(meta_allowances())
             stack.enter_context(_Untraced())
         yield

@@ -1,0 +1,33 @@
+"""Where a count or a time was taken, for every file that carries one."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe_device(device: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Kind, name, number format and torch version, as JSON; on a CPU the threads too.
+
+    Args:
+        device: "meta", "cpu" or "cuda".
+        dtype: that the passes computed in.
+    """
+    kind = torch.device(device).type
+    facts: dict[str, Any] = {"type": kind, "name": None, "dtype": str(dtype).removeprefix("torch.")}
+    if kind == "cuda":
+        facts |= {"name": torch.cuda.get_device_name(torch.device(device)), "cuda": torch.version.cuda}
+    elif kind == "cpu":
+        facts |= {"name": _cpu_name(), "threads": torch.get_num_threads()}
+    return {**facts, "torch": torch.__version__}
+
+
+def _cpu_name() -> str:
+    """The processor's own name where the system tells it (Linux), else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
