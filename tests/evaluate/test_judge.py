@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from minisora.data.captions import ShapesPrompt, parse
 from minisora.data.shapes import ShapesTruth, ShapesWorld
@@ -70,6 +71,7 @@ def test_a_clip_without_object_matches_no_prompt() -> None:
         torch.ones(shape),
         torch.randn(shape, generator=generator).clamp(-1, 1),
         (0.1 * torch.randn(shape, generator=generator) - 0.8).clamp(-1, 1),
+        functional.pad(torch.ones(3, 17, 50, 50), (7, 7, 7, 7), value=-1.0),  # too large for this world
     ):
         verdict = judge(video)
         assert (verdict.color, verdict.shape, verdict.motion, verdict.size) == (None,) * 4
@@ -152,6 +154,10 @@ def test_permanence_is_of_the_same_object_in_the_right_place(draw: Draw, truth: 
     assert judge(draw("a small red circle moving left")).permanence is None  # no wall
     assert after(video[:, hidden : hidden + 1].expand_as(video)) is False  # never came out
     assert after(draw(WALL.replace("red", "blue"))) is False
+    whitish = draw(WALL.replace("red", "yellow"))[:, hidden:]
+    assert (
+        judge(torch.cat([draw(WALL.replace("red", "white"))[:, :hidden], whitish], dim=1)).permanence is False
+    )
     assert after(draw(WALL.replace("circle", "square"))) is False
     assert after(draw(WALL.replace("circle", "triangle"))) is False
     assert after(video.roll(-10, dims=2)) is False  # came out higher
