@@ -182,3 +182,13 @@ def test_bad_input_is_named() -> None:
         judge(torch.full((3, 4, 32, 32), float("nan")))
     with pytest.raises(UserError, match="B 3 T H W"):
         judge_all(torch.zeros(3, 4, 32, 32))
+
+
+def test_a_formless_object_has_a_color_and_a_motion_but_no_shape() -> None:
+    video = torch.full((3, 9, 64, 64), -0.9)
+    for t in range(9):
+        left = 5 + 4 * t
+        video[0, t, 20:40, left : left + 6] = 0.8  # an L
+        video[0, t, 34:40, left : left + 20] = 0.8
+    verdict = judge(video)
+    assert (verdict.color, verdict.motion, verdict.shape) == ("red", "right", None)
