@@ -1,10 +1,24 @@
-"""Where a count or a time was taken, for every file that carries one."""
+"""Where a pass runs: building models there, and saying so in every file that carries a count or a time."""
 
+import contextlib
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+
+@contextlib.contextmanager
+def built_on(device: str, dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """Modules and tensors made inside are on that device, in that number format."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def describe_device(device: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:

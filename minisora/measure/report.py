@@ -3,8 +3,7 @@
 Units: MACs and FLOPs (1 MAC = 2 FLOPs), per sample unless a name says otherwise.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.table import Table
 from minisora.config import Config
 from minisora.measure import closed_form, closed_form_vae
 from minisora.measure.closed_form import Term, dit_terms, optimizer_flops, train_macs
-from minisora.measure.device import describe_device
+from minisora.measure.device import built_on, describe_device
 from minisora.measure.passes import (
     Pass,
     PassCount,
@@ -148,7 +147,7 @@ def count_config(
         UserError: the clip fits neither VAE nor patch, an operator is unknown, or the counts disagree.
     """
     clip = (config.clip.frames, config.clip.height, config.clip.width)
-    with _default(device, dtype):
+    with built_on(device, dtype):
         vae = build_vae(config).eval()
         latent_size = vae.latent_size(*clip)
         token_grid(latent_size, config.dit.patch)
@@ -193,17 +192,6 @@ def count_config(
         video=video_cost(config.sample, macs),
         device=describe_device(device, dtype),
     )
-
-
-@contextlib.contextmanager
-def _default(device: str, dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _component(what: Pass, terms: list[Term] | None, batch: int, *, strict: bool = True) -> Component:
