@@ -168,7 +168,7 @@ def calibrate(
         budget: seconds of the sweep, about.
         progress: told (done, total).
     """
-    # The time laws are fitted to the fastest run of each point: what the work takes, not what the neighbours do.
+    # Time laws are fitted to the fastest run of each point: what the work takes, not what neighbours do.
     kind: Literal["cpu", "cuda"] = "cuda" if torch.device(device).type == "cuda" else "cpu"
     dtype = dtype or (torch.bfloat16 if kind == "cuda" else torch.float32)
     budget = budget or (420.0 if kind == "cuda" else 200.0)
