@@ -53,9 +53,12 @@ SetOption = Annotated[
     typer.Option("--set", "-s", help="Override a setting, e.g. --set dit.width=256 (repeatable)."),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", "-d", help="Folder of videos and images with captions; default: shapes.")
+    Path | None,
+    typer.Option("--data", "-d", help="Folder of videos and images with captions; default: shapes."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")
+]
 
 
 @app.command()
@@ -77,7 +80,9 @@ def train(
     config: ConfigOption = "toy",
     data: DataOption = None,
     out: OutOption = Path("runs/train"),
-    vae: Annotated[Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")] = None,
+    vae: Annotated[
+        Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Train the VAE, the DiT, or both. The same command again resumes an interrupted run.
@@ -171,7 +176,9 @@ def data_check(
     folder: Annotated[Path, typer.Argument(help="Folder of videos and images.")],
     config: ConfigOption = "toy",
     set_: SetOption = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Also write the findings to this file.")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="Also write the findings to this file.")
+    ] = None,
 ) -> None:
     """The doctor: what is in a folder, what is wrong with it, what a config would keep and drop and why.
 

@@ -5,7 +5,6 @@ run folder, so a run says what it was. This module imports neither torch nor the
 keeps `minisora --help` fast.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +40,9 @@ class DataConfig(Section):
     dataset: str = "MovingMNIST"  # torchvision: the class name
     num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
     num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
-    short_clips: Literal["pad", "skip", "error"] = "pad"  # a clip with too few frames: repeat its last one, or
+    short_clips: Literal["pad", "skip", "error"] = (
+        "pad"  # a clip with too few frames: repeat its last one, or
+    )
     require_captions: bool = True  # folder: skip a file without a caption (False: train it on "")
 
 
@@ -101,8 +102,9 @@ class TrainConfig(Section):
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 16
     accumulation: PositiveInt = 1  # the batch is split into this many micro-batches per process
-    optimizer: Literal["adamw"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the blocks, adamw for the rest
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # of adamw
+    muon_lr: Annotated[float, Field(gt=0)] = 0.02
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 50
@@ -161,7 +163,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.dit.num_classes is not None and self.dit.text_conditioning:
-            raise ValueError("dit.num_classes and dit.text_conditioning exclude each other: set one of them off")
+            raise ValueError(
+                "dit.num_classes and dit.text_conditioning exclude each other: set one of them off"
+            )
         if self.text.kind == "pretrained" and self.text.path is None:
             raise ValueError("text.kind=pretrained needs text.path, the folder of a T5 or CLIP text encoder")
         if self.data.source != "shapes" and self.data.path is None:
@@ -194,7 +198,9 @@ def find(path: str | Path) -> Path:
     for candidate in (shipped / relative, shipped / f"{relative}.yaml"):
         if candidate.is_file():
             return candidate
-    names = sorted(str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if p.parent.name != "accelerate")
+    names = sorted(
+        str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if p.parent.name != "accelerate"
+    )
     raise UserError(f"config '{path}' not found; shipped configs: {', '.join(names)}")
 
 
@@ -212,7 +218,9 @@ def load(path: str | Path | None = None, overrides: list[str] | None = None) -> 
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
         if loaded is not None and not isinstance(loaded, dict):
-            raise UserError(f"{file} must hold sections such as 'dit:' and 'train_dit:', not a {type(loaded).__name__}")
+            raise UserError(
+                f"{file} must hold sections such as 'dit:' and 'train_dit:', not a {type(loaded).__name__}"
+            )
         tree = loaded or {}
     return override(tree, overrides or [])
 
@@ -234,7 +242,9 @@ def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
         try:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not YAML ({' '.join(str(error).split())})") from error
+            raise UserError(
+                f"--set {item}: the value is not YAML ({' '.join(str(error).split())})"
+            ) from error
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -246,7 +256,7 @@ def save(config: Config, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(config.to_yaml())
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _explain(error: ValidationError) -> str:

@@ -21,7 +21,8 @@ data: {num_clips: 48, num_validation_clips: 8}
 vae: {widths: [16, 32], blocks_per_level: 1, latent_channels: 4}
 dit: {width: 48, depth: 2, heads: 2}
 text: {width: 32, depth: 1, heads: 2}
-train_vae: {steps: 12, batch_size: 4, crop: [5, 16, 16], warmup_steps: 2, save_every: 5, validate_every: 6, log_every: 1}
+train_vae: {steps: 12, batch_size: 4, crop: [5, 16, 16], warmup_steps: 2, save_every: 5, validate_every: 6,
+  log_every: 1}
 train_dit: {steps: 12, batch_size: 4, warmup_steps: 2, save_every: 5, validate_every: 6, log_every: 1}
 sample: {steps: 4}
 """

@@ -7,7 +7,7 @@ micro-batches sees the very same samples. The loader state of a checkpoint is on
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Batch:
 
     indices: list[int]
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
 
     def to(self, device: torch.device) -> Self:
@@ -239,7 +239,7 @@ def batches(
     return DataLoader(
         _Positions(source),
         batch_sampler=schedule,  # type: ignore[arg-type]  # any iterable of index lists will do
-        collate_fn=_as_is,
+        collate_fn=_as_is,  # type: ignore[arg-type]  # `__getitems__` hands over a whole batch
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=False,

@@ -1,1 +1,1 @@
-
+"""The whole path on one command, and the page that shows it."""

@@ -22,6 +22,8 @@ Stream = dict[nn.Module, Tensor]  # the last frames that each module saw; an emp
 class FrameConv(nn.Conv2d):
     """k x k convolution of each frame by itself, zero padded at the borders."""
 
+    bias: nn.Parameter  # always there
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
         nn.init.zeros_(self.weight)
@@ -41,6 +43,8 @@ class CausalTimeConv(nn.Conv2d):
     With stride s, 1 + s n frames become 1 + n, and each further chunk of s n frames becomes n.
     """
 
+    bias: nn.Parameter  # always there
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1):
         super().__init__(in_channels, out_channels, (kernel, 1), stride=(stride, 1))
         with torch.no_grad():
@@ -52,9 +56,8 @@ class CausalTimeConv(nn.Conv2d):
         """Map B T H W C to B T' H W C'; `stream` carries the past of a clip that comes in chunks."""
         height = x.shape[2]
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stream is not None and self in stream:
-            past = stream[self]
-        else:
+        past = stream.get(self) if stream is not None else None
+        if past is None:
             past = x[:, :1].expand(-1, kernel - 1, -1, -1, -1)
         x = torch.cat([past, x], dim=1)  # B (T + k - 1) H W C
         if stream is not None:

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from minisora.errors import UserError
 from minisora.models.layers import MLP, SigmaEmbedding, modulate, zero_init
-from minisora.models.patchify import patchify, token_grid, unpatchify
+from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
 from minisora.models.rope import grid_sinusoid, rotary_table, rotate
+
+Axis = Literal["all", "space", "time"]  # which tokens attend to each other
 
 
 class SelfAttention(nn.Module):
@@ -75,7 +77,7 @@ class DiTBlock(nn.Module):
         heads: int,
         hidden: int,
         *,
-        axis: Literal["all", "space", "time"],
+        axis: Axis,
         qk_norm: bool,
         cross: bool,
         own_modulation: bool,
@@ -90,8 +92,11 @@ class DiTBlock(nn.Module):
         self.mlp = MLP(width, hidden)
         # Per-block modulation as in DiT, or an offset to the one shared by all blocks (PixArt-alpha's
         # adaLN-single, Chen et al. 2023, arXiv 2310.00426).
-        self.modulation = zero_init(nn.Linear(width, 6 * width)) if own_modulation else None
-        self.modulation_offset = None if own_modulation else nn.Parameter(torch.zeros(6 * width))
+        self.modulation: nn.Linear | None = None
+        if own_modulation:
+            self.modulation = zero_init(nn.Linear(width, 6 * width))
+        else:
+            self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
 
     def forward(
         self, x: Tensor, cond: Tensor, rope: Tensor, text: Tensor | None = None, mask: Tensor | None = None
@@ -164,8 +169,10 @@ class VideoDiT(ModelMixin, ConfigMixin):
         if width % heads:
             raise UserError(f"width = {width} is not a multiple of heads = {heads}")
         if (width // heads) % 2 or width // heads < 6:
-            raise UserError(f"width / heads = {width // heads} must be even and at least 6 for 3-axis rotation")
-        self.patch = tuple(patch)
+            raise UserError(
+                f"width / heads = {width // heads} must be even and at least 6 for 3-axis rotation"
+            )
+        self.patch: Patch = (patch[0], patch[1], patch[2])
         self.gradient_checkpointing = False
         cells = patch[0] * patch[1] * patch[2]
 
@@ -175,18 +182,19 @@ class VideoDiT(ModelMixin, ConfigMixin):
         self.embed_text = nn.Linear(text_width, width) if text_width is not None else None
         self.embed_pooled = nn.Linear(text_width, width) if text_width is not None else None
         self.shared_modulation = zero_init(nn.Linear(width, 6 * width)) if modulation == "shared" else None
-        axes: tuple[Literal["all", "space", "time"], ...] = ("all",) if attention == "full" else ("space", "time")
+        pattern: tuple[Axis, ...] = ("all",) if attention == "full" else ("space", "time")
+        self.axes: list[Axis] = [pattern[i % len(pattern)] for i in range(depth)]
         self.blocks = nn.ModuleList(
             DiTBlock(
                 width,
                 heads,
                 int(width * mlp_ratio),
-                axis=axes[i % len(axes)],
+                axis=axis,
                 qk_norm=qk_norm,
                 cross=text_width is not None,
                 own_modulation=modulation == "per_block",
             )
-            for i in range(depth)
+            for axis in self.axes
         )
         self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation_out = zero_init(nn.Linear(width, 2 * width))
@@ -196,6 +204,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
     def _init_weights(self) -> None:
         """DiT's initialisation: Xavier for linear layers, normal(0.02) for the conditioning embeddings."""
         for block in self.blocks:
+            assert isinstance(block, DiTBlock)
             linears = [block.attention.qkv, block.attention.out, block.mlp.up, block.mlp.down]
             if block.cross is not None:
                 linears += [block.cross.q, block.cross.kv]
@@ -243,8 +252,8 @@ class VideoDiT(ModelMixin, ConfigMixin):
             text = self.embed_text(text)  # B M D
         block_cond = self.shared_modulation(cond) if self.shared_modulation is not None else cond
         ropes = self._ropes(grid, x.device)
-        for block in self.blocks:
-            arguments = (x, block_cond, ropes[block.axis], text, text_mask)
+        for block, axis in zip(self.blocks, self.axes, strict=True):
+            arguments = (x, block_cond, ropes[axis], text, text_mask)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
@@ -270,5 +279,6 @@ class VideoDiT(ModelMixin, ConfigMixin):
         """Rotary tables per attention axis; a frame's tokens share t = 0 and a place's share h = w = 0."""
         head_width, theta = self.config.width // self.config.heads, self.config.rope_theta
         grids: dict[str, Any] = {"all": grid, "space": (1, *grid[1:]), "time": (grid[0], 1, 1)}
-        needed = {block.axis for block in self.blocks}
-        return {axis: rotary_table(grids[axis], head_width, theta, device) for axis in needed}
+        return {
+            axis: rotary_table(grids[axis], head_width, theta, device) for axis in dict.fromkeys(self.axes)
+        }

@@ -43,7 +43,9 @@ def check_clip(
     if frames < first or (frames - first) % step:
         low = first + max(0, frames - first) // step * step
         near = f"{low} or {low + step}" if low <= frames else f"{low}"
-        raise UserError(f"{frames} frames do not fit the temporal stride {step} ({first} + a multiple of it): use {near}")
+        raise UserError(
+            f"{frames} frames do not fit the temporal stride {step} ({first} + a multiple of it): use {near}"
+        )
     for name, size, cells in (("height", height, patch[1]), ("width", width, patch[2])):
         step = spatial_factor * cells
         if size < 1 or size % step:

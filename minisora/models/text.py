@@ -53,7 +53,9 @@ class Tokenizer:
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (B M, int64) and mask (B M, bool); M is the longest caption, rounded up to a multiple of 8."""
-        rows = [[START, *(self.ids.get(word, UNKNOWN) for word in words(p))][: self.max_tokens] for p in prompts]
+        rows = [
+            [START, *(self.ids.get(word, UNKNOWN) for word in words(p))][: self.max_tokens] for p in prompts
+        ]
         longest = min(self.max_tokens, -(-max(len(row) for row in rows) // 8) * 8)
         ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
         return ids, ids != PAD
@@ -166,9 +168,13 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
         try:
             from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
         except ImportError as error:
-            raise UserError("text.kind=pretrained needs transformers: pip install 'minisora[text]'") from error
+            raise UserError(
+                "text.kind=pretrained needs transformers: pip install 'minisora[text]'"
+            ) from error
         if not (Path(path) / "config.json").is_file():
-            raise UserError(f"no text encoder in '{path}': it needs config.json, model.safetensors and a tokenizer")
+            raise UserError(
+                f"no text encoder in '{path}': it needs config.json, model.safetensors and a tokenizer"
+            )
         kinds = {"t5": T5EncoderModel, "clip": CLIPTextModel, "clip_text_model": CLIPTextModel}
         try:
             kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type

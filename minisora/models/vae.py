@@ -10,6 +10,7 @@ Letters: B batch, T frames, H W pixels, T' H' W' latent grid, Z latent channels,
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -159,7 +160,9 @@ class VideoVAE(ModelMixin, ConfigMixin):
     def encode(self, video: Tensor, stream: Stream | None = None) -> Posterior:
         """Posterior over raw latents of a video B 3 T H W; with a stream, of the next chunk of one."""
         x = fold_pixels(video.permute(0, 2, 3, 4, 1), self.config.pixel_patch)  # B T H/p W/p 3pp
-        mean, log_variance = self.encoder(x, stream).permute(0, 4, 1, 2, 3).chunk(2, dim=1)  # each B Z T' H' W'
+        mean, log_variance = (
+            self.encoder(x, stream).permute(0, 4, 1, 2, 3).chunk(2, dim=1)
+        )  # each B Z T' H' W'
         return Posterior(mean, log_variance.clamp(-20, 10))
 
     def decode(self, raw: Tensor, stream: Stream | None = None) -> Tensor:
@@ -197,7 +200,9 @@ class VideoVAE(ModelMixin, ConfigMixin):
         halo = math.ceil(self.encoder.halo() * self.config.pixel_patch / s)
 
         def code(part: Tensor) -> Tensor:
-            return self._stream(lambda x, stream: self.encode(x, stream).mean, part, chunk and chunk * t, first=1)
+            return self._stream(
+                lambda x, stream: self.encode(x, stream).mean, part, chunk and chunk * t, first=1
+            )
 
         return self.normalize(_tiled(code, video, in_cell=s, out_cell=1, tile=tile, halo=halo))
 
@@ -210,7 +215,9 @@ class VideoVAE(ModelMixin, ConfigMixin):
             return self._stream(self.decode, part, chunk, first=0)
 
         s = self.config.spatial_factor
-        return _tiled(code, self.denormalize(latents), in_cell=1, out_cell=s, tile=tile, halo=halo).clamp(-1, 1)
+        return _tiled(code, self.denormalize(latents), in_cell=1, out_cell=s, tile=tile, halo=halo).clamp(
+            -1, 1
+        )
 
     @staticmethod
     def _stream(
@@ -221,7 +228,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
             return code(x, None)
         stream: Stream = {}
         cuts = [0, *range(chunk + first, x.shape[2], chunk), x.shape[2]]
-        return torch.cat([code(x[:, :, a:b], stream) for a, b in zip(cuts, cuts[1:], strict=False)], dim=2)
+        return torch.cat([code(x[:, :, a:b], stream) for a, b in pairwise(cuts)], dim=2)
 
 
 def _tiled(

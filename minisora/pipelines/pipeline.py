@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import (
@@ -31,7 +32,7 @@ from minisora.models.patchify import check_clip
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.vae import VideoVAE
 
-Scheduler = FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler
+Scheduler: TypeAlias = FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler
 SCHEDULERS: dict[str, type] = {
     "euler": FlowMatchEulerDiscreteScheduler,  # first order, one pass a step
     "heun": FlowMatchHeunDiscreteScheduler,  # second order, two passes a step but the last
@@ -252,7 +253,9 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
     folder = Path(folder)
     index_file = folder / "model_index.json"
     if not index_file.is_file():
-        hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "model_index.json").is_file() else ""
+        hint = (
+            f"; did you mean {folder / 'model'}?" if (folder / "model" / "model_index.json").is_file() else ""
+        )
         raise UserError(f"{folder} is not a model folder: it has no model_index.json{hint}")
     try:
         index = json.loads(index_file.read_text())
@@ -265,7 +268,9 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
             continue
         config = "scheduler_config.json" if name == "scheduler" else "config.json"
         if not (folder / name / config).is_file():
-            raise UserError(f"model folder {folder} is incomplete: {name}/{config} is missing; copy or export it again")
+            raise UserError(
+                f"model folder {folder} is incomplete: {name}/{config} is missing; copy or export it again"
+            )
         if name != "scheduler" and not list((folder / name).glob("*.safetensors*")):
             raise UserError(
                 f"model folder {folder} is incomplete: {name} has no .safetensors weights; copy or export it again"

@@ -11,7 +11,6 @@ the checkpoint before it as it was.
 """
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -38,7 +37,12 @@ from minisora.errors import UserError
 FORMAT = 1
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False, strict=False)
-_STATE, _MODEL, _EMA, _OPTIMIZER = "state.json", "model.safetensors", "ema.safetensors", "optimizer.safetensors"
+_STATE, _MODEL, _EMA, _OPTIMIZER = (
+    "state.json",
+    "model.safetensors",
+    "ema.safetensors",
+    "optimizer.safetensors",
+)
 
 # Settings that may change between a checkpoint and its resumption: they move no weight, or (steps) extend the run.
 _FREE = {
@@ -74,7 +78,9 @@ class TrainState:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a folder, oldest first."""
-    found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name) and (p / _STATE).is_file()]
+    found = [
+        p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name) and (p / _STATE).is_file()
+    ]
     return sorted(found)
 
 
@@ -94,13 +100,15 @@ def save(
     """
     raw = full_weights(model)
     average = full_weights(model, ema)
-    optimizer_state = get_optimizer_state_dict(model, optimizer, options=_FULL).get("state", {})  # {} off rank 0
+    optimizer_state: Any = get_optimizer_state_dict(model, optimizer, options=_FULL).get(
+        "state", {}
+    )  # {} off rank 0
     place = folder / f"step-{state.step:08d}"
     if accelerator.is_main_process:
         slots = {
             f"{name}/{slot}": torch.as_tensor(value)
             for name, values in optimizer_state.items()
-            for slot, value in values.items()  # type: ignore[union-attr]
+            for slot, value in values.items()
         }
         partial = folder / f".{place.name}.partial"
         try:
@@ -112,12 +120,14 @@ def save(
             about |= {"inputs": state.inputs, "config": state.config}
             (partial / _STATE).write_text(json.dumps(about, indent=1))
             shutil.rmtree(place, ignore_errors=True)
-            os.replace(partial, place)
+            partial.replace(place)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             kept = checkpoints(folder)
             last = f"; the last good checkpoint is {kept[-1]}" if kept else ""
-            raise UserError(f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{last}") from error
+            raise UserError(
+                f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{last}"
+            ) from error
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -144,7 +154,7 @@ def full_weights(model: nn.Module, ema: EMAModel | None = None) -> dict[str, Ten
         ema.copy_to(parameters)
     try:
         weights = get_model_state_dict(model, options=_FULL)
-        return {name: value.detach().clone() for name, value in weights.items()}
+        return {name: v.detach().clone() for name, v in weights.items() if isinstance(v, Tensor)}
     finally:
         if ema is not None:
             ema.restore(parameters)
@@ -162,7 +172,9 @@ def read_state(place: Path) -> TrainState:
             raise UserError(f"checkpoint {place} has format {about['format']}; this version reads {FORMAT}")
         return TrainState(about["step"], about["config"], about["precision"], about["stage"], about["inputs"])
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {place} is incomplete ({_reason(error)}): delete that folder and resume") from error
+        raise UserError(
+            f"checkpoint {place} is incomplete ({_reason(error)}): delete that folder and resume"
+        ) from error
 
 
 def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
@@ -172,23 +184,30 @@ def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Op
         UserError: a file is missing, damaged or of another model.
     """
     try:
-        raw, average = load_file(place / _MODEL), load_file(place / _EMA)
+        raw: dict[str, Any] = load_file(place / _MODEL)
+        average: dict[str, Any] = load_file(place / _EMA)
         slots = load_file(place / _OPTIMIZER)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"checkpoint {place} is damaged ({_reason(error)}): delete that folder and resume") from error
+        raise UserError(
+            f"checkpoint {place} is damaged ({_reason(error)}): delete that folder and resume"
+        ) from error
     expected = {name for name, p in _named_parameters(model) if p.requires_grad}
     if expected - raw.keys() or expected - average.keys():
         missing = sorted(expected - (raw.keys() & average.keys()))[0]
-        raise UserError(f"checkpoint {place} is of another model: it lacks '{missing}'; use its own config or another --out")
+        raise UserError(
+            f"checkpoint {place} is of another model: it lacks '{missing}'; use its own config or another --out"
+        )
     set_model_state_dict(model, average, options=_LOAD)
     ema.shadow_params = [p.detach().clone() for p in local_parameters(model)]
     set_model_state_dict(model, raw, options=_LOAD)
-    state: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, Any] = {}
     for key, value in slots.items():
         name, slot = key.rsplit("/", 1)
         state.setdefault(name, {})[slot] = value
     names = {id(parameter): name for name, parameter in _named_parameters(model)}
-    groups = [{**group, "params": [names[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
+    groups = [
+        {**group, "params": [names[id(p)] for p in group["params"]]} for group in optimizer.param_groups
+    ]
     set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=_LOAD)
 
 

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
@@ -21,6 +21,7 @@ from minisora.measure.counter import count_step
 from minisora.training import checkpoint
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
+from minisora.training.optimizer import make_optimizer
 from minisora.training.precision import choose_precision
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
@@ -88,13 +89,20 @@ class Trainer:
 
         if self.settings.compile:
             task.model.compile()
-        if (plugin := getattr(accelerator.state, "fsdp_plugin", None)) is not None:
+        plugin = getattr(accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and self.settings.optimizer == "muon":
+            raise UserError(
+                f"muon needs whole matrices, FSDP2 shards them: set train_{task.name}.optimizer=adamw"
+            )
+        if plugin is not None:
             plugin.transformer_cls_names_to_wrap = [task.block]
         optimizer = make_optimizer(task.model, self.settings)
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.ema = EMAModel(checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True)
+        self.ema = EMAModel(
+            checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True
+        )
         self.step = 0  # optimizer steps done
         self.validation: dict[str, float] = {}
         self._resume()
@@ -130,7 +138,9 @@ class Trainer:
             pin_memory=device.type == "cuda",
         )
         self.model.train()
-        first_bad = torch.full((), -1, device=device, dtype=torch.long)  # looked at only where a number is read
+        first_bad = torch.full(
+            (), -1, device=device, dtype=torch.long
+        )  # looked at only where a number is read
         step_loss = torch.zeros((), device=device)
         recent: list[list[int]] = []  # clips of the micro-batches since the last look
         clock, clock_step = time.perf_counter(), self.step
@@ -143,7 +153,7 @@ class Trainer:
                     norm = accelerator.clip_grad_norm_(self.parameters, settings.clip_norm)
                     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # sharded by FSDP2
                     for group in self.optimizer.param_groups:
-                        group["lr"] = settings.lr * lr_scale(self.step, settings)
+                        group["lr"] = group["peak_lr"] * lr_scale(self.step, settings)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             step_loss += loss.detach() / settings.accumulation
@@ -193,7 +203,12 @@ class Trainer:
     def _due(self) -> set[str]:
         """What happens after the step just done."""
         s, last = self.settings, self.step == self.settings.steps
-        every = {"log": s.log_every, "validate": s.validate_every, "save": s.save_every, "sample": s.sample_every}
+        every = {
+            "log": s.log_every,
+            "validate": s.validate_every,
+            "save": s.save_every,
+            "sample": s.sample_every,
+        }
         return {what for what, n in every.items() if n and (last or self.step % n == 0)}
 
     def _stop_if_bad(self, first_bad: Tensor, recent: list[list[int]]) -> None:
@@ -218,6 +233,9 @@ class Trainer:
         self.ema.copy_to(parameters)
         sums = self.task.validate(self.model, self.accelerator.process_index, self.accelerator.num_processes)
         self.ema.restore(parameters)
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # drop gathered copies of the average that FSDP2 keeps for a backward
         self.model.train()
         totals = {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
         count = totals.pop("count")
@@ -227,7 +245,13 @@ class Trainer:
         precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         state = checkpoint.TrainState(self.step, self.config, precision, self.task.name, self.inputs)
         checkpoint.save(
-            self.folder, state, self.accelerator, self.model, self.ema, self.optimizer, self.settings.keep_checkpoints
+            self.folder,
+            state,
+            self.accelerator,
+            self.model,
+            self.ema,
+            self.optimizer,
+            self.settings.keep_checkpoints,
         )
 
     def _resume(self) -> None:
@@ -275,17 +299,9 @@ class Trainer:
         return flops
 
 
-def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """Fused AdamW; only matrices decay, not gains, biases or embeddings of one dimension."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-
-
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    )

@@ -1,7 +1,6 @@
 """What a run writes down: one JSON object a line in `metrics.jsonl`, and accelerate trackers by option."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ class MetricsLog:
         kept = [r for r in read_metrics(self.path) if r["stage"] != self.stage or r["step"] <= step]
         partial = self.path.with_name(self.path.name + ".partial")
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, self.path)
+        partial.replace(self.path)
 
     def write(self, step: int, **values: float) -> None:
         """Record numbers of a step."""

@@ -10,13 +10,13 @@
 Every function goes on where a run stopped: what is finished is not done again.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator
 from rich.console import Console
+from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
@@ -86,7 +86,9 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     trained = {key: vae.config[key] for key in config.vae.model_dump()}
     for key, value in config.vae.model_dump(mode="json").items():
         if value != (list(trained[key]) if isinstance(value, list) else trained[key]):
-            raise UserError(f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config")
+            raise UserError(
+                f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config"
+            )
     accelerator, where = prepare_stage(config, config.train_dit, out, config.dit.width)
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
@@ -104,7 +106,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
                     cache,
                     is_main=accelerator.is_main_process,
                     wait=accelerator.wait_for_everyone,
-                    progress=lambda done, total, n=name: status.update(f"encoding {n} clips {done}/{total}"),
+                    progress=_shown_by(status, name),
                 )
             )
     task = DiTTask(config, vae, *sources)
@@ -136,6 +138,10 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     return result
 
 
+def _shown_by(status: Status, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: status.update(f"encoding {name} clips {done}/{total}")
+
+
 def _pipeline(config: Config, vae: VideoVAE, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:
     """A pipeline with these weights, apart from the model in training."""
     fresh = task.fresh_model()
@@ -165,8 +171,10 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         write(partial)
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(partial, folder)
+            folder.replace(old)
+        partial.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; free space or use another --out") from error
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free space or use another --out"
+        ) from error

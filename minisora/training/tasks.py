@@ -42,11 +42,30 @@ _STATISTICS_CLIPS = 256
 class Task(Protocol):
     """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
 
-    name: str
-    block: str  # class of the repeated layer, the unit in which FSDP2 shards
-    settings: TrainConfig
-    model: nn.Module
-    source: BatchSource[Any]
+    @property
+    def name(self) -> str:
+        """ "vae" or "dit"."""
+        ...
+
+    @property
+    def block(self) -> str:
+        """Class of the repeated layer, the unit in which FSDP2 shards."""
+        ...
+
+    @property
+    def settings(self) -> TrainConfig:
+        """Of the stage."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """What is optimised."""
+        ...
+
+    @property
+    def source(self) -> BatchSource[Any]:
+        """Where batches come from."""
+        ...
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch on the model's device, and parts of it to report."""
@@ -81,7 +100,9 @@ class VAETask:
         torch.manual_seed(config.seed)
         self.model: VideoVAE = build_vae(config)
         clip = config.clip
-        self.model.latent_size(clip.frames, clip.height, clip.width)  # the whole clip must fit the strides too
+        self.model.latent_size(
+            clip.frames, clip.height, clip.width
+        )  # the whole clip must fit the strides too
         self.crop = _fit_crop(config.train_vae.crop, (clip.frames, clip.height, clip.width))
         latent_shape = (config.vae.latent_channels, *self.model.latent_size(*self.crop))
         self.memory = ClipMemory(train, config.train_vae.max_clips)
@@ -94,7 +115,7 @@ class VAETask:
         parts = vae_loss(
             reconstruction,
             batch.video,
-            posterior,
+            posterior.kl(),
             kl_weight=self.settings.kl_weight,
             l2_share=self.settings.l2_share,
         )
@@ -240,7 +261,9 @@ class DiTTask:
         for start in range(0, len(positions), 16):
             part = positions[start : start + 16]
             batch = self._validation.at(part).to(device)
-            sigma = torch.tensor([(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device)
+            sigma = torch.tensor(
+                [(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device
+            )
             total += self._velocity_errors(model, batch, sigma).sum()
         return {"loss": total, "count": torch.tensor(float(len(positions)), device=device)}
 

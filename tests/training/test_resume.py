@@ -21,7 +21,11 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHON
 
 
 def losses(run: Path, stage: str) -> dict[int, float]:
-    return {r["step"]: r["loss"] for r in read_metrics(run / "metrics.jsonl") if r["stage"] == stage and "loss" in r}
+    return {
+        r["step"]: r["loss"]
+        for r in read_metrics(run / "metrics.jsonl")
+        if r["stage"] == stage and "loss" in r
+    }
 
 
 def steps_written(run: Path, stage: str) -> list[int]:
@@ -42,7 +46,17 @@ def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
         link_vae(tiny_run, run)
     train_dit(config, whole, QUIET)
 
-    command = [sys.executable, "-m", "minisora", "train", "dit", "-c", str(tiny_config_file), "-o", str(killed)]
+    command = [
+        sys.executable,
+        "-m",
+        "minisora",
+        "train",
+        "dit",
+        "-c",
+        str(tiny_config_file),
+        "-o",
+        str(killed),
+    ]
     command += ["-s", "train_dit.steps=400", "-s", "train_dit.save_every=20"]
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
     metrics = killed / "metrics.jsonl"
@@ -61,7 +75,10 @@ def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
     assert steps_written(killed, "dit") == list(range(1, 401))  # no step twice, none lost
     assert losses(killed, "dit") == losses(whole, "dit")
     for name in ("model", "ema", "optimizer"):
-        a, b = (load_file(checkpoints(run / "dit" / "checkpoints")[-1] / f"{name}.safetensors") for run in (whole, killed))
+        a, b = (
+            load_file(checkpoints(run / "dit" / "checkpoints")[-1] / f"{name}.safetensors")
+            for run in (whole, killed)
+        )
         assert a.keys() == b.keys()
         assert all(a[key].equal(b[key]) for key in a)
 
@@ -73,7 +90,9 @@ def test_accumulation_changes_no_loss(tiny_config: Config, tiny_run: Path, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-def test_two_processes_train_as_one(kind: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    kind: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
     link_vae(tiny_run, tmp_path)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(config_folder() / "accelerate" / f"{kind}.yaml"), "--num_processes", "2"]

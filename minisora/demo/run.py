@@ -1,0 +1,168 @@
+"""`minisora demo`: data, VAE, DiT, samples, FLOPs and one page, each resumed where an earlier run stopped.
+
+RUN/index.html   the page
+   /demo.json    times and scores
+   /samples/     one mp4 per prompt
+   /model/       the pipeline folder (and what `minisora.training.stages` lists)
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from minisora.config import Config
+from minisora.data.captions import all_prompts
+from minisora.data.sources import open_dataset
+from minisora.data.video_write import write_video
+from minisora.demo.page import PageData, write_page
+from minisora.evaluate.fidelity import psnr
+from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.measure.report import count_config
+from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.training.metrics import read_metrics
+from minisora.training.stages import train_dit, train_vae
+from minisora.training.tasks import fingerprint
+
+NUM_UNSEEN = 64  # clips that the VAE is judged on
+NUM_PAIRS = 6  # of them on the page
+
+
+@dataclass
+class Record:
+    """`demo.json`: what was measured, kept from run to run."""
+
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Record":
+        """Read it, or start an empty one."""
+        return cls(path, json.loads(path.read_text()) if path.is_file() else {})
+
+    def keep(self, name: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result kept under `name` if it was measured for the same `key`; else measure and keep it."""
+        kept = self.values.get(name, {})
+        if kept.get("key") != key:
+            start = time.perf_counter()
+            kept = {"key": key, **measure(), "seconds": round(time.perf_counter() - start, 1)}
+            self.values[name] = kept
+            self.save()
+        return kept
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to the time a stage took over all runs."""
+        times = self.values.setdefault("seconds", {})
+        times[name] = round(times.get(name, 0.0) + seconds, 1)
+        self.save()
+
+    def save(self) -> None:
+        """Write it, atomically."""
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(self.values, indent=1))
+        partial.replace(self.path)
+
+
+def run_demo(config: Config, run: Path, console: Console) -> Path:
+    """Do everything, and return the page.
+
+    Raises:
+        UserError: the run folder holds a run of another config, or cannot be written.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    record = Record.open(run / "demo.json")
+    for name, stage in (("vae", train_vae), ("dit", train_dit)):
+        start = time.perf_counter()
+        stage(config, run, console)
+        spent = time.perf_counter() - start
+        if spent > 20 or name not in record.values.get("seconds", {}):  # not the look at a finished stage
+            record.add_seconds(name, spent)
+
+    pipeline = load_pipeline(run / "model")
+    key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
+    console.print(f"[bold]VAE[/bold] on {NUM_UNSEEN} unseen clips")
+    vae = record.keep("vae_quality", key, lambda: _reconstruct(config, pipeline, run / "reconstructions"))
+    console.print(f"  {vae['psnr']:.2f} dB PSNR", highlight=False)
+    console.print("[bold]Prompts[/bold], one sample each")
+    score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
+    _print_score(score["score"], console)
+    console.print("[bold]FLOPs[/bold] of one denoising forward pass")
+    ledger = count_config(config, device="cpu")
+    console.print(ledger.table())
+
+    page = write_page(
+        run / "index.html",
+        PageData(
+            config=config,
+            seconds=record.values["seconds"],
+            metrics=read_metrics(run / "metrics.jsonl"),
+            vae=vae,
+            score=score["score"],
+            samples=[(s, run / "samples" / s["file"]) for s in score["samples"]],
+            pairs=sorted((run / "reconstructions").glob("*.mp4")),
+            flops=ledger.to_dict(),
+            machine=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            day=date.today().isoformat(),
+        ),
+    )
+    total = sum(record.values["seconds"].values()) + vae["seconds"] + score["seconds"]
+    console.print(f"[bold]Done[/bold] in {total / 60:.1f} minutes of work over all runs", highlight=False)
+    return page
+
+
+def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> dict[str, Any]:
+    """PSNR of unseen clips, and a few of them beside their reconstructions as mp4."""
+    unseen = open_dataset(config, "validation")
+    count = min(NUM_UNSEEN, len(unseen))
+    values: list[float] = []
+    for start in range(0, count, 16):
+        video = unseen.clips(range(start, min(start + 16, count)))
+        rebuilt = pipeline.vae.to_video(pipeline.vae.to_latents(video.to(pipeline.device))).cpu()
+        values += psnr(rebuilt, video).tolist()
+        if start == 0:
+            for number, (a, b) in enumerate(zip(video[:NUM_PAIRS], rebuilt[:NUM_PAIRS], strict=True)):
+                write_video(folder / f"{number}.mp4", _side_by_side(a, b), config.clip.fps)
+    return {"psnr": sum(values) / len(values), "worst_psnr": min(values), "num_clips": count}
+
+
+def _side_by_side(a: Tensor, b: Tensor) -> Tensor:
+    """Two videos C T H W next to each other with a white line between them."""
+    return torch.cat([a, torch.ones(*a.shape[:3], 2), b], dim=3)
+
+
+def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[str, Any]:
+    """One video of each of the 72 prompts, judged."""
+    prompts = all_prompts()
+    with console.status(f"sampling {len(prompts)} prompts"):
+        videos, verdicts, score = evaluate_pipeline(pipeline, prompts, seed=0, batch_size=24)
+    samples = []
+    for number, (prompt, video, verdict) in enumerate(zip(prompts, videos, verdicts, strict=True)):
+        file = f"{number:02d}.mp4"
+        write_video(folder / file, video, pipeline.config.fps)
+        samples.append({"prompt": prompt, "file": file, "right": _right(verdict, prompt)})
+    return {"score": score.to_dict(), "samples": samples}
+
+
+def _right(verdict: Any, prompt: str) -> dict[str, bool]:
+    from minisora.data.captions import parse
+
+    matches = verdict.matches(parse(prompt))
+    return {name: bool(matches[name]) for name in ("color", "shape", "motion")}
+
+
+def _print_score(score: dict[str, Any], console: Console) -> None:
+    for name in ("color", "motion", "shape", "all_right"):
+        part = score[name]
+        console.print(
+            f"  {name.replace('_', ' '):>9}  {part['right']}/{part['total']} = {part['share']:.1%}"
+            f"  (95 %: {part['low']:.0%} to {part['high']:.0%})",
+            highlight=False,
+        )

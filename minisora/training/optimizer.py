@@ -1,0 +1,98 @@
+"""The optimizers: fused AdamW, and Muon for the matrices of transformer blocks.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
+orthogonal matrix, found by five Newton-Schulz steps. torch.optim.Muon does them in bfloat16, which a CPU
+without such units runs many times slower; here they run in the parameters' own precision.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minisora.config import TrainConfig
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values land in about [0.7, 1.2]
+_MOMENTUM = 0.95
+# Layers that hold several maps side by side; each is orthogonalised by itself.
+_FUSED = {"qkv": 3, "kv": 2}
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of a stage; each group's "peak_lr" is what the schedule scales.
+
+    Only matrices decay, not gains and biases. With Muon, AdamW keeps what is not a matrix of a block:
+    embeddings, modulations and the head.
+    """
+    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        in_block = "blocks." in name and "modulation" not in name
+        if settings.optimizer == "muon" and in_block and parameter.ndim == 2:
+            key = ("muon", _FUSED.get(name.split(".")[-2], 1))
+        else:
+            key = ("matrix" if parameter.ndim > 1 else "vector", 0)
+        groups.setdefault(key, []).append(parameter)
+    options: list[dict[str, Any]] = []
+    for (kind, parts), parameters in groups.items():
+        lr = settings.muon_lr if kind == "muon" else settings.lr
+        decay = 0.0 if kind == "vector" else settings.weight_decay
+        group = {"params": parameters, "weight_decay": decay, "lr": lr, "peak_lr": lr, "muon_parts": parts}
+        options.append(group)
+    optimizer_class = Muon if settings.optimizer == "muon" else torch.optim.AdamW
+    return optimizer_class(options, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW in which groups with "muon_parts" > 0 take orthogonalised momentum steps instead.
+
+    Such a group holds matrices only; each is cut into that many equal maps along its rows. Their step has
+    the length muon lr * sqrt(max(1, rows / columns)).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every group."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            if not group["muon_parts"]:
+                continue
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._orthogonal_step(parameter, group)
+                    parameter.grad = None  # AdamW passes over it
+        super().step()
+        return loss
+
+    def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        gradient: Any = parameter.grad
+        state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        ahead = gradient.lerp(state["momentum"], _MOMENTUM)  # Nesterov
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        for part, update in zip(
+            parameter.chunk(group["muon_parts"]), ahead.chunk(group["muon_parts"]), strict=True
+        ):
+            length = max(1.0, part.shape[0] / part.shape[1]) ** 0.5
+            part.add_(orthogonalise(update), alpha=-group["lr"] * length)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About the nearest orthogonal matrix (all singular values near 1), by a quintic Newton-Schulz iteration.
+
+    Args:
+        matrix: rows x columns, any shape.
+        steps: of the iteration.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

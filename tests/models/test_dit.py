@@ -1,0 +1,144 @@
+"""The DiT: zero at birth, any size, full and factorised attention, per-frame noise, checkpointing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from minisora.errors import UserError
+from minisora.models.dit import VideoDiT
+from minisora.models.patchify import check_clip, patchify, token_grid, unpatchify
+from minisora.models.rope import rotary_table, rotate
+
+
+def make(seed: int = 0, filled: bool = True, **kwargs: object) -> VideoDiT:
+    """A tiny DiT; `filled` replaces the zero-initialised layers, so that everything matters."""
+    torch.manual_seed(seed)
+    settings: dict = {"in_channels": 4, "width": 48, "depth": 2, "heads": 2, "text_width": 16} | kwargs
+    model = VideoDiT(**settings).eval()
+    if filled:
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def inputs(frames: int = 3, height: int = 4, width: int = 6, tokens: int = 5) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return {
+        "latents": torch.randn(2, 4, frames, height, width, generator=g),
+        "sigma": torch.rand(2, generator=g),
+        "text": torch.randn(2, tokens, 16, generator=g),
+        "text_mask": torch.ones(2, tokens, dtype=torch.bool),
+        "pooled": torch.randn(2, 16, generator=g),
+    }
+
+
+@pytest.mark.parametrize("attention", ["full", "factorised"])
+@pytest.mark.parametrize("modulation", ["per_block", "shared"])
+def test_a_fresh_model_outputs_exactly_zero(attention: str, modulation: str) -> None:
+    model = make(filled=False, attention=attention, modulation=modulation)
+    assert torch.equal(model(**inputs()), torch.zeros(2, 4, 3, 4, 6))
+
+
+@pytest.mark.parametrize("attention", ["full", "factorised"])
+@pytest.mark.parametrize("size", [(1, 2, 2), (1, 8, 4), (5, 4, 4), (2, 6, 10)])
+def test_one_model_takes_any_size(attention: str, size: tuple[int, int, int]) -> None:
+    model = make(attention=attention)
+    assert model(**inputs(*size)).shape == (2, 4, *size)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    for settings in ({}, {"attention": "factorised", "modulation": "shared"}):
+        model = make(**settings)
+        model(**inputs()).square().mean().backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_masked_text_tokens_change_nothing() -> None:
+    model, given = make(), inputs()
+    given["text_mask"][:, 3:] = False
+    out = model(**given)
+    given["text"] = given["text"].clone()
+    given["text"][:, 3:] = 9.0
+    torch.testing.assert_close(model(**given), out)
+    given["text"][:, 0] = 9.0
+    assert (model(**given) - out).abs().max() > 1e-3
+
+
+def test_one_sigma_for_all_frames_equals_the_same_one_per_frame() -> None:
+    model, given = make(), inputs()
+    out = model(**given)
+    given["sigma"] = given["sigma"][:, None].expand(2, 3)
+    torch.testing.assert_close(model(**given), out)
+    given["sigma"] = given["sigma"] * torch.tensor([0.0, 1.0, 1.0])  # a known first frame
+    assert (model(**given) - out).abs().max() > 1e-3
+
+
+def test_factorised_attention_keeps_frames_apart_in_space_blocks() -> None:
+    model, given = make(attention="factorised", depth=1), inputs()
+    out = model(**given)
+    given["latents"] = given["latents"].clone()
+    given["latents"][:, :, 2] += 1
+    changed = model(**given)
+    torch.testing.assert_close(changed[:, :, :2], out[:, :, :2])
+    assert (changed[:, :, 2] - out[:, :, 2]).abs().max() > 1e-3
+
+
+def test_checkpointing_changes_memory_not_gradients() -> None:
+    model, given = make().train(), inputs()
+    model(**given).square().mean().backward()
+    plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.enable_gradient_checkpointing()
+    model(**given).square().mean().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, plain[name])
+
+
+def test_attention_depends_on_distance_not_place() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 24, generator=g)
+    table = rotary_table((4, 5, 6), 24, 100.0, torch.device("cpu"))
+
+    def score(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+        def at(x: Tensor, place: tuple[int, int, int]) -> Tensor:
+            token = (place[0] * 5 + place[1]) * 6 + place[2]
+            return rotate(x, table[:, token : token + 1])
+
+        return float((at(q, a) * at(k, b)).sum())
+
+    assert score((0, 0, 0), (1, 2, 3)) == pytest.approx(score((2, 1, 2), (3, 3, 5)), abs=1e-4)
+    assert abs(score((0, 0, 0), (1, 2, 3)) - score((0, 0, 0), (1, 2, 2))) > 1e-3
+
+
+def test_patchify_round_trip_and_token_order() -> None:
+    latents = torch.arange(2 * 3 * 4 * 4 * 6.0).view(2, 3, 4, 4, 6)
+    tokens = patchify(latents, (2, 2, 3))
+    assert tokens.shape == (2, 2, 4, 36)
+    assert torch.equal(unpatchify(tokens, (2, 2, 3), (2, 2, 2)), latents)
+    assert torch.equal(tokens[0, 0, 1], latents[0, :, :2, :2, 3:].flatten())
+
+
+def test_bad_settings_say_what_to_do() -> None:
+    with pytest.raises(UserError, match="width = 50 is not a multiple of heads = 4"):
+        VideoDiT(width=50, heads=4)
+    with pytest.raises(UserError, match="even and at least 6"):
+        VideoDiT(width=16, heads=4)
+    with pytest.raises(UserError, match="height = 5 is not a multiple of the patch 2: make it 4 or 6"):
+        token_grid((3, 5, 4), (1, 2, 2))
+    with pytest.raises(UserError, match="pass text, text_mask and pooled"):
+        make()(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1))
+    with pytest.raises(UserError, match="height 72 does not fit the spatial stride 16: use 64 or 80"):
+        check_clip(17, 72, 64, temporal_factor=4, spatial_factor=8, patch=(1, 2, 2))
+    with pytest.raises(UserError, match="9 frames do not fit .* use 5 or 13"):
+        check_clip(9, 64, 64, temporal_factor=4, spatial_factor=8, patch=(2, 2, 2))
+
+
+def test_a_saved_model_gives_the_same_output(tmp_path) -> None:
+    model, given = make(attention="factorised"), inputs()
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
+    torch.testing.assert_close(VideoDiT.from_pretrained(tmp_path).eval()(**given), model(**given))

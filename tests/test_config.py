@@ -1,0 +1,63 @@
+"""Configs: strict, with the nearest right key; saved ones read back equal; every shipped one loads."""
+
+from pathlib import Path
+
+import pytest
+
+from minisora.config import Config, config_folder, find, load, save
+from minisora.errors import UserError
+
+
+def shipped() -> list[Path]:
+    return sorted(p for p in config_folder().rglob("*.yaml") if p.parent.name in ("configs", "dit", "ladder"))
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)
+def test_every_shipped_config_loads_and_says_how_to_run_it(path: Path) -> None:
+    load(path)
+    assert path.read_text().startswith("#")
+    assert "minisora" in path.read_text().split("\n\n")[0]
+
+
+def test_a_saved_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load(
+        "toy", ["dit.width=256", "train_vae.crop=null", "data.path=some/where", "dit.patch=[2,2,2]"]
+    )
+    save(config, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == config
+    assert config.dit.patch == (2, 2, 2)
+    assert config.train_vae.crop is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dit.widht=1", "did you mean 'width'"),
+        ("train_dti.steps=1", "did you mean 'train_dit'"),
+        ("dit.depth=-1", "config key 'dit.depth' = -1"),
+        ("dit.attention=sparse", "config key 'dit.attention' = 'sparse'"),
+        ("seed.x=1", "'seed' is a value, not a section"),
+        ("dit.width=[", "the value is not YAML"),
+        ("dit.num_classes=10", "exclude each other"),
+        ("data.source=folder", "needs data.path"),
+    ],
+)
+def test_a_wrong_setting_names_itself(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        load("toy", [override])
+
+
+def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
+    with pytest.raises(UserError, match="must hold sections"):
+        load(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1,\n")
+    with pytest.raises(UserError, match="is not YAML"):
+        load(tmp_path / "bad.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert load(tmp_path / "empty.yaml") == Config()
+
+
+def test_shipped_names_are_found_with_and_without_suffix() -> None:
+    assert find("toy") == find("toy.yaml") == find("configs/toy.yaml")
+    assert find("dit/xl2_512").name == "xl2_512.yaml"

@@ -1,0 +1,87 @@
+"""The architecture, as a test: imports go down only, and the on-disk module paths stay where they are."""
+
+import ast
+from pathlib import Path
+
+import minisora
+
+PACKAGE = Path(minisora.__file__).parent
+
+# A module may import its own package and what stands in a row above it.
+LAYERS: list[set[str]] = [
+    {"errors", "config"},
+    {"models", "flow", "data"},
+    {"pipelines", "measure"},
+    {"evaluate", "training"},
+    {"scaling", "estimate", "demo"},
+    {"cli", "__main__"},
+]
+STANDALONE = {
+    "data/video_io.py",
+    "measure/hardware.py",
+    "estimate/model.py",
+}  # import no other part of minisora
+
+
+def imports(path: Path) -> set[str]:
+    """Parts of minisora that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "minisora":
+            found.add(node.module.split(".")[1] if "." in node.module else "__init__")
+        elif isinstance(node, ast.Import):
+            found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("minisora.")}
+    return found
+
+
+def layer(part: str) -> int:
+    return next(i for i, row in enumerate(LAYERS) if part in row)
+
+
+def test_imports_go_down_only() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for other in imports(path) - {parts[0], "__init__"}:
+            assert layer(other) < layer(parts[0]) or {other, parts[0]} <= LAYERS[1], f"{path} imports {other}"
+
+
+def test_a_flow_objective_never_builds_a_model_and_a_pipeline_never_trains() -> None:
+    for path in (PACKAGE / "pipelines").rglob("*.py"):
+        assert "training" not in imports(path)
+    for path in (PACKAGE / "models").rglob("*.py"):
+        assert not imports(path) & {"data", "flow"}, path
+    for path in (PACKAGE / "flow").rglob("*.py"):
+        assert "models" not in imports(path), path
+
+
+def test_modules_that_stand_alone_do() -> None:
+    for name in STANDALONE:
+        if (PACKAGE / name).exists():
+            assert imports(PACKAGE / name) <= {"errors", name.split("/")[0]}, name
+
+
+def test_module_paths_on_disk_are_frozen() -> None:
+    from minisora.models.dit import VideoDiT
+    from minisora.models.text import PretrainedTextEncoder, TextEncoder
+    from minisora.models.vae import VideoVAE
+    from minisora.pipelines.pipeline import MiniSoraPipeline
+
+    assert [
+        c.__module__ for c in (VideoVAE, VideoDiT, TextEncoder, PretrainedTextEncoder, MiniSoraPipeline)
+    ] == [
+        "minisora.models.vae",
+        "minisora.models.dit",
+        "minisora.models.text",
+        "minisora.models.text",
+        "minisora.pipelines.pipeline",
+    ]
+
+
+def test_no_grab_bag_modules_and_nothing_unpickles() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert path.stem not in {"utils", "helpers", "common", "misc"}
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "torch.load(" not in text, path

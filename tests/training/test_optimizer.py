@@ -1,0 +1,76 @@
+"""Muon: orthogonal steps for block matrices, AdamW for the rest, state that survives a checkpoint."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from minisora.config import TrainConfig
+from minisora.models.dit import VideoDiT
+from minisora.training.optimizer import Muon, make_optimizer, orthogonalise
+from minisora.training.schedule import lr_scale
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 64)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    assert ((u @ v) * orthogonalise(matrix)).sum() / min(shape) > 0.8  # and point the same way
+
+
+def test_every_parameter_is_in_one_group_and_only_block_matrices_take_orthogonal_steps() -> None:
+    model = VideoDiT(width=48, depth=2, heads=2, text_width=16)
+    optimizer = make_optimizer(model, TrainConfig(optimizer="muon"))
+    seen = [p for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, seen)) == sorted(map(id, model.parameters()))
+    muon = {id(p) for group in optimizer.param_groups if group["muon_parts"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in muon}
+    assert "blocks.0.attention.qkv.weight" in names
+    assert not {n for n in names if "modulation" in n or "embed" in n or "head" in n or n.endswith("bias")}
+
+
+def test_fused_projections_are_orthogonalised_map_by_map() -> None:
+    layer = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"qkv": nn.Linear(8, 24, bias=False)})])})
+    weight = layer["blocks"][0]["qkv"].weight
+    before = weight.detach().clone()
+    optimizer = make_optimizer(layer, TrainConfig(optimizer="muon", muon_lr=0.1, weight_decay=0.0))
+    weight.grad = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    for part in (before - weight.detach()).chunk(3):
+        assert torch.linalg.svdvals(part / 0.1).min() > 0.5
+
+
+def test_muon_lowers_a_loss_and_leaves_other_groups_to_adamw() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(8, 8)]), "head": nn.Linear(8, 1)})
+    optimizer = make_optimizer(model, TrainConfig(optimizer="muon", lr=1e-2))
+    assert isinstance(optimizer, Muon)
+    x = torch.randn(64, 8)
+    y = x[:, :1] * x[:, 1:2]
+
+    def loss() -> torch.Tensor:
+        return (model["head"](torch.tanh(model["blocks"][0](x))) - y).square().mean()
+
+    first = loss().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < 0.7 * first
+    assert "momentum" in optimizer.state[model["blocks"][0].weight]
+    assert "exp_avg" in optimizer.state[model["head"].weight]
+
+
+def test_the_learning_rate_warms_up_stays_and_falls() -> None:
+    settings = TrainConfig(steps=100, warmup_steps=10, decay_share=0.3, final_lr_share=0.1)
+    scales = [lr_scale(step, settings) for step in range(100)]
+    assert scales[0] == pytest.approx(0.1)
+    assert scales[9:70] == [1.0] * 61
+    assert scales[99] == pytest.approx(0.1 + 0.9 / 30)
+    assert all(a >= b for a, b in pairwise(scales[70:]))
+    longer = TrainConfig(steps=200, warmup_steps=10, decay_share=0.3, final_lr_share=0.1)
+    assert scales[:70] == [lr_scale(step, longer) for step in range(70)]  # a run can be extended
