@@ -4,7 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -45,6 +45,27 @@ class SchedulerName(StrEnum):
     heun = "heun"
 
 
+class Device(StrEnum):
+    """Where to count."""
+
+    meta = "meta"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class RealDevice(StrEnum):
+    """Where to time."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Table(StrEnum):
+    """A table of published models."""
+
+    dit = "dit"
+
+
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped one such as 'toy'.")
 ]
@@ -56,6 +77,7 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", "-d", help="Folder of videos and images with captions; default: shapes."),
 ]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")
 ]
@@ -145,15 +167,79 @@ def sample(
 def flops(
     config: ConfigOption = "toy",
     set_: SetOption = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Also write the counts to this file.")] = None,
+    device: Annotated[
+        Device, typer.Option(help="meta counts by shapes alone; cpu and cuda run it.")
+    ] = Device.meta,
+    table: Annotated[
+        Table | None, typer.Option(help="dit: the DiT paper's thirteen models, published | counted.")
+    ] = None,
+    diffusers: Annotated[
+        str | None, typer.Option(help="A diffusers transformer, e.g. CogVideoXTransformer3DModel.")
+    ] = None,
+    args: Annotated[
+        Path | None, typer.Option(help="YAML for --diffusers: config, latent_size, text_tokens, inputs.")
+    ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also time the passes and report MFU (on cpu or cuda).")
+    ] = False,
+    json_: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Attention's share against tokens, as .png or .svg.")
+    ] = None,
 ) -> None:
-    """Count MACs and FLOPs of a real forward pass, attention included, by module."""
-    from minisora.measure.report import count_config
+    """Count MACs and FLOPs of a real forward pass, attention included, three ways that must agree."""
+    if table is not None:
+        from minisora.measure.dit_table import count_table
 
-    ledger = count_config(_load(config, set_))
-    console.print(ledger.table())
-    if json_ is not None:
-        _write_json(json_, ledger.to_dict())
+        _show(count_table(), json_)
+    elif diffusers is not None:
+        from minisora.config import read_yaml
+        from minisora.measure.foreign import count_diffusers
+
+        _show(count_diffusers(diffusers, read_yaml(args) if args else None), json_)
+    else:
+        from minisora.measure.report import count_config
+
+        _show(count_config(_load(config, set_), device=device.value), json_)
+    if time:
+        from minisora.measure.timed import time_config
+
+        timed = time_config(_load(config, set_), device="cpu" if device is Device.meta else device.value)
+        _show(timed, json_.with_name(f"{json_.stem}-time.json") if json_ else None)
+        for warning in timed.warnings():
+            console.print(f"[yellow]{warning}[/yellow]", highlight=False)
+    if plot is not None:
+        from minisora.measure.plots import plot_attention_share
+
+        plot_attention_share(plot)
+        console.print(f"wrote {plot}", highlight=False)
+
+
+@app.command()
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file.")] = Path(
+        "calibration.json"
+    ),
+    device: Annotated[
+        RealDevice, typer.Option(help="cpu: about 4 minutes on two cores; cuda: under 10.")
+    ] = RealDevice.cpu,
+    plot: Annotated[Path | None, typer.Option(help="Achieved FLOP/s against size, as .png or .svg.")] = None,
+) -> None:
+    """Sweep real passes on this machine and fit what they cost: MACs, time, MFU. `minisora report` reads it."""
+    from minisora.measure.calibration import calibrate as sweep
+
+    with console.status("calibrating") as status:
+        calibration = sweep(
+            device=device.value, progress=lambda done, total: status.update(f"calibrating {done}/{total}")
+        )
+    calibration.save(out)
+    console.print(calibration.table())
+    console.print(f"wrote {out}", highlight=False)
+    if plot is not None:
+        from minisora.measure.plots import plot_roofline
+
+        plot_roofline(calibration, plot)
+        console.print(f"wrote {plot}", highlight=False)
 
 
 @data_app.command("make")
@@ -224,6 +310,24 @@ def _load(config: str, overrides: list[str] | None, data: Path | None = None) ->
 
     folder = [] if data is None else ["data.source=folder", f"data.path={json.dumps(str(data))}"]
     return load(config, folder + (overrides or []))
+
+
+class _Report(Protocol):
+    """What the instrument returns: a rich table, and JSON."""
+
+    def table(self) -> Any:
+        """For the screen."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a file."""
+        ...
+
+
+def _show(report: _Report, json_: Path | None) -> None:
+    console.print(report.table())
+    if json_ is not None:
+        _write_json(json_, report.to_dict())
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -213,16 +213,25 @@ def load(path: str | Path | None = None, overrides: list[str] | None = None) -> 
     tree: dict[str, Any] = {}
     if path is not None:
         file = find(path)
-        try:
-            loaded = yaml.safe_load(file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-        if loaded is not None and not isinstance(loaded, dict):
-            raise UserError(
-                f"{file} must hold sections such as 'dit:' and 'train_dit:', not a {type(loaded).__name__}"
-            )
-        tree = loaded or {}
+        tree = read_yaml(file)
     return override(tree, overrides or [])
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of named values.
+
+    Raises:
+        UserError: it is not there, not YAML, or not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise UserError(f"{file} must hold sections such as 'dit:', not a {type(loaded).__name__}")
+    return loaded or {}
 
 
 def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
