@@ -163,6 +163,6 @@ def _print_score(score: dict[str, Any], console: Console) -> None:
         part = score[name]
         console.print(
             f"  {name.replace('_', ' '):>9}  {part['right']}/{part['total']} = {part['share']:.1%}"
-            f"  (95 %: {part['low']:.0%} to {part['high']:.0%})",
+            f"  (95 %: {part['interval'][0]:.0%} to {part['interval'][1]:.0%})",
             highlight=False,
         )

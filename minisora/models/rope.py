@@ -11,6 +11,9 @@ from torch import Tensor
 from minisora.models.layers import sinusoid
 
 
+_LONGEST = 64.0  # longest wavelength of the sinusoids over 2 pi, in tokens: neighbours must look different
+
+
 def axis_split(num_frequencies: int) -> tuple[int, int, int]:
     """How many of `num_frequencies` go to time, height and width: 1/4, 3/8, 3/8, remainder to time."""
     spatial = max(1, num_frequencies * 3 // 8)
@@ -64,7 +67,7 @@ def grid_sinusoid(grid: tuple[int, int, int], width: int, device: torch.device) 
         shape = [1, 1, 1, 2 * num]
         shape[axis] = grid[axis]
         positions = torch.arange(grid[axis], dtype=torch.float32, device=device)
-        parts.append(sinusoid(positions, 2 * num).view(shape).expand(*grid, 2 * num))
+        parts.append(sinusoid(positions, 2 * num, _LONGEST).view(shape).expand(*grid, 2 * num))
     features = torch.cat(parts, dim=-1)  # T H W D
     if width % 2:
         features = torch.nn.functional.pad(features, (0, 1))

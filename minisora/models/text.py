@@ -17,7 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
-from minisora.models.layers import MLP
+from minisora.models.layers import MLP, zero_init
 
 PAD, START, UNKNOWN = 0, 1, 2
 NUM_SPECIAL = 3
@@ -118,7 +118,13 @@ class TextEncoder(ModelMixin, ConfigMixin):
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        nn.init.normal_(self.embed.weight, std=0.02)
+        # Words start far apart and the blocks as the identity: what tells "left" from "right" must not drown in
+        # what all captions share before the DiT had a chance to ask for it.
+        nn.init.normal_(self.embed.weight, std=1.0)
+        for block in self.blocks:
+            assert isinstance(block, TextBlock)
+            zero_init(block.out)
+            zero_init(block.mlp.down)
 
     @property
     def width(self) -> int:
