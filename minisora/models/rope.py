@@ -10,7 +10,6 @@ from torch import Tensor
 
 from minisora.models.layers import sinusoid
 
-
 _LONGEST = 64.0  # longest wavelength of the sinusoids over 2 pi, in tokens: neighbours must look different
 
 
