@@ -59,5 +59,5 @@ def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
 
 
 def test_shipped_names_are_found_with_and_without_suffix() -> None:
-    assert find("toy") == find("toy.yaml") == find("configs/toy.yaml")
+    assert find("toy") == find("toy.yaml") == find("configs/toy.yaml").resolve()
     assert find("dit/xl2_512").name == "xl2_512.yaml"

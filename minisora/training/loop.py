@@ -18,6 +18,7 @@ from minisora.config import Config, TrainConfig
 from minisora.data.loader import Batch, batches, check_batch_size
 from minisora.errors import UserError
 from minisora.measure.counter import count_step
+from minisora.measure.timing import measure_matmul_peak
 from minisora.training import checkpoint
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
@@ -26,6 +27,8 @@ from minisora.training.precision import choose_precision
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task
+
+_PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Trainer:
             checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True
         )
         self.step = 0  # optimizer steps done
+        self.peak = math.nan  # FLOP/s of this machine's own matrix products, over all processes
         self.validation: dict[str, float] = {}
         self._resume()
 
@@ -178,9 +182,10 @@ class Trainer:
                     lr=self.optimizer.param_groups[0]["lr"],
                     samples_per_second=settings.batch_size / seconds,
                     flops_per_second=flops / seconds,
+                    mfu=flops / seconds / self.peak,
                     **{name: float(part.detach()) for name, part in parts.items()},
                 )
-                progress.update(self.step, loss=value, rate=settings.batch_size / seconds)
+                progress.update(self.step, value, settings.batch_size / seconds, flops / seconds / self.peak)
                 clock, clock_step = time.perf_counter(), self.step
             else:
                 progress.update(self.step)
@@ -281,7 +286,10 @@ class Trainer:
             loss().backward()
             seconds = (time.perf_counter() - start) * settings.accumulation
         self.optimizer.zero_grad()
-        flops = count.train_flops * settings.accumulation * world
+        # MFU counts what the model needs, not what checkpointing computes twice (PaLM, arXiv 2204.02311, B).
+        flops = count.model_flops * settings.accumulation * world
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        self.peak = measure_matmul_peak(str(self.accelerator.device), dtype, budget=_PEAK_SECONDS) * world
         if self.accelerator.is_main_process:
             parameters = sum(p.numel() for p in self.task.model.parameters() if p.requires_grad)
             facts = {
@@ -290,7 +298,8 @@ class Trainer:
                 "batch": f"{settings.batch_size} clips a step"
                 + (f", {world} processes" if world > 1 else "")
                 + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
-                "compute": f"{flops / 1e9:,.1f} GFLOPs a step (forward and backward, counted)",
+                "compute": f"{flops / 1e9:,.1f} GFLOPs a step (forward and backward, counted); "
+                f"matrix products reach {self.peak / 1e9:,.0f} GFLOP/s here",
                 "time": f"about {_duration(seconds * (settings.steps - self.step))} for "
                 f"{settings.steps - self.step} steps",
             }

@@ -32,7 +32,7 @@ class StepProgress:
         self.console, self.name, self.start, self.total = console, name, start, total
         self._began = time.perf_counter()
         self._line_every = max(1, total // _LINES)
-        self._loss, self._rate = float("nan"), float("nan")
+        self._loss = self._rate = self._mfu = float("nan")
         self._silent = False
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -61,12 +61,14 @@ class StepProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, step: int, loss: float | None = None, rate: float | None = None) -> None:
-        """Move to `step`; loss and rate (clips per second) where they were read."""
+    def update(
+        self, step: int, loss: float | None = None, rate: float | None = None, mfu: float | None = None
+    ) -> None:
+        """Move to `step`; loss, rate (clips per second) and MFU (share of the matmul peak) where they were read."""
         if self._silent:
             return
-        if loss is not None and rate is not None:
-            self._loss, self._rate = loss, rate
+        if loss is not None and rate is not None and mfu is not None:
+            self._loss, self._rate, self._mfu = loss, rate, mfu
         if self.console.is_terminal:
             self._bar.update(self._task, completed=step, status=self._status())
         elif step % self._line_every == 0 or step == self.total:
@@ -83,4 +85,4 @@ class StepProgress:
             self.console.print(f"{self.name} step {step}/{self.total}  {text}", highlight=False)
 
     def _status(self) -> str:
-        return f"loss {self._loss:.4f}  {self._rate:.1f} clips/s"
+        return f"loss {self._loss:.4f}  {self._rate:.1f} clips/s  MFU {self._mfu:.0%}"

@@ -1,0 +1,33 @@
+"""The demo, end to end on a tiny config: a whole page, resumed without training again."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from minisora.config import Config
+from minisora.demo.run import run_demo
+from minisora.errors import UserError
+
+
+def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, tmp_path: Path) -> None:
+    page = run_demo(tiny_config, tmp_path, Console(quiet=True))
+    html = page.read_text()
+    assert html.count("data:video/mp4;base64,") == 72 + 6  # every prompt, and the reconstructions
+    assert html.count("<svg") == 2
+    assert 'src="http' not in html
+    assert 'href="http' not in html
+    for name in ("model/model_index.json", "metrics.jsonl", "demo.json", "config.yaml"):
+        assert (tmp_path / name).is_file()
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    sample = (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns
+    run_demo(tiny_config, tmp_path, Console(quiet=True))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+    assert (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns == sample
+
+
+def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config) -> None:
+    from minisora.config import override
+
+    with pytest.raises(UserError, match="trained with vae.latent_channels=4, now it is 8"):
+        run_demo(override(tiny_config, ["vae.latent_channels=8"]), tiny_run, Console(quiet=True))
