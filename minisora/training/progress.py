@@ -1,5 +1,6 @@
 """Progress of a stage: a live bar with loss, throughput and ETA on a terminal, plain lines in a log file."""
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -85,4 +86,6 @@ class StepProgress:
             self.console.print(f"{self.name} step {step}/{self.total}  {text}", highlight=False)
 
     def _status(self) -> str:
+        if math.isnan(self._loss):  # nothing was read yet
+            return ""
         return f"loss {self._loss:.4f}  {self._rate:.1f} clips/s  MFU {self._mfu:.0%}"
