@@ -122,6 +122,7 @@ def train(
         console.print(
             f'Model in [bold]{model}[/bold]. Next: minisora sample --model {model} --prompt "..." --out sample.mp4',
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -149,7 +150,9 @@ def sample(
         pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
     for text in prompt:
         if unknown := pipeline.check_prompt(text):
-            console.print(f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False)
+            console.print(
+                f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False, soft_wrap=True
+            )
     videos = pipeline(
         prompt,
         num_frames=frames,
@@ -160,7 +163,7 @@ def sample(
         seed=seed,
     ).videos
     for file in write_videos(out, videos, prompt, pipeline.config.fps):
-        console.print(f"wrote {file}", highlight=False)
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -207,12 +210,12 @@ def flops(
         timed = time_config(_load(config, set_), device="cpu" if device is Device.meta else device.value)
         _show(timed, json_.with_name(f"{json_.stem}-time.json") if json_ else None)
         for warning in timed.warnings():
-            console.print(f"[yellow]{warning}[/yellow]", highlight=False)
+            console.print(f"[yellow]{warning}[/yellow]", highlight=False, soft_wrap=True)
     if plot is not None:
         from minisora.measure.plots import plot_attention_share
 
         plot_attention_share(plot)
-        console.print(f"wrote {plot}", highlight=False)
+        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -234,12 +237,12 @@ def calibrate(
         )
     calibration.save(out)
     console.print(calibration.table())
-    console.print(f"wrote {out}", highlight=False)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
     if plot is not None:
         from minisora.measure.plots import plot_roofline
 
         plot_roofline(calibration, plot)
-        console.print(f"wrote {plot}", highlight=False)
+        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("make")
@@ -254,7 +257,9 @@ def data_make(
     from minisora.data.make import make_shapes
 
     make_shapes(out, clips, seed, _load(config, set_).clip)
-    console.print(f"wrote {clips} clips to {out}; next: minisora data check {out}", highlight=False)
+    console.print(
+        f"wrote {clips} clips to {out}; next: minisora data check {out}", highlight=False, soft_wrap=True
+    )
 
 
 @data_app.command("check")

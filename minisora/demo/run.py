@@ -90,7 +90,7 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
     console.print(f"[bold]VAE[/bold] on {NUM_UNSEEN} unseen clips")
     vae = record.keep("vae_quality", key, lambda: _reconstruct(config, pipeline, run / "reconstructions"))
-    console.print(f"  {vae['psnr']:.2f} dB PSNR", highlight=False)
+    console.print(f"  {vae['psnr']:.2f} dB PSNR", highlight=False, soft_wrap=True)
     console.print("[bold]Prompts[/bold], one sample each")
     score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
     _print_score(score["score"], console)
@@ -114,7 +114,11 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
         ),
     )
     total = sum(record.values["seconds"].values()) + vae["seconds"] + score["seconds"]
-    console.print(f"[bold]Done[/bold] in {total / 60:.1f} minutes of work over all runs", highlight=False)
+    console.print(
+        f"[bold]Done[/bold] in {total / 60:.1f} minutes of work over all runs",
+        highlight=False,
+        soft_wrap=True,
+    )
     return page
 
 

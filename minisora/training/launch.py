@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, set_seed
+
+from minisora.errors import UserError
 
 
 def process_device() -> torch.device:
@@ -26,7 +29,15 @@ def make_accelerator(
         trackers: names of accelerate trackers, such as "tensorboard".
         out: where trackers write.
         seed: of torch, numpy and random; samples draw from their own position instead.
+
+    Raises:
+        UserError: a tracker's package is not installed.
     """
+    for tracker in trackers:
+        if tracker not in {logger.value for logger in get_available_trackers()}:
+            raise UserError(
+                f"tracker '{tracker}' is not installed: pip install {tracker}, or set trackers=[]"
+            )
     AcceleratorState._reset_state()  # the stage before may have trained in another precision
     accelerator = Accelerator(
         cpu=process_device().type == "cpu",

@@ -304,7 +304,7 @@ class Trainer:
                 f"{settings.steps - self.step} steps",
             }
             for name, fact in facts.items():
-                self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False)
+                self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
         return flops
 
 

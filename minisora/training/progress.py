@@ -83,7 +83,9 @@ class StepProgress:
     def note(self, step: int, text: str) -> None:
         """A line that stays, above the bar."""
         if not self._silent:
-            self.console.print(f"{self.name} step {step}/{self.total}  {text}", highlight=False)
+            self.console.print(
+                f"{self.name} step {step}/{self.total}  {text}", highlight=False, soft_wrap=True
+            )
 
     def _status(self) -> str:
         if math.isnan(self._loss):  # nothing was read yet

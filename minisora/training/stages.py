@@ -151,7 +151,7 @@ def _pipeline(config: Config, vae: VideoVAE, task: DiTTask, weights: dict[str, T
 
 def _announce(console: Console, accelerator: Accelerator, name: str, where: str) -> None:
     if accelerator.is_main_process:
-        console.print(f"[bold]{name}[/bold] on {where}", highlight=False)
+        console.print(f"[bold]{name}[/bold] on {where}", highlight=False, soft_wrap=True)
 
 
 def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
