@@ -224,7 +224,7 @@ def calibrate(
         "calibration.json"
     ),
     device: Annotated[
-        RealDevice, typer.Option(help="cpu: about 4 minutes on two cores; cuda: under 10.")
+        RealDevice, typer.Option(help="cpu: about a minute on two idle cores.")
     ] = RealDevice.cpu,
     plot: Annotated[Path | None, typer.Option(help="Achieved FLOP/s against size, as .png or .svg.")] = None,
 ) -> None:

@@ -15,7 +15,6 @@ from minisora.config import Config, TrainConfig
 from minisora.data.clip import ClipDataset
 from minisora.data.latent_cache import LatentCache
 from minisora.data.loader import (
-    Batch,
     BatchSource,
     ClipMemory,
     CropBatches,
@@ -311,6 +310,3 @@ def _fit_crop(crop: Sequence[int] | None, clip: tuple[int, int, int]) -> tuple[i
 
 def _size(numbers: Sequence[int]) -> str:
     return "x".join(str(n) for n in numbers)
-
-
-__all__ = ["Batch", "Denoiser", "DiTTask", "Task", "VAETask", "build_latents", "fingerprint"]
