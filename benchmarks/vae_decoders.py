@@ -1,0 +1,66 @@
+"""MACs per output pixel of video VAE decoders in diffusers, counted on meta tensors: no weights, no memory.
+
+    python benchmarks/vae_decoders.py --json benchmarks/results/vae-decoders.json
+
+The estimate's `serve.decode_macs_per_pixel` rests on these.
+"""
+
+import argparse
+import json
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from torch.utils.flop_counter import FlopCounterMode
+
+# The published CogVideoX decoder; the others' defaults in diffusers are the published ones.
+COGVIDEOX = {
+    "block_out_channels": (128, 256, 256, 512),
+    "layers_per_block": 3,
+    "latent_channels": 16,
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+}
+DECODERS = (
+    (AutoencoderKLCogVideoX, COGVIDEOX, (13, 16, 16)),
+    (AutoencoderKLHunyuanVideo, {}, (5, 16, 16)),
+    (AutoencoderKLWan, {}, (5, 16, 16)),
+)
+
+
+def count(kind: type, config: dict, latent_size: tuple[int, int, int]) -> dict:
+    with torch.device("meta"):
+        vae = kind(**config).eval()
+        latents = torch.empty(1, 16, *latent_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        video = vae.decode(latents).sample
+    macs, pixels = counter.get_total_flops() / 2, video[0, 0].numel()
+    return {
+        "model": kind.__name__,
+        "decoder_params": sum(p.numel() for p in vae.decoder.parameters()),
+        "video": list(video.shape),
+        "macs": macs,
+        "macs_per_pixel": macs / pixels,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the counts there")
+    arguments = parser.parse_args()
+    rows = [count(*decoder) for decoder in DECODERS]
+    for row in rows:
+        print(f"{row['model']:28} {row['macs_per_pixel'] / 1e6:6.2f}e6 MACs a pixel")
+    if arguments.json:
+        where = {
+            "date": date.today().isoformat(),
+            "torch": torch.__version__,
+            "diffusers": version("diffusers"),
+        }
+        arguments.json.write_text(json.dumps({**where, "decoders": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
