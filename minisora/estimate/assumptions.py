@@ -85,7 +85,8 @@ class Assumption(BaseModel):
 
     def at(self, position: Number) -> Number:
         """The value at a position between low (0) and high (1)."""
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         if self.spread == "factor":
             return self.low * (self.high / self.low) ** position
         return self.low + (self.high - self.low) * position

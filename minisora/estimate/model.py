@@ -37,7 +37,6 @@ Inputs = Mapping[str, Quantity[Any] | str]
 Results = dict[str, Quantity[Any]]
 
 BLOCK_WEIGHTS = 18  # of d^2 in an adaLN-Zero block: 4 projections, 8 MLP, 6 modulation (Peebles & Xie 2022)
-CROSS_WEIGHTS = 4  # of d^2 more where a block has cross-attention to text
 MLP_RATIO = 4
 DIT_PLACES = 1024  # tokens of a 512x512 image in DiT-XL/2: (512 / 8 / 2)^2
 
@@ -56,17 +55,15 @@ def number(inputs: Inputs, name: str) -> Number:
 
 
 def sora_shape(inputs: Inputs) -> TransformerShape:
-    """Width and depth of a DiT of that many parameters and that width per layer, as real numbers."""
+    """A DiT of that many parameters and that width per layer (real numbers), its text in the sequence."""
     params, aspect = number(inputs, "sora.params"), number(inputs, "sora.width_per_layer")
-    tokens = number(inputs, "sora.text_tokens")
-    has_text = np.asarray(tokens) > 0
-    width = np.cbrt(params * aspect / (BLOCK_WEIGHTS + CROSS_WEIGHTS * has_text))
+    width = np.cbrt(params * aspect / BLOCK_WEIGHTS)
     return TransformerShape(
         layers=width / aspect,
         width=width,
         hidden=MLP_RATIO * width,
-        text_tokens=tokens,
-        text="cross" if np.any(has_text) else "none",
+        text_tokens=number(inputs, "sora.text_tokens"),
+        text="joint",
     )
 
 
