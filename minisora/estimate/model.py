@@ -164,7 +164,7 @@ def video_compute(inputs: Inputs) -> Results:
     pixels = pixels * number(inputs, "sora.height") * number(inputs, "sora.width")
     decode = get(inputs, "serve.decode_macs_per_pixel") * Quantity(pixels, "pixel/sample")
     encoder = get(inputs, "serve.text_encoder_params") * Quantity(1.0, "MAC/parameter/token")
-    tokens = Quantity(number(inputs, "sora.text_tokens"), "token/sample")
+    tokens: Quantity[Any] = Quantity(number(inputs, "sora.text_tokens"), "token/sample")
     guided = number(inputs, "serve.guidance_passes")  # the empty prompt is encoded too
     parts = {"denoise": denoise, "decode": decode, "text": encoder * tokens * guided}
     return {name: flops(inputs, macs) for name, macs in parts.items()}
