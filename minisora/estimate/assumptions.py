@@ -63,10 +63,10 @@ class Assumption(BaseModel):
 
     @model_validator(mode="after")
     def _in_order(self) -> "Assumption":
-        if isinstance(self.value, str) != (self.choices is not None):
-            raise ValueError(f"{self.value!r}: a word needs choices, and choices need a word")
         if self.choices is not None and self.value not in self.choices:
             raise ValueError(f"{self.value!r} is none of {', '.join(self.choices)}")
+        if self.choices is None and isinstance(self.value, str):
+            raise ValueError(f"{self.value!r} is not a number")
         if (self.low is None) != (self.high is None):
             raise ValueError("low and high go together")
         if isinstance(self.value, float):

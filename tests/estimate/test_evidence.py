@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from minisora.errors import UserError
+from minisora.estimate import evidence
+from minisora.estimate.assumptions import load_preset
+from minisora.estimate.model import estimate
+
+CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration-cpu.json"
+
+
+def test_soras_pass_from_measured_points_is_the_closed_form() -> None:
+    found = evidence.read_calibration(CALIBRATION)
+    measured = evidence.apply_calibration(load_preset("measured"), found)
+    rows = evidence.sora_from_points(found, measured.inputs())["sora_step"]
+    exact = estimate(load_preset("measured").inputs())
+    for kind, row in rows.items():
+        assert row["macs_per_step"] == pytest.approx(
+            float(exact[f"sora_macs_per_step_{kind}"].value), rel=1e-3
+        )
+        assert row["extrapolation_error"] < 0.01
+        assert row["decades_beyond_largest_point"] > 5
+    assert rows["full"]["over_per_frame_rule"] == pytest.approx(6.0, rel=0.05)
+    assert 0.85 < rows["factorised"]["over_per_frame_rule"] < 1.25
+    assert 0.85 < rows["divided"]["over_per_frame_rule"] < 1.25
+
+
+def test_a_worse_law_has_a_larger_error(tmp_path: Path) -> None:
+    tree = json.loads(CALIBRATION.read_text())
+    for i, point in enumerate(tree["points"]):
+        point["macs"] *= 1.2 if i % 2 else 0.8
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(tree))
+    found = evidence.read_calibration(path)
+    rows = evidence.sora_from_points(found, load_preset("measured").inputs())["sora_step"]
+    assert rows["full"]["extrapolation_error"] > 0.001
+
+
+def test_a_calibration_replaces_costs_and_says_so() -> None:
+    changed = evidence.apply_calibration(load_preset("measured"), evidence.read_calibration(CALIBRATION))
+    for name in ("cost.linear", "cost.attention", "dit.macs_per_step", "train.passes"):
+        assert changed.entries[name].status == "measured"
+        assert "AMD EPYC" in changed.entries[name].source
+    assert changed.entries["serve.utilisation"].status == "derived"  # a CPU says nothing of a GPU's share
+
+
+def test_a_calibration_of_a_gpu_brings_its_utilisation(tmp_path: Path) -> None:
+    tree = json.loads(CALIBRATION.read_text())
+    tree["datasheet_peak_flops"] = 989.4e12
+    for point in tree["points"]:
+        point["forward_mfu_datasheet"], point["train_mfu_datasheet"] = 0.41, 0.33
+    path = tmp_path / "h100.json"
+    path.write_text(json.dumps(tree))
+    changed = evidence.apply_calibration(load_preset("measured"), evidence.read_calibration(path))
+    assert changed.entries["serve.utilisation"].value == 0.41
+    assert changed.entries["train.utilisation"].value == 0.33
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no calibration at"), ("{}", "is not a calibration"), ("[1]", "is not a calibration"),
+     ('{"format": 99}', "format 99"), ("no json", "is not a calibration")],
+)  # fmt: skip
+def test_foreign_files_are_refused_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "calibration.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        evidence.read_calibration(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot read"):
+        evidence.read_calibration(tmp_path)
+
+
+def test_a_runs_compression(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("vae: {spatial_factor: 16, temporal_factor: 4}\n")
+    (tmp_path / "demo.json").write_text('{"vae_quality": {"psnr": 30.15}}')
+    changed = evidence.apply_run(load_preset("measured"), tmp_path)
+    assert changed.entries["sora.vae_frames"].value == 4
+    assert changed.entries["sora.vae_pixels"].value == 16
+    assert "30.1 dB" in changed.entries["sora.vae_pixels"].source
+    with pytest.raises(UserError, match="holds no run"):
+        evidence.apply_run(load_preset("measured"), tmp_path / "nothing")
