@@ -167,6 +167,53 @@ def sample(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option("--videos", help="Or judge this folder of mp4 files with metadata.csv.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The model's run folder: also say if it is learning, stuck or memorising."),
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
+    ] = "72",
+    samples_per_prompt: Annotated[int, typer.Option(help="More samples, narrower intervals.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option("--num-inference-steps", "--steps", help="Default from the model.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Videos sampled at a time.")] = 8,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for evaluate.json and failures.png.")
+    ] = Path("runs/evaluate"),
+) -> None:
+    """Judge what videos show against their prompts, without a learned network, and the judge itself."""
+    from minisora.evaluate.run import run_evaluation
+    from minisora.training.tasks import fingerprint
+
+    run_evaluation(
+        out,
+        console,
+        model=model,
+        videos=videos,
+        run=run,
+        prompts=prompts,
+        fingerprint=fingerprint,
+        samples_per_prompt=samples_per_prompt,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        batch_size=batch_size,
+    )
+
+
+@app.command()
 def flops(
     config: ConfigOption = "toy",
     set_: SetOption = None,
@@ -243,6 +290,44 @@ def calibrate(
 
         plot_roofline(calibration, plot)
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the page, JSON, CSV and figures.")
+    ] = Path("report"),
+    preset: Annotated[
+        str,
+        typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file."),
+    ] = "measured",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a toy run: the compression its VAE reached.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for an assumption, e.g. --set sora.params=30e9."),
+    ] = None,
+    verified_only: Annotated[
+        bool, typer.Option("--verified-only", help="Back-test only on figures from primary sources.")
+    ] = False,
+) -> None:
+    """Rerun a published estimate of Sora's compute: claims audited, corrected, measured, with intervals."""
+    from minisora.estimate.report import build_report, print_report, write_report
+
+    built = build_report(
+        preset,
+        overrides=set_,
+        calibration=calibration,
+        run=run,
+        include_unverified=not verified_only,
+    )
+    page = write_report(built, out)
+    print_report(built, console)
+    console.print(f"wrote {page}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("make")

@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "train", "sample", "flops", "data"):
+    for command in ("demo", "train", "sample", "evaluate", "flops", "data"):
         assert command in done.stdout
 
 
@@ -57,6 +57,13 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "-s", "text.kind=pretrained"], "needs text.path"),
         (["sample", "-m", "nowhere", "-p", "x"], "nowhere is not a model folder"),
         (["data", "check", "nowhere"], "nowhere"),
+        (["evaluate"], "either --model DIR or --videos DIR"),
+        (["evaluate", "-m", "nowhere"], "nowhere is not a model folder"),
+        (["evaluate", "-m", "nowhere", "--prompts", "71"], "prompts '71': no such file; use 72, all"),
+        (["evaluate", "-m", "nowhere", "--prompts", "cats.txt"], "cats.txt, line 2: caption 'a cat'"),
+        (["evaluate", "--videos", "nowhere"], "nowhere is not a folder"),
+        (["evaluate", "--videos", "."], "has no metadata.csv: write one with the columns file_name,text"),
+        (["evaluate", "--videos", "cats"], "can be judged (1 skipped; a.mp4: caption 'a cat'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -67,6 +74,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("cats.txt").write_text("a red circle moving left\na cat\n")
+    Path("cats").mkdir()
+    Path("cats/metadata.csv").write_text("file_name,text\na.mp4,a cat\n")
     code, _, err = run(*arguments, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert said in err
@@ -106,6 +116,15 @@ def test_data_made_checked_trained_on_and_sampled(
     assert "Next: minisora sample" in do("train", "-d", clips, "-c", config, "-o", str(out), *TINY_STEPS)
     do("sample", "-m", str(out / "model"), "-p", "a red circle", "-o", str(tmp_path / "x.mp4"))
     assert {"x.mp4", "x.gif", "x.png"} <= {p.name for p in tmp_path.iterdir()}
+    said = do("evaluate", "--videos", clips, "-o", str(tmp_path / "judged"))
+    assert "0 of 10 clips are not in all" in said
+    (tmp_path / "one.txt").write_text("a red circle moving left\n")
+    arguments = ["--prompts", str(tmp_path / "one.txt"), "--num-inference-steps", "1", "--run", str(out)]
+    said = do("evaluate", "-m", str(out / "model"), *arguments, "-o", str(tmp_path / "judged"))
+    assert "1 of 1 clips" in said
+    told = json.loads((tmp_path / "judged" / "evaluate.json").read_text())
+    assert told["score"]["color"]["total"] == 1
+    assert told["curves"]["finding"]["sentence"] in said
 
 
 def test_a_checkpoint_of_another_config_is_refused_and_survives(

@@ -1,1 +1,1 @@
-"""How good a video is: the shapes world judged exactly, and fidelity of reconstructions."""
+"""How good a video is and what its model has learned: the shapes world judged exactly, fidelity, curves."""

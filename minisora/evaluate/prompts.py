@@ -1,6 +1,6 @@
 """Judge a model: videos of a pipeline against their prompts, and shapes after a VAE's reconstruction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ def evaluate_pipeline(
     steps: int | None = None,
     guidance: float | None = None,
     progress: bool = False,
+    on_progress: Callable[[float, int], None] | None = None,
 ) -> tuple[Tensor, list[Verdict], Score]:
     """Sample one video per prompt and judge it.
 
@@ -49,6 +50,8 @@ def evaluate_pipeline(
         batch_size: prompts sampled at a time.
         steps, guidance: of sampling; the model's own by default.
         progress: show a bar per batch.
+        on_progress: called after every sampling step with (videos done, videos in all); the first is a
+            fraction within a batch, so that the time left is known soon.
 
     Returns:
         Videos B 3 T H W in [-1, 1] on the CPU, a verdict each, and the score of all.
@@ -64,12 +67,14 @@ def evaluate_pipeline(
         raise UserError("no prompt to evaluate: pass at least one, such as 'a red circle moving left'")
     batches = []
     for start in range(0, len(captions), batch_size):
+        part = captions[start : start + batch_size]
         output = pipeline(
-            captions[start : start + batch_size],
+            part,
             seed=seed + start,
             num_inference_steps=steps,
             guidance_scale=guidance,
             progress=progress,
+            callback_on_step_end=_after_step(pipeline, start, len(part), len(captions), on_progress),
         )
         batches.append(output.videos.float().cpu())
     videos = torch.cat(batches)
@@ -77,7 +82,28 @@ def evaluate_pipeline(
     return videos, verdicts, Score.of(verdicts, wanted)
 
 
+def _after_step(
+    pipeline: MiniSoraPipeline,
+    done: int,
+    count: int,
+    total: int,
+    on_progress: Callable[[float, int], None] | None,
+) -> Callable[[int, float, Tensor], None] | None:
+    if on_progress is None:
+        return None
+    return lambda step, sigma, latents: on_progress(
+        done + count * (step + 1) / len(pipeline.scheduler.timesteps), total
+    )
+
+
 @torch.no_grad()
+def reconstruct(vae: VideoVAE, clips: Tensor, batch_size: int = 8) -> Tensor:
+    """Clips `B 3 T H W` in [-1, 1] after the VAE has coded and decoded them, on the CPU."""
+    return torch.cat(
+        [vae.to_video(vae.to_latents(part.to(vae.device))).float().cpu() for part in clips.split(batch_size)]
+    )
+
+
 def survival(
     vae: VideoVAE, clips: Tensor, prompts: Sequence[str | ShapesPrompt], batch_size: int = 8
 ) -> Survival:
@@ -95,9 +121,7 @@ def survival(
     wanted = [parse(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     if len(wanted) != len(clips) or not wanted:
         raise UserError(f"{len(clips)} clips and {len(wanted)} prompts: one prompt per clip is needed")
-    back = torch.cat(
-        [vae.to_video(vae.to_latents(part.to(vae.device))).cpu() for part in clips.split(batch_size)]
-    )
+    back = reconstruct(vae, clips, batch_size)
     matches = [verdict.matches(prompt) for verdict, prompt in zip(judge_all(back), wanted, strict=True)]
     count = len(matches)
     return Survival(

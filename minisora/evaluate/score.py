@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from minisora.data.captions import ShapesPrompt
+from minisora.data.captions import Light, ShapesPrompt
 from minisora.errors import UserError
 from minisora.evaluate.judge import ATTRIBUTES, Verdict
 
@@ -57,7 +57,8 @@ class Score:
     """How well clips follow their prompts.
 
     `all_right` means colour, shape and motion. `permanence` counts only prompts with a wall, and is right
-    where the same object came out in the right place. Size and light count as medium and night when unsaid.
+    where the same object came out in the right place. Size and light count as medium and night when unsaid;
+    `day` and `night` are the light of the prompts of each, since most prompts say nothing and mean night.
     """
 
     color: Rate
@@ -66,6 +67,8 @@ class Score:
     all_right: Rate
     size: Rate
     light: Rate
+    day: Rate
+    night: Rate
     wall: Rate
     permanence: Rate
     quality: dict[str, float]  # medians and means of what has no right or wrong; see `_quality`
@@ -98,6 +101,9 @@ class Score:
         }
         triple = sum(match["color"] and match["shape"] and match["motion"] for match in matches)
         walls = [verdict.permanence is True for verdict, prompt in pairs if prompt.wall]
+        for light in get_args(Light):
+            lit = [verdict.light == light for verdict, prompt in pairs if prompt.light == light]
+            rates[light] = Rate(sum(lit), len(lit))
         return cls(
             **rates,
             all_right=Rate(triple, len(pairs)),
@@ -121,6 +127,7 @@ def _quality(verdicts: Sequence[Verdict]) -> dict[str, float]:
             "path_error",
             "path_error_share",
             "speed_error",
+            "reappearance_error",
             "size_variation",
             "fit_error",
             "flicker",

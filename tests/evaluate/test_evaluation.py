@@ -1,0 +1,151 @@
+"""A model that draws well scores fully, what it gets wrong is counted and shown, and so is the judge."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from minisora.data.captions import ShapesPrompt, parse
+from minisora.data.shapes import ShapesWorld
+from minisora.errors import UserError
+from minisora.evaluate.evaluation import SHOWN, Evaluation, evaluate_model, judge_accuracy, wrong_attributes
+from minisora.evaluate.judge import judge
+from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.score import Rate
+from minisora.pipelines.pipeline import VideoOutput
+
+WALL = "a small red square moving left behind a gray wall"
+DAY, NIGHT = "a blue circle moving right by day", "a blue circle moving right at night"
+HELD_OUT = "a red circle moving left"
+PROMPTS = [HELD_OUT, WALL, DAY, NIGHT]
+
+
+@dataclass
+class Coder:
+    """A VAE that does one thing to its input."""
+
+    to_latents: Callable[[Tensor], Tensor]
+    device = torch.device("cpu")
+
+    def to_video(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+class Painter:
+    """A pipeline that draws what `change` makes of the words it is asked for."""
+
+    def __init__(
+        self,
+        change: Callable[[str], str] = lambda text: text,
+        code: Callable[[Tensor], Tensor] = lambda video: video,
+    ) -> None:
+        self.change, self.vae, self.seeds = change, Coder(code), []
+
+    def __call__(self, prompt: list[str], *, seed: int, **options: Any) -> VideoOutput:
+        self.seeds += [(text, seed + i) for i, text in enumerate(prompt)]
+        prompts = [parse(self.change(text)) for text in prompt]
+        return VideoOutput(videos=ShapesWorld(1).render(prompts, seed))
+
+
+def evaluated(painter: Painter, prompts: list[str] = PROMPTS, **options: Any) -> Evaluation:
+    return evaluate_model(painter, prompts, **{"num_checks": 4, **options})  # type: ignore[arg-type]
+
+
+def test_the_judge_is_right_on_what_the_world_draws() -> None:
+    score = judge_accuracy(prompt_set("all"), (17, 64, 64), seed=11, num_clips=288)
+    names = ("color", "shape", "motion", "all_right", "size", "light", "day", "night", "wall", "permanence")
+    totals = {name: getattr(score, name).total for name in names}
+    assert totals == dict.fromkeys(names, 288) | {"day": 36, "night": 252, "permanence": 72}
+    assert min(getattr(score, name).share for name in names) >= 0.995
+
+
+def test_a_model_that_draws_well_scores_fully_of_every_kind() -> None:
+    found = evaluated(Painter(), batch_size=3)
+    score = found.score
+    assert (score.all_right, score.permanence, score.day, score.night) == (
+        Rate(4, 4),
+        Rate(1, 1),
+        Rate(1, 1),
+        Rate(3, 3),
+    )
+    assert set(found.kinds) == {"plain", "wall", "light"}
+    assert found.kinds["light"].all_right == Rate(2, 2)
+    assert score.held_out is not None
+    assert score.held_out.all_right == Rate(1, 1)
+    assert (found.failures, found.num_failures) == ([], 0)
+    assert found.videos is not None
+    assert found.videos.shape == (4, 3, 17, 64, 64)
+
+
+def test_what_a_model_gets_wrong_is_counted_and_shown() -> None:
+    found = evaluated(
+        Painter(lambda text: text.replace(" behind a gray wall", "").replace("by day", "at night"))
+    )
+    assert (found.score.permanence, found.score.day, found.score.wall) == (Rate(0, 1), Rate(0, 1), Rate(3, 4))
+    assert found.score.night == Rate(3, 3)
+    assert [failure.caption for failure in found.failures] == [WALL, DAY]
+    assert [failure.wrong for failure in found.failures] == [["wall no", "not permanent"], ["light night"]]
+    assert found.num_failures == 2
+
+
+def test_failures_for_the_sheet_are_bounded_and_all_are_counted() -> None:
+    always_green = Painter(lambda text: text.replace("red", "green"))
+    found = evaluated(always_green, [HELD_OUT] * (SHOWN + 3))
+    assert (len(found.failures), found.num_failures) == (SHOWN, SHOWN + 3)
+
+
+def test_more_samples_per_prompt_leave_the_first_ones_as_they_are() -> None:
+    once, thrice = Painter(), Painter()
+    evaluated(once, seed=5)
+    found = evaluated(thrice, seed=5, samples_per_prompt=3, batch_size=5)
+    assert thrice.seeds[:4] == once.seeds
+    assert len(set(thrice.seeds)) == 12
+    assert found.score.color == Rate(12, 12)
+
+
+def test_the_judge_is_measured_on_what_the_models_own_vae_makes_of_rendered_clips() -> None:
+    found = evaluated(Painter(code=torch.zeros_like), num_checks=7)  # a VAE that forgets everything
+    assert found.rendered.color.share == 1
+    assert found.reconstructed is not None
+    assert found.reconstructed.color == Rate(0, 8)  # each of the four prompts equally often
+
+
+def test_it_is_json_and_a_table() -> None:
+    found = evaluated(Painter(lambda text: text.replace("red", "green")))
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert told["score"]["color"] | {"interval": 0} == {"right": 2, "total": 4, "share": 0.5, "interval": 0}
+    assert told["clips"][0]["wrong"] == ["color green"]
+    assert told["judge"]["rendered"]["permanence"]["share"] == 1
+    console = Console(width=110)
+    with console.capture() as printed:
+        console.print(found.table())
+    text = printed.get()
+    for word in ("permanence", "2/4 50.0%", "15.0% to 85.0%", "held-out", "second blob", "light said"):
+        assert word in text
+
+
+def test_wrong_attributes_are_said_in_words(draw: Callable[..., Tensor]) -> None:
+    verdict = judge(torch.full((3, 9, 64, 64), -0.9))
+    assert wrong_attributes(verdict, ShapesPrompt("red", "circle", "left", wall=True)) == [
+        "color not told",
+        "shape not told",
+        "motion not told",
+        "size not told",
+        "wall no",
+        "not permanent",
+    ]
+    assert wrong_attributes(judge(draw(HELD_OUT)), parse(HELD_OUT)) == []
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(UserError, match="samples_per_prompt = 0"):
+        evaluated(Painter(), samples_per_prompt=0)
+    with pytest.raises(UserError, match="no prompt"):
+        evaluated(Painter(), [])
+    with pytest.raises(UserError, match="no caption"):
+        judge_accuracy([], (17, 64, 64))
