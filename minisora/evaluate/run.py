@@ -122,10 +122,11 @@ def _print(found: Evaluation, curves: Curves | None, files: list[Path], console:
             console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
         if len(found.skipped) > _NAMED:
             console.print(f"  and {len(found.skipped) - _NAMED} more, named in {files[0]}", soft_wrap=True)
-    shown = f", the first {len(found.failures)} in the sheet" if found.failures else ""
+    shown = f"; the sheet shows {len(found.failures)} of them" if found.failures else ""
     console.print(
-        f"{found.num_failures} of {len(found.captions)} clips are not in all what their prompt says{shown}",
+        f"{found.num_failures} of {len(found.captions)} clips differ from their prompt in something{shown}",
         highlight=False,
+        soft_wrap=True,
     )
     if curves is not None:
         console.print(curves.finding.sentence, style="bold", highlight=False, soft_wrap=True, markup=False)

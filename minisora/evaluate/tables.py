@@ -1,7 +1,12 @@
-"""Scores as tables for a terminal: each share with its interval, and the judge's own accuracy beside it."""
+"""Scores as tables for a terminal: each share with its interval, and the judge's own accuracy beside it.
+
+"Renders" are the same prompts as the world draws them, "VAE copies" the renders after the model's own VAE: a
+share of a model is worth no more than the judge's on its VAE copies.
+"""
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.table import Table
 
 from minisora.evaluate.prompt_sets import Kind
@@ -34,12 +39,17 @@ def score_table(
     score: Score, rendered: Score, reconstructed: Score | None, kinds: Mapping[Kind, Score]
 ) -> Table:
     """Rights of each attribute, all and seen and held-out triples apart; at the end the kinds of prompts."""
-    table = Table(title="Judged right, with 95 % intervals", title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(
+        title="Judged right, 95 % interval below",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("")
-    for name in ("all", "seen triples", "held-out triples"):
+    for name in ("all", "seen\ntriples", "held-out\ntriples"):
         table.add_column(name, justify="right")
     table.add_column("judge on\nrenders", justify="right")
-    table.add_column("judge on\nVAE's", justify="right")
+    table.add_column("judge on\nVAE copies", justify="right")
     for name, label in _RATES.items():
         parts = (score, score.seen, score.held_out)
         checks = (rendered, reconstructed)
@@ -60,9 +70,9 @@ def score_table(
 
 def quality_table(score: Score, rendered: Score, reconstructed: Score | None) -> Table:
     """Medians of what has no right or wrong, beside what the judge measures where the truth is perfect."""
-    table = Table(title="Measured (medians)", title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title="Measured (medians)", title_justify="left", padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
     table.add_column("")
-    for name in ("clips", "renders", "VAE's"):
+    for name in ("clips", "renders", "VAE copies"):
         table.add_column(name, justify="right")
     for name, (label, decimals) in _QUALITY.items():
         if name not in score.quality:
@@ -76,7 +86,7 @@ def _cell(rate: Rate) -> str:
     if not rate.total:
         return "-"
     low, high = rate.interval
-    return f"{rate.right}/{rate.total} {rate.share:.1%}\n{low:.1%} to {high:.1%}"
+    return f"{rate.right}/{rate.total} {rate.share:.1%}\n{100 * low:.0f} to {100 * high:.0f} %"
 
 
 def _short(rate: Rate) -> str:
