@@ -25,21 +25,28 @@ from minisora.models.rope import grid_sinusoid, rotary_table, rotate
 Axis = Literal["all", "space", "time"]  # which tokens attend to each other
 
 
+def head_norm(width: int, heads: int, qk_norm: bool) -> nn.Module:
+    """QK-norm: LayerNorm over the channels of a head, no bias (Dehghani et al. 2023, arXiv 2302.05442)."""
+    return nn.LayerNorm(width // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
+
+
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with QK-norm (Dehghani et al. 2023, arXiv 2302.05442) and rotary positions."""
+    """Multi-head self-attention with QK-norm and rotary positions."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm = head_norm(width, heads, qk_norm)  # one for both: only the product of their gains matters
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        """Attend among the N tokens of each row: x B N D, rope 2 N D/h/2; returns B N D."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each B h N D/h
-        q, k = rotate(self.norm_q(q), rope), rotate(self.norm_k(k), rope)
+        """Attend among the N tokens of each row: x B N D, rope 2 N 1 D/h; returns B N D."""
+        width = x.shape[-1]
+        qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
+        qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
+        q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
+        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
         x = F.scaled_dot_product_attention(q, k, v)  # B h N D/h
         return self.out(x.transpose(1, 2).flatten(2))  # B N D
 
@@ -52,15 +59,17 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
-        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_q = head_norm(width, heads, qk_norm)
+        self.norm_k = head_norm(width, heads, qk_norm)
         self.out = zero_init(nn.Linear(width, width))
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Attend from x (B N D) to text (B M D) where mask (B M, true = a real token); returns B N D."""
-        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2))  # B h N D/h
-        k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each B h M D/h
-        x = F.scaled_dot_product_attention(q, self.norm_k(k), v, attn_mask=mask[:, None, None, :])
+        k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
+        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
+        k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
+        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # B h N D/h
         return self.out(x.transpose(1, 2).flatten(2))  # B N D
 
 
@@ -108,11 +117,11 @@ class DiTBlock(nn.Module):
         modulation = self.modulation(cond) if self.modulation is not None else cond + self.modulation_offset
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        x = x + gate1 * self._attend(modulate(self.norm1(x), shift1, scale1), rope)  # B T S D
+        x = torch.addcmul(x, gate1, self._attend(modulate(self.norm1(x), shift1, scale1), rope))  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and mask is not None:
             attended = self.cross(self.norm2(x).flatten(1, 2), text, mask)  # B N D
             x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
-        return x + gate3 * self.mlp(modulate(self.norm3(x), shift3, scale3))  # B T S D
+        return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
 
     def _attend(self, x: Tensor, rope: Tensor) -> Tensor:
         batch, frames, places, _ = x.shape

@@ -47,12 +47,12 @@ def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Ten
 
 
 class MLP(nn.Module):
-    """Linear, GELU (tanh form, as in DiT), linear."""
+    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)"""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.up = nn.Linear(width, hidden)
-        self.act = nn.GELU(approximate="tanh")
+        self.act = nn.GELU()
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:

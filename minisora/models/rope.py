@@ -29,7 +29,7 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, devi
         device: where to build it.
 
     Returns:
-        2 N head_width/2, float32 (cosines, sines), tokens in T H W order.
+        2 N 1 head_width, float32, tokens in T H W order: factors of a channel, and of its partner (`rotate`).
     """
     half = head_width // 2
     angles = []
@@ -40,19 +40,23 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, devi
         positions = torch.arange(grid[axis], dtype=torch.float32, device=device)
         angles.append(torch.outer(positions, frequencies).view(shape).expand(*grid, num))
     flat = torch.cat(angles, dim=-1).reshape(-1, half)  # N head_width/2
-    return torch.stack([flat.cos(), flat.sin()])
+    own = torch.cat([flat.cos(), flat.cos()], dim=-1)
+    partner = torch.cat([-flat.sin(), flat.sin()], dim=-1)
+    return torch.stack([own, partner])[:, :, None]
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate each channel pair (i, i + head_width/2) of queries or keys by the token's angles.
 
+    (a, b) becomes (a cos - b sin, b cos + a sin): every channel times its own factor, plus its partner, half
+    a head away, times another. Three passes over memory, where writing the halves apart takes seven.
+
     Args:
-        x: B heads N head_width.
-        table: 2 N head_width/2, from `rotary_table`.
+        x: B N heads head_width.
+        table: 2 N 1 head_width, from `rotary_table`.
     """
-    cos, sin = table.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)  # each B heads N head_width/2
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    own, partner = table.to(x.dtype)
+    return torch.addcmul(x * own, x.roll(x.shape[-1] // 2, dims=-1), partner)
 
 
 def grid_sinusoid(grid: tuple[int, int, int], width: int, device: torch.device) -> Tensor:
