@@ -120,7 +120,8 @@ def predict(model: VideoModel, timing: Timing | None, peaks: Mapping[str, float]
             found["mfu"] = found["flops_per_clip"] / (speed * seconds)
             found["seconds_in_sample"] = found["flops_per_clip"] / (speed * utilisation)
             found["naive_seconds"] = found["naive_flops_per_clip"] / speed
-    else:
+    elif model.training is not None:
+        where = f"{where}, training" if where else "training"
         found |= _training(model, peaks, utilisation)
     return Row(model.name, where, model.grade(timing), **found)
 
