@@ -201,6 +201,7 @@ def audit(
 
     findings = {}
     for name, claim in claims.items():
+        corrected_value: Any
         derive = DERIVATIONS.get(name)
         recomputed = derive(printed) if derive else printed[name]
         if claim.input:
@@ -216,7 +217,7 @@ def audit(
             published=claim.published,
             recomputed=recomputed,
             follows=claim.published is None or agrees(claim.published, recomputed, claim.digits),
-            corrected=float(corrected_value),  # type: ignore[arg-type]  # numeric by the claim's definition
+            corrected=float(corrected_value),
             measured=measured_value,
             interval=interval,
             note=NOTES.get(name, GUESS),
