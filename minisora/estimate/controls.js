@@ -44,7 +44,7 @@ function compact(value) {
 function ratio(now, before) {
   if (now === before) return "×1";
   if (!before || !Number.isFinite(now / before)) return "–";
-  return "×" + human(now / before, "", 3);
+  return "×" + human(now / before, "");
 }
 
 // Sliders: evenly on a log scale where the range is a factor; the left end is nothing where that is allowed.

@@ -1,6 +1,7 @@
 """Words for the page: results, units and choices as a reader would say them."""
 
 import math
+import re
 from typing import Any
 
 from minisora.estimate.units import parse_unit
@@ -124,6 +125,30 @@ UNITS: dict[str, str] = {
     "$": "",
 }
 
+# The back-test's columns that say how well the method does; the others are folded away.
+BACKTEST: dict[str, str] = {
+    "model": "model",
+    "case": "case",
+    "grade": "source",
+    "seconds_disclosed": "seconds, disclosed",
+    "seconds": "seconds, predicted",
+    "seconds_factor": "predicted over disclosed",
+    "naive_seconds_factor": "published rule over disclosed",
+    "mfu": "utilisation implied",
+    "training_factor": "training: predicted over disclosed",
+    "naive_training_factor": "training: published rule over disclosed",
+}
+IMPLIED: dict[str, str] = {
+    "median_mfu": "utilisation of the median model",
+    "median_mfu_of_one_gpu": "the same, of clips on one GPU",
+    "time_correction": "seconds: disclosed over predicted",
+    "naive_time_correction": "seconds: disclosed over published rule",
+    "training_correction": "training: disclosed over predicted",
+    "naive_training_correction": "training: disclosed over published rule",
+    "minutes_per_h100_hour_by_the_report": "Sora, minutes of video per H100-hour, published rule",
+    "minutes_per_h100_hour": "Sora, minutes of video per H100-hour, back-tested",
+}
+
 CHOICES: dict[str, str] = {
     "per_frame": "inside each frame (published rule)",
     "full": "full: all of space and time",
@@ -142,6 +167,11 @@ ASSUMPTION_GROUPS: dict[str, str] = {
     "dit": "DiT-XL/2",
     "llm": "Language models",
 }
+
+_CLAIM_WORDS = (
+    ("dit", "DiT"), ("sora", "Sora"), ("h100", "H100"), ("llama2 70b", "Llama 2 70B"), ("gpt4", "GPT-4"),
+    ("tiktok", "TikTok"), ("youtube", "YouTube"), ("ai", "AI"), ("low", "(low)"), ("high", "(high)"),
+)  # fmt: skip
 
 NOTHING = "–"
 _UNITS = {parse_unit(unit): words for unit, words in UNITS.items()}
@@ -204,3 +234,32 @@ def interval_words(interval: Any, unit: str = "", digits: int = 3) -> str:
     if scale and high.endswith(scale):
         low = number  # 14.5 to 116 million
     return " to ".join(end.replace(" ", "\u00a0") for end in (low, high))  # a line breaks at "to" only
+
+
+def column_unit(key: str) -> str:
+    """The unit, as far as it changes how numbers are written, of a back-test column."""
+    return "FLOP" if "flops" in key and "over" not in key and "factor" not in key else ""
+
+
+def cell_words(value: Any, unit: str = "") -> str:
+    """Any value of a back-test row as text."""
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        # A year is no quantity: 2,024 would be wrong.
+        return str(value) if isinstance(value, int) and 1990 <= value < 2100 else human(float(value), unit)
+    if isinstance(value, list | tuple):
+        return (" to " if all(isinstance(v, float) for v in value) else ", ").join(map(cell_words, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{key.replace('_', ' ')} {cell_words(v)}" for key, v in value.items())
+    return str(value)
+
+
+def claim_words(name: str) -> str:
+    """A claim's id as readable text."""
+    text = name.replace("_", " ")
+    for word, better in _CLAIM_WORDS:
+        text = re.sub(rf"\b{word}\b", better, text)
+    return text[0].upper() + text[1:]

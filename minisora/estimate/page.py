@@ -1,6 +1,5 @@
 """The report's page: one self-contained HTML file, its figures and a model that a reader can move inside."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,6 @@ MAIN = (
 )  # fmt: skip
 BY_GPU = ("hardware.peak", "hardware.power", "hardware.price")
 FOLDER = Path(__file__).parent
-_CLAIM_WORDS = (
-    ("dit", "DiT"), ("sora", "Sora"), ("h100", "H100"), ("llama2 70b", "Llama 2 70B"), ("gpt4", "GPT-4"),
-    ("tiktok", "TikTok"), ("youtube", "YouTube"), ("ai", "AI"), ("low", "(low)"), ("high", "(high)"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,8 @@ def render_page(data: PageData) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    environment.filters |= {"human": labels.human, "interval": labels.interval_words, "cell": cell_words}
-    environment.filters |= {"unit": labels.unit_words, "unit_beside": labels.unit_beside}
+    environment.filters |= {"human": labels.human, "interval": labels.interval_words}
+    environment.filters |= {"cell": labels.cell_words, "unit_beside": labels.unit_beside}
     model = page_model(data.assumptions)
     assumptions = {row["name"]: row for row in model["assumptions"]}
     folded = {
@@ -59,7 +54,7 @@ def render_page(data: PageData) -> str:
         ]
         for prefix, title in labels.ASSUMPTION_GROUPS.items()
     }
-    claims = [{**claim, "label": claim_words(name), **verdict(name, claim)} for name, claim in
+    claims = [{**claim, "label": labels.claim_words(name), **verdict(name, claim)} for name, claim in
               data.report["claims"].items()]  # fmt: skip
     checked = [claim["word"] for claim in claims if claim["word"] in ("yes", "no")]
     return environment.get_template("page.html").render(
@@ -69,15 +64,14 @@ def render_page(data: PageData) -> str:
         follow=(checked.count("yes"), len(checked)),
         tiles=_tiles(data.report),
         groups=_grouped(data.report["results"]),
-        backtest=_table(data.report.get("backtest") or []),
-        implies=data.report.get("backtest_implies") or {},
+        backtest=_tables(data.report.get("backtest") or []),
+        implied=_implied(data.report.get("backtest_implies") or {}),
         measured=data.report.get("measured_here"),
         figures=[(title, caption, Markup(svg[svg.index("<svg") :])) for title, caption, svg in data.figures],
         main=[assumptions[name] for name in MAIN],
         folded={title: rows for title, rows in folded.items() if rows},
         model=model,
         headline=labels.HEADLINE,
-        result_labels=labels.RESULTS,
         scripts=[Markup((FOLDER / name).read_text()) for name in ("model.js", "controls.js")],
     )  # fmt: skip
 
@@ -155,14 +149,6 @@ def _grouped(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     return {title: group for title, group in groups.items() if group}
 
 
-def claim_words(name: str) -> str:
-    """A claim's id as readable text."""
-    text = name.replace("_", " ")
-    for word, better in _CLAIM_WORDS:
-        text = re.sub(rf"\b{word}\b", better, text)
-    return text[0].upper() + text[1:]
-
-
 def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
     """Whether a claim follows, as a word; what is only stated, or only drawn, has nothing to follow from."""
     if claim["published"] is None:
@@ -172,24 +158,41 @@ def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
     return {"word": "yes", "mood": "right"} if claim["follows"] else {"word": "no", "mood": "wrong"}
 
 
-def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of any keys as a table, columns in the order in which they appear."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    return {"head": [key.replace("_", " ") for key in keys],
-            "rows": [[row.get(key) for key in keys] for row in rows]}  # fmt: skip
+def _tables(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The back-test as a table of how well the method does, and one of every model and column."""
+    every = {key: key.replace("_", " ") for row in rows for key in row}
+    known = {key: label for key, label in labels.BACKTEST.items() if key in every}
+    judged = [
+        row for row in rows if any(row.get(key) is not None for key in known if key.endswith("_factor"))
+    ]
+    return [_table(judged, known), _table(rows, every)] if judged else [_table(rows, every)]
 
 
-def cell_words(value: Any) -> str:
-    """Any value of a back-test row as text."""
-    if value is None or value == "":
-        return labels.NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        # A year is no quantity: 2,024 would be wrong.
-        return str(value) if isinstance(value, int) and 1990 <= value < 2100 else labels.human(float(value))
-    if isinstance(value, list | tuple):
-        return (" to " if all(isinstance(v, float) for v in value) else ", ").join(map(cell_words, value))
-    if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')} {cell_words(v)}" for key, v in value.items())
-    return str(value)
+def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, Any]:
+    kinds = {
+        key: "text" if any(isinstance(row.get(key), str) for row in rows) else "number" for key in columns
+    }
+    return {
+        "head": [(kinds[key], label) for key, label in columns.items()],
+        "rows": [
+            [(kinds[key], labels.cell_words(row.get(key), labels.column_unit(key))) for key in columns]
+            for row in rows
+        ],
+    }
+
+
+def _implied(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the back-test implies: a value and, where given, its interval, the range and number of models."""
+    names = [
+        key for key in tree if not key.endswith(("_interval", "_range")) and not key.startswith("models_in_")
+    ]
+    return [
+        {
+            "label": labels.IMPLIED.get(name, name.replace("_", " ")),
+            "value": tree[name],
+            "interval": tree.get(f"{name}_interval"),
+            "range": tree.get(f"{name}_range"),
+            "models": tree.get(f"models_in_{name}"),
+        }
+        for name in names
+    ]

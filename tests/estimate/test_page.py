@@ -16,8 +16,9 @@ import pytest
 
 from minisora.estimate import labels
 from minisora.estimate.assumptions import Assumptions, gpus, load_preset, presets
+from minisora.estimate.backtest import backtest, implication, load_models
 from minisora.estimate.model import estimate
-from minisora.estimate.page import MAIN, PageData, cell_words, claim_words, render_page
+from minisora.estimate.page import MAIN, PageData, render_page
 
 SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
 ATTENTIONS = ("per_frame", "full", "factorised", "divided")
@@ -133,10 +134,11 @@ def test_words_for_units_intervals_cells_and_claims() -> None:
     assert labels.unit_words("h*kW") == "kWh"
     assert labels.interval_words((14.5e6, 2e7, 116e6)) == "14.5 to 116\u00a0million"
     assert labels.interval_words(None) == "–"
-    assert [cell_words(v) for v in (None, True, 2024, 1.25, [1.0, 2.0], {"a_b": 1})] == [
+    assert [labels.cell_words(v) for v in (None, True, 2024, 1.25, [1.0, 2.0], {"a_b": 1})] == [
         "–", "yes", "2024", "1.25", "1 to 2", "a b 1"]  # fmt: skip
-    assert claim_words("gpt4_compute_per_output") == "GPT-4 compute per output"
-    assert claim_words("tiktok_ai_share") == "TikTok AI share"
+    assert labels.cell_words(5.2e11, "FLOP") == "5.2 × 10¹¹"
+    assert labels.claim_words("gpt4_compute_per_output") == "GPT-4 compute per output"
+    assert labels.claim_words("tiktok_ai_share") == "TikTok AI share"
 
 
 # In a real browser.
@@ -362,3 +364,51 @@ def test_nothing_is_wider_than_the_screen(width: int, tmp_path: Path) -> None:
     inner, scroll, wide = json.loads(html.unescape(text[1]))
     assert (inner, wide) == (width, [])
     assert scroll <= width
+
+
+def test_the_back_test_leads_with_what_matters_and_keeps_the_rest() -> None:
+    assumptions = load_preset("corrected")
+    row = {
+        "model": "M",
+        "case": "c",
+        "seconds": 10.0,
+        "seconds_factor": 1.5,
+        "flops_per_clip": 4e15,
+        "odd_key": 7.5,
+    }
+    implied = {
+        "time_correction": 1.25,
+        "time_correction_interval": [0.5, 2.0],
+        "models_in_time_correction": 11,
+    }
+    tree = {**report_tree(assumptions), "backtest": [row], "backtest_implies": implied}
+    page = render_page(PageData(tree, [], assumptions, "2026-01-02"))
+    first, rest = page.split("All columns of the back-test")
+    assert "predicted over disclosed" in first
+    assert "odd key" not in first
+    assert "odd key" in rest
+    assert "4 × 10¹⁵" in rest
+    for text in (labels.IMPLIED["time_correction"], ">1.25<", ">0.5 to 2<", ">11<"):
+        assert text in first
+
+
+def test_reports_own_keys_have_words() -> None:
+    rows = backtest(load_models())
+    assert set(labels.BACKTEST) <= set(rows[0].to_dict())
+    assert set(labels.IMPLIED) <= set(implication(rows))
+
+
+def test_what_was_measured_here_is_shown_where_there_is_any() -> None:
+    assumptions = load_preset("corrected")
+    row = {"macs_per_step": 1.72e16, "over_per_frame_rule": 6.15}
+    tree = {**report_tree(assumptions), "measured_here": {
+        "points": 51, "device": "a <CPU>", "held_out_error_macs": 1e-7, "sora_step": {"full": row}}}  # fmt: skip
+    page = render_page(PageData(tree, [], assumptions, "2026-01-02"))
+    for text in (
+        "51 passes that really ran on a &lt;CPU&gt;",
+        "1.72 × 10¹⁶",
+        "over per frame rule",
+        ">6.15<",
+    ):
+        assert text in page
+    assert "Measured here" not in rendered()
