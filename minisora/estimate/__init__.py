@@ -7,8 +7,13 @@
     uncertainty   intervals and sensitivity by Monte Carlo
     claims        the published numbers, recomputed, corrected and measured
     evidence      what this project measured: calibration, a toy run
-    backtest      the same method against models that disclosed their cost
-    figures, page, report   what is written to disk
+    video_models  what other video models disclosed
+    backtest      the same method against them (backtest_row: one prediction)
+    bridge        from one preset to another in factors
+    labels        words for people
+    figures       the drawings (figures_*, figure_style, figure_words)
+    page          the page, with the model once more in model.js
+    report        what `minisora report` writes
 
 No module here imports torch: the report of a laptop without it takes seconds.
 """

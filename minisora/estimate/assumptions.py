@@ -8,6 +8,7 @@ changes any single value on top.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -237,9 +238,15 @@ def _validate(name: str, fields: dict[str, Any]) -> Assumption:
         raise UserError(f"{name}: {f'{where}: ' if where else ''}{message}") from error
 
 
+@cache
+def _parse(text: str) -> Any:
+    """YAML by its text: a preset is read several times in a report, and parsing is most of the work."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = _parse(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(tree, dict):

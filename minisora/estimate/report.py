@@ -1,0 +1,242 @@
+"""`minisora report`: everything the estimate knows of one preset, on disk.
+
+DIR/report.html    the page, self-contained and interactive
+   /report.json    claims, results with intervals, back-test
+   /report.csv     claims and results in rows
+   /figures/       SVG and PNG
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+from minisora.errors import UserError
+from minisora.estimate import evidence
+from minisora.estimate.assumptions import Assumptions, load_preset
+from minisora.estimate.backtest import backtest, implication, load_models
+from minisora.estimate.claims import Finding, audit, load_claims
+from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
+from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit_words
+from minisora.estimate.model import estimate
+from minisora.estimate.page import PageData, render_page
+from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
+
+MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
+
+
+@dataclass(frozen=True)
+class Report:
+    """A preset evaluated.
+
+    Args:
+        assumptions: with everything applied that was asked for.
+        findings: the audit by claim.
+        run: the Monte Carlo run.
+        influences: what moves `MAIN_RESULT`.
+        backtest: one row a disclosed model, and what they imply.
+        evidence: what a calibration says of Sora's pass; None without one.
+    """
+
+    assumptions: Assumptions
+    findings: dict[str, Finding]
+    run: MonteCarlo
+    influences: list[Influence]
+    backtest: list[dict[str, Any]]
+    implication: dict[str, Any]
+    evidence: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """`report.json`."""
+        results = estimate(self.assumptions.inputs())
+        return {
+            "preset": self.assumptions.preset,
+            "title": self.assumptions.title,
+            "date": date.today().isoformat(),
+            "claims": {name: finding.to_dict() for name, finding in self.findings.items()},
+            "results": {
+                name: {
+                    "value": float(quantity.value),
+                    "unit": quantity.unit,
+                    "interval": self.run.intervals[name],
+                }
+                for name, quantity in results.items()
+            },
+            "backtest": self.backtest,
+            "backtest_implies": self.implication,
+            "influences": [
+                {**vars(influence), "result": MAIN_RESULT, "swing": influence.swing}
+                for influence in self.influences
+            ],
+            "measured_here": self.evidence,
+            "assumptions": {
+                name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
+            },
+        }
+
+
+def build_report(
+    preset: str = "measured",
+    *,
+    overrides: list[str] | None = None,
+    calibration: Path | None = None,
+    run: Path | None = None,
+    include_unverified: bool = True,
+) -> Report:
+    """Evaluate a preset.
+
+    Args:
+        preset: a shipped one by name, or a YAML file.
+        overrides: `NAME=VALUE`, stronger than anything else.
+        calibration: file of `minisora calibrate`: its costs replace arithmetic in the measured column, and in
+            the preset itself unless that is the published or the corrected one, which stay what they are.
+        run: folder of a toy run, for the compression of its VAE.
+        include_unverified: back-test also against models whose figures are second-hand.
+
+    Raises:
+        UserError: an input cannot be used.
+    """
+    assumptions = load_preset(preset)
+    measured, found = None, None
+    if calibration is not None:
+        read = evidence.read_calibration(calibration)
+        measured = evidence.apply_calibration(load_preset("measured"), read)
+        found = evidence.sora_from_points(read, measured.inputs())
+        if assumptions.preset == "measured":
+            assumptions = measured
+        elif assumptions.preset not in ("as_published", "corrected"):
+            assumptions = evidence.apply_calibration(assumptions, read)
+    if run is not None:
+        assumptions = evidence.apply_run(assumptions, run)
+    assumptions = assumptions.set_by_user(overrides or [])
+
+    drawn = monte_carlo(assumptions)
+    findings = audit(measured, with_interval=assumptions.preset == "measured")
+    strongest = (
+        influences(assumptions, MAIN_RESULT, drawn.draws, drawn.results[MAIN_RESULT].value)
+        if drawn.intervals[MAIN_RESULT]
+        else []
+    )
+    rows = backtest(load_models(), include_unverified=include_unverified)
+    return Report(
+        assumptions,
+        findings,
+        drawn,
+        strongest,
+        [row.to_dict() for row in rows],
+        implication(rows),
+        found,
+    )
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Write page, JSON, CSV and figures into a folder, each file whole or not at all.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    context = FigureContext(
+        assumptions=report.assumptions,
+        monte_carlo=report.run,
+        influences=report.influences,
+        published={name: finding.published for name, finding in report.findings.items()},
+        backtest=report.backtest,
+    )
+    tree = report.to_dict()
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        figures = draw_figures(context)
+        for figure in figures:
+            save(figure.figure, out / "figures", figure.name)
+        page = render_page(
+            PageData(
+                report=tree,
+                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures],
+                assumptions=report.assumptions,
+                day=tree["date"],
+            )
+        )
+        _write(out / "report.json", json.dumps(tree, indent=1) + "\n")
+        _write(out / "report.csv", to_csv(tree))
+        _write(out / "report.html", page)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}; use another --out") from error
+    return out / "report.html"
+
+
+def to_csv(tree: dict[str, Any]) -> str:
+    """Claims and results in one table: kind, name, unit, and every number there is."""
+    text = io.StringIO()
+    columns = ("published", "recomputed", "follows", "corrected", "measured")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("kind", "name", "unit", "value", *columns, "p5", "p50", "p95", "note"))
+    for name, claim in tree["claims"].items():
+        interval = claim["interval"] or ("", "", "")
+        writer.writerow(
+            ("claim", name, claim["unit"], "", *(claim[c] for c in columns), *interval, claim["note"])
+        )
+    for name, result in tree["results"].items():
+        interval = result["interval"] or ("", "", "")
+        writer.writerow(("result", name, result["unit"], result["value"], *[""] * 5, *interval, ""))
+    return text.getvalue()
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The audit, the results, and what was measured here, for the screen."""
+    audited = Table(title="claims", title_justify="left")
+    for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
+        audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
+    reasons = Table.grid(padding=(0, 1))
+    for name, claim in load_claims().items():
+        found = report.findings[name]
+        if claim.input:
+            continue  # the report's own guesses: nothing to audit
+        follows = "[green]yes[/green]" if found.follows else "[red]no[/red]"
+        numbers = (human(found.published), human(found.recomputed))
+        audited.add_row(claim_words(name), *numbers, follows, human(found.corrected), human(found.measured))
+        if not found.follows:
+            reasons.add_row(f"[red]{claim_words(name)}[/red]", found.note)
+    results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
+    for column in ("result", "value", "5 to 95 %"):
+        results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
+    values = estimate(report.assumptions.inputs())
+    for name in HEADLINE:  # the others are in report.json and on the page
+        quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
+        ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
+        results.add_row(
+            RESULTS[name], f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends
+        )
+    parts: list[Any] = [audited, reasons, results]
+    if report.evidence:
+        parts.append(_measured_table(report.evidence))
+    console.print(Group(*parts))
+
+
+def _measured_table(found: dict[str, Any]) -> Table:
+    title = f"a pass of Sora by the cost law of {found['points']} passes measured on {found['device']}"
+    table = Table("attention", "MACs a pass", "over x180 rule", "error of the extrapolation", title=title)
+    table.title_justify = "left"
+    for kind, row in found["sora_step"].items():
+        error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
+        macs = human(row["macs_per_step"], "MAC/pass")
+        table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error)
+    table.caption = (
+        f"the law on held-out passes: off by {found['held_out_error_macs']:.4%} in MACs, "
+        f"{found['held_out_error_seconds']:.0%} in seconds"
+    )
+    return table
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
