@@ -14,7 +14,8 @@ LAYERS: list[set[str]] = [
     {"models", "flow", "data"},
     {"pipelines", "measure"},
     {"evaluate", "training"},
-    {"scaling", "estimate", "demo"},
+    {"scaling", "estimate"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]

@@ -23,7 +23,10 @@ class PageData:
     seconds: dict[str, float]  # of the two training stages
     metrics: list[dict[str, Any]]
     vae: dict[str, Any]
-    score: dict[str, Any]
+    score: dict[str, Any]  # of the 72 triples
+    kinds: dict[str, Any]  # scores of the prompts with a wall, and with a light
+    judge: dict[str, Any]  # the judge's own, on rendered clips and on their reconstructions
+    report: str  # the compute report, relative to the page
     samples: list[tuple[dict[str, Any], Path]]  # prompt and verdict, mp4
     pairs: list[Path]  # mp4, original left, reconstruction right
     flops: dict[str, Any]

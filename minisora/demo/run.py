@@ -3,6 +3,7 @@
 RUN/index.html   the page
    /demo.json    times and scores
    /samples/     one mp4 per prompt
+   /report/      the compute report, of `minisora report --preset measured`
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
@@ -20,12 +21,14 @@ from rich.console import Console
 from torch import Tensor
 
 from minisora.config import Config
-from minisora.data.captions import all_prompts
+from minisora.data.captions import parse
 from minisora.data.sources import open_dataset
 from minisora.data.video_write import write_video
 from minisora.demo.page import PageData, write_page
+from minisora.estimate.report import build_report, write_report
+from minisora.evaluate.evaluation import evaluate_model
 from minisora.evaluate.fidelity import psnr
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.prompt_sets import kind_of, prompt_set
 from minisora.measure.report import count_config
 from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
 from minisora.training.metrics import read_metrics
@@ -93,10 +96,12 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     console.print(f"  {vae['psnr']:.2f} dB PSNR", highlight=False, soft_wrap=True)
     console.print("[bold]Prompts[/bold], one sample each")
     score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
-    _print_score(score["score"], console)
+    _print_score(score, console)
     console.print("[bold]FLOPs[/bold] of one denoising forward pass")
     ledger = count_config(config, device="cpu")
     console.print(ledger.table())
+
+    report = write_report(build_report("measured"), run / "report")
 
     page = write_page(
         run / "index.html",
@@ -106,6 +111,9 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
             metrics=read_metrics(run / "metrics.jsonl"),
             vae=vae,
             score=score["score"],
+            kinds=score["kinds"],
+            judge=score["judge"],
+            report=report.relative_to(run).as_posix(),
             samples=[(s, run / "samples" / s["file"]) for s in score["samples"]],
             pairs=sorted((run / "reconstructions").glob("*.mp4")),
             flops=ledger.to_dict(),
@@ -143,30 +151,43 @@ def _side_by_side(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[str, Any]:
-    """One video of each of the 72 prompts, judged."""
-    prompts = all_prompts()
-    with console.status(f"sampling {len(prompts)} prompts"):
-        videos, verdicts, score = evaluate_pipeline(pipeline, prompts, seed=0, batch_size=24)
+    """One video of each of the 72 triples, their scores, and those of prompts with a wall or a light."""
+    prompts = prompt_set("all")
+    with console.status(f"sampling {len(prompts)} prompts") as status:
+        found = evaluate_model(
+            pipeline,
+            prompts,
+            seed=0,
+            batch_size=24,
+            on_progress=lambda done, total: status.update(f"sampling prompt {done:.0f}/{total}"),
+        )
+    assert found.videos is not None
     samples = []
-    for number, (prompt, video, verdict) in enumerate(zip(prompts, videos, verdicts, strict=True)):
-        file = f"{number:02d}.mp4"
-        write_video(folder / file, video, pipeline.config.fps)
-        samples.append({"prompt": prompt, "file": file, "right": _right(verdict, prompt)})
-    return {"score": score.to_dict(), "samples": samples}
+    triples = [i for i, prompt in enumerate(prompts) if kind_of(prompt) == "plain"]
+    for number in triples:
+        file, matches = f"{number:02d}.mp4", found.verdicts[number].matches(parse(prompts[number]))
+        write_video(folder / file, found.videos[number], pipeline.config.fps)
+        right = {name: bool(matches[name]) for name in ("color", "shape", "motion")}
+        samples.append({"prompt": prompts[number], "file": file, "right": right})
+    return {
+        "score": found.kinds["plain"].to_dict(),
+        "kinds": {kind: score.to_dict() for kind, score in found.kinds.items()},
+        "judge": {
+            "rendered": found.rendered.to_dict(),
+            "reconstructed": found.reconstructed.to_dict() if found.reconstructed else None,
+        },
+        "samples": samples,
+    }
 
 
-def _right(verdict: Any, prompt: str) -> dict[str, bool]:
-    from minisora.data.captions import parse
-
-    matches = verdict.matches(parse(prompt))
-    return {name: bool(matches[name]) for name in ("color", "shape", "motion")}
-
-
-def _print_score(score: dict[str, Any], console: Console) -> None:
-    for name in ("color", "motion", "shape", "all_right"):
-        part = score[name]
+def _print_score(found: dict[str, Any], console: Console) -> None:
+    rows = [(name, found["score"][name]) for name in ("color", "motion", "shape", "all_right")]
+    rows += [("permanence", found["kinds"]["wall"]["permanence"])]
+    rows += [(light, found["kinds"]["light"][light]) for light in ("day", "night")]
+    for name, part in rows:
+        low, high = part["interval"]
         console.print(
-            f"  {name.replace('_', ' '):>9}  {part['right']}/{part['total']} = {part['share']:.1%}"
-            f"  (95 %: {part['interval'][0]:.0%} to {part['interval'][1]:.0%})",
+            f"  {name.replace('_', ' '):>10}  {part['right']}/{part['total']} = {part['share']:.1%}"
+            f"  (95 %: {low:.0%} to {high:.0%})",
             highlight=False,
         )

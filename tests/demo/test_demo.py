@@ -17,7 +17,8 @@ def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, t
     assert html.count("<svg") == 2
     assert 'src="http' not in html
     assert 'href="http' not in html
-    for name in ("model/model_index.json", "metrics.jsonl", "demo.json", "config.yaml"):
+    assert 'href="report/report.html"' in html
+    for name in ("report/report.html", "model/model_index.json", "metrics.jsonl", "demo.json", "config.yaml"):
         assert (tmp_path / name).is_file()
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     sample = (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns
