@@ -112,7 +112,7 @@ class TrainConfig(Section):
     final_lr_share: Fraction = 0.05
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what a timed matmul says is faster
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what this device does well
     compile: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
     log_every: PositiveInt = 10

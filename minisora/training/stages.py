@@ -106,6 +106,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
                     cache,
                     is_main=accelerator.is_main_process,
                     wait=accelerator.wait_for_everyone,
+                    autocast=accelerator.autocast,
                     progress=_shown_by(status, name),
                 )
             )

@@ -5,6 +5,7 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,12 +286,17 @@ def build_latents(
     *,
     is_main: bool,
     wait: Callable[[], None],
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatentSource:
-    """Latents of a data set: from the cache under `folder` (the main process builds it), or on demand."""
+    """Latents of a data set: from the cache under `folder` (the main process builds it), or on demand.
+
+    `autocast` gives the context in which the VAE runs, for the stage's precision.
+    """
 
     def encode(videos: Tensor) -> Tensor:
-        return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu()
+        with autocast():
+            return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu().float()
 
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)
