@@ -99,7 +99,8 @@ class Trainer:
             )
         if plugin is not None:
             plugin.transformer_cls_names_to_wrap = [task.block]
-        optimizer = make_optimizer(task.model, self.settings)
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        optimizer = make_optimizer(task.model, self.settings, dtype)
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]

@@ -2,9 +2,11 @@
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
 orthogonal matrix, found by five Newton-Schulz steps. torch.optim.Muon does them in bfloat16, which a CPU
-without such units runs many times slower; here they run in the parameters' own precision.
+without such units runs many times slower; here they run in the precision that the stage trains in, all matrices
+of a shape at once (toy DiT, Zen 4: 26 ms a step, one by one in float32 93 ms).
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +21,10 @@ _MOMENTUM = 0.95
 _FUSED = {"qkv": 3, "kv": 2}
 
 
-def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of a stage; each group's "peak_lr" is what the schedule scales.
+def make_optimizer(
+    model: nn.Module, settings: TrainConfig, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
+    """The optimizer of a stage; each group's "peak_lr" is what the schedule scales. `dtype` is for Muon's products.
 
     Only matrices decay, not gains and biases. With Muon, AdamW keeps what is not a matrix of a block:
     embeddings, modulations and the head.
@@ -41,8 +45,9 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
         decay = 0.0 if kind == "vector" else settings.weight_decay
         group = {"params": parameters, "weight_decay": decay, "lr": lr, "peak_lr": lr, "muon_parts": parts}
         options.append(group)
-    optimizer_class = Muon if settings.optimizer == "muon" else torch.optim.AdamW
-    return optimizer_class(options, lr=settings.lr, betas=settings.betas, fused=True)
+    if settings.optimizer == "muon":
+        return Muon(options, lr=settings.lr, betas=settings.betas, fused=True, dtype=dtype)
+    return torch.optim.AdamW(options, lr=settings.lr, betas=settings.betas, fused=True)
 
 
 class Muon(torch.optim.AdamW):
@@ -50,49 +55,65 @@ class Muon(torch.optim.AdamW):
 
     Such a group holds matrices only; each is cut into that many equal maps along its rows. Their step has
     the length muon lr * sqrt(max(1, rows / columns)).
+
+    Args:
+        options: parameter groups.
+        dtype: of the Newton-Schulz products; parameters and momentum keep their own.
+        others: as AdamW's.
     """
+
+    def __init__(
+        self, options: list[dict[str, Any]], *, dtype: torch.dtype = torch.float32, **others: Any
+    ) -> None:
+        super().__init__(options, **others)
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of every group."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            if not group["muon_parts"]:
-                continue
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._orthogonal_step(parameter, group)
-                    parameter.grad = None  # AdamW passes over it
+            if group["muon_parts"]:
+                self._orthogonal_step(group)
         super().step()
         return loss
 
-    def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        gradient: Any = parameter.grad
-        state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
-        ahead = gradient.lerp(state["momentum"], _MOMENTUM)  # Nesterov
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for part, update in zip(
-            parameter.chunk(group["muon_parts"]), ahead.chunk(group["muon_parts"]), strict=True
-        ):
-            length = max(1.0, part.shape[0] / part.shape[1]) ** 0.5
-            part.add_(orthogonalise(update), alpha=-group["lr"] * length)
+    def _orthogonal_step(self, group: dict[str, Any]) -> None:
+        maps: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # (weight, update)
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state, gradient = self.state[parameter], parameter.grad
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+            ahead = gradient.lerp(state["momentum"], _MOMENTUM)  # Nesterov
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            for part, update in zip(
+                parameter.chunk(group["muon_parts"]), ahead.chunk(group["muon_parts"]), strict=True
+            ):
+                maps[part.shape].append((part, update))
+            parameter.grad = None  # AdamW passes over it
+        for shape, pairs in maps.items():
+            steps = orthogonalise(torch.stack([update for _, update in pairs]).to(self._dtype))
+            length = max(1.0, shape[0] / shape[1]) ** 0.5
+            for (part, _), step in zip(pairs, steps, strict=True):
+                part.add_(step.to(part.dtype), alpha=-group["lr"] * length)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """About the nearest orthogonal matrix (all singular values near 1), by a quintic Newton-Schulz iteration.
 
     Args:
-        matrix: rows x columns, any shape.
+        matrices: ... rows x columns, any shape.
         steps: of the iteration.
     """
     a, b, c = _NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x.reshape(-1, *x.shape[-2:])
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrices.shape)
