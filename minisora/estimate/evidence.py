@@ -17,7 +17,7 @@ import yaml
 
 from minisora.errors import UserError
 from minisora.estimate.assumptions import Assumptions
-from minisora.estimate.cost import ATTENTIONS, TransformerShape, attention_keys
+from minisora.estimate.cost import ATTENTIONS, PassMacs, TransformerShape, forward_macs
 from minisora.estimate.model import Inputs, number, scaled_dit_macs, sora_shape, token_grid
 
 FORMAT = 1  # of minisora.measure.calibration
@@ -126,17 +126,9 @@ def _fit(features: np.ndarray, macs: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(features / macs[:, None], np.ones(len(macs)), rcond=None)[0]
 
 
-def law_features(
-    shape: TransformerShape, frames: float, places: float, kind: str
-) -> tuple[float, float, float]:
-    """What the cost law reads of a model without separate text: products, pairs of attention, modulation."""
-    d, joint = float(shape.width), float(shape.text_tokens)
-    tokens = frames * places + joint
-    keys = float(attention_keys(kind, frames, places)) + joint  # type: ignore[arg-type]
-    per_token = (4 + (4 if kind == "divided" else 0)) * d * d + 2 * float(shape.hidden) * d
-    layers = float(shape.layers)
-    products = layers * tokens * per_token + 2 * frames * places * float(shape.patch_values) * d
-    return products, layers * tokens * keys * d, layers * 6 * d * d
+def law_features(cost: PassMacs) -> tuple[float, float, float]:
+    """What the cost law reads of a pass: products, pairs of attention (two MACs each), modulation."""
+    return float(cost.linear), float(cost.attention) / 2, float(cost.per_sample)
 
 
 def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Assumptions:
@@ -146,7 +138,7 @@ def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Ass
     changed = assumptions
     for name, ratio in zip(("cost.linear", "cost.attention", "cost.per_sample"), ratios, strict=True):
         changed = changed.change(name, value=float(ratio), source=where, status="measured")
-    dit, _ = calibration.predict(law_features(*DIT_XL_512, "full"))
+    dit, _ = calibration.predict(law_features(forward_macs(*DIT_XL_512)))
     changed = changed.change("dit.macs_per_step", value=dit, source=f"cost law of {where}", status="measured")
     passes, high = calibration.train_over_forward, assumptions.entries["train.passes"].high
     changed = changed.change(
@@ -175,7 +167,7 @@ def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]
     published = float(scaled_dit_macs(inputs, frames))
     rows = {}
     for kind in ATTENTIONS:
-        features = law_features(shape, frames, places, kind)
+        features = law_features(forward_macs(shape, frames, places, kind))
         macs, error = calibration.predict(features)
         linear, attention = features[0] + features[2], 2 * features[1]
         seconds = 2 * linear * calibration.seconds[0] + 2 * attention * calibration.seconds[1]
