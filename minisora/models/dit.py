@@ -6,7 +6,7 @@ attention, cross-attention to text tokens, and a noise level that may differ per
 are frames with sigma = 0).
 
 Letters: B batch, C channels, T H W latent grid, F 1 or T, S tokens per frame, N = T S tokens, M text tokens,
-D width, h heads.
+D width.
 """
 
 from typing import Any, Literal
@@ -18,59 +18,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError
+from minisora.models.attention import CrossAttention, SelfAttention
 from minisora.models.layers import MLP, SigmaEmbedding, modulate, zero_init
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
-from minisora.models.rope import grid_sinusoid, rotary_table, rotate
+from minisora.models.rope import grid_sinusoid, rotary_table
 
 Axis = Literal["all", "space", "time"]  # which tokens attend to each other
-
-
-def head_norm(width: int, heads: int, qk_norm: bool) -> nn.Module:
-    """QK-norm: LayerNorm over the channels of a head, no bias (Dehghani et al. 2023, arXiv 2302.05442)."""
-    return nn.LayerNorm(width // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with QK-norm and rotary positions."""
-
-    def __init__(self, width: int, heads: int, qk_norm: bool):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.norm = head_norm(width, heads, qk_norm)  # one for both: only the product of their gains matters
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        """Attend among the N tokens of each row: x B N D, rope 2 N 1 D/h; returns B N D."""
-        width = x.shape[-1]
-        qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
-        qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
-        q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
-        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
-        x = F.scaled_dot_product_attention(q, k, v)  # B h N D/h
-        return self.out(x.transpose(1, 2).flatten(2))  # B N D
-
-
-class CrossAttention(nn.Module):
-    """Attention from video tokens to text tokens; its output starts at zero."""
-
-    def __init__(self, width: int, heads: int, qk_norm: bool):
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.norm_q = head_norm(width, heads, qk_norm)
-        self.norm_k = head_norm(width, heads, qk_norm)
-        self.out = zero_init(nn.Linear(width, width))
-
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Attend from x (B N D) to text (B M D) where mask (B M, true = a real token); returns B N D."""
-        k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
-        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
-        k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
-        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # B h N D/h
-        return self.out(x.transpose(1, 2).flatten(2))  # B N D
 
 
 class DiTBlock(nn.Module):

@@ -17,6 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
+from minisora.models.attention import attend
 from minisora.models.layers import MLP, zero_init
 
 PAD, START, UNKNOWN = 0, 1, 2
@@ -90,7 +91,7 @@ class TextBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map tokens B M D to B M D; mask B M."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        attended = attend(q, k, v, mask[:, None, None, :])
         x = x + self.out(attended.transpose(1, 2).flatten(2))  # B M D
         return x + self.mlp(self.norm2(x))
 

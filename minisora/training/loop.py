@@ -23,7 +23,7 @@ from minisora.training import checkpoint
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
-from minisora.training.precision import attention_backend, choose_precision
+from minisora.training.precision import choose_precision
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task
@@ -119,8 +119,7 @@ class Trainer:
             flops = self._introduce()
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
-            precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
-            with shown, attention_backend(self.accelerator.device, precision):
+            with shown:
                 try:
                     self._run(progress, flops)
                 except KeyboardInterrupt:

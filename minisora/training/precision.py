@@ -1,10 +1,7 @@
 """Which number format a device trains fastest in. Decided by what the device is, never by a stopwatch: two
 processes, or a run and its resumption, must agree."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _TILES_MIN_WIDTH = 512  # narrower products lose in casts what they gain in AMX tiles
 _DOTS_MIN_WIDTH = 64  # the same for AVX-512's bfloat16 dot products
@@ -42,13 +39,3 @@ def choose_precision(wanted: str, device: torch.device, width: int) -> tuple[str
         return "fp32", f"width {width} is too narrow for this CPU's bfloat16 dot products to pay"
     return "fp32", "no bfloat16 units"
 
-
-def attention_backend(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """The kernel for scaled_dot_product_attention in training: torch's choice, but for one case.
-
-    The fused CPU kernel's backward in bfloat16 took 42 % of a toy step (Zen 4, torch 2.14); products in the
-    open take a tenth of that.
-    """
-    if device.type == "cpu" and precision == "bf16":
-        return sdpa_kernel(SDPBackend.MATH)
-    return nullcontext()
