@@ -10,14 +10,14 @@ a level), their base width being the one that brings their parameters nearest to
 the timings says what that came to. Equal parameters are not equal work: the peers convolve at full resolution,
 VideoVAE folds 4x4 pixels into channels first. So time, GFLOPs and PSNR stand side by side.
 
-train step   a batch of crops: forward, loss, backward, clipping, AdamW, as the VAE stage of minisora train
+train step   a batch of crops: forward, loss, backward, clipping, optimizer, as the VAE stage of minisora train
 encode       whole clips to the mean of the posterior
 decode       and back
 
 PSNR is of whole validation clips through the posterior's mean, after each has trained for the same time
 (--train-s, its own steps only, in turns so that the machine's moods fall on all), or with --to-db at the first
-validation that reaches the target. All train on the same crops in the same order with the same optimizer,
-warm-up and loss. All begin with the same narrow posterior (log variance -4), without which unit noise drowns
+validation that reaches the target. All train on the same crops in the same order with the same optimizer
+(Muon for the kernels of residual blocks, AdamW for the rest), warm-up and loss. All begin with the same narrow posterior (log variance -4), without which unit noise drowns
 the first steps. Wan's decode() clamps to [-1, 1], in training too. Nothing is compiled.
 """
 
@@ -28,12 +28,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXResnetBlock3D
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock
 from interleave import Work, autocast, compare, facts, measured_peaks, precisions, show, write
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from minisora.config import Config, load
+from minisora.config import Config, TrainConfig, load
 from minisora.data.loader import ClipMemory, CropBatches, VAEBatch
 from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.fidelity import psnr
@@ -41,8 +43,7 @@ from minisora.flow.vae_loss import vae_loss
 from minisora.measure.counter import count_forward, count_step
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior
-from minisora.training.optimizer import make_optimizer
-from minisora.training.precision import attention_backend
+from minisora.training.optimizer import Muon, make_optimizer
 from minisora.training.schedule import lr_scale
 
 NARROW = -4.0  # log variance of a fresh posterior, as VideoVAE begins with
@@ -92,13 +93,39 @@ def base_of_size(name: str, channels: int, params: int) -> int:
     return min(distances, key=lambda base: distances[base])
 
 
+def optimizer_of(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """The VAE stage's optimizer; with Muon, the kernels of a peer's residual blocks take its steps too."""
+    blocks = [m for m in model.modules() if isinstance(m, CogVideoXResnetBlock3D | WanResidualBlock)]
+    if settings.optimizer != "muon" or not blocks:
+        return make_optimizer(model, settings)
+    kernels = {id(p): p for block in blocks for p in block.parameters() if p.ndim > 2}
+    parts: dict[str, list[nn.Parameter]] = {"muon": [], "matrix": [], "vector": []}
+    for parameter in model.parameters():
+        kind = "muon" if id(parameter) in kernels else "matrix" if parameter.ndim > 1 else "vector"
+        parts[kind].append(parameter)
+    groups: list[dict[str, Any]] = []
+    for kind, parameters in parts.items():
+        lr = settings.muon_lr if kind == "muon" else settings.lr
+        decay = 0.0 if kind == "vector" else settings.weight_decay
+        groups.append(
+            {
+                "params": parameters,
+                "weight_decay": decay,
+                "lr": lr,
+                "peak_lr": lr,
+                "muon_parts": int(kind == "muon"),
+            }
+        )
+    return Muon(groups, lr=settings.lr, betas=settings.betas, fused=True)
+
+
 class Contender:
     """A VAE with its optimizer and its place in training; one interface over the three."""
 
     def __init__(self, name: str, model: nn.Module, config: Config, base: int | None, lr: float):
         self.name, self.model, self.base = name, model, base
         self.settings = config.train_vae.model_copy(update={"lr": lr, "decay_share": 0.0})
-        self.optimizer = make_optimizer(model, self.settings)
+        self.optimizer = optimizer_of(model, self.settings)
         self.steps, self.train_seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
 
@@ -121,10 +148,9 @@ class Contender:
     def step(self, batch: VAEBatch, precision: str) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_scale(self.steps, self.settings)
-        with attention_backend(torch.device("cpu"), precision):
-            with autocast(precision):
-                loss = self.loss(batch)
-            loss.backward()
+        with autocast(precision):
+            loss = self.loss(batch)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -39,6 +39,7 @@ class DataConfig(Section):
     path: Path | None = None  # folder: the folder; torchvision: the root it was downloaded to
     dataset: str = "MovingMNIST"  # torchvision: the class name
     num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
+    wall_share: Fraction = 0.2  # shapes: how many of those moving left or right pass behind a wall
     num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or

@@ -1,7 +1,7 @@
 """`ShapesWorld`: endless captioned clips of one object, an item a pure function of (seed, index).
 
 Shares, chosen so that a small model meets every word of the grammar often: 80 % of the clips move; of those
-moving left or right a fifth pass behind a wall; half are medium, a quarter small, a quarter large (behind a
+moving left or right a fifth (or `wall_share`) pass behind a wall; half are medium, a quarter small, a quarter large (behind a
 wall half small, half medium: a large object would not come out of it); 35 % are by day; of the rest half say
 "at night". Colours, shapes and directions are equally frequent, but for the triples held out.
 """
@@ -27,7 +27,7 @@ Split = Literal["train", "validation", "all"]
 VERSION = 1  # raise it with any change of what is drawn: latent caches are keyed by it
 
 MOVING = 0.8
-WALL = 0.2
+WALL_SHARE = 0.2
 DAY = 0.35
 SAY_NIGHT = 0.5
 
@@ -57,6 +57,7 @@ class ShapesWorld:
         frames, height, width, fps: of every clip; any length, sides of 8 pixels or more.
         split: "train" and "validation" never share a clip and both lack the held-out triples of
             `captions.held_out`; "all" has them too.
+        wall_share: of the clips that move left or right, how many pass behind a wall.
 
     Raises:
         UserError: a size that cannot be drawn.
@@ -71,11 +72,14 @@ class ShapesWorld:
         width: int = 64,
         fps: float = 8.0,
         split: Split = "train",
+        wall_share: float = WALL_SHARE,
     ) -> None:
         if split not in _FIRST_INDEX:
             raise UserError(f"split '{split}' is unknown; known: {', '.join(_FIRST_INDEX)}")
         if num_clips < 1 or frames < 1 or fps <= 0:
             raise UserError(f"num_clips={num_clips}, frames={frames}, fps={fps}: each must be above 0")
+        if not 0 <= wall_share <= 1:
+            raise UserError(f"wall_share={wall_share} must be between 0 and 1")
         if min(height, width) < _SMALLEST_SIDE:
             raise UserError(
                 f"shapes of {height}x{width} pixels cannot be told apart: use sides >= {_SMALLEST_SIDE}"
@@ -83,7 +87,7 @@ class ShapesWorld:
         self.num_clips = num_clips
         self.seed = seed
         self.frames, self.height, self.width, self.fps = frames, height, width, fps
-        self.split = split
+        self.split, self.wall_share = split, wall_share
         self._triples = [
             (color, shape, direction)
             for color in COLORS
@@ -123,6 +127,7 @@ class ShapesWorld:
         """Hex digits of everything the clips depend on."""
         facts = ["shapes", VERSION, self.seed, self.split, self.num_clips]
         facts += [self.frames, self.height, self.width, float(self.fps)]
+        facts += [] if self.wall_share == WALL_SHARE else [self.wall_share]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     def render(self, prompts: Sequence[ShapesPrompt], seed: int) -> Tensor:
@@ -158,7 +163,7 @@ class ShapesWorld:
             color, shape, direction = list(COLORS)[pair // len(SHAPES)], SHAPES[pair % len(SHAPES)], "still"
         else:
             color, shape, direction = self._triples[int(triple * len(self._triples))]
-        behind = direction in ("left", "right") and wall < WALL
+        behind = direction in ("left", "right") and wall < self.wall_share
         if behind:
             word = "small" if size < 0.5 else "medium"
         else:

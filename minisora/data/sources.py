@@ -25,7 +25,8 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
     data, clip = config.data, config.clip
     if data.source == "shapes":
         num_clips = data.num_clips if split == "train" else data.num_validation_clips
-        return ShapesWorld(num_clips, config.seed, clip.frames, clip.height, clip.width, clip.fps, split)
+        size = (clip.frames, clip.height, clip.width)
+        return ShapesWorld(num_clips, config.seed, *size, clip.fps, split, data.wall_share)
     if (
         data.path is None
     ):  # a Config cannot be made so; said again for whoever builds one by `model_construct`

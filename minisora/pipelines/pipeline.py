@@ -29,6 +29,7 @@ from minisora.errors import UserError
 from minisora.flow.path import shift_sigma
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
+from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.vae import VideoVAE
 
@@ -167,7 +168,8 @@ class MiniSoraPipeline(DiffusionPipeline):
 
         self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
         sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device)
-        with self.progress_bar(total=len(sigmas)) as bar:
+        autocast = sampling_context(device, self.dit.config.width, dtype)
+        with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
                 batch = torch.cat([x, x]) if guided else x  # conditional and unconditional in one pass
                 velocity = self._velocity(batch.to(dtype), sigma.to(device, torch.float32), text).float()

@@ -23,7 +23,7 @@ from minisora.training import checkpoint
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
-from minisora.training.precision import choose_precision
+from minisora.models.precision import choose_precision
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task

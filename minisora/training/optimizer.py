@@ -1,7 +1,8 @@
-"""The optimizers: fused AdamW, and Muon for the matrices of transformer blocks.
+"""The optimizers: fused AdamW, and Muon for the matrices of the repeated blocks.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
-orthogonal matrix, found by five Newton-Schulz steps. torch.optim.Muon does them in bfloat16, which a CPU
+orthogonal matrix, found by five Newton-Schulz steps; a convolution counts as the matrix from all its taps to
+its output channels. (The toy's VAE after 400 steps: AdamW 27.9 dB, Muon 30.7.) torch.optim.Muon does them in bfloat16, which a CPU
 without such units runs many times slower; here they run in the precision that the stage trains in, all matrices
 of a shape at once (toy DiT, Zen 4: 26 ms a step, one by one in float32 93 ms).
 """
@@ -14,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import TrainConfig
+from minisora.models.dit import DiTBlock
+from minisora.models.text import TextBlock
+from minisora.models.vae import ResBlock
 
+_BLOCKS = (DiTBlock, TextBlock, ResBlock)
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values land in about [0.7, 1.2]
 _MOMENTUM = 0.95
 # Layers that hold several maps side by side; each is orthogonalised by itself.
@@ -29,12 +34,13 @@ def make_optimizer(
     Only matrices decay, not gains and biases. With Muon, AdamW keeps what is not a matrix of a block:
     embeddings, modulations and the head.
     """
+    blocks = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _BLOCKS))
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        in_block = "blocks." in name and "modulation" not in name
-        if settings.optimizer == "muon" and in_block and parameter.ndim == 2:
+        in_block = name.startswith(blocks) and "modulation" not in name
+        if settings.optimizer == "muon" and in_block and parameter.ndim > 1:
             key = ("muon", _FUSED.get(name.split(".")[-2], 1))
         else:
             key = ("matrix" if parameter.ndim > 1 else "vector", 0)
@@ -53,7 +59,7 @@ def make_optimizer(
 class Muon(torch.optim.AdamW):
     """AdamW in which groups with "muon_parts" > 0 take orthogonalised momentum steps instead.
 
-    Such a group holds matrices only; each is cut into that many equal maps along its rows. Their step has
+    Such a group holds matrices and kernels only; each is cut into that many equal maps along its rows. Their step has
     the length muon lr * sqrt(max(1, rows / columns)).
 
     Args:
@@ -89,9 +95,8 @@ class Muon(torch.optim.AdamW):
             state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
             ahead = gradient.lerp(state["momentum"], _MOMENTUM)  # Nesterov
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            for part, update in zip(
-                parameter.chunk(group["muon_parts"]), ahead.chunk(group["muon_parts"]), strict=True
-            ):
+            matrix, count = parameter.view(len(parameter), -1), group["muon_parts"]
+            for part, update in zip(matrix.chunk(count), ahead.view_as(matrix).chunk(count), strict=True):
                 maps[part.shape].append((part, update))
             parameter.grad = None  # AdamW passes over it
         for shape, pairs in maps.items():

@@ -8,6 +8,8 @@ from torch import nn
 
 from minisora.config import TrainConfig
 from minisora.models.dit import VideoDiT
+from minisora.models.text import TextBlock
+from minisora.models.vae import ResBlock
 from minisora.training.optimizer import Muon, make_optimizer, orthogonalise
 from minisora.training.schedule import lr_scale
 
@@ -33,27 +35,28 @@ def test_every_parameter_is_in_one_group_and_only_block_matrices_take_orthogonal
     assert not {n for n in names if "modulation" in n or "embed" in n or "head" in n or n.endswith("bias")}
 
 
-def test_fused_projections_are_orthogonalised_map_by_map() -> None:
-    layer = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"qkv": nn.Linear(8, 24, bias=False)})])})
-    weight = layer["blocks"][0]["qkv"].weight
-    before = weight.detach().clone()
-    optimizer = make_optimizer(layer, TrainConfig(optimizer="muon", muon_lr=0.1, weight_decay=0.0))
-    weight.grad = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
-    optimizer.step()
-    for part in (before - weight.detach()).chunk(3):
-        assert torch.linalg.svdvals(part / 0.1).min() > 0.5
+def test_fused_projections_are_orthogonalised_map_by_map_and_kernels_from_all_taps() -> None:
+    settings = TrainConfig(optimizer="muon", muon_lr=0.1, weight_decay=0.0)
+    text, conv = TextBlock(8, 2), ResBlock(8)
+    for block, weight, count in ((text, text.qkv.weight, 3), (conv, conv.space.weight, 1)):
+        before = weight.detach().clone()
+        optimizer = make_optimizer(nn.ModuleList([block]), settings)
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        optimizer.step()
+        for part in (before - weight.detach()).flatten(1).chunk(count):
+            assert torch.linalg.svdvals(part / 0.1).min() > 0.5
 
 
 def test_muon_lowers_a_loss_and_leaves_other_groups_to_adamw() -> None:
     torch.manual_seed(0)
-    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(8, 8)]), "head": nn.Linear(8, 1)})
+    model = nn.ModuleDict({"block": ResBlock(8), "head": nn.Linear(8, 1)})
     optimizer = make_optimizer(model, TrainConfig(optimizer="muon", lr=1e-2))
     assert isinstance(optimizer, Muon)
-    x = torch.randn(64, 8)
-    y = x[:, :1] * x[:, 1:2]
+    x = torch.randn(4, 3, 4, 4, 8)  # B T H W C
+    y = x[..., :1] * x[..., 1:2]
 
     def loss() -> torch.Tensor:
-        return (model["head"](torch.tanh(model["blocks"][0](x))) - y).square().mean()
+        return (model["head"](model["block"](x)) - y).square().mean()
 
     first = loss().item()
     for _ in range(60):
@@ -61,7 +64,7 @@ def test_muon_lowers_a_loss_and_leaves_other_groups_to_adamw() -> None:
         loss().backward()
         optimizer.step()
     assert loss().item() < 0.7 * first
-    assert "momentum" in optimizer.state[model["blocks"][0].weight]
+    assert "momentum" in optimizer.state[model["block"].space.weight]
     assert "exp_avg" in optimizer.state[model["head"].weight]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minisora.training.precision import choose_precision
+from minisora.models.precision import choose_precision
 
 CPU = torch.device("cpu")
 
@@ -26,4 +26,3 @@ def test_a_cpu_trains_in_what_it_has_units_for(
 
 def test_what_is_configured_is_taken() -> None:
     assert choose_precision("fp32", CPU, 4096) == ("fp32", "as configured")
-

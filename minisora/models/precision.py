@@ -1,6 +1,9 @@
 """Which number format a device trains fastest in. Decided by what the device is, never by a stopwatch: two
 processes, or a run and its resumption, must agree."""
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 
 _TILES_MIN_WIDTH = 512  # narrower products lose in casts what they gain in AMX tiles
@@ -39,3 +42,8 @@ def choose_precision(wanted: str, device: torch.device, width: int) -> tuple[str
         return "fp32", f"width {width} is too narrow for this CPU's bfloat16 dot products to pay"
     return "fp32", "no bfloat16 units"
 
+
+def sampling_context(device: torch.device, width: int, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Where float32 weights sample: under autocast to what this device trains them in. Others as they are."""
+    chosen = choose_precision("auto", device, width)[0] if dtype == torch.float32 else "fp32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen == "bf16")
