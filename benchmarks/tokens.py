@@ -12,6 +12,7 @@ of the cost between a row and the one before: log(cost ratio) / log(token ratio)
 import argparse
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ def works(model: VideoDiT, size: tuple[int, int, int], precision: str) -> dict[s
 
 def growth(rows: list[dict]) -> None:
     """Add to each row the exponent since the row before."""
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in pairwise(rows):
         tokens = math.log(row["tokens"] / before["tokens"])
         row["flops_exponent"] = math.log(row["flops"] / before["flops"]) / tokens
         row["seconds_exponent"] = math.log(row["median_s"] / before["median_s"]) / tokens

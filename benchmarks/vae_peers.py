@@ -17,8 +17,9 @@ decode       and back
 PSNR is of whole validation clips through the posterior's mean, after each has trained for the same time
 (--train-s, its own steps only, in turns so that the machine's moods fall on all), or with --to-db at the first
 validation that reaches the target. All train on the same crops in the same order with the same optimizer
-(Muon for the kernels of residual blocks, AdamW for the rest), warm-up and loss. All begin with the same narrow posterior (log variance -4), without which unit noise drowns
-the first steps. Wan's decode() clamps to [-1, 1], in training too. Nothing is compiled.
+(Muon for the kernels of residual blocks, AdamW for the rest), warm-up and loss. All begin with the same narrow
+posterior (log variance -4), without which unit noise drowns the first steps. Wan's decode() clamps to [-1, 1],
+in training too. Nothing is compiled.
 """
 
 import argparse

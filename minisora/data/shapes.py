@@ -1,9 +1,9 @@
 """`ShapesWorld`: endless captioned clips of one object, an item a pure function of (seed, index).
 
 Shares, chosen so that a small model meets every word of the grammar often: 80 % of the clips move; of those
-moving left or right a fifth (or `wall_share`) pass behind a wall; half are medium, a quarter small, a quarter large (behind a
-wall half small, half medium: a large object would not come out of it); 35 % are by day; of the rest half say
-"at night". Colours, shapes and directions are equally frequent, but for the triples held out.
+moving left or right a fifth (or `wall_share`) pass behind a wall; half are medium, a quarter small, a quarter
+large (behind a wall half small, half medium: a large object would not come out of it); 35 % are by day; of the
+rest half say "at night". Colours, shapes and directions are equally frequent, but for the triples held out.
 """
 
 import hashlib

@@ -19,11 +19,11 @@ from minisora.data.loader import Batch, batches, check_batch_size
 from minisora.errors import UserError
 from minisora.measure.counter import count_step
 from minisora.measure.timing import measure_matmul_peak
+from minisora.models.precision import choose_precision
 from minisora.training import checkpoint
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
-from minisora.models.precision import choose_precision
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task

@@ -2,9 +2,9 @@
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
 orthogonal matrix, found by five Newton-Schulz steps; a convolution counts as the matrix from all its taps to
-its output channels. (The toy's VAE after 400 steps: AdamW 27.9 dB, Muon 30.7.) torch.optim.Muon does them in bfloat16, which a CPU
-without such units runs many times slower; here they run in the precision that the stage trains in, all matrices
-of a shape at once (toy DiT, Zen 4: 26 ms a step, one by one in float32 93 ms).
+its output channels. (The toy's VAE after 400 steps: AdamW 27.9 dB, Muon 30.7.) torch.optim.Muon does them in
+bfloat16, which a CPU without such units runs many times slower; here they run in the precision that the stage
+trains in, all matrices of a shape at once (toy DiT, Zen 4: 26 ms a step, one by one in float32 93 ms).
 """
 
 from collections import defaultdict

@@ -20,7 +20,8 @@ def test_products_written_out_give_the_fused_kernels_result_and_gradients(masked
     expected.sum().backward()
     got.float().sum().backward()
     for mine, right in zip(rounded, exact, strict=True):
-        assert mine.grad is not None and right.grad is not None
+        assert mine.grad is not None
+        assert right.grad is not None
         assert (mine.grad.float() - right.grad).abs().max() < 0.05
 
 
