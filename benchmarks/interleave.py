@@ -1,7 +1,6 @@
 """Interleaved timing, A B A B in one process: what the machine does beside it falls on every contender alike."""
 
 import gc
-import json
 import os
 import statistics
 import time
@@ -17,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from minisora.files import write_json
 from minisora.measure.device import describe_device
 from minisora.measure.timing import measure_matmul_peak
 
@@ -146,6 +146,4 @@ def facts() -> dict[str, Any]:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """The result as JSON, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, result)

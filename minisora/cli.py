@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from minisora.errors import UserError
+from minisora.files import write_json
 
 if TYPE_CHECKING:
     from minisora.config import Config
@@ -43,6 +44,19 @@ class SchedulerName(StrEnum):
 
     euler = "euler"
     heun = "heun"
+    dpm = "dpm++"
+
+
+class EditMode(StrEnum):
+    """What to make of an image or a video."""
+
+    animate = "animate"
+    extend = "extend"
+    prepend = "prepend"
+    connect = "connect"
+    loop = "loop"
+    inpaint = "inpaint"
+    restyle = "restyle"
 
 
 class Device(StrEnum):
@@ -167,6 +181,50 @@ def sample(
 
 
 @app.command()
+def edit(
+    mode: Annotated[EditMode, typer.Argument(help="What to do.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    video: Annotated[list[Path], typer.Option("--video", "-v", help="A video or image; twice for connect.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the result shows.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
+    ] = Path("edit.mp4"),
+    strength: Annotated[
+        float, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
+    ] = 0.7,
+    region: Annotated[
+        tuple[int, int, int, int] | None, typer.Option(help="Of inpaint: top left bottom right, in pixels.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+) -> None:
+    """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video.
+
+    The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
+    """
+    from minisora.pipelines.edit import edit as edit_files
+    from minisora.pipelines.pipeline import load_pipeline
+    from minisora.pipelines.write import write_videos
+
+    pipeline = load_pipeline(model)
+    made = edit_files(
+        pipeline,
+        mode.value,
+        video,
+        prompt,
+        strength=strength,
+        region=region,
+        say=lambda line: console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+    )
+    for file in write_videos(out, made, [prompt], pipeline.config.fps):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
     videos: Annotated[
@@ -189,11 +247,28 @@ def evaluate(
         float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Videos sampled at a time.")] = 8,
+    modes: Annotated[
+        bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
+    ] = False,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for evaluate.json and failures.png.")
+        Path, typer.Option("--out", "-o", help="Folder for evaluate.json and failures.png, or modes.json.")
     ] = Path("runs/evaluate"),
 ) -> None:
     """Judge what videos show against their prompts, without a learned network, and the judge itself."""
+    if modes:
+        from minisora.evaluate.run_modes import run_modes
+
+        run_modes(
+            out,
+            console,
+            model=model,
+            prompts=prompts,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        return
     from minisora.evaluate.run import run_evaluation
     from minisora.training.tasks import fingerprint
 
@@ -422,6 +497,4 @@ def _show(report: _Report, json_: Path | None) -> None:
 
 def _write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, value)

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from minisora.errors import UserError, nearest
+from minisora.files import write_whole
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -32,6 +33,15 @@ class ClipConfig(Section):
     fps: Annotated[float, Field(gt=0)] = 8.0
 
 
+class BucketConfig(Section):
+    """One more size of clips to train on."""
+
+    frames: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    share: Annotated[float, Field(gt=0)] = 1.0  # of steps and clips, where those of `clip` count 1
+
+
 class DataConfig(Section):
     """Where clips come from."""
 
@@ -40,6 +50,7 @@ class DataConfig(Section):
     dataset: str = "MovingMNIST"  # torchvision: the class name
     num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
     wall_share: Fraction = 0.2  # shapes: how many of those moving left or right pass behind a wall
+    buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
     num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or
@@ -95,6 +106,9 @@ class FlowConfig(Section):
     sigma_std: Annotated[float, Field(gt=0)] = 1.0
     shift: Annotated[float, Field(gt=0)] = 1.0  # > 1 moves the density towards noise, for long clips
     caption_dropout: Fraction = 0.1  # share of captions replaced by "" so that guidance has a null
+    known_share: Fraction = 0.0  # share of clips with frames given, for image-to-video, extension, loops
+    known_sigma: Fraction = 0.1  # half of these frames are given clean, the others at up to this noise level
+    image_share: Fraction = 0.0  # share of steps on images: first frames of clips
 
 
 class TrainConfig(Section):
@@ -264,9 +278,7 @@ def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
 def save(config: Config, path: Path) -> None:
     """Write the resolved config, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(config.to_yaml())
-    partial.replace(path)
+    write_whole(path, config.to_yaml())
 
 
 def _explain(error: ValidationError) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from minisora.data.clip import ClipDataset
 from minisora.errors import UserError
+from minisora.files import write_whole
 
 FORMAT = 1
 CLIPS_PER_SHARD = 256  # never the batch size: a build may go on with another one
@@ -99,7 +100,7 @@ class LatentCache:
                     _write_shard(file, torch.cat(encoded), full_key)
                 if progress:
                     progress(stop, total)
-            _write_text(place / "index.json", json.dumps({"key": full_key, "captions": dataset.captions()}))
+            write_whole(place / "index.json", json.dumps({"key": full_key, "captions": dataset.captions()}))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"cannot write the latent cache {place}: {error}; free space or move it"
@@ -164,9 +165,3 @@ def _write_shard(file: Path, latents: Tensor, key: str) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _write_text(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(file)

@@ -18,8 +18,10 @@ from minisora.config import FlowConfig
 from minisora.data.clip import ClipDataset
 from minisora.data.order import random_crop, rng, sample_indices
 from minisora.errors import UserError
+from minisora.flow.conditioning import draw_known
 
 _DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
+_KINDS = 2  # key of what a step is made of
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,14 @@ class DiTBatch(Batch):
     noise: Tensor  # B Z T' H' W'
     normal: Tensor  # B, standard normal draws that become sigma
     captions: list[str]
+    known: Tensor | None = None  # B T', latent frames that are given; None where no clip has any
+    known_sigma: Tensor | None = None  # B, noise level of the given frames
+
+    def images(self) -> Self:
+        """The first frame of every clip: a causal VAE codes it as it codes an image."""
+        return replace(
+            self, latents=self.latents[:, :, :1], noise=self.noise[:, :, :1], known=None, known_sigma=None
+        )
 
 
 BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
@@ -159,7 +169,54 @@ class LatentBatches:
             "" if generator.random() < self.flow.caption_dropout else self.all_captions[index]
             for index, generator in zip(indices, generators, strict=True)
         ]
-        return DiTBatch(indices, latents, noise, normal, captions)
+        return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
+
+    def _known(
+        self, generators: list[np.random.Generator], frames: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Known frames (B T') and their noise levels (B): half of them clean, the others a little noisy."""
+        if self.flow.known_share == 0 or frames < 2:
+            return None, None
+        rows, levels = [], []
+        for generator in generators:
+            given = generator.random() < self.flow.known_share
+            rows.append(draw_known(generator, frames) if given else np.zeros(frames, dtype=bool))
+            levels.append(max(0.0, 2 * generator.random() - 1) * self.flow.known_sigma)
+        return torch.from_numpy(np.stack(rows)), torch.tensor(levels, dtype=torch.float32)
+
+
+class MixedBatches:
+    """Steps of different kinds from one stream of positions: clips of several sizes, and images among videos.
+
+    Every step is of one kind, drawn from (seed, step) alone, so all processes and micro-batches of a step agree.
+
+    Args:
+        parts: batches of each size.
+        shares: how often each is drawn, relative to each other.
+        image_share: steps that take only the first frame of their clips.
+        batch_size: positions of a step, over all processes and micro-batches.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[LatentBatches],
+        shares: Sequence[float],
+        *,
+        image_share: float,
+        batch_size: int,
+        seed: int,
+    ):
+        self.parts, self.image_share, self.batch_size, self.seed = parts, image_share, batch_size, seed
+        self.cumulative = np.cumsum(shares) / np.sum(shares)
+        self.all_captions = [caption for part in parts for caption in part.all_captions]
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions, all of one step."""
+        size, image = rng(self.seed, _KINDS, positions[0] // self.batch_size).random(2)
+        part = min(int(np.searchsorted(self.cumulative, size, side="right")), len(self.parts) - 1)
+        batch = self.parts[part].at(positions)
+        return batch.images() if image < self.image_share else batch
 
 
 def micro_batch(

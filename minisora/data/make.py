@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 from rich.progress import track
@@ -11,6 +10,7 @@ from minisora.config import ClipConfig
 from minisora.data.shapes import ShapesWorld
 from minisora.data.video_io import write_video
 from minisora.errors import UserError
+from minisora.files import write_whole
 
 _BATCH = 32
 
@@ -48,9 +48,7 @@ def make_shapes(out: Path, num_clips: int, seed: int, clip: ClipConfig, progress
     rows.writerow(["file_name", "text"])
     rows.writerows(zip(names, world.captions(), strict=True))
     try:
-        partial = out / f".metadata.csv.{os.getpid()}.partial"
-        partial.write_text(table.getvalue())
-        partial.replace(out / "metadata.csv")
+        write_whole(out / "metadata.csv", table.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {out / 'metadata.csv'}: {error.strerror}") from error
 

@@ -48,3 +48,20 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         scan=scan,
         max_clips=data.num_validation_clips if split == "validation" else None,
     )
+
+
+def bucket_configs(config: Config) -> list[Config]:
+    """The config of each further size of clips: that clip size, and its share of the clips."""
+    return [
+        config.model_copy(
+            update={
+                "clip": config.clip.model_copy(
+                    update={"frames": bucket.frames, "height": bucket.height, "width": bucket.width}
+                ),
+                "data": config.data.model_copy(
+                    update={"num_clips": max(1, round(config.data.num_clips * bucket.share)), "buckets": ()}
+                ),
+            }
+        )
+        for bucket in config.data.buckets
+    ]

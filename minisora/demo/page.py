@@ -10,6 +10,7 @@ import jinja2
 import matplotlib
 
 from minisora.config import Config
+from minisora.files import write_whole
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -49,9 +50,7 @@ def write_page(path: Path, data: PageData) -> Path:
         vae_curve=_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
         dit_curve=_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(html)
-    partial.replace(path)
+    write_whole(path, html)
     return path
 
 

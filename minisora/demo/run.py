@@ -29,6 +29,7 @@ from minisora.estimate.report import build_report, write_report
 from minisora.evaluate.evaluation import evaluate_model
 from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.prompt_sets import kind_of, prompt_set
+from minisora.files import write_json
 from minisora.measure.report import count_config
 from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
 from minisora.training.metrics import read_metrics
@@ -69,9 +70,7 @@ class Record:
 
     def save(self) -> None:
         """Write it, atomically."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(self.values, indent=1))
-        partial.replace(self.path)
+        write_json(self.path, self.values)
 
 
 def run_demo(config: Config, run: Path, console: Console) -> Path:

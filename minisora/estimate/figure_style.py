@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from minisora.estimate.figure_words import power
+from minisora.files import write_whole
 
 WIDTH = 7.5  # inches
 PNG_DPI = 150
@@ -270,6 +271,4 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     header = '<?xml version="1.0" encoding="utf-8"?>\n'
     for suffix, content in (("svg", (header + svg_text(figure)).encode()), ("png", png.getvalue())):
-        partial = folder / f".{name}.{suffix}.partial"
-        partial.write_bytes(content)
-        partial.replace(folder / f"{name}.{suffix}")
+        write_whole(folder / f"{name}.{suffix}", content)

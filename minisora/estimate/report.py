@@ -27,6 +27,7 @@ from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit
 from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
 from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
+from minisora.files import write_whole
 
 MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
 
@@ -165,9 +166,9 @@ def write_report(report: Report, out: Path) -> Path:
                 day=tree["date"],
             )
         )
-        _write(out / "report.json", json.dumps(tree, indent=1) + "\n")
-        _write(out / "report.csv", to_csv(tree))
-        _write(out / "report.html", page)
+        write_whole(out / "report.json", json.dumps(tree, indent=1) + "\n")
+        write_whole(out / "report.csv", to_csv(tree))
+        write_whole(out / "report.html", page)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}; use another --out") from error
     return out / "report.html"
@@ -234,9 +235,3 @@ def _measured_table(found: dict[str, Any]) -> Table:
         f"{found['held_out_error_seconds']:.0%} in seconds"
     )
     return table
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -4,7 +4,6 @@ OUT/evaluate.json    every score, interval and verdict
    /failures.png     contact sheet of clips that are not what their prompt says; absent if there are none
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from minisora.evaluate.evaluation import Evaluation, evaluate_model
 from minisora.evaluate.folder import evaluate_videos
 from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.run_curves import measure_curves
+from minisora.files import write_json
 from minisora.pipelines.pipeline import load_pipeline
 
 _NAMED = 10  # skipped files named on the screen; the JSON names all
@@ -108,9 +108,7 @@ def write_evaluation(out: Path, found: Evaluation, curves: Curves | None = None)
     if found.failures:
         captions = [f"{failure.caption} | seen: {', '.join(failure.wrong)}" for failure in found.failures]
         write_contact_sheet(sheet, [failure.video for failure in found.failures], captions)
-    partial = report.with_name(f".{report.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    partial.replace(report)
+    write_json(report, value)
     return [report, sheet] if found.failures else [report]
 
 

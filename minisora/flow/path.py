@@ -52,6 +52,10 @@ def logit_normal(normal: Tensor, mean: float, std: float, shift: float = 1.0) ->
     return shift_sigma(torch.sigmoid(mean + std * normal), shift)
 
 
-def flow_loss(predicted: Tensor, sample: FlowSample) -> Tensor:
-    """Mean squared error of the velocity, one value per clip: B."""
-    return (predicted.float() - sample.velocity.float()).square().flatten(1).mean(1)
+def flow_loss(predicted: Tensor, sample: FlowSample, known: Tensor | None = None) -> Tensor:
+    """Mean squared error of the velocity per clip (B), over the frames that are not `known` (B T)."""
+    errors = (predicted.float() - sample.velocity.float()).square()
+    if known is None:
+        return errors.flatten(1).mean(1)
+    unknown = (~known).float()  # B T
+    return (errors * broadcast_sigma(unknown, errors)).flatten(1).mean(1) / unknown.mean(1)

@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from minisora.errors import UserError
+from minisora.files import write_json
 from minisora.measure import law, sweep
 from minisora.measure.device import describe_device
 from minisora.measure.sweep import SweepPoint
@@ -89,9 +90,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write it, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        partial.replace(path)
+        write_json(path, self.to_dict())
 
     def table(self) -> Table:
         """For the screen: the laws, their errors, and the utilisation reached."""

@@ -9,6 +9,7 @@ Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TypeAlias
 import torch
 from diffusers import (
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
 )
@@ -32,11 +34,15 @@ from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.vae import VideoVAE
+from minisora.pipelines.given import Given
 
-Scheduler: TypeAlias = FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler
+Scheduler: TypeAlias = (
+    FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler | DPMSolverMultistepScheduler
+)
 SCHEDULERS: dict[str, type] = {
     "euler": FlowMatchEulerDiscreteScheduler,  # first order, one pass a step
     "heun": FlowMatchHeunDiscreteScheduler,  # second order, two passes a step but the last
+    "dpm++": DPMSolverMultistepScheduler,  # second order from the step before, one pass a step
 }
 
 
@@ -127,8 +133,14 @@ class MiniSoraPipeline(DiffusionPipeline):
         decode_chunk: int | None = None,
         progress: bool = True,
         callback_on_step_end: Callable[[int, float, Tensor], None] | None = None,
+        given: Given | None = None,
+        strength: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> VideoOutput:
         """Sample one video per prompt.
+
+        `minisora.pipelines.modes` has image-to-video, extension, connection, loops, inpainting and restyling,
+        all of them calls of this one.
 
         Args:
             prompt: one or several; "" samples without a prompt.
@@ -143,6 +155,11 @@ class MiniSoraPipeline(DiffusionPipeline):
             decode_chunk: latent frames decoded at a time; bounds memory for long videos, same result.
             progress: show a bar.
             callback_on_step_end: called with (step, sigma, latents).
+            given: latent frames or cells that are known and stay as they are.
+            strength: noise level to start from, in (0, 1]; below 1, sampling starts from the `given` latents
+                with that much noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
+            guidance_interval: noise levels between which guidance acts; a pass outside it costs half
+                (Kynkaanniemi et al. 2024, arXiv 2404.07724).
 
         Raises:
             UserError: a size that does not fit, an unusable prompt, or a setting out of its range.
@@ -158,28 +175,38 @@ class MiniSoraPipeline(DiffusionPipeline):
             raise UserError(f"num_inference_steps = {steps} must be at least 1")
         if guidance < 0:
             raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
+        if not 0 < strength <= 1:
+            raise UserError(f"strength = {strength} must be above 0 and at most 1 (1 starts from pure noise)")
+        if strength < 1 and given is None:
+            raise UserError(f"strength = {strength} starts from a video: pass one, or strength=1")
         device, dtype = self._execution_device, self.dit.dtype
 
         guided = guidance != 1 and self.text_encoder is not None
         text = self._encode(prompts, guided)
         if latents is None:
             latents = self._noise(len(prompts), self.latent_shape(*size), seed, generator)
-        x = latents.to(device, torch.float32)
+        noise = latents.to(device, torch.float32)
+        if given is not None:
+            given = given.match(noise)
+        x = noise if given is None else given.start(noise, strength)
 
         self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
-        sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device)
+        sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device, strength)
+        low, high = guidance_interval
         autocast = sampling_context(device, self.dit.config.width, dtype)
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
-                batch = torch.cat([x, x]) if guided else x  # conditional and unconditional in one pass
-                velocity = self._velocity(batch.to(dtype), sigma.to(device, torch.float32), text).float()
-                if guided:
-                    conditional, unconditional = velocity.chunk(2)
-                    velocity = unconditional + guidance * (conditional - unconditional)
+                levels = sigma.to(device, torch.float32).expand(len(x))  # B
+                if given is not None:
+                    x, levels = given.put(x, noise, levels), given.sigmas(levels)
+                scale = guidance if guided and low <= float(sigma) <= high else 1.0
+                velocity = self._guided_velocity(x, levels, text, scale)
                 x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     callback_on_step_end(i, float(sigma), x)
                 bar.update()
+        if given is not None:
+            x = given.put(x, noise, torch.zeros(len(x), device=device))
 
         if output_type == "latent":
             return VideoOutput(videos=x)
@@ -201,11 +228,21 @@ class MiniSoraPipeline(DiffusionPipeline):
         """Words of a prompt that the model never saw; raises UserError when it knows none."""
         return self.text_encoder.check(prompt) if self.text_encoder is not None else []
 
-    def _velocity(self, x: Tensor, sigma: Tensor, text: TextFeatures | None) -> Tensor:
-        sigmas = sigma.expand(x.shape[0])
+    def _guided_velocity(
+        self, x: Tensor, sigma: Tensor, text: TextFeatures | None, guidance: float
+    ) -> Tensor:
+        """Velocity at x; with guidance, conditional and unconditional in one pass."""
+        dtype = self.dit.dtype
         if text is None:
-            return self.dit(x, sigmas)
-        return self.dit(x, sigmas, text.tokens, text.mask, text.pooled)
+            return self.dit(x.to(dtype), sigma).float()
+        if guidance == 1:
+            count = len(x)
+            said = (text.tokens[:count], text.mask[:count], text.pooled[:count])
+            return self.dit(x.to(dtype), sigma, *said).float()
+        both = torch.cat([x, x]).to(dtype)
+        velocity = self.dit(both, torch.cat([sigma, sigma]), text.tokens, text.mask, text.pooled).float()
+        conditional, unconditional = velocity.chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
 
     def _encode(self, prompts: list[str], guided: bool) -> TextFeatures | None:
         """Text features of the prompts, followed by as many of the null prompt if guided."""
@@ -227,20 +264,38 @@ class MiniSoraPipeline(DiffusionPipeline):
 
 
 def make_scheduler(name: str, shift: float = 1.0) -> Scheduler:
-    """A diffusers flow-matching scheduler by name ("euler", "heun").
+    """A diffusers scheduler for velocities by name: "euler", "heun" or "dpm++".
 
-    Heun carries the shift itself; Euler is handed shifted noise levels, since it would apply its own twice.
+    Heun and DPM-Solver++ carry the shift themselves; Euler is handed shifted noise levels, since it would apply
+    its own twice.
     """
     if name not in SCHEDULERS:
         raise UserError(f"unknown scheduler '{name}': use one of {', '.join(SCHEDULERS)}")
+    if name == "dpm++":
+        return DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
     return SCHEDULERS[name](shift=shift if name == "heun" else 1.0)
 
 
-def set_sigmas(scheduler: Scheduler, steps: int, shift: float, device: torch.device) -> Tensor:
-    """Set up the scheduler for `steps` steps; returns the noise level of every pass."""
+def set_sigmas(
+    scheduler: Scheduler, steps: int, shift: float, device: torch.device, start: float = 1.0
+) -> Tensor:
+    """Set up the scheduler for `steps` steps from noise, or the last of them from a noise level `start`.
+
+    Returns:
+        The noise level of every pass.
+
+    Raises:
+        UserError: this scheduler cannot start elsewhere.
+    """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        sigmas = shift_sigma(torch.linspace(1, 1 / steps, steps, dtype=torch.float64), shift)
+        top = shift_sigma(torch.tensor(start, dtype=torch.float64), 1 / shift)  # before the shift
+        count = max(1, math.ceil(steps * float(top) - 1e-9))
+        sigmas = shift_sigma(torch.linspace(1, 1 / count, count, dtype=torch.float64) * top, shift)
         scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
+    elif start < 1:
+        raise UserError(f"strength = {start} needs the euler scheduler: pass --scheduler euler")
     else:
         scheduler.set_timesteps(steps, device=device)
     return scheduler.timesteps / scheduler.config.num_train_timesteps

@@ -6,6 +6,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from minisora.files import write_whole
+
 
 class MetricsLog:
     """Appends records of one stage; resuming drops what was written after the checkpoint.
@@ -24,9 +26,7 @@ class MetricsLog:
         if not self.accelerator.is_main_process or not self.path.is_file():
             return
         kept = [r for r in read_metrics(self.path) if r["stage"] != self.stage or r["step"] <= step]
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        partial.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, step: int, **values: float) -> None:
         """Record numbers of a step."""

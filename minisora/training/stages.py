@@ -20,7 +20,7 @@ from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
-from minisora.data.sources import open_dataset
+from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
@@ -93,10 +93,12 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
     _save_config(config, run, accelerator)
     cache = run / "cache"
     sources = []
-    for name, dataset in (("training", train), ("validation", validation)):
+    named = [("training", train), ("validation", validation), *(("training", bucket) for bucket in buckets)]
+    for name, dataset in named:
         with console.status(f"encoding {len(dataset)} {name} clips") as status:
             sources.append(
                 build_latents(
@@ -110,7 +112,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
                     progress=_shown_by(status, name),
                 )
             )
-    task = DiTTask(config, vae, *sources)
+    task = DiTTask(config, vae, sources[0], sources[1], sources[2:])
     prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
 
     def sample(step: int, weights: dict[str, Tensor]) -> None:
@@ -126,7 +128,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
         accelerator,
         out=out,
         metrics=run / "metrics.jsonl",
-        inputs=f"{train.fingerprint()}-{fingerprint(vae)}",
+        inputs="-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)]),
         console=console,
         on_sample=sample,
     )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from minisora.config import Config, TrainConfig
+from minisora.config import BucketConfig, ClipConfig, Config, TrainConfig
 from minisora.data.clip import ClipDataset
 from minisora.data.latent_cache import LatentCache
 from minisora.data.loader import (
@@ -22,11 +22,13 @@ from minisora.data.loader import (
     DiTBatch,
     LatentBatches,
     LatentSource,
+    MixedBatches,
     VAEBatch,
     from_bytes,
     to_bytes,
 )
 from minisora.errors import UserError
+from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import flow_loss, interpolate, logit_normal
 from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_dit, build_text_encoder, build_vae
@@ -206,27 +208,50 @@ class DiTTask:
     name = "dit"
     block = "DiTBlock"
 
-    def __init__(self, config: Config, vae: VideoVAE, train: LatentSource, validation: LatentSource):
+    def __init__(
+        self,
+        config: Config,
+        vae: VideoVAE,
+        train: LatentSource,
+        validation: LatentSource,
+        buckets: Sequence[LatentSource] = (),
+    ):
         if config.dit.num_classes is not None:
             raise UserError(
                 "dit.num_classes is for the FLOP tables of the DiT paper; training conditions on captions: "
                 "set dit.num_classes=null dit.text_conditioning=true"
             )
         self.config, self.settings, self.vae = config, config.train_dit, vae
-        clip, factors = config.clip, config.vae
-        check_clip(
-            clip.frames,
-            clip.height,
-            clip.width,
-            temporal_factor=factors.temporal_factor,
-            spatial_factor=factors.spatial_factor,
-            patch=config.dit.patch,
-        )
-        self.source = LatentBatches(train, config.flow, config.seed)
+        flow, factors = config.flow, config.vae
+        sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
+        for size in sizes:
+            check_clip(
+                size.frames,
+                size.height,
+                size.width,
+                temporal_factor=factors.temporal_factor,
+                spatial_factor=factors.spatial_factor,
+                patch=config.dit.patch,
+            )
+        if config.dit.patch[0] > 1 and (flow.known_share or flow.image_share):
+            raise UserError(
+                f"dit.patch spans {config.dit.patch[0]} latent frames, so no single one can be known or an image: "
+                "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
+            )
+        self.source: LatentBatches | MixedBatches = LatentBatches(train, flow, config.seed)
+        if buckets or flow.image_share:
+            parts = [self.source, *(LatentBatches(source, flow, config.seed) for source in buckets)]
+            self.source = MixedBatches(
+                parts,
+                [1.0, *(bucket.share for bucket in config.data.buckets)],
+                image_share=flow.image_share,
+                batch_size=self.settings.batch_size,
+                seed=config.seed,
+            )
         self.model = self.fresh_model()
         # Validation draws its noise from a seed of its own and always from the same positions.
-        no_dropout = config.flow.model_copy(update={"caption_dropout": 0.0})
-        self._validation = LatentBatches(validation, no_dropout, config.seed + 1)
+        plain = flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
+        self._validation = LatentBatches(validation, plain, config.seed + 1)
         self._num_validation = len(validation)
 
     def fresh_model(self) -> Denoiser:
@@ -245,12 +270,14 @@ class DiTTask:
         return self._velocity_errors(model, batch, sigma).mean(), {}
 
     def _velocity_errors(self, model: nn.Module, batch: DiTBatch, sigma: Tensor) -> Tensor:
-        """Squared error of the velocity per clip: B."""
+        """Squared error of the velocity per clip, over the frames that are not known: B."""
+        if batch.known is not None and batch.known_sigma is not None:
+            sigma = FrameCondition(batch.known, batch.known_sigma).sigmas(sigma)  # B T'
         sample = interpolate(batch.latents, batch.noise, sigma)
         ids = mask = None
         if self.model.text_encoder is not None:
             ids, mask = (t.to(sample.noisy.device) for t in self.model.text_encoder.tokenize(batch.captions))
-        return flow_loss(model(sample.noisy, sigma, ids, mask), sample)
+        return flow_loss(model(sample.noisy, sigma, ids, mask), sample, batch.known)
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:

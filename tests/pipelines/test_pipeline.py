@@ -53,7 +53,7 @@ def test_guidance_runs_both_conditions_in_one_pass(pipeline: MiniSoraPipeline) -
     assert batches == [2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["euler", "heun"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm++"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_schedulers_follow_a_straight_path_to_its_end(name: str, shift: float) -> None:
     """With the true velocity of a straight path any scheduler must land on the data."""
@@ -61,17 +61,18 @@ def test_schedulers_follow_a_straight_path_to_its_end(name: str, shift: float) -
     data, noise = torch.randn(2, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     x = noise
     sigmas = set_sigmas(scheduler, 8, shift, torch.device("cpu"))
-    assert sigmas[0] == pytest.approx(1.0)
+    off = 0.001 if name == "dpm++" else 0.0  # diffusers' DPM-Solver++ takes pure noise for sigma = 0.999
+    assert sigmas[0] == pytest.approx(1.0 - off)
     for timestep, sigma in zip(scheduler.timesteps, sigmas, strict=True):
-        torch.testing.assert_close(x, (1 - sigma) * data + sigma * noise, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(x, (1 - sigma) * data + sigma * noise, atol=2e-3 + 4 * off, rtol=2e-3)
         x = scheduler.step(noise - data, timestep, x, return_dict=False)[0]
-    torch.testing.assert_close(x, data, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(x, data, atol=1e-4 + 4 * off, rtol=1e-4)
 
 
 def test_an_unknown_prompt_and_scheduler_are_refused(pipeline: MiniSoraPipeline) -> None:
     with pytest.raises(UserError, match="knows no word"):
         pipeline("zebra xylophone")
-    with pytest.raises(UserError, match="unknown scheduler 'ddim': use one of euler, heun"):
+    with pytest.raises(UserError, match="unknown scheduler 'ddim': use one of euler, heun, dpm\\+\\+"):
         make_scheduler("ddim")
 
 

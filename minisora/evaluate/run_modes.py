@@ -1,0 +1,68 @@
+"""`minisora evaluate --modes`: every mode of a checkpoint on the shapes world.
+
+OUT/modes.json    shares with counts and intervals, and the plain numbers, of each mode
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from minisora.errors import UserError
+from minisora.evaluate.modes import ModeScore, evaluate_modes
+from minisora.evaluate.prompt_sets import prompt_set
+from minisora.files import write_json
+from minisora.pipelines.pipeline import load_pipeline
+
+
+def run_modes(
+    out: Path,
+    console: Console,
+    *,
+    model: Path | None,
+    prompts: str = "72",
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 12,
+) -> dict[str, ModeScore]:
+    """Measure every mode of a model folder, print a table and write `modes.json`.
+
+    Raises:
+        UserError: no model, or one that cannot be read.
+    """
+    if model is None:
+        raise UserError("evaluate --modes needs --model DIR")
+    pipeline = load_pipeline(model)
+    with console.status("modes") as status:
+        found = evaluate_modes(
+            pipeline,
+            prompt_set(prompts),
+            seed=seed,
+            batch_size=batch_size,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            on_mode=lambda name: status.update(f"modes: {name}"),
+        )
+    console.print(_table(found))
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"model": str(model), "prompts": prompts, "seed": seed, "steps": steps, "guidance": guidance}
+    modes = {name: score.to_dict() for name, score in found.items()}
+    write_json(out / "modes.json", {"settings": settings, "modes": modes})
+    console.print(f"wrote {out / 'modes.json'}", highlight=False, soft_wrap=True)
+    return found
+
+
+def _table(found: dict[str, ModeScore]) -> Table:
+    table = Table(title="modes, each tried once on every prompt", title_justify="left")
+    table.add_column("mode")
+    table.add_column("what")
+    table.add_column("right", justify="right")
+    for name, score in found.items():
+        shown = name
+        for what, rate in score.rates.items():
+            table.add_row(shown, what.replace("_", " "), str(rate))
+            shown = ""
+        for what, value in score.numbers.items():
+            table.add_row("", what.replace("_", " "), f"{value:.2f}")
+    return table

@@ -1,0 +1,311 @@
+"""What one checkpoint does beside text to video: each mode a call of the pipeline with other frames known.
+
+    image_to_video   the first frame is known
+    extend           a clip goes on after its end, or begins earlier
+    connect          what happens between two clips
+    loop             a clip whose end leads back to its start
+    long_video       extension again and again, in memory that does not grow
+    inpaint          a region is made anew
+    restyle          the whole clip, from a noised start (SDEdit)
+
+Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
+one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
+passed in are returned as they were, with the new frames beside them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minisora.errors import UserError
+from minisora.pipelines.given import Given
+from minisora.pipelines.pipeline import MiniSoraPipeline
+
+Prompt = str | Sequence[str]
+
+
+def image_to_video(
+    pipeline: MiniSoraPipeline, prompt: Prompt, image: Tensor, num_frames: int | None = None, **options: Any
+) -> Tensor:
+    """A video that begins with an image.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per image.
+        image: B 3 H W in [-1, 1].
+        num_frames: of the video; the training length by default.
+        options: of the pipeline: num_inference_steps, guidance_scale, seed, generator, ...
+
+    Returns:
+        B 3 T H W.
+
+    Raises:
+        UserError: the image does not fit the model's strides, or an option is out of its range.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise UserError(f"an image must be B 3 H W; got {tuple(image.shape)}")
+    frames = num_frames or pipeline.config.default_size[0]
+    return _sample(pipeline, prompt, frames, first=image[:, :, None], options=options)
+
+
+def extend(
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    video: Tensor,
+    *,
+    backward: bool = False,
+    context: int = 2,
+    **options: Any,
+) -> Tensor:
+    """A video with what comes after it, or with `backward` what came before.
+
+    One clip of the training length is sampled with `context` latent frames of the video known; the new frames
+    are joined to the video.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per video.
+        video: B 3 T H W, at least as long as the context.
+        backward: make the past instead of the future.
+        context: latent frames of the video that the model sees.
+        options: of the pipeline.
+
+    Returns:
+        B 3 (T + new) H W.
+
+    Raises:
+        UserError: the video is shorter than the context, or an option is out of its range.
+    """
+    total = _latent_frames(pipeline, pipeline.config.default_size[0])
+    if not 1 <= context < total:
+        raise UserError(f"context = {context} latent frames must be 1 to {total - 1}: a clip has {total}")
+    need = _known_length(pipeline, context, at_start=not backward)
+    _check_length(video, need, "extend")
+    frames = pipeline.config.default_size[0]
+    if backward:
+        made = _sample(pipeline, prompt, frames, last=video[:, :, :need], options=options)
+        return torch.cat([made[:, :, : frames - need].to(video), video], dim=2)
+    made = _sample(pipeline, prompt, frames, first=video[:, :, -need:], options=options)
+    return torch.cat([video, made[:, :, need:].to(video)], dim=2)
+
+
+def connect(
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    before: Tensor,
+    after: Tensor,
+    *,
+    context: int = 1,
+    num_frames: int | None = None,
+    **options: Any,
+) -> Tensor:
+    """Two videos with what happens between them.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per pair.
+        before, after: B 3 T H W, of one size; lengths may differ.
+        context: latent frames of each that the model sees.
+        num_frames: of the sampled clip, which overlaps both videos by the context; the training length by default.
+        options: of the pipeline.
+
+    Returns:
+        B 3 (T1 + new + T2) H W.
+
+    Raises:
+        UserError: the videos differ in size, are shorter than the context, or leave nothing to sample.
+    """
+    if before.shape[3:] != after.shape[3:]:
+        raise UserError(
+            f"the videos to connect are {before.shape[3]}x{before.shape[4]} and {after.shape[3]}x{after.shape[4]} "
+            "(height x width): resize one to the other's size"
+        )
+    frames = num_frames or pipeline.config.default_size[0]
+    total = _latent_frames(pipeline, frames)
+    if context < 1 or 2 * context >= total:
+        raise UserError(f"context = {context} at both ends leaves nothing of {total} latent frames: use less")
+    head = _known_length(pipeline, context, at_start=True)
+    tail = _known_length(pipeline, context, at_start=False)
+    _check_length(before, head, "connect")
+    _check_length(after, tail, "connect")
+    made = _sample(
+        pipeline, prompt, frames, first=before[:, :, -head:], last=after[:, :, :tail], options=options
+    )
+    return torch.cat([before, made[:, :, head : frames - tail].to(before), after], dim=2)
+
+
+def loop(pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, **options: Any) -> Tensor:
+    """A video with a way back from its end to its start: played over and over, it has no seam.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per video.
+        video: B 3 T H W.
+        options: of `connect`.
+
+    Returns:
+        B 3 (T + new) H W; the frame after the last one is the first.
+    """
+    return connect(pipeline, prompt, video, video, **options)[:, :, : -video.shape[2]]
+
+
+def long_video(
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    num_frames: int,
+    *,
+    context: int = 2,
+    later: Sequence[Prompt] = (),
+    seed: int = 0,
+    **options: Any,
+) -> Tensor:
+    """A video of any length: one clip, extended again and again from its last frames.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per video.
+        num_frames: at least so many are made, then cut.
+        context: latent frames that each extension sees; the more, the fewer new ones.
+        later: prompts of the extensions, in turn and over again; the first prompt if there are none.
+        seed: of the first clip; extension k uses seed + 1000 k.
+        options: of the pipeline.
+
+    Returns:
+        B 3 num_frames H W.
+    """
+    video = pipeline(prompt, seed=seed, **options).videos
+    need = _known_length(pipeline, context, at_start=True)
+    pieces, count, number = [video], video.shape[2], 0
+    while count < num_frames:
+        number += 1
+        tail = pieces[-1][:, :, -need:]
+        if tail.shape[2] < need:
+            raise UserError(
+                f"context = {context} latent frames is longer than what an extension adds: use less"
+            )
+        said = later[(number - 1) % len(later)] if later else prompt
+        longer = extend(pipeline, said, tail, context=context, seed=seed + 1000 * number, **options)
+        pieces.append(longer[:, :, need:])
+        count += pieces[-1].shape[2]
+    return torch.cat(pieces, dim=2)[:, :, :num_frames]
+
+
+def inpaint(
+    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, mask: Tensor, **options: Any
+) -> Tensor:
+    """A video with a region made anew; pixels outside it come back untouched.
+
+    Args:
+        pipeline: any.
+        prompt: one per video.
+        video: B 3 T H W, of a length and size that fits the model.
+        mask: B T H W or 1 T H W, true where the video is to change.
+        options: of the pipeline.
+
+    Returns:
+        B 3 T H W.
+
+    Raises:
+        UserError: mask and video differ in size, or the mask is empty.
+    """
+    if mask.shape[1:] != video.shape[2:] or len(mask) not in (1, len(video)):
+        raise UserError(
+            f"the mask is {tuple(mask.shape)}, the video {tuple(video.shape)}: give B T H W of its size"
+        )
+    if not bool(mask.any()):
+        raise UserError("the mask is empty: mark what is to change")
+    latents = _encode(pipeline, video)
+    given = Given(latents, cells=~_cells(pipeline, mask.bool()))
+    made = _run(pipeline, prompt, video, given, options).to(video)
+    return torch.where(mask[:, None].to(video.device), made, video)
+
+
+def restyle(
+    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, strength: float = 0.7, **options: Any
+) -> Tensor:
+    """A video made anew from itself under another prompt (SDEdit, Meng et al. 2021, arXiv 2108.01073).
+
+    Args:
+        pipeline: any.
+        prompt: what it is to become, one per video.
+        video: B 3 T H W, of a length and size that fits the model.
+        strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing.
+        options: of the pipeline.
+
+    Returns:
+        B 3 T H W.
+    """
+    given = Given(_encode(pipeline, video))
+    return _run(pipeline, prompt, video, given, {**options, "strength": strength})
+
+
+def _sample(
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    frames: int,
+    *,
+    first: Tensor | None = None,
+    last: Tensor | None = None,
+    options: dict[str, Any],
+) -> Tensor:
+    """A clip of so many frames whose first and last ones (B 3 t H W each) are known; B 3 frames H W."""
+    some = first if first is not None else last
+    assert some is not None
+    total = _latent_frames(pipeline, frames)
+    shape = pipeline.latent_shape(frames, some.shape[3], some.shape[4])
+    latents = torch.zeros(len(some), *shape, device=pipeline.device)
+    known = torch.zeros(len(some), total, dtype=torch.bool, device=pipeline.device)
+    if first is not None:
+        head = _encode(pipeline, first)
+        latents[:, :, : head.shape[2]] = head
+        known[:, : head.shape[2]] = True
+    if last is not None:
+        # The VAE looks back: frames at the end are coded behind a past, and theirs is not known yet.
+        past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
+        count = last.shape[2] // pipeline.vae.config.temporal_factor
+        latents[:, :, total - count :] = _encode(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
+        known[:, total - count :] = True
+    size: dict[str, Any] = {"num_frames": frames, "height": some.shape[3], "width": some.shape[4]}
+    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+
+
+def _run(
+    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, given: Given, options: dict[str, Any]
+) -> Tensor:
+    size: dict[str, Any] = {"num_frames": video.shape[2], "height": video.shape[3], "width": video.shape[4]}
+    return pipeline(prompt, given=given, **size, **options).videos
+
+
+def _encode(pipeline: MiniSoraPipeline, video: Tensor) -> Tensor:
+    """Normalised latents of a video; raises UserError with the nearest size where it does not fit."""
+    if video.ndim != 5 or video.shape[1] != 3:
+        raise UserError(f"a video must be B 3 T H W; got {tuple(video.shape)}")
+    return pipeline.vae.to_latents(video.to(pipeline.device, pipeline.vae.dtype)).float()
+
+
+def _latent_frames(pipeline: MiniSoraPipeline, frames: int) -> int:
+    return 1 + (frames - 1) // int(pipeline.vae.config.temporal_factor)
+
+
+def _known_length(pipeline: MiniSoraPipeline, context: int, *, at_start: bool) -> int:
+    """Frames that `context` latent frames stand for, at the start of a clip or further on."""
+    factor = int(pipeline.vae.config.temporal_factor)
+    return 1 + (context - 1) * factor if at_start else context * factor
+
+
+def _check_length(video: Tensor, need: int, verb: str) -> None:
+    if video.ndim != 5 or video.shape[2] < need:
+        raise UserError(
+            f"a video to {verb} must be B 3 T H W with at least {need} frames; got {tuple(video.shape)}: "
+            "use a longer one, or less context"
+        )
+
+
+def _cells(pipeline: MiniSoraPipeline, mask: Tensor) -> Tensor:
+    """The latent cells (B T' H' W') that touch a mask of pixels (B T H W)."""
+    t, s = int(pipeline.vae.config.temporal_factor), int(pipeline.vae.config.spatial_factor)
+    pipeline.vae.latent_size(*mask.shape[1:])
+    padded = torch.cat([mask[:, :1].expand(-1, t - 1, -1, -1), mask], dim=1)  # the first cell codes one frame
+    return torch.nn.functional.max_pool3d(padded.float()[:, None], (t, s, s))[:, 0] > 0

@@ -1,0 +1,74 @@
+"""Modes on files: what was resized or repeated is said, and what a mode cannot use is refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from minisora.data.shapes import ShapesWorld
+from minisora.data.video_write import write_video
+from minisora.errors import UserError
+from minisora.pipelines.edit import edit
+from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+
+PROMPT = "a red circle moving left"
+FEW = {"num_inference_steps": 1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_run: Path) -> MiniSoraPipeline:
+    return load_pipeline(tiny_run / "model", device="cpu")
+
+
+@pytest.fixture
+def clip(tmp_path: Path, pipeline: MiniSoraPipeline) -> Path:
+    file = tmp_path / "clip.mp4"
+    write_video(file, ShapesWorld(1, frames=9, height=32, width=32).clips([0])[0], pipeline.config.fps)
+    return file
+
+
+def test_every_mode_runs_on_files(pipeline: MiniSoraPipeline, clip: Path) -> None:
+    said: list[str] = []
+    sizes = {}
+    for mode in ("animate", "extend", "prepend", "loop", "restyle"):
+        sizes[mode] = edit(pipeline, mode, [clip], PROMPT, say=said.append, **FEW).shape[2]
+    sizes["connect"] = edit(pipeline, "connect", [clip, clip], PROMPT, say=said.append, **FEW).shape[2]
+    sizes["inpaint"] = edit(
+        pipeline, "inpaint", [clip], PROMPT, region=(8, 8, 24, 24), say=said.append, **FEW
+    ).shape[2]
+    assert sizes == {
+        "animate": 9,
+        "extend": 9 + 4,
+        "prepend": 1 + 9,
+        "loop": 9 + 4,
+        "restyle": 9,
+        "connect": 9 + 4 + 9,
+        "inpaint": 9,
+    }
+    assert said == []
+
+
+def test_what_was_changed_on_the_way_is_said(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:
+    file = tmp_path / "wide.mp4"
+    write_video(file, torch.zeros(3, 3, 48, 80), pipeline.config.fps)
+    said: list[str] = []
+    edit(pipeline, "restyle", [file], PROMPT, say=said.append, **FEW)
+    assert said == [
+        "wide.mp4 is 48x80: resized to 32x32, cut at the centre",
+        f"wide.mp4 is shorter than 9 frames at {pipeline.config.fps:g} fps: its last frame is repeated",
+    ]
+
+
+def test_what_a_mode_cannot_use_is_refused(pipeline: MiniSoraPipeline, clip: Path) -> None:
+    with pytest.raises(UserError, match="connect takes 2 files, got 1"):
+        edit(pipeline, "connect", [clip], PROMPT)
+    with pytest.raises(UserError, match="no such file"):
+        edit(pipeline, "extend", [clip.with_name("none.mp4")], PROMPT)
+    with pytest.raises(UserError, match="inpaint needs --region"):
+        edit(pipeline, "inpaint", [clip], PROMPT)
+    with pytest.raises(UserError, match="does not lie in the 32x32 frame"):
+        edit(pipeline, "inpaint", [clip], PROMPT, region=(0, 0, 64, 8))
+    with pytest.raises(UserError, match=r"strength = 0 must be above 0"):
+        edit(pipeline, "restyle", [clip], PROMPT, strength=0)
+    with pytest.raises(UserError, match="unknown mode 'melt': use one of animate"):
+        edit(pipeline, "melt", [clip], PROMPT)

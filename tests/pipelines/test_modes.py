@@ -1,0 +1,121 @@
+"""Modes: what is known stays known, what was passed in comes back, and what does not fit is refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from minisora.data.shapes import ShapesWorld
+from minisora.errors import UserError
+from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, long_video, loop, restyle
+from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+
+PROMPT = "a red circle moving left"
+FEW = {"num_inference_steps": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_run: Path) -> MiniSoraPipeline:
+    return load_pipeline(tiny_run / "model", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def video() -> Tensor:
+    return ShapesWorld(1, frames=9, height=32, width=32).clips([0])
+
+
+def levels_seen(pipeline: MiniSoraPipeline) -> tuple[list[Tensor], list[Tensor]]:
+    """Lists that fill with the latents and noise levels of every pass."""
+    latents: list[Tensor] = []
+    sigmas: list[Tensor] = []
+
+    def look(_: object, args: tuple[Tensor, ...]) -> None:
+        latents.append(args[0])
+        sigmas.append(args[1])
+
+    pipeline.dit.register_forward_pre_hook(look)
+    return latents, sigmas
+
+
+def test_the_model_sees_the_image_clean_at_every_step(pipeline: MiniSoraPipeline, video: Tensor) -> None:
+    latents, sigmas = levels_seen(pipeline)
+    made = image_to_video(pipeline, PROMPT, video[:, :, 0], **FEW)
+    pipeline.dit._forward_pre_hooks.clear()
+    assert made.shape == (1, 3, 9, 32, 32)
+    image = pipeline.vae.to_latents(video[:, :, :1])
+    for x, sigma in zip(latents, sigmas, strict=True):
+        torch.testing.assert_close(x[:1, :, :1], image)
+        assert sigma.shape == (2, 3)  # guided: two passes in one, three latent frames
+        assert (sigma[:, 0] == 0).all()
+        assert (sigma[:, 1:] > 0).all()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_extension_returns_the_video_itself_with_new_frames_beside_it(
+    pipeline: MiniSoraPipeline, video: Tensor, backward: bool
+) -> None:
+    _, sigmas = levels_seen(pipeline)
+    longer = extend(pipeline, PROMPT, video, backward=backward, context=1, **FEW)
+    pipeline.dit._forward_pre_hooks.clear()
+    new = (
+        5 if backward else 8
+    )  # a context of one latent frame is 4 frames of a past to come, or 1 of one gone
+    assert longer.shape[2] == 9 + new
+    assert torch.equal(longer[:, :, new:] if backward else longer[:, :, :9], video)
+    assert (sigmas[0][0] == 0).tolist() == ([False, False, True] if backward else [True, False, False])
+
+
+def test_connection_keeps_both_and_a_loop_comes_back(pipeline: MiniSoraPipeline, video: Tensor) -> None:
+    joined = connect(pipeline, PROMPT, video, video.flip(2), **FEW)
+    assert joined.shape[2] == 9 + (9 - 1 - 4) + 9
+    assert torch.equal(joined[:, :, :9], video)
+    assert torch.equal(joined[:, :, -9:], video.flip(2))
+    circle = loop(pipeline, PROMPT, video, **FEW)
+    assert circle.shape[2] == 9 + 4
+    assert torch.equal(circle[:, :, :9], video)
+
+
+def test_a_long_video_begins_as_the_short_one_and_has_the_length_asked_for(
+    pipeline: MiniSoraPipeline,
+) -> None:
+    short = pipeline(PROMPT, seed=5, **FEW).videos
+    long = long_video(pipeline, PROMPT, 30, seed=5, context=1, **FEW)
+    assert long.shape == (1, 3, 30, 32, 32)
+    assert torch.equal(long[:, :, :9], short)
+
+
+def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video: Tensor) -> None:
+    mask = torch.zeros(1, 9, 32, 32, dtype=torch.bool)
+    mask[:, :, 8:16, 8:16] = True
+    made = inpaint(pipeline, PROMPT, video, mask, **FEW)
+    untouched = ~mask[:, None].expand_as(video)
+    assert torch.equal(made[untouched], video[untouched])
+    assert not torch.equal(made, video)
+
+
+def test_restyling_starts_at_its_strength_and_a_weak_one_changes_little(
+    pipeline: MiniSoraPipeline, video: Tensor
+) -> None:
+    _, sigmas = levels_seen(pipeline)
+    weak = restyle(pipeline, PROMPT, video, strength=0.02, num_inference_steps=8, progress=False)
+    pipeline.dit._forward_pre_hooks.clear()
+    assert sigmas[0].max() == pytest.approx(0.02)
+    assert len(sigmas) == 1
+    coded = pipeline.vae.to_video(pipeline.vae.to_latents(video))
+    assert (weak - coded).abs().mean() < 0.1
+
+
+def test_what_does_not_fit_is_refused_by_name(pipeline: MiniSoraPipeline, video: Tensor) -> None:
+    with pytest.raises(UserError, match="at least 5 frames; got .* use a longer one"):
+        extend(pipeline, PROMPT, video[:, :, :4], context=2)
+    with pytest.raises(UserError, match="32x32 and 16x32 .*resize one"):
+        connect(pipeline, PROMPT, video, video[:, :, :, :16])
+    with pytest.raises(UserError, match=r"strength = 1\.5 must be above 0"):
+        restyle(pipeline, PROMPT, video, strength=1.5)
+    with pytest.raises(UserError, match="width 20 does not fit"):
+        image_to_video(pipeline, PROMPT, video[:, :, 0, :, :20])
+    with pytest.raises(UserError, match="context = 3 latent frames must be 1 to 2"):
+        extend(pipeline, PROMPT, video, context=3)
+    with pytest.raises(UserError, match="the mask is empty"):
+        inpaint(pipeline, PROMPT, video, torch.zeros(1, 9, 32, 32))
