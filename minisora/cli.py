@@ -241,7 +241,12 @@ def evaluate(
     samples_per_prompt: Annotated[int, typer.Option(help="More samples, narrower intervals.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
     steps: Annotated[
-        int | None, typer.Option("--num-inference-steps", "--steps", help="Default from the model.")
+        str | None,
+        typer.Option(
+            "--num-inference-steps",
+            "--steps",
+            help="Default from the model; 1,2,4,8 compares them: steps.json.",
+        ),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
@@ -251,10 +256,30 @@ def evaluate(
         bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
     ] = False,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for evaluate.json and failures.png, or modes.json.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for evaluate.json and failures.png, modes.json or steps.json."
+        ),
     ] = Path("runs/evaluate"),
 ) -> None:
     """Judge what videos show against their prompts, without a learned network, and the judge itself."""
+    from minisora.evaluate.steps import parse_steps, run_steps
+
+    numbers = parse_steps(steps) if steps is not None else None
+    if numbers is not None and len(numbers) > 1:
+        run_steps(
+            out,
+            console,
+            model=model,
+            steps=numbers,
+            prompts=prompts,
+            samples_per_prompt=samples_per_prompt,
+            seed=seed,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        return
+    one = numbers[0] if numbers else None
     if modes:
         from minisora.evaluate.run_modes import run_modes
 
@@ -264,7 +289,7 @@ def evaluate(
             model=model,
             prompts=prompts,
             seed=seed,
-            steps=steps,
+            steps=one,
             guidance=guidance,
             batch_size=batch_size,
         )
@@ -282,7 +307,7 @@ def evaluate(
         fingerprint=fingerprint,
         samples_per_prompt=samples_per_prompt,
         seed=seed,
-        steps=steps,
+        steps=one,
         guidance=guidance,
         batch_size=batch_size,
     )
@@ -380,7 +405,8 @@ def report(
         Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a toy run: the compression its VAE reached.")
+        Path | None,
+        typer.Option(help="Folder of a toy run: its VAE's compression, and steps.json of evaluate."),
     ] = None,
     set_: Annotated[
         list[str] | None,

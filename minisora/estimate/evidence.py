@@ -191,10 +191,11 @@ def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]
 
 
 def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
-    """The assumptions with the compression that a toy run's VAE was trained at.
+    """The assumptions with what a toy run measured: the compression of its VAE and, if `minisora evaluate --steps
+    1,2,4,... --out RUN` has written RUN/steps.json, how many sampling steps are enough.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or a steps.json that cannot be read.
     """
     try:
         vae = yaml.safe_load((run / "config.yaml").read_text())["vae"]
@@ -206,4 +207,14 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
     if demo.is_file():
         source += f", {json.loads(demo.read_text())['vae_quality']['psnr']:.1f} dB on unseen clips"
     changed = assumptions.change("sora.vae_frames", value=frames, source=source, status="measured")
-    return changed.change("sora.vae_pixels", value=pixels, source=source, status="measured")
+    changed = changed.change("sora.vae_pixels", value=pixels, source=source, status="measured")
+    curve = run / "steps.json"
+    if not curve.is_file():
+        return changed
+    try:
+        steps = json.loads(curve.read_text())
+        enough, tried = steps["enough_steps"], [point["steps"] for point in steps["points"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{curve} is not of minisora evaluate --steps: run it again") from error
+    source = f"toy {run.name}: fewest of {', '.join(map(str, tried))} steps no worse than the best (95 %)"
+    return changed.change("serve.steps", value=enough, low=None, high=None, source=source, status="measured")

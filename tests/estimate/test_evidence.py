@@ -81,5 +81,13 @@ def test_a_runs_compression(tmp_path: Path) -> None:
     assert changed.entries["sora.vae_frames"].value == 4
     assert changed.entries["sora.vae_pixels"].value == 16
     assert "30.1 dB" in changed.entries["sora.vae_pixels"].source
+    assert changed.entries["serve.steps"] == load_preset("measured").entries["serve.steps"]
+    (tmp_path / "steps.json").write_text('{"enough_steps": 8, "points": [{"steps": 4}, {"steps": 8}]}')
+    changed = evidence.apply_run(load_preset("measured"), tmp_path)
+    assert changed.entries["serve.steps"].value == 8
+    assert "4, 8 steps" in changed.entries["serve.steps"].source
+    (tmp_path / "steps.json").write_text("[]")
+    with pytest.raises(UserError, match="minisora evaluate --steps"):
+        evidence.apply_run(load_preset("measured"), tmp_path)
     with pytest.raises(UserError, match="holds no run"):
         evidence.apply_run(load_preset("measured"), tmp_path / "nothing")

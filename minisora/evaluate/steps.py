@@ -1,0 +1,127 @@
+"""`minisora evaluate --steps 1,2,4,...`: how good samples are against the steps spent on them.
+
+OUT/steps.json    a row per number of steps: passes through the DiT, score, seconds a video; and the fewest steps
+                  whose score cannot be told from the best one's
+
+`minisora report --run OUT` puts those steps in the place of the assumed ones.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from minisora.errors import UserError
+from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.score import Score
+from minisora.files import write_json
+from minisora.pipelines.pipeline import load_pipeline
+
+_MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class StepsPoint:
+    """The score at one number of steps."""
+
+    steps: int
+    passes: int  # of a video through the DiT: two a step with guidance
+    score: Score
+    seconds_per_video: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "steps": self.steps,
+            "passes": self.passes,
+            "seconds_per_video": self.seconds_per_video,
+            "score": self.score.to_dict(),
+        }
+
+
+def parse_steps(text: str) -> list[int]:
+    """Numbers of steps from text such as "1,2,4"; raises UserError where it is not that."""
+    try:
+        steps = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--steps '{text}' is no number or list of numbers: write 32, or 1,2,4,8") from error
+    if not all(1 <= number <= _MAX_STEPS for number in steps) or len(set(steps)) != len(steps):
+        raise UserError(f"--steps '{text}': give different numbers from 1 to {_MAX_STEPS}")
+    return steps
+
+
+def enough(points: list[StepsPoint]) -> StepsPoint:
+    """The point of fewest steps whose share of all right lies in the 95 % interval of the best one's."""
+    best = max(points, key=lambda point: point.score.all_right.share)
+    low = best.score.all_right.interval[0]
+    return min(
+        (point for point in points if point.score.all_right.share >= low), key=lambda point: point.steps
+    )
+
+
+def run_steps(
+    out: Path,
+    console: Console,
+    *,
+    model: Path | None,
+    steps: list[int],
+    prompts: str = "72",
+    samples_per_prompt: int = 1,
+    seed: int = 0,
+    guidance: float | None = None,
+    batch_size: int = 24,
+) -> list[StepsPoint]:
+    """Judge the same prompts from the same noise at every number of steps; print a table, write `steps.json`.
+
+    Raises:
+        UserError: no model, or one that cannot be read.
+    """
+    if model is None:
+        raise UserError("several --steps need --model DIR")
+    pipeline = load_pipeline(model)
+    wanted = prompt_set(prompts) * samples_per_prompt
+    scale = pipeline.config.default_guidance if guidance is None else guidance
+    points = []
+    with console.status("sampling") as status:
+        for number in sorted(steps):
+            status.update(f"sampling with {number} steps")
+            start = time.perf_counter()
+            score = evaluate_pipeline(pipeline, wanted, seed, batch_size, number, guidance)[2]
+            seconds = (time.perf_counter() - start) / len(wanted)
+            points.append(StepsPoint(number, number * (1 if scale == 1 else 2), score, seconds))
+    console.print(_table(points))
+    chosen = enough(points)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"model": str(model), "prompts": prompts, "seed": seed, "guidance": scale}
+    rows = [point.to_dict() for point in points]
+    write_json(out / "steps.json", {"settings": settings, "enough_steps": chosen.steps, "points": rows})
+    console.print(
+        f"{chosen.steps} steps are enough: no worse than the best within its 95 % interval; "
+        f"wrote {out / 'steps.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return points
+
+
+def _table(points: list[StepsPoint]) -> Table:
+    table = Table(title="quality against steps, the same noise for all", title_justify="left")
+    for head in ("steps", "passes", "colour", "motion", "shape", "all right", "95 % interval", "s a video"):
+        table.add_column(head, justify="right")
+    for point in points:
+        score, (low, high) = point.score, point.score.all_right.interval
+        table.add_row(
+            str(point.steps),
+            str(point.passes),
+            f"{score.color.share:.1%}",
+            f"{score.motion.share:.1%}",
+            f"{score.shape.share:.1%}",
+            f"{score.all_right.share:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{point.seconds_per_video:.2f}",
+        )
+    return table
