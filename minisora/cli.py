@@ -141,6 +141,21 @@ def train(
 
 
 @app.command()
+def distill(
+    run: Annotated[Path, typer.Option("--run", help="The teacher's run folder, such as runs/demo.")],
+    out: OutOption = Path("runs/distilled"),
+    pairs: Annotated[int, typer.Option(help="Samples of the teacher to learn from.")] = 4000,
+    steps: Annotated[int, typer.Option(help="Sampling steps that the student takes by default.")] = 4,
+    set_: SetOption = None,
+) -> None:
+    """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
+    from minisora.training.distill import distill_run
+
+    distill_run(run, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
+    console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def sample(
     model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/demo/model.")],
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],

@@ -5,6 +5,7 @@ caption is dropped follow from p alone, so a run that is resumed, split over pro
 micro-batches sees the very same samples. The loader state of a checkpoint is one number: the step.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeVar
@@ -22,6 +23,7 @@ from minisora.flow.conditioning import draw_known
 
 _DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
 _KINDS = 2  # key of what a step is made of
+_PAIRS = 3  # key of the noise levels of distillation
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,41 @@ class MixedBatches:
         part = min(int(np.searchsorted(self.cumulative, size, side="right")), len(self.parts) - 1)
         batch = self.parts[part].at(positions)
         return batch.images() if image < self.image_share else batch
+
+
+class PairBatches:
+    """Training batches of paired noise and latents, a function of position like all of minisora's.
+
+    Args:
+        noise, latents: N Z T' H' W'.
+        captions: N.
+        seed: of order and noise levels.
+    """
+
+    def __init__(self, noise: Tensor, latents: Tensor, captions: Sequence[str], seed: int):
+        self.noise, self.latents, self.all_captions, self.seed = noise, latents, list(captions), seed
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(len(self.noise), range(p, p + 1), self.seed)[0] for p in positions]
+        normal = torch.tensor([rng(self.seed, _PAIRS, p).standard_normal() for p in positions])
+        captions = [self.all_captions[index] for index in indices]
+        return DiTBatch(indices, self.latents[indices], self.noise[indices], normal.float(), captions)
+
+    def fingerprint(self) -> str:
+        """Hex digits of the pairs."""
+        digest = hashlib.sha256("\n".join(self.all_captions).encode())
+        for tensor in (self.noise, self.latents):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def split(self, held_out: int) -> tuple["PairBatches", "PairBatches"]:
+        """The pairs but for the last so many, and those."""
+        cut = max(1, len(self.noise) - held_out)
+        return (
+            PairBatches(self.noise[:cut], self.latents[:cut], self.all_captions[:cut], self.seed),
+            PairBatches(self.noise[cut:], self.latents[cut:], self.all_captions[cut:], self.seed),
+        )
 
 
 def micro_batch(

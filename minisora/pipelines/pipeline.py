@@ -184,7 +184,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         guided = guidance != 1 and self.text_encoder is not None
         text = self._encode(prompts, guided)
         if latents is None:
-            latents = self._noise(len(prompts), self.latent_shape(*size), seed, generator)
+            latents = self.noise(len(prompts), self.latent_shape(*size), seed, generator)
         noise = latents.to(device, torch.float32)
         if given is not None:
             given = given.match(noise)
@@ -253,10 +253,13 @@ class MiniSoraPipeline(DiffusionPipeline):
         return self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts)
 
     @staticmethod
-    def _noise(
-        count: int, shape: tuple[int, int, int, int], seed: int, generator: torch.Generator | None
+    def noise(
+        count: int,
+        shape: tuple[int, int, int, int],
+        seed: int,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Standard normal noise B Z T' H' W', drawn on the CPU so that a seed means the same everywhere."""
+        """Standard normal noise B Z T' H' W', row i from seed + i, drawn on the CPU: the same everywhere."""
         if generator is not None:
             return torch.randn(count, *shape, generator=generator, device=generator.device)
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]

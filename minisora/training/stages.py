@@ -20,6 +20,7 @@ from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
+from minisora.data.loader import PairBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
@@ -27,7 +28,7 @@ from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
 from minisora.training.loop import StageResult, Trainer, prepare_stage
-from minisora.training.tasks import DiTTask, VAETask, build_latents, fingerprint
+from minisora.training.tasks import DiTTask, StudentTask, VAETask, build_latents, fingerprint
 
 NUM_SAMPLES = 4
 
@@ -81,7 +82,6 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     Raises:
         UserError: the data, the config, the VAE or the run folder cannot be used.
     """
-    out = run / "dit"
     vae = load_vae(vae_folder or run / "vae" / "model")
     trained = {key: vae.config[key] for key in config.vae.model_dump()}
     for key, value in config.vae.model_dump(mode="json").items():
@@ -89,7 +89,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
             raise UserError(
                 f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config"
             )
-    accelerator, where = prepare_stage(config, config.train_dit, out, config.dit.width)
+    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
@@ -114,28 +114,59 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
             )
     task = DiTTask(config, vae, sources[0], sources[1], sources[2:])
     prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
+    inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
+    return _fit(task, config, accelerator, run, console, inputs, prompts)
+
+
+def train_student(
+    config: Config, teacher: MiniSoraPipeline, pairs: PairBatches, run: Path, console: Console
+) -> StageResult:
+    """Train a student on pairs that its teacher made (`minisora.training.distill`) and write RUN/model.
+
+    Raises:
+        UserError: the config or the run folder cannot be used.
+    """
+    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
+    _announce(console, accelerator, "Student", where)
+    teacher.to(accelerator.device)
+    task = StudentTask(config, teacher, pairs)
+    _save_config(config, run, accelerator)
+    prompts = list(dict.fromkeys(pairs.all_captions))[:NUM_SAMPLES]
+    return _fit(task, config, accelerator, run, console, pairs.fingerprint(), prompts)
+
+
+def _fit(
+    task: DiTTask,
+    config: Config,
+    accelerator: Accelerator,
+    run: Path,
+    console: Console,
+    inputs: str,
+    prompts: list[str],
+) -> StageResult:
+    """Train a DiT, with samples of `prompts` on the way, and write RUN/model."""
 
     def sample(step: int, weights: dict[str, Tensor]) -> None:
         if accelerator.is_main_process:
-            pipeline = _pipeline(config, vae, task, weights)
+            pipeline = _pipeline(config, task, weights)
             videos = pipeline(prompts, seed=config.seed, progress=False).videos
-            write_videos(out / "samples" / f"step-{step:08d}.mp4", videos, prompts, config.clip.fps)
+            file = run / "dit" / "samples" / f"step-{step:08d}.mp4"
+            write_videos(file, videos, prompts, config.clip.fps)
         accelerator.wait_for_everyone()
 
     trainer = Trainer(
         task,
         config,
         accelerator,
-        out=out,
+        out=run / "dit",
         metrics=run / "metrics.jsonl",
-        inputs="-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)]),
+        inputs=inputs,
         console=console,
         on_sample=sample,
     )
     result = trainer.fit()
     if accelerator.is_main_process:
-        pipeline = _pipeline(config, vae, task, result.weights)
-        _replace_folder(run / "model", pipeline.save_pretrained)
+        _replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -145,11 +176,11 @@ def _shown_by(status: Status, name: str) -> Callable[[int, int], None]:
     return lambda done, total: status.update(f"encoding {name} clips {done}/{total}")
 
 
-def _pipeline(config: Config, vae: VideoVAE, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:
+def _pipeline(config: Config, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:
     """A pipeline with these weights, apart from the model in training."""
     fresh = task.fresh_model()
     fresh.load_state_dict(weights, strict=False)  # frozen text weights are in place already
-    return MiniSoraPipeline.build(config, vae, fresh.dit, fresh.text_encoder).to(vae.device)
+    return MiniSoraPipeline.build(config, task.vae, fresh.dit, fresh.text_encoder).to(task.vae.device)
 
 
 def _announce(console: Console, accelerator: Accelerator, name: str, where: str) -> None:

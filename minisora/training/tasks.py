@@ -3,6 +3,7 @@
 Letters: B batch, Z latent channels, T' H' W' latent grid.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,7 @@ from minisora.data.loader import (
     LatentBatches,
     LatentSource,
     MixedBatches,
+    PairBatches,
     VAEBatch,
     from_bytes,
     to_bytes,
@@ -36,6 +38,7 @@ from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip, token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
 NUM_SIGMA_BUCKETS = 8  # validation noise levels: the middles of eighths of [0, 1]
 _STATISTICS_CLIPS = 256
@@ -238,9 +241,11 @@ class DiTTask:
                 f"dit.patch spans {config.dit.patch[0]} latent frames, so no single one can be known or an image: "
                 "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
             )
-        self.source: LatentBatches | MixedBatches = LatentBatches(train, flow, config.seed)
+        self.source: LatentBatches | MixedBatches | PairBatches
+        self._validation: LatentBatches | PairBatches
+        parts = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
+        self.source = parts[0]
         if buckets or flow.image_share:
-            parts = [self.source, *(LatentBatches(source, flow, config.seed) for source in buckets)]
             self.source = MixedBatches(
                 parts,
                 [1.0, *(bucket.share for bucket in config.data.buckets)],
@@ -303,6 +308,22 @@ class DiTTask:
             "latents": f"{self.config.vae.latent_channels} x {_size(latent)}",
             "tokens per clip": f"{grid[0] * grid[1] * grid[2]} ({_size(grid)}), {dit.attention} attention",
         }
+
+
+class StudentTask(DiTTask):
+    """Distillation: velocities of the straight lines between a teacher's noise and its samples."""
+
+    def __init__(self, config: Config, teacher: MiniSoraPipeline, pairs: PairBatches):
+        self.config, self.settings, self.vae, self.teacher = config, config.train_dit, teacher.vae, teacher
+        held_out = min(config.data.num_validation_clips, len(pairs.noise) // 4)
+        self.source, self._validation = pairs.split(held_out)
+        self._num_validation = held_out
+        self.model = self.fresh_model()
+
+    def fresh_model(self) -> Denoiser:
+        """A copy of the teacher."""
+        teacher = Denoiser(self.teacher.dit, self.teacher.text_encoder)
+        return copy.deepcopy(teacher).float().requires_grad_(True)
 
 
 def build_latents(
