@@ -153,6 +153,14 @@ class DiTTrainConfig(TrainConfig):
     cache_latents: bool = True  # encode every clip once; False encodes inside the step
 
 
+class CaptionTrainConfig(TrainConfig):
+    """The captioner that fills in missing captions (`minisora.training.captioning`)."""
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 32
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+
 class SampleConfig(Section):
     """Defaults of sampling, saved with the model."""
 
@@ -173,6 +181,7 @@ class Config(Section):
     flow: FlowConfig = FlowConfig()
     train_vae: VAETrainConfig = VAETrainConfig()
     train_dit: DiTTrainConfig = DiTTrainConfig()
+    train_caption: CaptionTrainConfig = CaptionTrainConfig()
     sample: SampleConfig = SampleConfig()
 
     @model_validator(mode="after")

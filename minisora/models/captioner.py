@@ -1,0 +1,119 @@
+"""VideoCaptioner: latents of a clip to its caption, word by word.
+
+DALL-E 3 (Betker et al. 2023) trains on captions that a model wrote, because what people write leaves most things out;
+the same recipe fills in what is missing in a set. This is the smallest form of it: a transformer encoder over
+spacetime patches of VAE latents and a decoder over words, both torch's own.
+
+Letters: B batch, Z channels, T' H' W' latent grid, N patches, M words, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from minisora.models.patchify import Patch, patchify, token_grid
+from minisora.models.rope import grid_sinusoid
+from minisora.models.text import NUM_SPECIAL, PAD, START, UNKNOWN, Tokenizer
+
+_END = PAD  # what follows the last word
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the captioner says of a clip."""
+
+    text: str
+    confidence: float  # probability that it gives to the whole caption, in [0, 1]
+
+
+class VideoCaptioner(ModelMixin, ConfigMixin):
+    """Words from latents.
+
+    Args:
+        vocabulary: known words; it is saved with the weights.
+        in_channels: Z of the latents.
+        patch: (time, height, width) of a patch, in latent cells.
+        width, depth, heads: of encoder and decoder alike.
+        max_tokens: longest caption in words, and one for its start.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        vocabulary: list[str],
+        in_channels: int = 8,
+        patch: tuple[int, int, int] = (1, 2, 2),
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        max_tokens: int = 24,
+    ):
+        super().__init__()
+        self.patch: Patch = (patch[0], patch[1], patch[2])
+        self.tokenizer = Tokenizer(vocabulary, max_tokens)
+        self.words = ["", "", "", *vocabulary]
+        self.embed = nn.Linear(in_channels * patch[0] * patch[1] * patch[2], width)
+        self.embed_word = nn.Embedding(NUM_SPECIAL + len(vocabulary), width)
+        self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        layer: dict[str, Any] = {
+            "dim_feedforward": 4 * width,
+            "dropout": 0.0,
+            "activation": "gelu",
+            "batch_first": True,
+            "norm_first": True,
+        }
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(width, heads, **layer), depth, enable_nested_tensor=False
+        )
+        self.decoder = nn.TransformerDecoder(
+            nn.TransformerDecoderLayer(width, heads, **layer), depth, nn.LayerNorm(width)
+        )
+        self.head = nn.Linear(width, NUM_SPECIAL + len(vocabulary))
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Memory B N D of latents B Z T' H' W'."""
+        grid = token_grid((latents.shape[2], latents.shape[3], latents.shape[4]), self.patch)
+        x = self.embed(patchify(latents, self.patch))  # B T' S D
+        x = x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
+        return self.encoder(x.flatten(1, 2))  # B N D
+
+    def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
+        """Logits B M V of the word that follows each of `ids` (B M)."""
+        return self._next(self.encode(latents), ids)
+
+    def _next(self, memory: Tensor, ids: Tensor) -> Tensor:
+        length = ids.shape[1]
+        x = self.embed_word(ids) + self.position[:length]  # B M D
+        mask = torch.full((length, length), -torch.inf, device=ids.device).triu(1)
+        return self.head(self.decoder(x, memory, tgt_mask=mask, tgt_is_causal=True))
+
+    @staticmethod
+    def word_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Mean cross-entropy of what follows each word, the end too: logits B M V, ids and mask B M."""
+        target = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], _END)], dim=1)
+        return nn.functional.cross_entropy(logits.float()[mask], target[mask])
+
+    @torch.no_grad()
+    def caption(self, latents: Tensor) -> list[Caption]:
+        """The likeliest word at every place, until the end: one caption a clip."""
+        memory = self.encode(latents)
+        batch = len(latents)
+        ids = torch.full((batch, 1), START, device=latents.device)
+        logs = torch.zeros(batch, device=latents.device)
+        ended = torch.zeros(batch, dtype=torch.bool, device=latents.device)
+        for _ in range(self.config.max_tokens - 1):
+            logits = self._next(memory, ids)[:, -1].float()
+            logits[:, [START, UNKNOWN]] = -torch.inf
+            log, word = logits.log_softmax(-1).max(-1)  # B
+            word = torch.where(ended, _END, word)
+            logs = logs + torch.where(ended, 0.0, log)
+            ended = ended | (word == _END)
+            ids = torch.cat([ids, word[:, None]], dim=1)
+            if bool(ended.all()):
+                break
+        texts = [" ".join(self.words[i] for i in row[1:] if i != _END) for row in ids.tolist()]
+        return [Caption(text, value) for text, value in zip(texts, logs.exp().tolist(), strict=True)]

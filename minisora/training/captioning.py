@@ -1,0 +1,162 @@
+"""Re-captioning: a captioner trained on the labelled part of a set writes captions for the rest.
+
+RUN/captioner/checkpoints/    of its training
+   /captioner/model/          the captioner
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from minisora.config import Config
+from minisora.data.loader import DiTBatch, LatentBatches, LatentSource
+from minisora.data.sources import open_dataset
+from minisora.errors import UserError
+from minisora.models.captioner import Caption, VideoCaptioner
+from minisora.models.text import build_vocabulary
+from minisora.training.loop import StageResult, Trainer, prepare_stage
+from minisora.training.stages import load_vae
+from minisora.training.tasks import build_latents, fingerprint
+
+_BATCH = 64
+
+
+class Labelled:
+    """The clips of a `LatentSource` that have a caption, of its first so many."""
+
+    def __init__(self, source: LatentSource, first: int):
+        self.source = source
+        said = source.captions()
+        self.places = [place for place in range(min(first, len(said))) if said[place].strip()]
+        self._captions = [said[place] for place in self.places]
+        if not self.places:
+            raise UserError(f"none of the first {first} clips has a caption: label some, or raise the share")
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Normalised latents B Z T' H' W'."""
+        return self.source.latents([self.places[index] for index in indices])
+
+    def captions(self) -> list[str]:
+        """The caption of every labelled clip."""
+        return list(self._captions)
+
+
+class CaptionTask:
+    """Predict every word of a caption from the latents and the words before it."""
+
+    name = "caption"
+    block = "TransformerDecoderLayer"
+
+    def __init__(self, config: Config, train: LatentSource, validation: LatentSource):
+        self.config, self.settings = config, config.train_caption
+        plain = config.flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
+        self.source = LatentBatches(train, plain, config.seed)
+        self._validation = LatentBatches(validation, plain, config.seed + 1)
+        self._num_validation = len(validation)
+        self.model = self.fresh_model()
+
+    def fresh_model(self) -> VideoCaptioner:
+        """The captioner before training; its words are those of the labelled captions."""
+        text = self.config.text
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return VideoCaptioner(
+                build_vocabulary(self.source.all_captions, text.max_vocabulary),
+                self.config.vae.latent_channels,
+                self.config.dit.patch,
+                max_tokens=text.max_tokens,
+            )
+
+    def loss(self, model: nn.Module, batch: DiTBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean cross-entropy of the words."""
+        return self._loss(model, batch), {}
+
+    def _loss(self, model: nn.Module, batch: DiTBatch) -> Tensor:
+        ids, mask = (t.to(batch.latents.device) for t in self.model.tokenizer(batch.captions))
+        return self.model.word_loss(model(batch.latents, ids), ids, mask)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
+        """Cross-entropy on unseen clips."""
+        device = next(model.parameters()).device
+        total = torch.zeros((), device=device)
+        positions = range(rank, self._num_validation, world_size)
+        for start in range(0, len(positions), 16):
+            part = positions[start : start + 16]
+            total += self._loss(model, self._validation.at(part).to(device)) * len(part)
+        return {"loss": total, "count": torch.tensor(float(len(positions)), device=device)}
+
+    def describe(self) -> dict[str, str]:
+        """Facts to print before step 0."""
+        return {"captions": f"{len(self.source.source)}, {len(self.model.tokenizer.ids)} words"}
+
+
+def train_captioner(config: Config, run: Path, console: Console, share: float = 1.0) -> StageResult:
+    """Train a captioner on the first `share` of a run's training clips and write RUN/captioner/model.
+
+    Args:
+        config: the run's.
+        run: a run with a trained VAE; its latent cache is used.
+        console: where progress is shown.
+        share: of the clips whose captions may be looked at, in (0, 1].
+
+    Raises:
+        UserError: there is no VAE, no caption, or the share is out of its range.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"share = {share} must be above 0 and at most 1")
+    out = run / "captioner"
+    accelerator, where = prepare_stage(config, config.train_caption, out, 128)
+    console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
+    vae = load_vae(run / "vae" / "model").to(accelerator.device)
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    sources = [
+        build_latents(
+            config,
+            vae,
+            dataset,
+            run / "cache",
+            is_main=accelerator.is_main_process,
+            wait=accelerator.wait_for_everyone,
+            autocast=accelerator.autocast,
+        )
+        for dataset in (train, validation)
+    ]
+    first = max(1, round(share * len(train)))
+    task = CaptionTask(config, Labelled(sources[0], first), Labelled(sources[1], len(validation)))
+    trainer = Trainer(
+        task,
+        config,
+        accelerator,
+        out=out,
+        metrics=run / "metrics.jsonl",
+        inputs=f"{train.fingerprint()}-{first}-{fingerprint(vae)}",
+        console=console,
+    )
+    result = trainer.fit()
+    if accelerator.is_main_process:
+        captioner = task.fresh_model()
+        captioner.load_state_dict(result.weights)
+        captioner.save_pretrained(out / "model")
+    accelerator.end_training()
+    return result
+
+
+def write_captions(
+    captioner: VideoCaptioner, source: LatentSource, progress: Callable[[int, int], None] | None = None
+) -> list[Caption]:
+    """A caption and its confidence for every clip of a source."""
+    captioner.eval()
+    found: list[Caption] = []
+    for start in range(0, len(source), _BATCH):
+        indices = range(start, min(start + _BATCH, len(source)))
+        found += captioner.caption(source.latents(indices).to(captioner.device))
+        if progress is not None:
+            progress(len(found), len(source))
+    return found
