@@ -304,6 +304,12 @@ def main() -> None:
         help="with --to-db: seconds after which each stops (default 300)",
     )
     parser.add_argument("--every-s", type=float, default=10.0, help="seconds of steps between validations")
+    parser.add_argument(
+        "--judge-clips",
+        type=int,
+        default=16,
+        help="validation clips (default 16; the peers are slow at them)",
+    )
     parser.add_argument("--lr", type=float, help="peak learning rate of all (default: the config's)")
     parser.add_argument("--peer-lr", type=float, help="of the peers, where theirs should differ")
     parser.add_argument(
@@ -328,7 +334,7 @@ def main() -> None:
     size = {"frames": clip.frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
     train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
     held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
-    validation = held_out.clips(range(min(len(held_out), 8 if arguments.quick else 64)))
+    validation = held_out.clips(range(min(len(held_out), 8 if arguments.quick else arguments.judge_clips)))
     field = contenders(config, arguments.lr, arguments.peer_lr)
     crop = stage.crop or (clip.frames, clip.height, clip.width)
     latent_shape = (config.vae.latent_channels, *field[0].model.latent_size(*crop))

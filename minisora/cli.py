@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
+app.add_typer(caption_app, name="caption")
 
 console = Console()
 
@@ -509,6 +511,36 @@ def main() -> None:
 def _fail(message: str) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+@caption_app.command("train")
+def caption_train(
+    run: Annotated[Path, typer.Option("--run", help="A run with a trained VAE; its captions are learned.")],
+    share: Annotated[float, typer.Option(help="Of the training clips, the first part to learn from.")] = 1.0,
+    set_: SetOption = None,
+) -> None:
+    """Train a captioner on the labelled clips of a run: RUN/captioner/model."""
+    from minisora.training.captioning import train_captioner
+
+    train_captioner(_load(str(run / "config.yaml"), set_), run, console, share)
+
+
+@caption_app.command("label")
+def caption_label(
+    run: Annotated[Path, typer.Option("--run", help="A run with a captioner.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of videos; those with a caption keep it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")] = Path("metadata.csv"),
+    min_confidence: Annotated[float, typer.Option(help="Leave out files below it, in [0, 1].")] = 0.0,
+) -> None:
+    """Write captions, with their confidence, for the files of a folder that have none."""
+    from minisora.training.captioning import label_folder
+
+    written, left_out = label_folder(run, data, out, console, min_confidence)
+    console.print(
+        f"{written} files captioned, {left_out} below confidence {min_confidence:g} left out; wrote {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _load(config: str, overrides: list[str] | None, data: Path | None = None) -> "Config":

@@ -86,6 +86,10 @@ class FolderDataset:
         """The caption of every clip."""
         return [file.caption or "" for file, _ in self._items]
 
+    def names(self) -> list[str]:
+        """The file of every clip, relative to the folder."""
+        return [file.name for file, _ in self._items]
+
     def fingerprint(self) -> str:
         """Hex digits of every byte of the files, the captions, and the clip; reads each file once."""
         if self._fingerprint is None:

@@ -127,7 +127,7 @@ _FREE = re.compile(
             "_?(log_|safe_)?softmax(_backward_data)?|(native_)?dropout(_backward)?",
             "(new_|_?efficient)?(empty|full|zeros?|zerotensor|ones|scalar_tensor)(_like|_permuted|_strided)?",
             "(rand|randn|randint|normal|bernoulli|uniform|random|randperm|multinomial)(_like|_functional)?_?",
-            "(ar|lin|log)(ange|space)|eye|(tri[lu])(_indices)?|fill_?|zero_|scalar_tensor|lift(_fresh)?(_copy)?",
+            "(ar|lin|log)(ange|space)|eye|(tri[lu])(_indices)?|(masked_)?fill_?|zero_|scalar_tensor|lift(_fresh)?(_copy)?",
             "_?(to_|reshape_|unsafe_|narrow_|expand_|view_)*(copy|view|index|alias)_?|_reshape_alias|_copy_from",
             "clone|contiguous|detach_?|(re|_re)?size_|resize_output_|set_|is_same_size|equal|record_stream|item",
             "_local_scalar_dense|_?pin_memory|is_nonzero|_assert_(async|scalar|tensor_metadata)|_has_compatible.*",

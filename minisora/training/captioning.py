@@ -4,6 +4,8 @@ RUN/captioner/checkpoints/    of its training
    /captioner/model/          the captioner
 """
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.config import Config
+from minisora.config import Config, load
+from minisora.data.folder import FolderDataset
 from minisora.data.loader import DiTBatch, LatentBatches, LatentSource
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.files import write_whole
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
 from minisora.training.loop import StageResult, Trainer, prepare_stage
@@ -160,3 +164,56 @@ def write_captions(
         if progress is not None:
             progress(len(found), len(source))
     return found
+
+
+def label_folder(
+    run: Path, data: Path, out: Path, console: Console, min_confidence: float = 0.0
+) -> tuple[int, int]:
+    """Caption the files of a folder that have none, and write all captions to a CSV that a data set reads.
+
+    Args:
+        run: a run with a captioner (`train_captioner`).
+        data: folder of videos; files with a caption keep it.
+        out: the CSV: file_name, text, and the confidence of what the captioner wrote.
+        console: where progress is shown.
+        min_confidence: files below it are left out.
+
+    Returns:
+        How many files were captioned, and how many left out.
+
+    Raises:
+        UserError: there is no captioner, nothing usable in the folder, or the CSV cannot be written.
+    """
+    folder = run / "captioner" / "model"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no captioner in {folder}: run 'minisora caption train --run {run}' first")
+    captioner = VideoCaptioner.from_pretrained(folder)
+    vae = load_vae(run / "vae" / "model")
+    config = load(run / "config.yaml")
+    dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
+    names = dataset.names()
+    best: dict[str, Caption] = {}
+    with console.status("captioning") as status:
+        for index, (name, said) in enumerate(zip(names, dataset.captions(), strict=True)):
+            status.update(f"captioning {index + 1}/{len(names)}")
+            if said:
+                best[name] = Caption(said, 1.0)
+                continue
+            found = captioner.eval().caption(vae.to_latents(dataset.clips([index])))[0]
+            if name not in best or found.confidence > best[name].confidence:
+                best[name] = found
+    given = {name for name, said in zip(names, dataset.captions(), strict=True) if said}
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["file_name", "text", "confidence"])
+    left_out = 0
+    for name, caption in best.items():
+        if name not in given and caption.confidence < min_confidence:
+            left_out += 1
+            continue
+        rows.writerow([name, caption.text, "" if name in given else f"{caption.confidence:.3f}"])
+    try:
+        write_whole(out, table.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+    return len(best) - len(given) - left_out, left_out

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from minisora.config import load
 from minisora.data.latent_cache import LatentCache
+from minisora.data.make import make_shapes
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
-from minisora.training.captioning import Labelled, train_captioner, write_captions
+from minisora.training.captioning import Labelled, label_folder, train_captioner, write_captions
 from minisora.training.stages import load_vae
 from minisora.training.tasks import fingerprint
 
@@ -29,6 +30,18 @@ def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: 
     assert all(0 <= caption.confidence <= 1 for caption in told)
     known = set(captioner.tokenizer.ids)
     assert all(word in known for caption in told for word in caption.text.split())
+    clips = tmp_path / "clips"
+    make_shapes(clips, 3, 0, config.clip, progress=False)
+    rows = (clips / "metadata.csv").read_text().splitlines()
+    (clips / "metadata.csv").write_text("\n".join(rows[:2]) + "\n")  # one caption is left
+    quiet = Console(quiet=True)
+    assert label_folder(run, clips, tmp_path / "filled.csv", quiet) == (2, 0)
+    filled = (tmp_path / "filled.csv").read_text().splitlines()
+    assert filled[1] == rows[1] + ","
+    assert [line.split(",")[0] for line in filled[2:]] == ["clip_00001.mp4", "clip_00002.mp4"]
+    assert label_folder(run, clips, tmp_path / "sure.csv", quiet, min_confidence=1.0) == (0, 2)
+    with pytest.raises(UserError, match="no captioner in"):
+        label_folder(tiny_run, clips, tmp_path / "x.csv", quiet)
     with pytest.raises(UserError, match=r"share = 0 must be above 0"):
         train_captioner(config, run, Console(quiet=True), share=0)
 
