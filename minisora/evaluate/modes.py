@@ -16,7 +16,7 @@ from torch import Tensor
 from minisora.data.captions import Motion, ShapesPrompt, parse
 from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.fidelity import psnr
-from minisora.evaluate.judge import judge
+from minisora.evaluate.judge import judge, judge_all
 from minisora.evaluate.observe import observe
 from minisora.evaluate.score import Rate
 from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, long_video, loop, restyle
@@ -29,6 +29,7 @@ OPPOSITE: dict[Motion, Motion] = {
     "down": "up",
     "still": "still",
 }
+_SAME_DB = 99.0  # what equal clips are given for their infinite PSNR
 _SAME_PATH = 0.06  # of the short side: two paths are one if their centres lie nearer on average
 
 
@@ -72,17 +73,18 @@ def evaluate_modes(
     clips = torch.cat(
         [world.render(parsed[start : start + 16], seed + start) for start in range(0, len(parsed), 16)]
     )
+    trial = _Trial(pipeline, parsed, clips, batch_size, seed, options)
     tests: dict[str, Callable[[], ModeScore]] = {
-        "animate": lambda: _animate(pipeline, parsed, clips, batch_size, seed, options),
-        "extend": lambda: _extend(pipeline, parsed, clips, batch_size, seed, options, backward=False),
-        "prepend": lambda: _extend(pipeline, parsed, clips, batch_size, seed, options, backward=True),
-        "connect": lambda: _connect(pipeline, parsed, clips, batch_size, seed, options),
-        "loop": lambda: _loop(pipeline, parsed, clips, batch_size, seed, options),
-        "inpaint": lambda: _inpaint(pipeline, parsed, clips, batch_size, seed, options),
-        "restyle": lambda: _restyle(pipeline, parsed, clips, batch_size, seed, options),
+        "animate": lambda: _animate(trial),
+        "extend": lambda: _extend(trial, backward=False),
+        "prepend": lambda: _extend(trial, backward=True),
+        "connect": lambda: _connect(trial),
+        "loop": lambda: _loop(trial),
+        "inpaint": lambda: _inpaint(trial),
+        "restyle": lambda: _restyle(trial),
     }
     if long_runs:
-        tests["long"] = lambda: _long(pipeline, parsed[:long_runs], long_frames, seed, options)
+        tests["long"] = lambda: _long(trial, long_runs, long_frames)
     found = {}
     for name, test in tests.items():
         if on_mode is not None:
@@ -91,81 +93,65 @@ def evaluate_modes(
     return found
 
 
-def _batches(
-    run: Callable[[list[str], Tensor, int], Tensor],
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-) -> Tensor:
-    """`run` on so many clips at a time, with their captions and a seed of their own."""
-    made = []
-    for start in range(0, len(prompts), size):
-        captions = [prompt.caption() for prompt in prompts[start : start + size]]
-        made.append(run(captions, clips[start : start + size], seed + start).cpu())
-    return torch.cat(made)
+@dataclass(frozen=True)
+class _Trial:
+    """What every mode is tried on."""
+
+    pipeline: MiniSoraPipeline
+    prompts: list[ShapesPrompt]  # B
+    clips: Tensor  # B 3 T H W, one of each prompt
+    batch_size: int
+    seed: int
+    options: dict[str, Any]  # of the pipeline
+
+    @property
+    def frames_per_latent(self) -> int:
+        return int(self.pipeline.vae.config.temporal_factor)
+
+    def make(
+        self,
+        mode: Callable[..., Tensor],
+        prompts: Sequence[ShapesPrompt],
+        given: Sequence[Tensor],
+        *others: Any,
+        **options: Any,
+    ) -> Tensor:
+        """What a mode makes of prompts and of `given` (tensors of B rows each), so many at a time, on the CPU."""
+        made = []
+        for start in range(0, len(prompts), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            captions = [prompt.caption() for prompt in prompts[rows]]
+            chosen = {**self.options, **options, "seed": self.seed + start, "progress": False}
+            parts = [tensor[rows] for tensor in given]
+            made.append(mode(self.pipeline, captions, *parts, *others, **chosen).cpu())
+        return torch.cat(made)
 
 
-def _animate(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
-    made = _batches(
-        lambda said, part, at: image_to_video(
-            pipeline, said, part[:, :, 0], seed=at, progress=False, **options
-        ),
-        prompts,
-        clips,
-        size,
-        seed,
-    )
-    kept = psnr(made[:, :, :1], clips[:, :, :1])
-    verdicts = [judge(video) for video in made]
-    right = [v.motion == p.motion for v, p in zip(verdicts, prompts, strict=True)]
-    same = [(v.color, v.shape) == (p.color, p.shape) for v, p in zip(verdicts, prompts, strict=True)]
+def _animate(trial: _Trial) -> ModeScore:
+    made = trial.make(image_to_video, trial.prompts, [trial.clips[:, :, 0]])
+    kept = psnr(made[:, :, :1], trial.clips[:, :, :1])
     return ModeScore(
-        {"motion": _rate(right), "identity": _rate(same)},
+        {
+            "motion": _shows(made, trial.prompts, "motion"),
+            "identity": _shows(made, trial.prompts, "color", "shape"),
+        },
         {"first_frame_db": float(kept.mean()), "first_frame_worst_db": float(kept.min())},
     )
 
 
-def _extend(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-    *,
-    backward: bool,
-) -> ModeScore:
+def _extend(trial: _Trial, *, backward: bool) -> ModeScore:
     """Half of every clip is given; the other half is made, and compared with the one that was taken away."""
-    factor = int(pipeline.vae.config.temporal_factor)
-    total = 1 + (clips.shape[2] - 1) // factor
-    context = total // 2
+    clips, factor = trial.clips, trial.frames_per_latent
+    context = (1 + (clips.shape[2] - 1) // factor) // 2
     cut = clips.shape[2] - context * factor if backward else 1 + (context - 1) * factor  # of the first part
     part = clips[:, :, cut:] if backward else clips[:, :, :cut]
-    made = _batches(
-        lambda said, video, at: extend(
-            pipeline, said, video, backward=backward, context=context, seed=at, progress=False, **options
-        ),
-        prompts,
-        part,
-        size,
-        seed,
-    )
-    verdicts = [judge(video) for video in made]
-    right = [v.motion == p.motion for v, p in zip(verdicts, prompts, strict=True)]
-    same = [_identity(video, cut, p) for video, p in zip(made, prompts, strict=True)]
+    made = trial.make(extend, trial.prompts, [part], backward=backward, context=context)
+    same = [_identity(video, cut, prompt) for video, prompt in zip(made, trial.prompts, strict=True)]
     limit = float(np.nanpercentile([_jump(video, cut) for video in clips], 95))
     jumps = np.array([_jump(video, cut) for video in made])
     return ModeScore(
         {
-            "motion": _rate(right),
+            "motion": _shows(made, trial.prompts, "motion"),
             "identity": _rate(same),
             "smooth": _rate((jumps <= limit).tolist()),
         },
@@ -173,137 +159,73 @@ def _extend(
     )
 
 
-def _connect(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
+def _connect(trial: _Trial) -> ModeScore:
     """The first frame and the last ones of a clip are given as two videos."""
-    factor, frames = int(pipeline.vae.config.temporal_factor), clips.shape[2]
-    made = _batches(
-        lambda said, video, at: connect(
-            pipeline, said, video[:, :, :1], video[:, :, -factor:], seed=at, progress=False, **options
-        ),
-        prompts,
-        clips,
-        size,
-        seed,
-    )
-    assert made.shape[2] == frames
-    verdicts = [judge(video) for video in made]
-    right = [
-        (v.color, v.shape, v.motion) == (p.color, p.shape, p.motion)
-        for v, p in zip(verdicts, prompts, strict=True)
-    ]
+    clips, factor = trial.clips, trial.frames_per_latent
+    made = trial.make(connect, trial.prompts, [clips[:, :, :1], clips[:, :, -factor:]])
     near = [_path_distance(a, b) < _SAME_PATH for a, b in zip(made, clips, strict=True)]
     ends = torch.minimum(
         psnr(made[:, :, :1], clips[:, :, :1]), psnr(made[:, :, -factor:], clips[:, :, -factor:])
     )
     return ModeScore(
-        {"all_right": _rate(right), "path": _rate(near)}, {"worst_end_db": float(ends.min().clamp(max=99))}
+        {"all_right": _shows(made, trial.prompts, "color", "shape", "motion"), "path": _rate(near)},
+        {"worst_end_db": float(ends.min().clamp(max=_SAME_DB))},
     )
 
 
-def _loop(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
+def _loop(trial: _Trial) -> ModeScore:
     """There and back: the way home is asked for in words, as the opposite motion."""
-    back = [replace(prompt, motion=OPPOSITE[prompt.motion]) for prompt in prompts]
-    made = _batches(
-        lambda said, video, at: loop(pipeline, said, video, seed=at, progress=False, **options),
-        back,
-        clips,
-        size,
-        seed,
-    )
+    back = [replace(prompt, motion=OPPOSITE[prompt.motion]) for prompt in trial.prompts]
+    made = trial.make(loop, back, [trial.clips])
     round_trip = torch.cat([made, made[:, :, :1]], dim=2)
     seams, same = [], []
-    for video, prompt in zip(round_trip, prompts, strict=True):
+    for video, prompt in zip(round_trip, trial.prompts, strict=True):
         steps = _steps(video)
         seams.append(bool(steps[-1] <= np.nanmax(steps[:-1]) + 1e-6))
-        same.append(_identity(video, clips.shape[2], prompt))
+        same.append(_identity(video, trial.clips.shape[2], prompt))
     return ModeScore({"no_seam": _rate(seams), "identity": _rate(same)}, {})
 
 
-def _inpaint(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
+def _inpaint(trial: _Trial) -> ModeScore:
     """The middle third of the columns is made anew."""
-    width = clips.shape[4]
+    clips, width = trial.clips, trial.clips.shape[4]
     mask = torch.zeros(1, *clips.shape[2:], dtype=torch.bool)
     mask[..., width // 3 : 2 * width // 3] = True
-    made = _batches(
-        lambda said, video, at: inpaint(pipeline, said, video, mask, seed=at, progress=False, **options),
-        prompts,
-        clips,
-        size,
-        seed,
+    made = trial.make(inpaint, trial.prompts, [clips], mask)
+    untouched = psnr(torch.where(mask[:, None], clips, made), clips).clamp(max=_SAME_DB)
+    return ModeScore(
+        {"all_right": _shows(made, trial.prompts, "color", "shape", "motion")},
+        {"untouched_db": float(untouched.min())},
     )
-    kept = torch.where(mask[:, None], clips, made)
-    verdicts = [judge(video) for video in made]
-    right = [
-        (v.color, v.shape, v.motion) == (p.color, p.shape, p.motion)
-        for v, p in zip(verdicts, prompts, strict=True)
-    ]
-    untouched = psnr(kept, clips).clamp(max=99)
-    return ModeScore({"all_right": _rate(right)}, {"untouched_db": float(untouched.min())})
 
 
-def _restyle(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    clips: Tensor,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
+def _restyle(trial: _Trial) -> ModeScore:
     """Night becomes day, and day night."""
-    other = [replace(p, light="day" if p.light == "night" else "night") for p in prompts]
-    made = _batches(
-        lambda said, video, at: restyle(pipeline, said, video, seed=at, progress=False, **options),
-        other,
-        clips,
-        size,
-        seed,
-    )
-    verdicts = [judge(video) for video in made]
-    style = [v.light == p.light for v, p in zip(verdicts, other, strict=True)]
+    other = [replace(p, light="day" if p.light == "night" else "night") for p in trial.prompts]
+    made = trial.make(restyle, other, [trial.clips])
     kept = [
         (v.color, v.shape) == (p.color, p.shape) and _path_distance(new, old) < _SAME_PATH
-        for v, p, new, old in zip(verdicts, prompts, made, clips, strict=True)
+        for v, p, new, old in zip(judge_all(made), trial.prompts, made, trial.clips, strict=True)
     ]
-    return ModeScore({"style": _rate(style), "kept": _rate(kept)}, {})
+    return ModeScore({"style": _shows(made, other, "light"), "kept": _rate(kept)}, {})
 
 
-def _long(
-    pipeline: MiniSoraPipeline,
-    prompts: Sequence[ShapesPrompt],
-    frames: int,
-    seed: int,
-    options: dict[str, Any],
-) -> ModeScore:
+def _long(trial: _Trial, runs: int, frames: int) -> ModeScore:
     """The object goes to and fro: every extension is asked for the opposite motion of the one before."""
+    prompts = trial.prompts[:runs]
     said = [prompt.caption() for prompt in prompts]
     back = [replace(prompt, motion=OPPOSITE[prompt.motion]).caption() for prompt in prompts]
-    made = long_video(
-        pipeline, said, frames, context=1, later=(back, said), seed=seed, progress=False, **options
-    )
-    length = pipeline.config.default_size[0]
+    options = {**trial.options, "seed": trial.seed, "progress": False}
+    made = long_video(trial.pipeline, said, frames, context=1, later=(back, said), **options)
+    length = trial.clips.shape[2]
     kept = [_identity(video, frames - length, prompt) for video, prompt in zip(made, prompts, strict=True)]
     return ModeScore({"identity_at_end": _rate(kept)}, {"frames": float(frames)})
+
+
+def _shows(videos: Tensor, prompts: Sequence[ShapesPrompt], *attributes: str) -> Rate:
+    """How many videos have these attributes of their prompts, all of them."""
+    verdicts = [verdict.matches(p) for verdict, p in zip(judge_all(videos), prompts, strict=True)]
+    return _rate([all(matches[name] for name in attributes) for matches in verdicts])
 
 
 def _rate(flags: Sequence[bool]) -> Rate:

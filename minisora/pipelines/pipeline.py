@@ -9,41 +9,25 @@ Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-)
+from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 
 from minisora.config import Config
 from minisora.errors import UserError
-from minisora.flow.path import shift_sigma
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.given import Given
-
-Scheduler: TypeAlias = (
-    FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler | DPMSolverMultistepScheduler
-)
-SCHEDULERS: dict[str, type] = {
-    "euler": FlowMatchEulerDiscreteScheduler,  # first order, one pass a step
-    "heun": FlowMatchHeunDiscreteScheduler,  # second order, two passes a step but the last
-    "dpm++": DPMSolverMultistepScheduler,  # second order from the step before, one pass a step
-}
+from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
 
 @dataclass
@@ -264,44 +248,6 @@ class MiniSoraPipeline(DiffusionPipeline):
             return torch.randn(count, *shape, generator=generator, device=generator.device)
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
         return torch.stack(rows)
-
-
-def make_scheduler(name: str, shift: float = 1.0) -> Scheduler:
-    """A diffusers scheduler for velocities by name: "euler", "heun" or "dpm++".
-
-    Heun and DPM-Solver++ carry the shift themselves; Euler is handed shifted noise levels, since it would apply
-    its own twice.
-    """
-    if name not in SCHEDULERS:
-        raise UserError(f"unknown scheduler '{name}': use one of {', '.join(SCHEDULERS)}")
-    if name == "dpm++":
-        return DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-        )
-    return SCHEDULERS[name](shift=shift if name == "heun" else 1.0)
-
-
-def set_sigmas(
-    scheduler: Scheduler, steps: int, shift: float, device: torch.device, start: float = 1.0
-) -> Tensor:
-    """Set up the scheduler for `steps` steps from noise, or the last of them from a noise level `start`.
-
-    Returns:
-        The noise level of every pass.
-
-    Raises:
-        UserError: this scheduler cannot start elsewhere.
-    """
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        top = shift_sigma(torch.tensor(start, dtype=torch.float64), 1 / shift)  # before the shift
-        count = max(1, math.ceil(steps * float(top) - 1e-9))
-        sigmas = shift_sigma(torch.linspace(1, 1 / count, count, dtype=torch.float64) * top, shift)
-        scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
-    elif start < 1:
-        raise UserError(f"strength = {start} needs the euler scheduler: pass --scheduler euler")
-    else:
-        scheduler.set_timesteps(steps, device=device)
-    return scheduler.timesteps / scheduler.config.num_train_timesteps
 
 
 def load_pipeline(folder: str | Path, device: str | torch.device | None = None) -> MiniSoraPipeline:

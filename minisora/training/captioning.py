@@ -14,16 +14,17 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config, load
+from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
 from minisora.data.folder import FolderDataset
-from minisora.data.loader import DiTBatch, LatentBatches, LatentSource
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
+from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, Trainer, prepare_stage
 from minisora.training.stages import load_vae
-from minisora.training.tasks import build_latents, fingerprint
+from minisora.training.tasks import fingerprint
 
 _BATCH = 64
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minisora.config import Config, load
-from minisora.data.loader import PairBatches
+from minisora.data.batches import PairBatches
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline

@@ -15,7 +15,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
-from minisora.data.loader import Batch, batches, check_batch_size
+from minisora.data.batches import Batch
+from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
 from minisora.measure.counter import count_step
 from minisora.measure.timing import measure_matmul_peak

@@ -20,15 +20,16 @@ from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
-from minisora.data.loader import PairBatches
+from minisora.data.batches import PairBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
+from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, Trainer, prepare_stage
-from minisora.training.tasks import DiTTask, StudentTask, VAETask, build_latents, fingerprint
+from minisora.training.tasks import DiTTask, StudentTask, VAETask, fingerprint
 
 NUM_SAMPLES = 4
 

@@ -5,18 +5,14 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from minisora.config import BucketConfig, ClipConfig, Config, TrainConfig
-from minisora.data.clip import ClipDataset
-from minisora.data.latent_cache import LatentCache
-from minisora.data.loader import (
+from minisora.data.batches import (
     BatchSource,
     ClipMemory,
     CropBatches,
@@ -29,6 +25,7 @@ from minisora.data.loader import (
     from_bytes,
     to_bytes,
 )
+from minisora.data.clip import ClipDataset
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import flow_loss, interpolate, logit_normal
@@ -187,24 +184,6 @@ class Denoiser(nn.Module):
         return self.dit(noisy, sigma, text.tokens, text.mask, text.pooled)
 
 
-class EncodedOnDemand:
-    """A `LatentSource` that encodes inside the step, for data too large to cache."""
-
-    def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
-        self.dataset, self.encode = dataset, encode
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        """Normalised latents B Z T' H' W'."""
-        return self.encode(self.dataset.clips(indices))
-
-    def captions(self) -> list[str]:
-        """The caption of every clip."""
-        return self.dataset.captions()
-
-
 class DiTTask:
     """Stage two: predict the velocity of noisy latents under their captions."""
 
@@ -324,35 +303,6 @@ class StudentTask(DiTTask):
         """A copy of the teacher."""
         teacher = Denoiser(self.teacher.dit, self.teacher.text_encoder)
         return copy.deepcopy(teacher).float().requires_grad_(True)
-
-
-def build_latents(
-    config: Config,
-    vae: VideoVAE,
-    dataset: ClipDataset,
-    folder: Path,
-    *,
-    is_main: bool,
-    wait: Callable[[], None],
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-    progress: Callable[[int, int], None] | None = None,
-) -> LatentSource:
-    """Latents of a data set: from the cache under `folder` (the main process builds it), or on demand.
-
-    `autocast` gives the context in which the VAE runs, for the stage's precision.
-    """
-
-    def encode(videos: Tensor) -> Tensor:
-        with autocast():
-            return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu().float()
-
-    if not config.train_dit.cache_latents:
-        return EncodedOnDemand(dataset, encode)
-    key = fingerprint(vae)
-    if is_main:
-        LatentCache.build(folder, dataset, encode, key, progress=progress)
-    wait()
-    return LatentCache.open(folder, dataset, key)
 
 
 def _fit_crop(crop: Sequence[int] | None, clip: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from minisora.data.loader import PairBatches
+from minisora.data.batches import PairBatches
 from minisora.errors import UserError
 from minisora.pipelines.pipeline import load_pipeline
 from minisora.training.distill import distill_run, make_pairs

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minisora.config import FlowConfig
-from minisora.data.loader import LatentBatches, MixedBatches
+from minisora.data.batches import LatentBatches, MixedBatches
 
 
 class Source:

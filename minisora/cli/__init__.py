@@ -1,0 +1,63 @@
+"""The one entry point: parse, call, print. No logic, and no heavy import outside a command."""
+
+import sys
+
+import typer
+
+from minisora.cli import cost, data, learn, videos
+from minisora.errors import UserError
+
+app = typer.Typer(
+    help="A miniature Sora that trains on a laptop, and an exact instrument for what such models cost.\n\n"
+    "Three commands from a folder of clips to videos:\n\n"
+    "    minisora data check clips/\n\n"
+    "    minisora train --data clips/ --out runs/mine\n\n"
+    '    minisora sample --model runs/mine/model --prompt "..." --out x.mp4',
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
+
+for command in (
+    learn.demo,
+    learn.train,
+    learn.distill,
+    videos.sample,
+    videos.edit,
+    videos.evaluate,
+    cost.flops,
+    cost.calibrate,
+    cost.report,
+):
+    app.command()(command)
+app.add_typer(data_app, name="data")
+data_app.command("make")(data.data_make)
+data_app.command("check")(data.data_check)
+app.add_typer(caption_app, name="caption")
+caption_app.command("train")(data.caption_train)
+caption_app.command("label")(data.caption_label)
+
+
+def main() -> None:
+    """Run the command line: bad input becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except PermissionError as error:
+        _fail(f"no permission for {error.filename}: choose another place or change its mode")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

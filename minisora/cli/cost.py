@@ -1,0 +1,147 @@
+"""Commands of the instrument: flops, calibrate, report."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minisora.cli.options import ConfigOption, JsonOption, SetOption, console, load_config, show
+
+
+class Device(StrEnum):
+    """Where to count."""
+
+    meta = "meta"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class RealDevice(StrEnum):
+    """Where to time."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Table(StrEnum):
+    """A table of published models."""
+
+    dit = "dit"
+
+
+def flops(
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+    device: Annotated[
+        Device, typer.Option(help="meta counts by shapes alone; cpu and cuda run it.")
+    ] = Device.meta,
+    table: Annotated[
+        Table | None, typer.Option(help="dit: the DiT paper's thirteen models, published | counted.")
+    ] = None,
+    diffusers: Annotated[
+        str | None, typer.Option(help="A diffusers transformer, e.g. CogVideoXTransformer3DModel.")
+    ] = None,
+    args: Annotated[
+        Path | None, typer.Option(help="YAML for --diffusers: config, latent_size, text_tokens, inputs.")
+    ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also time the passes and report MFU (on cpu or cuda).")
+    ] = False,
+    json_: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Attention's share against tokens, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Count MACs and FLOPs of a real forward pass, attention included, three ways that must agree."""
+    if table is not None:
+        from minisora.measure.dit_table import count_table
+
+        show(count_table(), json_)
+    elif diffusers is not None:
+        from minisora.config import read_yaml
+        from minisora.measure.foreign import count_diffusers
+
+        show(count_diffusers(diffusers, read_yaml(args) if args else None), json_)
+    else:
+        from minisora.measure.report import count_config
+
+        show(count_config(load_config(config, set_), device=device.value), json_)
+    if time:
+        from minisora.measure.timed import time_config
+
+        timed = time_config(
+            load_config(config, set_), device="cpu" if device is Device.meta else device.value
+        )
+        show(timed, json_.with_name(f"{json_.stem}-time.json") if json_ else None)
+        for warning in timed.warnings():
+            console.print(f"[yellow]{warning}[/yellow]", highlight=False, soft_wrap=True)
+    if plot is not None:
+        from minisora.measure.plots import plot_attention_share
+
+        plot_attention_share(plot)
+        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file.")] = Path(
+        "calibration.json"
+    ),
+    device: Annotated[
+        RealDevice, typer.Option(help="cpu: about a minute on two idle cores.")
+    ] = RealDevice.cpu,
+    plot: Annotated[Path | None, typer.Option(help="Achieved FLOP/s against size, as .png or .svg.")] = None,
+) -> None:
+    """Sweep real passes on this machine and fit what they cost: MACs, time, MFU. `minisora report` reads it."""
+    from minisora.measure.calibration import calibrate as sweep
+
+    with console.status("calibrating") as status:
+        calibration = sweep(
+            device=device.value, progress=lambda done, total: status.update(f"calibrating {done}/{total}")
+        )
+    calibration.save(out)
+    console.print(calibration.table())
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    if plot is not None:
+        from minisora.measure.plots import plot_roofline
+
+        plot_roofline(calibration, plot)
+        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
+
+
+def report(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the page, JSON, CSV and figures.")
+    ] = Path("report"),
+    preset: Annotated[
+        str,
+        typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file."),
+    ] = "measured",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a toy run: its VAE's compression, and steps.json of evaluate."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for an assumption, e.g. --set sora.params=30e9."),
+    ] = None,
+    verified_only: Annotated[
+        bool, typer.Option("--verified-only", help="Back-test only on figures from primary sources.")
+    ] = False,
+) -> None:
+    """Rerun a published estimate of Sora's compute: claims audited, corrected, measured, with intervals."""
+    from minisora.estimate.report import build_report, print_report, write_report
+
+    built = build_report(
+        preset,
+        overrides=set_,
+        calibration=calibration,
+        run=run,
+        include_unverified=not verified_only,
+    )
+    page = write_report(built, out)
+    print_report(built, console)
+    console.print(f"wrote {page}", highlight=False, soft_wrap=True)

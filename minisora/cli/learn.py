@@ -1,0 +1,71 @@
+"""Commands that train: demo, train, distill."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minisora.cli.options import ConfigOption, DataOption, OutOption, SetOption, console, load_config
+
+
+class Stage(StrEnum):
+    """A training stage."""
+
+    vae = "vae"
+    dit = "dit"
+
+
+def demo(
+    out: OutOption = Path("runs/demo"),
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+) -> None:
+    """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
+    from minisora.demo.run import run_demo
+
+    page = run_demo(load_config(config, set_), out, console)
+    console.print(f"Open [bold]{page}[/bold]")
+
+
+def train(
+    stage: Annotated[Stage | None, typer.Argument(help="One stage; both in a row if not given.")] = None,
+    config: ConfigOption = "toy",
+    data: DataOption = None,
+    out: OutOption = Path("runs/train"),
+    vae: Annotated[
+        Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Train the VAE, the DiT, or both. The same command again resumes an interrupted run.
+
+    On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
+    """
+    from minisora.training.stages import train_dit, train_vae
+
+    resolved = load_config(config, set_, data)
+    if stage in (None, Stage.vae):
+        train_vae(resolved, out, console)
+    if stage in (None, Stage.dit):
+        train_dit(resolved, out, console, vae)
+        model = out / "model"
+        console.print(
+            f'Model in [bold]{model}[/bold]. Next: minisora sample --model {model} --prompt "..." --out sample.mp4',
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def distill(
+    run: Annotated[Path, typer.Option("--run", help="The teacher's run folder, such as runs/demo.")],
+    out: OutOption = Path("runs/distilled"),
+    pairs: Annotated[int, typer.Option(help="Samples of the teacher to learn from.")] = 4000,
+    steps: Annotated[int, typer.Option(help="Sampling steps that the student takes by default.")] = 4,
+    set_: SetOption = None,
+) -> None:
+    """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
+    from minisora.training.distill import distill_run
+
+    distill_run(run, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
+    console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)

@@ -1,0 +1,199 @@
+"""Commands that use a model: sample, edit, evaluate."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minisora.cli.options import console
+
+
+class SchedulerName(StrEnum):
+    """A sampling scheduler."""
+
+    euler = "euler"
+    heun = "heun"
+    dpm = "dpm++"
+
+
+class EditMode(StrEnum):
+    """What to make of an image or a video."""
+
+    animate = "animate"
+    extend = "extend"
+    prepend = "prepend"
+    connect = "connect"
+    loop = "loop"
+    inpaint = "inpaint"
+    restyle = "restyle"
+
+
+def sample(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/demo/model.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
+    ] = Path("sample.mp4"),
+    frames: Annotated[int | None, typer.Option(help="Frames; default as trained. 1 makes an image.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Default from the model.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+) -> None:
+    """Sample videos from prompts."""
+    from minisora.pipelines.pipeline import load_pipeline, make_scheduler
+    from minisora.pipelines.write import write_videos
+
+    pipeline = load_pipeline(model)
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
+    for text in prompt:
+        if unknown := pipeline.check_prompt(text):
+            console.print(
+                f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False, soft_wrap=True
+            )
+    videos = pipeline(
+        prompt,
+        num_frames=frames,
+        height=height,
+        width=width,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+    ).videos
+    for file in write_videos(out, videos, prompt, pipeline.config.fps):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+def edit(
+    mode: Annotated[EditMode, typer.Argument(help="What to do.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    video: Annotated[list[Path], typer.Option("--video", "-v", help="A video or image; twice for connect.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the result shows.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
+    ] = Path("edit.mp4"),
+    strength: Annotated[
+        float, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
+    ] = 0.7,
+    region: Annotated[
+        tuple[int, int, int, int] | None, typer.Option(help="Of inpaint: top left bottom right, in pixels.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+) -> None:
+    """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video.
+
+    The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
+    """
+    from minisora.pipelines.edit import edit as edit_files
+    from minisora.pipelines.pipeline import load_pipeline
+    from minisora.pipelines.write import write_videos
+
+    pipeline = load_pipeline(model)
+    made = edit_files(
+        pipeline,
+        mode.value,
+        video,
+        prompt,
+        strength=strength,
+        region=region,
+        say=lambda line: console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+    )
+    for file in write_videos(out, made, [prompt], pipeline.config.fps):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+def evaluate(
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option("--videos", help="Or judge this folder of mp4 files with metadata.csv.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The model's run folder: also say if it is learning, stuck or memorising."),
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
+    ] = "72",
+    samples_per_prompt: Annotated[int, typer.Option(help="More samples, narrower intervals.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            "--num-inference-steps",
+            "--steps",
+            help="Default from the model; 1,2,4,8 compares them: steps.json.",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Videos sampled at a time.")] = 8,
+    modes: Annotated[
+        bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for evaluate.json and failures.png, modes.json or steps.json."
+        ),
+    ] = Path("runs/evaluate"),
+) -> None:
+    """Judge what videos show against their prompts, without a learned network, and the judge itself."""
+    from minisora.evaluate.steps import parse_steps, run_steps
+
+    numbers = parse_steps(steps) if steps is not None else None
+    if numbers is not None and len(numbers) > 1:
+        run_steps(
+            out,
+            console,
+            model=model,
+            steps=numbers,
+            prompts=prompts,
+            samples_per_prompt=samples_per_prompt,
+            seed=seed,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        return
+    one = numbers[0] if numbers else None
+    if modes:
+        from minisora.evaluate.run_modes import run_modes
+
+        run_modes(
+            out,
+            console,
+            model=model,
+            prompts=prompts,
+            seed=seed,
+            steps=one,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        return
+    from minisora.evaluate.run import run_evaluation
+    from minisora.training.tasks import fingerprint
+
+    run_evaluation(
+        out,
+        console,
+        model=model,
+        videos=videos,
+        run=run,
+        prompts=prompts,
+        fingerprint=fingerprint,
+        samples_per_prompt=samples_per_prompt,
+        seed=seed,
+        steps=one,
+        guidance=guidance,
+        batch_size=batch_size,
+    )

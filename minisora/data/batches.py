@@ -1,0 +1,254 @@
+"""Training batches as a function of position: everything random about a sample comes from (seed, position).
+
+Position p is the p-th sample that training ever sees. Its clip, crop, noise, noise level and whether its
+caption is dropped follow from p alone, so a run that is resumed, split over processes or accumulated in
+micro-batches sees the very same samples. The loader state of a checkpoint is one number: the step.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minisora.config import FlowConfig
+from minisora.data.clip import ClipDataset
+from minisora.data.order import random_crop, rng, sample_indices
+from minisora.flow.conditioning import draw_known
+
+_DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
+_KINDS = 2  # key of what a step is made of
+_PAIRS = 3  # key of the noise levels of distillation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a task computes its loss from; `indices` name the clips, for error messages."""
+
+    indices: list[int]
+
+    def _tensors(self) -> dict[str, Any]:
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory; the data loader calls it for CUDA."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+
+@dataclass(frozen=True)
+class VAEBatch(Batch):
+    """Crops and the noise of the posterior draw."""
+
+    video: Tensor  # B 3 T H W in [-1, 1]
+    noise: Tensor  # B Z T' H' W'
+
+
+@dataclass(frozen=True)
+class DiTBatch(Batch):
+    """Latents (or videos still to be encoded), captions, and the point on the path to noise."""
+
+    latents: Tensor  # B Z T' H' W', normalised
+    noise: Tensor  # B Z T' H' W'
+    normal: Tensor  # B, standard normal draws that become sigma
+    captions: list[str]
+    known: Tensor | None = None  # B T', latent frames that are given; None where no clip has any
+    known_sigma: Tensor | None = None  # B, noise level of the given frames
+
+    def images(self) -> Self:
+        """The first frame of every clip: a causal VAE codes it as it codes an image."""
+        return replace(
+            self, latents=self.latents[:, :, :1], noise=self.noise[:, :, :1], known=None, known_sigma=None
+        )
+
+
+BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
+
+
+class BatchSource(Protocol[BatchType]):
+    """Makes the batch of given positions."""
+
+    def at(self, positions: Sequence[int]) -> BatchType:
+        """The batch of these positions; a pure function of them."""
+        ...
+
+
+class ClipMemory:
+    """The first clips of a data set kept in memory as bytes, each decoded or rendered once."""
+
+    def __init__(self, dataset: ClipDataset, max_clips: int):
+        self.dataset = dataset
+        self.num_clips = min(len(dataset), max_clips)
+        self._bytes: dict[int, Tensor] = {}
+
+    def clips(self, indices: Sequence[int]) -> list[Tensor]:
+        """Clips as uint8, C T H W each, 0 is black."""
+        missing = sorted({index for index in indices if index not in self._bytes})
+        if missing:
+            videos = self.dataset.clips(missing)
+            self._bytes.update(zip(missing, to_bytes(videos), strict=True))
+        return [self._bytes[index] for index in indices]
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """[-1, 1] to uint8."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(video: Tensor) -> Tensor:
+    """uint8 to [-1, 1], float32."""
+    return video.float() / 127.5 - 1
+
+
+def _normal(generator: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
+class CropBatches:
+    """Random spacetime crops for the VAE.
+
+    Args:
+        clips: where they are cut from.
+        crop: (frames, height, width) in pixels.
+        latent_shape: Z T' H' W' of a crop.
+        seed: of order, crops and noise.
+    """
+
+    def __init__(self, clips: ClipMemory, crop: Sequence[int], latent_shape: Sequence[int], seed: int):
+        self.clips, self.crop, self.latent_shape, self.seed = clips, crop, latent_shape, seed
+
+    def at(self, positions: Sequence[int]) -> VAEBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(self.clips.num_clips, range(p, p + 1), self.seed)[0] for p in positions]
+        generators = [rng(self.seed, _DRAWS, p) for p in positions]
+        crops = [
+            random_crop(clip, self.crop, generator)
+            for clip, generator in zip(self.clips.clips(indices), generators, strict=True)
+        ]
+        noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
+        return VAEBatch(indices, from_bytes(torch.stack(crops)), noise)
+
+
+class LatentSource(Protocol):
+    """Latents and captions by clip index: a cache, or a VAE that encodes on demand."""
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        ...
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Normalised latents B Z T' H' W'."""
+        ...
+
+    def captions(self) -> list[str]:
+        """The caption of every clip."""
+        ...
+
+
+class LatentBatches:
+    """Latents, noise and captions for the DiT; a share of the captions is dropped for guidance."""
+
+    def __init__(self, source: LatentSource, flow: FlowConfig, seed: int):
+        self.source, self.flow, self.seed = source, flow, seed
+        self.all_captions = source.captions()
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(len(self.source), range(p, p + 1), self.seed)[0] for p in positions]
+        latents = self.source.latents(indices)
+        generators = [rng(self.seed, _DRAWS, p) for p in positions]
+        noise = torch.stack([_normal(generator, latents.shape[1:]) for generator in generators])
+        normal = torch.stack([_normal(generator, ()) for generator in generators])
+        captions = [
+            "" if generator.random() < self.flow.caption_dropout else self.all_captions[index]
+            for index, generator in zip(indices, generators, strict=True)
+        ]
+        return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
+
+    def _known(
+        self, generators: list[np.random.Generator], frames: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Known frames (B T') and their noise levels (B): half of them clean, the others a little noisy."""
+        if self.flow.known_share == 0 or frames < 2:
+            return None, None
+        rows, levels = [], []
+        for generator in generators:
+            given = generator.random() < self.flow.known_share
+            rows.append(draw_known(generator, frames) if given else np.zeros(frames, dtype=bool))
+            levels.append(max(0.0, 2 * generator.random() - 1) * self.flow.known_sigma)
+        return torch.from_numpy(np.stack(rows)), torch.tensor(levels, dtype=torch.float32)
+
+
+class MixedBatches:
+    """Steps of different kinds from one stream of positions: clips of several sizes, and images among videos.
+
+    Every step is of one kind, drawn from (seed, step) alone, so all processes and micro-batches of a step agree.
+
+    Args:
+        parts: batches of each size.
+        shares: how often each is drawn, relative to each other.
+        image_share: steps that take only the first frame of their clips.
+        batch_size: positions of a step, over all processes and micro-batches.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[LatentBatches],
+        shares: Sequence[float],
+        *,
+        image_share: float,
+        batch_size: int,
+        seed: int,
+    ):
+        self.parts, self.image_share, self.batch_size, self.seed = parts, image_share, batch_size, seed
+        self.cumulative = np.cumsum(shares) / np.sum(shares)
+        self.all_captions = [caption for part in parts for caption in part.all_captions]
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions, all of one step."""
+        size, image = rng(self.seed, _KINDS, positions[0] // self.batch_size).random(2)
+        part = min(int(np.searchsorted(self.cumulative, size, side="right")), len(self.parts) - 1)
+        batch = self.parts[part].at(positions)
+        return batch.images() if image < self.image_share else batch
+
+
+class PairBatches:
+    """Training batches of paired noise and latents, a function of position like all of minisora's.
+
+    Args:
+        noise, latents: N Z T' H' W'.
+        captions: N.
+        seed: of order and noise levels.
+    """
+
+    def __init__(self, noise: Tensor, latents: Tensor, captions: Sequence[str], seed: int):
+        self.noise, self.latents, self.all_captions, self.seed = noise, latents, list(captions), seed
+
+    def at(self, positions: Sequence[int]) -> DiTBatch:
+        """The batch of these positions."""
+        indices = [sample_indices(len(self.noise), range(p, p + 1), self.seed)[0] for p in positions]
+        normal = torch.tensor([rng(self.seed, _PAIRS, p).standard_normal() for p in positions])
+        captions = [self.all_captions[index] for index in indices]
+        return DiTBatch(indices, self.latents[indices], self.noise[indices], normal.float(), captions)
+
+    def fingerprint(self) -> str:
+        """Hex digits of the pairs."""
+        digest = hashlib.sha256("\n".join(self.all_captions).encode())
+        for tensor in (self.noise, self.latents):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def split(self, held_out: int) -> tuple["PairBatches", "PairBatches"]:
+        """The pairs but for the last so many, and those."""
+        cut = max(1, len(self.noise) - held_out)
+        return (
+            PairBatches(self.noise[:cut], self.latents[:cut], self.all_captions[:cut], self.seed),
+            PairBatches(self.noise[cut:], self.latents[cut:], self.all_captions[cut:], self.seed),
+        )
