@@ -304,7 +304,7 @@ class Trainer:
                 "compute": f"{flops / 1e9:,.1f} GFLOPs a step (forward and backward, counted); "
                 f"matrix products reach {self.peak / 1e9:,.0f} GFLOP/s here",
                 "time": f"about {_duration(seconds * (settings.steps - self.step))} for "
-                f"{settings.steps - self.step} steps",
+                f"{settings.steps - self.step} steps, and the optimizer's own time",
             }
             for name, fact in facts.items():
                 self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
