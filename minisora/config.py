@@ -51,6 +51,7 @@ class DataConfig(Section):
     num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
     wall_share: Fraction = 0.2  # shapes: how many of those moving left or right pass behind a wall
     buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
+    packing: PositiveInt | None = None  # or clips of all sizes in each step, in common rows of so many tokens
     num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or

@@ -6,6 +6,7 @@ micro-batches sees the very same samples. The loader state of a checkpoint is on
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeVar
@@ -66,6 +67,21 @@ class DiTBatch(Batch):
         return replace(
             self, latents=self.latents[:, :, :1], noise=self.noise[:, :, :1], known=None, known_sigma=None
         )
+
+
+@dataclass(frozen=True)
+class PackedBatch(Batch):
+    """Clips of several sizes for one step, those of a size together."""
+
+    parts: tuple[DiTBatch, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """Every part on `device`."""
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
+
+    def pin_memory(self) -> Self:
+        """Every part in page-locked memory."""
+        return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
 
 BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
@@ -214,9 +230,40 @@ class MixedBatches:
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions, all of one step."""
         size, image = rng(self.seed, _KINDS, positions[0] // self.batch_size).random(2)
-        part = min(int(np.searchsorted(self.cumulative, size, side="right")), len(self.parts) - 1)
-        batch = self.parts[part].at(positions)
+        batch = self.parts[_which(self.cumulative, size)].at(positions)
         return batch.images() if image < self.image_share else batch
+
+
+class PackedBatches:
+    """Clips of several sizes, and images, within one step: every position draws its own.
+
+    Args:
+        parts, shares, image_share, seed: as of `MixedBatches`.
+    """
+
+    def __init__(
+        self, parts: Sequence[LatentBatches], shares: Sequence[float], *, image_share: float, seed: int
+    ):
+        self.parts, self.image_share, self.seed = parts, image_share, seed
+        self.cumulative = np.cumsum(shares) / np.sum(shares)
+        self.all_captions = [caption for part in parts for caption in part.all_captions]
+
+    def at(self, positions: Sequence[int]) -> PackedBatch:
+        """The batch of these positions, grouped by size."""
+        groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+        for position in positions:
+            size, image = rng(self.seed, _KINDS, position).random(2)
+            groups[_which(self.cumulative, size), bool(image < self.image_share)].append(position)
+        batches = []
+        for (part, image), of_size in sorted(groups.items()):
+            batch = self.parts[part].at(of_size)
+            batches.append(batch.images() if image else batch)
+        return PackedBatch([index for batch in batches for index in batch.indices], tuple(batches))
+
+
+def _which(cumulative: np.ndarray, draw: float) -> int:
+    """The part that a draw in [0, 1) falls into."""
+    return min(int(np.searchsorted(cumulative, draw, side="right")), len(cumulative) - 1)
 
 
 class PairBatches:

@@ -50,14 +50,23 @@ class SelfAttention(nn.Module):
         self.norm = head_norm(width, heads, qk_norm)  # one for both: only the product of their gains matters
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        """Attend among the N tokens of each row: x B N D, rope 2 N 1 D/h; returns B N D."""
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend among the N tokens of each row.
+
+        Args:
+            x: B N D.
+            rope: 2 N 1 D/h, or 2 B N 1 D/h where rows differ.
+            mask: B 1 N N, true where two tokens see each other; all do by default.
+
+        Returns:
+            B N D.
+        """
         width = x.shape[-1]
         qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
         qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))  # B N D
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
 
 
 class CrossAttention(nn.Module):
@@ -73,9 +82,10 @@ class CrossAttention(nn.Module):
         self.out = zero_init(nn.Linear(width, width))
 
     def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Attend from x (B N D) to text (B M D) where mask (B M, true = a real token); returns B N D."""
+        """Attend from x (B N D) to text (B M D) where mask (B M or B N M) is true; returns B N D."""
         k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
         q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
         k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
-        return self.out(attend(q, k, v, mask[:, None, None, :]).transpose(1, 2).flatten(2))  # B N D
+        mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]  # B 1 N M or B 1 1 M
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D

@@ -9,6 +9,7 @@ Letters: B batch, C channels, T H W latent grid, F 1 or T, S tokens per frame, N
 D width.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from minisora.errors import UserError
 from minisora.models.attention import CrossAttention, SelfAttention
 from minisora.models.layers import MLP, SigmaEmbedding, modulate, zero_init
+from minisora.models.packing import PackedIndex, levels_of_tokens, pack
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
 from minisora.models.rope import grid_sinusoid, rotary_table
 
@@ -61,25 +63,42 @@ class DiTBlock(nn.Module):
             self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
 
     def forward(
-        self, x: Tensor, cond: Tensor, rope: Tensor, text: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        cond: Tensor,
+        rope: Tensor,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+        level: Tensor | None = None,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Map tokens B T S D to B T S D.
 
-        `cond` is silu(conditioning) B F D, or the shared modulation B F 6D where the block has none of its own.
+        Args:
+            x: B T S D.
+            cond: silu(conditioning) B F D, or the shared modulation B F 6D where the block has none of its own.
+            rope: table of the block's axis.
+            text, mask: B M D, and B M or B N M.
+            level: of packed rows (B L 1 D): which of cond's F, then of a batch of 1, is each token's, B L.
+            visible: of packed rows: which tokens see each other, B 1 L L.
         """
         modulation = self.modulation(cond) if self.modulation is not None else cond + self.modulation_offset
+        if level is not None:
+            modulation = modulation[0, level]  # B L 6D
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        x = torch.addcmul(x, gate1, self._attend(modulate(self.norm1(x), shift1, scale1), rope))  # B T S D
+        x = torch.addcmul(
+            x, gate1, self._attend(modulate(self.norm1(x), shift1, scale1), rope, visible)
+        )  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and mask is not None:
             attended = self.cross(self.norm2(x).flatten(1, 2), text, mask)  # B N D
             x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
         return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
 
-    def _attend(self, x: Tensor, rope: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, rope: Tensor, visible: Tensor | None) -> Tensor:
         batch, frames, places, _ = x.shape
         if self.axis == "all":
-            return self.attention(x.flatten(1, 2), rope).unflatten(1, (frames, places))
+            return self.attention(x.flatten(1, 2), rope, visible).unflatten(1, (frames, places))
         if self.axis == "space":  # one row per frame
             return self.attention(x.flatten(0, 1), rope).unflatten(0, (batch, frames))
         rows = x.transpose(1, 2).flatten(0, 1)  # one row per place: (B S) T D
@@ -205,24 +224,92 @@ class VideoDiT(ModelMixin, ConfigMixin):
             UserError: the latents do not divide into patches, or conditioning is missing.
         """
         grid = token_grid((latents.shape[2], latents.shape[3], latents.shape[4]), self.patch)
-        x = self.embed(patchify(latents, self.patch))  # B T S D
-        x = x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
+        x = self._embed(latents, grid)  # B T S D
         cond = self._condition(sigma, pooled, labels)  # B F D
-        if self.embed_text is not None:
-            if text is None or text_mask is None:
-                raise UserError("this VideoDiT is text-conditional: pass text, text_mask and pooled")
-            text = self.embed_text(text)  # B M D
+        text = self._text(text, text_mask)  # B M D
+        x = self._transform(x, cond, self._ropes(grid, x.device), text, text_mask)  # B T S (C pt ph pw)
+        return unpatchify(x, self.patch, grid)  # B C T H W
+
+    def forward_packed(
+        self,
+        clips: Sequence[Tensor],
+        sigmas: Sequence[Tensor],
+        capacity: int,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        pooled: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Velocities of clips of any sizes in common rows of tokens (`minisora.models.packing`): as `forward` of each.
+
+        Args:
+            clips: noisy latents, C T H W each, of any T H W.
+            sigmas: of each clip, 1 or T/patch noise levels.
+            capacity: most tokens of a row.
+            text, text_mask, pooled: as in `forward`, a row per clip.
+
+        Raises:
+            UserError: a clip does not fit a row, or attention is not "full".
+        """
+        if set(self.axes) != {"all"}:
+            raise UserError(
+                "packed rows need dit.attention=full: tokens of one clip would not see each other"
+            )
+        device = clips[0].device
+        grids = [token_grid((clip.shape[1], clip.shape[2], clip.shape[3]), self.patch) for clip in clips]
+        index = PackedIndex.build(pack([t * h * w for t, h, w in grids], capacity), device)
+        tokens = [
+            self._embed(clip[None], grid).flatten(0, 2) for clip, grid in zip(clips, grids, strict=True)
+        ]
+        ropes = [self._ropes(grid, device)["all"] for grid in grids]  # 2 N 1 D/h each
+        rope = torch.stack([index.gather(table) for table in torch.cat(ropes, dim=1)])  # 2 R L 1 D/h
+
+        owner = torch.repeat_interleave(torch.tensor([len(sigma) for sigma in sigmas])).to(device)  # F
+        cond = self._condition(torch.cat(list(sigmas))[None], None if pooled is None else pooled[owner], None)
+        level = index.gather(levels_of_tokens(grids, sigmas).to(device))  # R L
+        text, beside, mask = self._text(text, text_mask), None, None
+        if text is not None and text_mask is not None:
+            beside, mask = index.own_text(text, text_mask)
+        x = index.gather(torch.cat(tokens))[:, :, None]  # R L 1 D
+        x = self._transform(x, cond, {"all": rope}, beside, mask, level, index.own_clip())[:, :, 0]
+        return [
+            unpatchify(clip.unflatten(0, (1, grid[0], -1)), self.patch, grid)[0]
+            for clip, grid in zip(index.scatter(x), grids, strict=True)
+        ]
+
+    def _embed(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Tokens B T S D of latents, with the features of their places."""
+        x = self.embed(patchify(latents, self.patch))
+        return x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
+
+    def _text(self, text: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if self.embed_text is None:
+            return text
+        if text is None or mask is None:
+            raise UserError("this VideoDiT is text-conditional: pass text, text_mask and pooled")
+        return self.embed_text(text)
+
+    def _transform(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        ropes: dict[str, Tensor],
+        text: Tensor | None,
+        mask: Tensor | None,
+        *packed: Tensor,
+    ) -> Tensor:
+        """The blocks and the head: tokens B T S D to B T S (C pt ph pw); `packed` is a block's level and visible."""
         block_cond = self.shared_modulation(cond) if self.shared_modulation is not None else cond
-        ropes = self._ropes(grid, x.device)
         for block, axis in zip(self.blocks, self.axes, strict=True):
-            arguments = (x, block_cond, ropes[axis], text, text_mask)
+            arguments = (x, block_cond, ropes[axis], text, mask, *packed)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
                 x = block(*arguments)  # B T S D
-        shift, scale = self.modulation_out(cond)[:, :, None].chunk(2, dim=-1)  # each B F 1 D
-        x = self.head(modulate(self.norm_out(x), shift, scale))  # B T S (C pt ph pw)
-        return unpatchify(x, self.patch, grid)  # B C T H W
+        modulation = self.modulation_out(cond)  # B F 2D
+        if packed:
+            modulation = modulation[0, packed[0]]  # B L 2D
+        shift, scale = modulation[:, :, None].chunk(2, dim=-1)  # each B F 1 D
+        return self.head(modulate(self.norm_out(x), shift, scale))
 
     def _condition(self, sigma: Tensor, pooled: Tensor | None, labels: Tensor | None) -> Tensor:
         """silu of the summed embeddings of noise level, pooled text and class: B F D."""
@@ -230,7 +317,9 @@ class VideoDiT(ModelMixin, ConfigMixin):
         if self.embed_pooled is not None:
             if pooled is None:
                 raise UserError("this VideoDiT is text-conditional: pass text, text_mask and pooled")
-            cond = cond + self.embed_pooled(pooled)[:, None]
+            cond = cond + self.embed_pooled(pooled).view(
+                len(cond), -1, cond.shape[-1]
+            )  # a row, or one a level
         if self.embed_class is not None:
             if labels is None:
                 raise UserError("this VideoDiT is class-conditional: pass labels")

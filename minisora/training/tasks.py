@@ -5,6 +5,7 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from minisora.data.batches import (
     LatentBatches,
     LatentSource,
     MixedBatches,
+    PackedBatch,
+    PackedBatches,
     PairBatches,
     VAEBatch,
     from_bytes,
@@ -28,10 +31,11 @@ from minisora.data.batches import (
 from minisora.data.clip import ClipDataset
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
-from minisora.flow.path import flow_loss, interpolate, logit_normal
+from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
 from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_dit, build_text_encoder, build_vae
 from minisora.models.dit import VideoDiT
+from minisora.models.packing import pack
 from minisora.models.patchify import check_clip, token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE
@@ -176,12 +180,25 @@ class Denoiser(nn.Module):
         self.dit = dit
         self.text_encoder = text_encoder
 
-    def forward(self, noisy: Tensor, sigma: Tensor, ids: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Velocity B Z T' H' W' of noisy latents under the token ids and mask (B M) of their captions."""
-        if self.text_encoder is None or ids is None or mask is None:
-            return self.dit(noisy, sigma)
-        text = self.text_encoder(ids, mask)
-        return self.dit(noisy, sigma, text.tokens, text.mask, text.pooled)
+    def forward(
+        self,
+        noisy: Tensor | Sequence[Tensor],
+        sigma: Tensor | Sequence[Tensor],
+        ids: Tensor | None,
+        mask: Tensor | None,
+        capacity: int = 0,
+    ) -> Tensor | list[Tensor]:
+        """Velocity B Z T' H' W' of noisy latents under the token ids and mask (B M) of their captions.
+
+        With a `capacity`, sequences of clips' latents and noise levels are packed (`VideoDiT.forward_packed`).
+        """
+        said: tuple[Tensor, ...] = ()
+        if self.text_encoder is not None and ids is not None and mask is not None:
+            text = self.text_encoder(ids, mask)
+            said = (text.tokens, text.mask, text.pooled)
+        if capacity:
+            return self.dit.forward_packed(list(noisy), list(sigma), capacity, *said)
+        return self.dit(noisy, sigma, *said)
 
 
 class DiTTask:
@@ -206,8 +223,9 @@ class DiTTask:
         self.config, self.settings, self.vae = config, config.train_dit, vae
         flow, factors = config.flow, config.vae
         sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
+        lengths = []
         for size in sizes:
-            check_clip(
+            latent = check_clip(
                 size.frames,
                 size.height,
                 size.width,
@@ -215,19 +233,25 @@ class DiTTask:
                 spatial_factor=factors.spatial_factor,
                 patch=config.dit.patch,
             )
+            lengths.append(math.prod(token_grid(latent, config.dit.patch)))
+        if config.data.packing is not None:
+            pack(lengths, config.data.packing)  # says which clip is too long for a row
         if config.dit.patch[0] > 1 and (flow.known_share or flow.image_share):
             raise UserError(
                 f"dit.patch spans {config.dit.patch[0]} latent frames, so no single one can be known or an image: "
                 "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
             )
-        self.source: LatentBatches | MixedBatches | PairBatches
+        self.source: LatentBatches | MixedBatches | PackedBatches | PairBatches
         self._validation: LatentBatches | PairBatches
         parts = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
         self.source = parts[0]
-        if buckets or flow.image_share:
+        shares = [1.0, *(bucket.share for bucket in config.data.buckets)]
+        if config.data.packing is not None:
+            self.source = PackedBatches(parts, shares, image_share=flow.image_share, seed=config.seed)
+        elif buckets or flow.image_share:
             self.source = MixedBatches(
                 parts,
-                [1.0, *(bucket.share for bucket in config.data.buckets)],
+                shares,
                 image_share=flow.image_share,
                 batch_size=self.settings.batch_size,
                 seed=config.seed,
@@ -247,21 +271,43 @@ class DiTTask:
                 text = build_text_encoder(self.config, self.source.all_captions)
             return Denoiser(build_dit(self.config, text.width if text else None), text)
 
-    def loss(self, model: nn.Module, batch: DiTBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: DiTBatch | PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of the velocity."""
+        if isinstance(batch, PackedBatch):
+            return self._packed_errors(model, batch).mean(), {}
+        return self._velocity_errors(model, batch, self._levels(batch)).mean(), {}
+
+    def _levels(self, batch: DiTBatch) -> Tensor:
+        """The noise level of every clip, B."""
         flow = self.config.flow
-        sigma = logit_normal(batch.normal, flow.sigma_mean, flow.sigma_std, flow.shift)
-        return self._velocity_errors(model, batch, sigma).mean(), {}
+        return logit_normal(batch.normal, flow.sigma_mean, flow.sigma_std, flow.shift)
 
     def _velocity_errors(self, model: nn.Module, batch: DiTBatch, sigma: Tensor) -> Tensor:
         """Squared error of the velocity per clip, over the frames that are not known: B."""
-        if batch.known is not None and batch.known_sigma is not None:
-            sigma = FrameCondition(batch.known, batch.known_sigma).sigmas(sigma)  # B T'
-        sample = interpolate(batch.latents, batch.noise, sigma)
-        ids = mask = None
-        if self.model.text_encoder is not None:
-            ids, mask = (t.to(sample.noisy.device) for t in self.model.text_encoder.tokenize(batch.captions))
-        return flow_loss(model(sample.noisy, sigma, ids, mask), sample, batch.known)
+        sample = _on_the_path(batch, sigma)
+        ids, mask = self._tokens(batch.captions, sample.noisy.device)
+        return flow_loss(model(sample.noisy, sample.sigma, ids, mask), sample, batch.known)
+
+    def _packed_errors(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+        """As `_velocity_errors`, of clips of all sizes in common rows of tokens."""
+        samples = [_on_the_path(part, self._levels(part)) for part in batch.parts]
+        noisy = [clip for sample in samples for clip in sample.noisy]
+        sigma = [level.reshape(-1) for sample in samples for level in sample.sigma]
+        captions = [caption for part in batch.parts for caption in part.captions]
+        ids, mask = self._tokens(captions, noisy[0].device)
+        velocities = iter(model(noisy, sigma, ids, mask, self.config.data.packing))
+        errors = []
+        for part, sample in zip(batch.parts, samples, strict=True):
+            predicted = torch.stack([next(velocities) for _ in part.indices])
+            errors.append(flow_loss(predicted, sample, part.known))
+        return torch.cat(errors)
+
+    def _tokens(self, captions: Sequence[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Token ids and mask of captions, B M each; none for a model without text."""
+        if self.model.text_encoder is None:
+            return None, None
+        ids, mask = self.model.text_encoder.tokenize(list(captions))
+        return ids.to(device), mask.to(device)
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
@@ -303,6 +349,13 @@ class StudentTask(DiTTask):
         """A copy of the teacher."""
         teacher = Denoiser(self.teacher.dit, self.teacher.text_encoder)
         return copy.deepcopy(teacher).float().requires_grad_(True)
+
+
+def _on_the_path(batch: DiTBatch, sigma: Tensor) -> FlowSample:
+    """The clips of a batch at noise level sigma (B), known frames at their own."""
+    if batch.known is not None and batch.known_sigma is not None:
+        sigma = FrameCondition(batch.known, batch.known_sigma).sigmas(sigma)  # B T'
+    return interpolate(batch.latents, batch.noise, sigma)
 
 
 def _fit_crop(crop: Sequence[int] | None, clip: tuple[int, int, int]) -> tuple[int, int, int]:

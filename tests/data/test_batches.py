@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minisora.config import FlowConfig
-from minisora.data.batches import LatentBatches, MixedBatches
+from minisora.data.batches import LatentBatches, MixedBatches, PackedBatches
 
 
 class Source:
@@ -62,3 +62,15 @@ def test_a_step_is_of_one_size_and_kind_however_it_is_split() -> None:
     small = kinds[2, 4] / (kinds[2, 4] + kinds[5, 2])
     assert small == pytest.approx(1 / 3, abs=0.08)
     assert len(mixed.all_captions) == 80
+
+
+def test_a_packed_step_holds_every_position_once_however_it_is_split() -> None:
+    parts = [LatentBatches(Source(f, s), FlowConfig(known_share=0.5), 0) for f, s in ((5, 2), (2, 4))]
+    packed = PackedBatches(parts, [1.0, 1.0], image_share=0.25, seed=0)
+    whole = packed.at(range(64))
+    assert len(whole.indices) == 64
+    assert {tuple(part.latents.shape[2:4]) for part in whole.parts} == {(1, 2), (5, 2), (1, 4), (2, 4)}
+    alone = [packed.at([position]).parts[0] for position in range(64)]
+    one_by_one = sorted(float(part.noise.sum()) for part in alone)
+    together = sorted(float(noise.sum()) for part in whole.parts for noise in part.noise)
+    assert together == pytest.approx(one_by_one)
