@@ -27,6 +27,7 @@ for command in (
     learn.distill,
     videos.sample,
     videos.edit,
+    videos.augment,
     videos.evaluate,
     cost.flops,
     cost.calibrate,

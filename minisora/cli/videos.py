@@ -111,6 +111,47 @@ def edit(
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
+def augment(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Folder of videos with captions.")],
+    prompts: Annotated[
+        list[str],
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="What the new clips show (repeatable); {caption} stands for a clip's own caption.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")] = Path("augmented"),
+    strength: Annotated[float, typer.Option(help="In (0, 1]: low keeps the clip, 1 keeps nothing.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+) -> None:
+    """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
+    from minisora.pipelines.augment import augment as augment_folder
+    from minisora.pipelines.pipeline import load_pipeline
+
+    pipeline = load_pipeline(model)
+    with console.status("restyling") as status:
+        count = augment_folder(
+            pipeline,
+            data,
+            prompts,
+            out,
+            strength=strength,
+            seed=seed,
+            batch_size=batch_size,
+            progress=lambda done, total: status.update(f"restyling {done}/{total}"),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+        )
+    console.print(
+        f"wrote {count} clips to {out}; next: minisora data check {out}", highlight=False, soft_wrap=True
+    )
+
+
 def evaluate(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
     videos: Annotated[

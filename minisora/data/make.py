@@ -1,16 +1,14 @@
 """Write a shapes set as a folder that `FolderDataset` reads: mp4 files and `metadata.csv`."""
 
-import csv
-import io
 from pathlib import Path
 
 from rich.progress import track
 
 from minisora.config import ClipConfig
+from minisora.data.metadata import write_metadata
 from minisora.data.shapes import ShapesWorld
 from minisora.data.video_io import write_video
 from minisora.errors import UserError
-from minisora.files import write_whole
 
 _BATCH = 32
 
@@ -37,24 +35,21 @@ def make_shapes(out: Path, num_clips: int, seed: int, clip: ClipConfig, progress
     world = ShapesWorld(num_clips, seed, clip.frames, clip.height, clip.width, clip.fps)
     digits = max(5, len(str(num_clips - 1)))
     names = [f"clip_{index:0{digits}d}.mp4" for index in range(num_clips)]
-    _only_ours(out, {*names, "metadata.csv"})
+    only_ours(out, {*names, "metadata.csv"})
     starts = range(0, num_clips, _BATCH)
     for start in track(starts, description="writing clips", disable=not progress, transient=True):
         indices = range(start, min(start + _BATCH, num_clips))
         for index, video in zip(indices, world.clips(indices), strict=True):
             write_video(out / names[index], video, clip.fps)
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["file_name", "text"])
-    rows.writerows(zip(names, world.captions(), strict=True))
-    try:
-        write_whole(out / "metadata.csv", table.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {out / 'metadata.csv'}: {error.strerror}") from error
+    write_metadata(out / "metadata.csv", ("file_name", "text"), zip(names, world.captions(), strict=True))
 
 
-def _only_ours(out: Path, names: set[str]) -> None:
-    """A set is never mixed with other files, which it would then caption or be captioned by."""
+def only_ours(out: Path, names: set[str]) -> None:
+    """A set is never mixed with other files, which it would then caption or be captioned by.
+
+    Raises:
+        UserError: the folder holds another file than these.
+    """
     if not out.exists():
         return
     if not out.is_dir():

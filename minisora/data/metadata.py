@@ -1,11 +1,13 @@
 """Captions beside videos: `metadata.csv` or `metadata.jsonl` (`file_name`, `text`), or `NAME.txt`."""
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from minisora.errors import UserError
+from minisora.files import write_whole
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 
@@ -47,6 +49,23 @@ def read_sidecar(video: Path) -> str | None:
         raise UserError(f"{sidecar} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"{sidecar} cannot be read: {error.strerror}") from error
+
+
+def write_metadata(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV whose first columns are `file_name` and `text`, whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, table.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}; choose another --out") from error
 
 
 def clean(text: str) -> str:

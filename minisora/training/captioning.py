@@ -4,8 +4,6 @@ RUN/captioner/checkpoints/    of its training
    /captioner/model/          the captioner
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from torch import Tensor, nn
 from minisora.config import Config, load
 from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
 from minisora.data.folder import FolderDataset
+from minisora.data.metadata import write_metadata
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
-from minisora.files import write_whole
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
 from minisora.training.latents import build_latents
@@ -204,17 +202,12 @@ def label_folder(
             if name not in best or found.confidence > best[name].confidence:
                 best[name] = found
     given = {name for name, said in zip(names, dataset.captions(), strict=True) if said}
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["file_name", "text", "confidence"])
+    rows: list[tuple[str, str, str]] = []
     left_out = 0
     for name, caption in best.items():
         if name not in given and caption.confidence < min_confidence:
             left_out += 1
             continue
-        rows.writerow([name, caption.text, "" if name in given else f"{caption.confidence:.3f}"])
-    try:
-        write_whole(out, table.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+        rows.append((name, caption.text, "" if name in given else f"{caption.confidence:.3f}"))
+    write_metadata(out, ("file_name", "text", "confidence"), rows)
     return len(best) - len(given) - left_out, left_out

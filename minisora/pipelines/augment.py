@@ -1,0 +1,80 @@
+"""New training clips from old ones: every clip of a folder, restyled under every prompt, as a captioned set.
+
+OUT/00012-1.mp4     clip 12 under prompt 1
+   /metadata.csv    file_name, text, and the file that it came from
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from minisora.config import ClipConfig
+from minisora.data.folder import FolderDataset
+from minisora.data.make import only_ours
+from minisora.data.metadata import write_metadata
+from minisora.data.video_write import write_video
+from minisora.errors import UserError
+from minisora.pipelines.modes import restyle
+from minisora.pipelines.pipeline import MiniSoraPipeline
+
+CAPTION = "{caption}"  # in a prompt: the clip's own caption
+
+
+def augment(
+    pipeline: MiniSoraPipeline,
+    data: Path,
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    strength: float = 0.7,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> int:
+    """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
+
+    Args:
+        pipeline: restyles the clips (`minisora.pipelines.modes.restyle`).
+        data: folder of videos, with captions if a prompt asks for them.
+        prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
+        out: folder of the new set; empty, or of an earlier run.
+        strength: in (0, 1]: low keeps more of a clip.
+        seed: the same seed gives the same set.
+        batch_size: clips at a time.
+        progress: called with (clips done, clips in all).
+        options: of the pipeline.
+
+    Raises:
+        UserError: no prompt, nothing usable in the folder, words the model does not know, or no place to write.
+    """
+    if not prompts:
+        raise UserError(f"augment needs a prompt, such as '{CAPTION} at night'")
+    frames, height, width = pipeline.config.default_size
+    clip = ClipConfig(frames=frames, height=height, width=width, fps=pipeline.config.fps)
+    own = any(CAPTION in prompt for prompt in prompts)
+    dataset = FolderDataset(data, clip, "pad", require_captions=own)
+    captions, names = dataset.captions(), dataset.names()
+    wanted = [[prompt.replace(CAPTION, said) for said in captions] for prompt in prompts]
+    for text in dict.fromkeys(text for texts in wanted for text in texts):
+        pipeline.check_prompt(text)  # before the first clip is made
+    digits = max(5, len(str(len(dataset) - 1)))
+    files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
+    only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
+
+    rows, total = [], len(dataset) * len(prompts)
+    for number, texts in enumerate(wanted):
+        for start in range(0, len(dataset), batch_size):
+            indices = range(start, min(start + batch_size, len(dataset)))
+            said = [texts[index] for index in indices]
+            noise = seed + number * len(dataset) + start
+            made = restyle(
+                pipeline, said, dataset.clips(indices), strength, seed=noise, progress=False, **options
+            )
+            for index, video in zip(indices, made, strict=True):
+                write_video(out / files[number][index], video, clip.fps)
+                rows.append((files[number][index], texts[index], names[index]))
+            if progress is not None:
+                progress(len(rows), total)
+    write_metadata(out / "metadata.csv", ("file_name", "text", "source"), rows)
+    return total
