@@ -27,9 +27,11 @@ from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
+from minisora.training.dit_task import DiTTask, StudentTask
 from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, Trainer, prepare_stage
-from minisora.training.tasks import DiTTask, StudentTask, VAETask, fingerprint
+from minisora.training.tasks import fingerprint
+from minisora.training.vae_task import VAETask
 
 NUM_SAMPLES = 4
 
