@@ -5,6 +5,7 @@ was given still there, does the object go on as it went, is it still the same on
 a perfect model would have made, so the data's own numbers stand beside the model's.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisora.data.captions import Motion, ShapesPrompt, parse
+from minisora.data.captions import COLORS, Light, Motion, ShapesPrompt, parse
 from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.judge import judge, judge_all
 from minisora.evaluate.observe import observe
 from minisora.evaluate.score import Rate
-from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, long_video, loop, restyle
+from minisora.measure.device import peak_memory_mib
+from minisora.pipelines.long_video import long_video_pieces
+from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, keyframes, loop, restyle
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 OPPOSITE: dict[Motion, Motion] = {
@@ -29,19 +32,22 @@ OPPOSITE: dict[Motion, Motion] = {
     "down": "up",
     "still": "still",
 }
+_EXAMPLE = 5  # which prompt's video is shown
 _SAME_DB = 99.0  # what equal clips are given for their infinite PSNR
 _SAME_PATH = 0.06  # of the short side: two paths are one if their centres lie nearer on average
 
 
 @dataclass(frozen=True)
 class ModeScore:
-    """What was found of one mode: shares with their counts, and plain numbers."""
+    """What was found of one mode: shares with their counts, plain numbers, and one of the videos."""
 
     rates: dict[str, Rate]
     numbers: dict[str, float]
+    caption: str  # of the example
+    example: Tensor  # 3 T H W in [-1, 1], always of the same prompt: not chosen
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """All but the pixels, ready for JSON."""
         return {**{name: rate.to_dict() for name, rate in self.rates.items()}, **self.numbers}
 
 
@@ -67,13 +73,10 @@ def evaluate_modes(
         on_mode: called with the name of each mode as it begins.
         options: of the pipeline.
     """
-    frames, height, width = pipeline.config.default_size
-    world = ShapesWorld(1, frames=frames, height=height, width=width)
     parsed = [parse(prompt) for prompt in prompts]
-    clips = torch.cat(
-        [world.render(parsed[start : start + 16], seed + start) for start in range(0, len(parsed), 16)]
-    )
-    trial = _Trial(pipeline, parsed, clips, batch_size, seed, options)
+    trial = _Trial.of(pipeline, parsed, batch_size, seed, options)
+    days = [replace(prompt, light="day") for prompt in parsed]
+    by_day = _Trial.of(pipeline, days, batch_size, seed, options)
     tests: dict[str, Callable[[], ModeScore]] = {
         "animate": lambda: _animate(trial),
         "extend": lambda: _extend(trial, backward=False),
@@ -81,7 +84,10 @@ def evaluate_modes(
         "connect": lambda: _connect(trial),
         "loop": lambda: _loop(trial),
         "inpaint": lambda: _inpaint(trial),
-        "restyle": lambda: _restyle(trial),
+        "keyframes": lambda: _keyframes(trial),
+        "day_to_night": lambda: _restyle(by_day, "night"),
+        "night_to_day": lambda: _restyle(trial, "day"),
+        "recolour": lambda: _recolour(trial),
     }
     if long_runs:
         tests["long"] = lambda: _long(trial, long_runs, long_frames)
@@ -103,6 +109,23 @@ class _Trial:
     batch_size: int
     seed: int
     options: dict[str, Any]  # of the pipeline
+    say_night: bool = False  # in captions; left out, night is what the world means
+
+    @classmethod
+    def of(
+        cls,
+        pipeline: MiniSoraPipeline,
+        prompts: list[ShapesPrompt],
+        batch_size: int,
+        seed: int,
+        options: dict[str, Any],
+    ) -> "_Trial":
+        """A trial on a rendered clip of every prompt."""
+        frames, height, width = pipeline.config.default_size
+        world = ShapesWorld(1, frames=frames, height=height, width=width)
+        starts = range(0, len(prompts), 16)
+        clips = torch.cat([world.render(prompts[start : start + 16], seed + start) for start in starts])
+        return cls(pipeline, prompts, clips, batch_size, seed, options)
 
     @property
     def frames_per_latent(self) -> int:
@@ -120,23 +143,33 @@ class _Trial:
         made = []
         for start in range(0, len(prompts), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            captions = [prompt.caption() for prompt in prompts[rows]]
+            captions = [prompt.caption(say_night=self.say_night) for prompt in prompts[rows]]
             chosen = {**self.options, **options, "seed": self.seed + start, "progress": False}
             parts = [tensor[rows] for tensor in given]
             made.append(mode(self.pipeline, captions, *parts, *others, **chosen).cpu())
         return torch.cat(made)
 
+    def score(
+        self,
+        rates: dict[str, Rate],
+        numbers: dict[str, float],
+        prompts: Sequence[ShapesPrompt],
+        made: Tensor,
+    ) -> ModeScore:
+        """The score of a mode, with the video of the `_EXAMPLE`th prompt."""
+        which = min(_EXAMPLE, len(made) - 1)
+        return ModeScore(rates, numbers, prompts[which].caption(say_night=True), made[which])
+
 
 def _animate(trial: _Trial) -> ModeScore:
     made = trial.make(image_to_video, trial.prompts, [trial.clips[:, :, 0]])
     kept = psnr(made[:, :, :1], trial.clips[:, :, :1])
-    return ModeScore(
-        {
-            "motion": _shows(made, trial.prompts, "motion"),
-            "identity": _shows(made, trial.prompts, "color", "shape"),
-        },
-        {"first_frame_db": float(kept.mean()), "first_frame_worst_db": float(kept.min())},
-    )
+    rates = {
+        "motion": _shows(made, trial.prompts, "motion"),
+        "identity": _shows(made, trial.prompts, "color", "shape"),
+    }
+    numbers = {"first_frame_db": float(kept.mean()), "first_frame_worst_db": float(kept.min())}
+    return trial.score(rates, numbers, trial.prompts, made)
 
 
 def _extend(trial: _Trial, *, backward: bool) -> ModeScore:
@@ -149,28 +182,27 @@ def _extend(trial: _Trial, *, backward: bool) -> ModeScore:
     same = [_identity(video, cut, prompt) for video, prompt in zip(made, trial.prompts, strict=True)]
     limit = float(np.nanpercentile([_jump(video, cut) for video in clips], 95))
     jumps = np.array([_jump(video, cut) for video in made])
-    return ModeScore(
-        {
-            "motion": _shows(made, trial.prompts, "motion"),
-            "identity": _rate(same),
-            "smooth": _rate((jumps <= limit).tolist()),
-        },
-        {"jump_px": float(np.nanmedian(jumps)), "jump_p95_of_data_px": limit},
-    )
+    rates = {
+        "motion": _shows(made, trial.prompts, "motion"),
+        "identity": _rate(same),
+        "smooth": _rate((jumps <= limit).tolist()),
+    }
+    numbers = {"jump_px": float(np.nanmedian(jumps)), "jump_p95_of_data_px": limit}
+    return trial.score(rates, numbers, trial.prompts, made)
 
 
 def _connect(trial: _Trial) -> ModeScore:
     """The first frame and the last ones of a clip are given as two videos."""
     clips, factor = trial.clips, trial.frames_per_latent
     made = trial.make(connect, trial.prompts, [clips[:, :, :1], clips[:, :, -factor:]])
-    near = [_path_distance(a, b) < _SAME_PATH for a, b in zip(made, clips, strict=True)]
     ends = torch.minimum(
         psnr(made[:, :, :1], clips[:, :, :1]), psnr(made[:, :, -factor:], clips[:, :, -factor:])
     )
-    return ModeScore(
-        {"all_right": _shows(made, trial.prompts, "color", "shape", "motion"), "path": _rate(near)},
-        {"worst_end_db": float(ends.min().clamp(max=_SAME_DB))},
-    )
+    rates = {
+        "all_right": _shows(made, trial.prompts, "color", "shape", "motion"),
+        "path": _rate(_near(made, clips)),
+    }
+    return trial.score(rates, {"worst_end_db": float(ends.min().clamp(max=_SAME_DB))}, trial.prompts, made)
 
 
 def _loop(trial: _Trial) -> ModeScore:
@@ -183,7 +215,7 @@ def _loop(trial: _Trial) -> ModeScore:
         steps = _steps(video)
         seams.append(bool(steps[-1] <= np.nanmax(steps[:-1]) + 1e-6))
         same.append(_identity(video, trial.clips.shape[2], prompt))
-    return ModeScore({"no_seam": _rate(seams), "identity": _rate(same)}, {})
+    return trial.score({"no_seam": _rate(seams), "identity": _rate(same)}, {}, back, made)
 
 
 def _inpaint(trial: _Trial) -> ModeScore:
@@ -193,39 +225,95 @@ def _inpaint(trial: _Trial) -> ModeScore:
     mask[..., width // 3 : 2 * width // 3] = True
     made = trial.make(inpaint, trial.prompts, [clips], mask)
     untouched = psnr(torch.where(mask[:, None], clips, made), clips).clamp(max=_SAME_DB)
-    return ModeScore(
-        {"all_right": _shows(made, trial.prompts, "color", "shape", "motion")},
-        {"untouched_db": float(untouched.min())},
-    )
+    rates = {"all_right": _shows(made, trial.prompts, "color", "shape", "motion")}
+    return trial.score(rates, {"untouched_db": float(untouched.min())}, trial.prompts, made)
 
 
-def _restyle(trial: _Trial) -> ModeScore:
-    """Night becomes day, and day night."""
-    other = [replace(p, light="day" if p.light == "night" else "night") for p in trial.prompts]
-    made = trial.make(restyle, other, [trial.clips])
-    kept = [
-        (v.color, v.shape) == (p.color, p.shape) and _path_distance(new, old) < _SAME_PATH
-        for v, p, new, old in zip(judge_all(made), trial.prompts, made, trial.clips, strict=True)
+def _keyframes(trial: _Trial) -> ModeScore:
+    """The first, the middle and the last frame of a clip are given."""
+    clips = trial.clips
+    places = [0, (clips.shape[2] - 1) // 2, clips.shape[2] - 1]
+    made = trial.make(keyframes, trial.prompts, [clips[:, :, places].transpose(1, 2)], places)
+    kept = psnr(made[:, :, places], clips[:, :, places])
+    rates = {
+        "all_right": _shows(made, trial.prompts, "color", "shape", "motion"),
+        "path": _rate(_near(made, clips)),
+    }
+    return trial.score(rates, {"keyframes_db": float(kept.mean())}, trial.prompts, made)
+
+
+def _restyle(trial: _Trial, light: Light) -> ModeScore:
+    """The same by another light."""
+    other = [replace(prompt, light=light) for prompt in trial.prompts]
+    return _remade(replace(trial, say_night=True), other, "light", ("color", "shape"))
+
+
+def _recolour(trial: _Trial) -> ModeScore:
+    """Every object becomes of another colour."""
+    colors = list(COLORS)
+    other = [replace(p, color=colors[colors.index(p.color) - 1]) for p in trial.prompts]
+    return _remade(trial, other, "color", ("shape",))
+
+
+def _remade(trial: _Trial, wanted: list[ShapesPrompt], changed: str, kept: Sequence[str]) -> ModeScore:
+    """Clips restyled to prompts that differ in one attribute: is it there, and is all else as it was?"""
+    made = trial.make(restyle, wanted, [trial.clips])
+    near = _near(made, trial.clips)
+    same = [
+        all(verdict.matches(prompt)[name] for name in kept)
+        for verdict, prompt in zip(judge_all(made), wanted, strict=True)
     ]
-    return ModeScore({"style": _shows(made, other, "light"), "kept": _rate(kept)}, {})
+    rates = {
+        "style": _shows(made, wanted, changed),
+        "kept": _rate([a and b for a, b in zip(near, same, strict=True)]),
+        "kept_" + "_and_".join(kept): _rate(same),
+        "kept_path": _rate(near),
+    }
+    return trial.score(rates, {}, wanted, made)
 
 
 def _long(trial: _Trial, runs: int, frames: int) -> ModeScore:
-    """The object goes to and fro: every extension is asked for the opposite motion of the one before."""
+    """The object goes to and fro: every extension is asked for the opposite motion of the one before.
+
+    Drift is the share of runs whose object is still the prompt's, piece after piece.
+    """
     prompts = trial.prompts[:runs]
     said = [prompt.caption() for prompt in prompts]
     back = [replace(prompt, motion=OPPOSITE[prompt.motion]).caption() for prompt in prompts]
     options = {**trial.options, "seed": trial.seed, "progress": False}
-    made = long_video(trial.pipeline, said, frames, context=1, later=(back, said), **options)
-    length = trial.clips.shape[2]
-    kept = [_identity(video, frames - length, prompt) for video, prompt in zip(made, prompts, strict=True)]
-    return ModeScore({"identity_at_end": _rate(kept)}, {"frames": float(frames)})
+    pieces = long_video_pieces(trial.pipeline, said, context=1, later=(back, said), **options)
+    made: list[Tensor] = []
+    drift, seconds, peak_mib = {}, [], []
+    while (count := sum(piece.shape[2] for piece in made)) < frames:
+        start = time.perf_counter()
+        made.append(next(pieces).cpu())
+        seconds.append((time.perf_counter() - start) / made[-1].shape[2] / len(prompts))
+        peak_mib.append(peak_memory_mib())
+        same = [_identity(video, 0, prompt) for video, prompt in zip(made[-1], prompts, strict=True)]
+        drift[f"identity_at_frame_{count + made[-1].shape[2]}"] = sum(same) / len(same)
+    kept = [_identity(video, 0, prompt) for video, prompt in zip(made[-1], prompts, strict=True)]
+    half = len(seconds) // 2
+    numbers = {
+        "frames": float(count),
+        "seconds_a_frame_first_half": float(np.median(seconds[:half])),
+        "seconds_a_frame_second_half": float(np.median(seconds[half:])),
+        "peak_memory_half_way_mib": peak_mib[half],
+        "peak_memory_mib": peak_mib[-1],
+        **drift,
+    }
+    whole = torch.cat([piece[:1] for piece in made], dim=2)
+    return ModeScore({"identity_at_end": _rate(kept)}, numbers, said[0], whole[0])
 
 
 def _shows(videos: Tensor, prompts: Sequence[ShapesPrompt], *attributes: str) -> Rate:
     """How many videos have these attributes of their prompts, all of them."""
     verdicts = [verdict.matches(p) for verdict, p in zip(judge_all(videos), prompts, strict=True)]
     return _rate([all(matches[name] for name in attributes) for matches in verdicts])
+
+
+def _near(first: Tensor, second: Tensor) -> list[bool]:
+    """Which of two rows of videos show the same path."""
+    return [_path_distance(a, b) < _SAME_PATH for a, b in zip(first, second, strict=True)]
 
 
 def _rate(flags: Sequence[bool]) -> Rate:

@@ -1,6 +1,7 @@
 """`minisora evaluate --modes`: every mode of a checkpoint on the shapes world.
 
 OUT/modes.json    shares with counts and intervals, and the plain numbers, of each mode
+   /modes.png     a video of each mode, of the same prompt; not chosen
 """
 
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from minisora.data.video_write import write_contact_sheet
 from minisora.errors import UserError
 from minisora.evaluate.modes import ModeScore, evaluate_modes
 from minisora.evaluate.prompt_sets import prompt_set
@@ -49,7 +51,11 @@ def run_modes(
     settings = {"model": str(model), "prompts": prompts, "seed": seed, "steps": steps, "guidance": guidance}
     modes = {name: score.to_dict() for name, score in found.items()}
     write_json(out / "modes.json", {"settings": settings, "modes": modes})
-    console.print(f"wrote {out / 'modes.json'}", highlight=False, soft_wrap=True)
+    captions = [f"{name.replace('_', ' ')}: {score.caption}" for name, score in found.items()]
+    write_contact_sheet(
+        out / "modes.png", [score.example for score in found.values()], captions, max_frames=13
+    )
+    console.print(f"wrote {out / 'modes.json'} and modes.png", highlight=False, soft_wrap=True)
     return found
 
 

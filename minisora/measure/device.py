@@ -1,7 +1,9 @@
 """Where a pass runs: building models there, and saying so in every file that carries a count or a time."""
 
 import contextlib
+import math
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,16 @@ def describe_device(device: str, dtype: torch.dtype = torch.float32) -> dict[str
     elif kind == "cpu":
         facts |= {"name": _cpu_name(), "threads": torch.get_num_threads()}
     return {**facts, "torch": torch.__version__}
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has held so far, MiB; NaN where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS tells bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _cpu_name() -> str:

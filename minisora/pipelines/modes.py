@@ -4,13 +4,13 @@
     extend           a clip goes on after its end, or begins earlier
     connect          what happens between two clips
     loop             a clip whose end leads back to its start
-    long_video       extension again and again, in memory that does not grow
+    keyframes        what happens between given images
     inpaint          a region is made anew
     restyle          the whole clip, from a noised start (SDEdit)
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
 one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
-passed in are returned as they were, with the new frames beside them.
+passed in are returned as they were, with the new frames beside them. `long_video` has extension without end.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def extend(
     total = _latent_frames(pipeline, pipeline.config.default_size[0])
     if not 1 <= context < total:
         raise UserError(f"context = {context} latent frames must be 1 to {total - 1}: a clip has {total}")
-    need = _known_length(pipeline, context, at_start=not backward)
+    need = known_length(pipeline, context, at_start=not backward)
     _check_length(video, need, "extend")
     frames = pipeline.config.default_size[0]
     if backward:
@@ -126,8 +126,8 @@ def connect(
     total = _latent_frames(pipeline, frames)
     if context < 1 or 2 * context >= total:
         raise UserError(f"context = {context} at both ends leaves nothing of {total} latent frames: use less")
-    head = _known_length(pipeline, context, at_start=True)
-    tail = _known_length(pipeline, context, at_start=False)
+    head = known_length(pipeline, context, at_start=True)
+    tail = known_length(pipeline, context, at_start=False)
     _check_length(before, head, "connect")
     _check_length(after, tail, "connect")
     made = _sample(
@@ -151,45 +151,52 @@ def loop(pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, **options: A
     return connect(pipeline, prompt, video, video, **options)[:, :, : -video.shape[2]]
 
 
-def long_video(
+def keyframes(
     pipeline: MiniSoraPipeline,
     prompt: Prompt,
-    num_frames: int,
-    *,
-    context: int = 2,
-    later: Sequence[Prompt] = (),
-    seed: int = 0,
+    images: Tensor,
+    at: Sequence[int] | None = None,
+    num_frames: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """A video of any length: one clip, extended again and again from its last frames.
+    """A video through given images: what happens between them is made.
+
+    A latent frame codes `vae.temporal_factor` frames (the first only one), so an image after the first is shown to
+    the model as standing still for that long, and appears within the latent frame that its place falls into.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
-        prompt: one per video.
-        num_frames: at least so many are made, then cut.
-        context: latent frames that each extension sees; the more, the fewer new ones.
-        later: prompts of the extensions, in turn and over again; the first prompt if there are none.
-        seed: of the first clip; extension k uses seed + 1000 k.
+        prompt: one per row of images.
+        images: B K 3 H W in [-1, 1].
+        at: frames that they belong to, rising; evenly from the first to the last frame if not given.
+        num_frames: of the video; the training length by default.
         options: of the pipeline.
 
     Returns:
-        B 3 num_frames H W.
+        B 3 T H W.
+
+    Raises:
+        UserError: two images fall into one latent frame, or a place is not in the video.
     """
-    video = pipeline(prompt, seed=seed, **options).videos
-    need = _known_length(pipeline, context, at_start=True)
-    pieces, count, number = [video], video.shape[2], 0
-    while count < num_frames:
-        number += 1
-        tail = pieces[-1][:, :, -need:]
-        if tail.shape[2] < need:
-            raise UserError(
-                f"context = {context} latent frames is longer than what an extension adds: use less"
-            )
-        said = later[(number - 1) % len(later)] if later else prompt
-        longer = extend(pipeline, said, tail, context=context, seed=seed + 1000 * number, **options)
-        pieces.append(longer[:, :, need:])
-        count += pieces[-1].shape[2]
-    return torch.cat(pieces, dim=2)[:, :, :num_frames]
+    frames = num_frames or pipeline.config.default_size[0]
+    if images.ndim != 5 or images.shape[2] != 3:
+        raise UserError(f"keyframes must be B K 3 H W; got {tuple(images.shape)}")
+    count, factor = images.shape[1], int(pipeline.vae.config.temporal_factor)
+    places = [round(i * (frames - 1) / max(count - 1, 1)) for i in range(count)] if at is None else list(at)
+    cells = [-(-place // factor) for place in places]
+    if len(places) != count or sorted(set(cells)) != cells or not 0 <= places[0] <= places[-1] < frames:
+        raise UserError(
+            f"keyframes at {places} for {count} images: give rising frames from 0 to {frames - 1}, one per image, "
+            f"no two within {factor} frames"
+        )
+    held = [
+        next((k for k in reversed(range(count)) if cells[k] <= -(-t // factor)), 0) for t in range(frames)
+    ]
+    latents = _encode(pipeline, images[:, held].transpose(1, 2))
+    known = torch.zeros(len(images), latents.shape[2], dtype=torch.bool, device=latents.device)
+    known[:, cells] = True
+    size: dict[str, Any] = {"num_frames": frames, "height": images.shape[3], "width": images.shape[4]}
+    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
 
 
 def inpaint(
@@ -289,7 +296,7 @@ def _latent_frames(pipeline: MiniSoraPipeline, frames: int) -> int:
     return 1 + (frames - 1) // int(pipeline.vae.config.temporal_factor)
 
 
-def _known_length(pipeline: MiniSoraPipeline, context: int, *, at_start: bool) -> int:
+def known_length(pipeline: MiniSoraPipeline, context: int, *, at_start: bool) -> int:
     """Frames that `context` latent frames stand for, at the start of a clip or further on."""
     factor = int(pipeline.vae.config.temporal_factor)
     return 1 + (context - 1) * factor if at_start else context * factor

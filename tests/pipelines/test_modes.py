@@ -8,7 +8,8 @@ from torch import Tensor
 
 from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
-from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, long_video, loop, restyle
+from minisora.pipelines.long_video import long_video, long_video_pieces
+from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, keyframes, loop, restyle
 from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
 
 PROMPT = "a red circle moving left"
@@ -83,6 +84,31 @@ def test_a_long_video_begins_as_the_short_one_and_has_the_length_asked_for(
     long = long_video(pipeline, PROMPT, 30, seed=5, context=1, **FEW)
     assert long.shape == (1, 3, 30, 32, 32)
     assert torch.equal(long[:, :, :9], short)
+
+
+def test_pieces_come_without_end_and_begin_where_the_last_one_stopped(pipeline: MiniSoraPipeline) -> None:
+    pieces = long_video_pieces(pipeline, PROMPT, context=1, **FEW)
+    first, *rest = (next(pieces) for _ in range(5))
+    assert first.shape[2] == 9
+    assert [piece.shape[2] for piece in rest] == [8] * 4
+
+
+def test_keyframes_are_shown_to_the_model_where_they_belong(
+    pipeline: MiniSoraPipeline, video: Tensor
+) -> None:
+    latents, sigmas = levels_seen(pipeline)
+    images = video[:, :, [0, 8]].transpose(1, 2)
+    made = keyframes(pipeline, PROMPT, images, **FEW)
+    pipeline.dit._forward_pre_hooks.clear()
+    assert made.shape == (1, 3, 9, 32, 32)
+    assert (sigmas[0][0] == 0).tolist() == [True, False, True]
+    held = torch.cat(
+        [video[:, :, :1].expand(-1, -1, 5, -1, -1), video[:, :, 8:].expand(-1, -1, 4, -1, -1)], 2
+    )
+    torch.testing.assert_close(latents[0][0, :, 2], pipeline.vae.to_latents(held)[0, :, 2])
+    for places in ([0, 9], [0, 0], [1, 3], [0]):
+        with pytest.raises(UserError, match="keyframes at"):
+            keyframes(pipeline, PROMPT, images, places)
 
 
 def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video: Tensor) -> None:
