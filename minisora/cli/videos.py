@@ -25,6 +25,7 @@ class EditMode(StrEnum):
     prepend = "prepend"
     connect = "connect"
     loop = "loop"
+    keyframes = "keyframes"
     inpaint = "inpaint"
     restyle = "restyle"
 
@@ -71,7 +72,10 @@ def sample(
 def edit(
     mode: Annotated[EditMode, typer.Argument(help="What to do.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
-    video: Annotated[list[Path], typer.Option("--video", "-v", help="A video or image; twice for connect.")],
+    video: Annotated[
+        list[Path],
+        typer.Option("--video", "-v", help="A video or image; twice for connect, more for keyframes."),
+    ],
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the result shows.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
@@ -86,7 +90,7 @@ def edit(
     guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
 ) -> None:
-    """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video.
+    """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
 
     The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
     """
@@ -179,13 +183,18 @@ def evaluate(
         float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Videos sampled at a time.")] = 8,
+    sizes: Annotated[
+        str | None, typer.Option(help="Instead: compare sizes, such as 17x64x64,17x48x80: sizes.json.")
+    ] = None,
     modes: Annotated[
         bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
     ] = False,
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Folder for evaluate.json and failures.png, modes.json or steps.json."
+            "--out",
+            "-o",
+            help="Folder of evaluate.json and failures.png, or modes.json, sizes.json, steps.json.",
         ),
     ] = Path("runs/evaluate"),
 ) -> None:
@@ -207,6 +216,21 @@ def evaluate(
         )
         return
     one = numbers[0] if numbers else None
+    if sizes is not None:
+        from minisora.evaluate.sizes import parse_sizes, run_sizes
+
+        run_sizes(
+            out,
+            console,
+            model=model,
+            sizes=parse_sizes(sizes),
+            prompts=prompts,
+            seed=seed,
+            steps=one,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        return
     if modes:
         from minisora.evaluate.run_modes import run_modes
 

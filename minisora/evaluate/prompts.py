@@ -40,6 +40,8 @@ def evaluate_pipeline(
     guidance: float | None = None,
     progress: bool = False,
     on_progress: Callable[[float, int], None] | None = None,
+    size: tuple[int, int, int] | None = None,
+    **options: Any,
 ) -> tuple[Tensor, list[Verdict], Score]:
     """Sample one video per prompt and judge it.
 
@@ -52,6 +54,8 @@ def evaluate_pipeline(
         progress: show a bar per batch.
         on_progress: called after every sampling step with (videos done, videos in all); the first is a
             fraction within a batch, so that the time left is known soon.
+        size: (frames, height, width); as trained by default.
+        options: further ones of the pipeline.
 
     Returns:
         Videos B 3 T H W in [-1, 1] on the CPU, a verdict each, and the score of all.
@@ -65,6 +69,7 @@ def evaluate_pipeline(
     captions = [prompt if isinstance(prompt, str) else prompt.caption() for prompt in prompts]
     if not wanted:
         raise UserError("no prompt to evaluate: pass at least one, such as 'a red circle moving left'")
+    frames, height, width = size or (None, None, None)
     batches = []
     for start in range(0, len(captions), batch_size):
         part = captions[start : start + batch_size]
@@ -75,6 +80,10 @@ def evaluate_pipeline(
             guidance_scale=guidance,
             progress=progress,
             callback_on_step_end=_after_step(pipeline, start, len(part), len(captions), on_progress),
+            num_frames=frames,
+            height=height,
+            width=width,
+            **options,
         )
         batches.append(output.videos.float().cpu())
     videos = torch.cat(batches)

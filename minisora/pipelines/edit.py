@@ -12,7 +12,7 @@ from minisora.errors import UserError
 from minisora.pipelines import modes
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
-Mode = Literal["animate", "extend", "prepend", "connect", "loop", "inpaint", "restyle"]
+Mode = Literal["animate", "extend", "prepend", "connect", "loop", "keyframes", "inpaint", "restyle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 _FILES = {"connect": 2}  # how many a mode takes, if not one
 
@@ -32,9 +32,10 @@ def edit(
 
     Args:
         pipeline: a model, trained with `flow.known_share` above 0 for all but inpaint and restyle.
-        mode: "animate" an image, "extend" or "prepend" to a clip, "connect" two, "loop", "inpaint", "restyle".
-        files: two for connect, else one. They are resampled to the model's rate, resized to cover its size and
-            cut at the centre; whatever of that changes a file is said.
+        mode: "animate" an image, "extend" or "prepend" to a clip, "connect" two, "loop", "keyframes" through
+            images, "inpaint", "restyle".
+        files: two for connect, two or more for keyframes (spread evenly), else one. They are resampled to the
+            model's rate, resized to cover its size and cut at the centre; whatever of that changes a file is said.
         prompt: what the result shows.
         strength: of restyling, in (0, 1].
         region: of inpainting: (top, left, bottom, right) in pixels of the model's size.
@@ -50,16 +51,21 @@ def edit(
     if mode not in MODES:
         raise UserError(f"unknown mode '{mode}': use one of {', '.join(MODES)}")
     need = _FILES.get(mode, 1)
-    if len(files) != need:
+    if mode == "keyframes" and len(files) < 2:
+        raise UserError(f"keyframes takes 2 files or more, got {len(files)}: pass --video for each")
+    if mode != "keyframes" and len(files) != need:
         raise UserError(
             f"{mode} takes {need} file{'s' * (need > 1)}, got {len(files)}: pass --video that often"
         )
     if (region is None) == (mode == "inpaint"):
         raise UserError("inpaint needs --region TOP LEFT BOTTOM RIGHT, and no other mode takes one")
     whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
-    clips = [_read(pipeline, file, mode == "animate", whole, say) for file in files]
+    still = mode in ("animate", "keyframes")
+    clips = [_read(pipeline, file, still, whole, say) for file in files]
     if mode == "animate":
         return modes.image_to_video(pipeline, prompt, clips[0][:, :, 0], **options)
+    if mode == "keyframes":
+        return modes.keyframes(pipeline, prompt, torch.stack([clip[:, :, 0] for clip in clips], 1), **options)
     if mode in ("extend", "prepend"):
         return modes.extend(pipeline, prompt, clips[0], backward=mode == "prepend", **options)
     if mode == "connect":

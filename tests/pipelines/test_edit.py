@@ -36,7 +36,9 @@ def test_every_mode_runs_on_files(pipeline: MiniSoraPipeline, clip: Path) -> Non
     sizes["inpaint"] = edit(
         pipeline, "inpaint", [clip], PROMPT, region=(8, 8, 24, 24), say=said.append, **FEW
     ).shape[2]
+    sizes["keyframes"] = edit(pipeline, "keyframes", [clip] * 2, PROMPT, say=said.append, **FEW).shape[2]
     assert sizes == {
+        "keyframes": 9,
         "animate": 9,
         "extend": 9 + 4,
         "prepend": 1 + 9,
