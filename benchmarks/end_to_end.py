@@ -21,7 +21,7 @@ from rich.table import Table
 from minisora.config import load
 from minisora.evaluate.evaluation import evaluate_pipeline
 from minisora.evaluate.prompt_sets import prompt_set
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.stages import train_dit, train_vae
 
 TARGET = 0.9

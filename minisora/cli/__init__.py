@@ -28,6 +28,7 @@ for command in (
     videos.sample,
     videos.edit,
     videos.augment,
+    videos.export,
     videos.evaluate,
     cost.flops,
     cost.calibrate,

@@ -31,8 +31,11 @@ class EditMode(StrEnum):
 
 
 def sample(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/demo/model.")],
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
+    model: Annotated[
+        Path,
+        typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
+    ] = Path("toy"),
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("sample.mp4"),
@@ -45,7 +48,8 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Sample videos from prompts."""
-    from minisora.pipelines.pipeline import load_pipeline, make_scheduler
+    from minisora.pipelines.model_folder import load_pipeline
+    from minisora.pipelines.schedulers import make_scheduler
     from minisora.pipelines.write import write_videos
 
     pipeline = load_pipeline(model)
@@ -95,7 +99,7 @@ def edit(
     The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
     """
     from minisora.pipelines.edit import edit as edit_files
-    from minisora.pipelines.pipeline import load_pipeline
+    from minisora.pipelines.model_folder import load_pipeline
     from minisora.pipelines.write import write_videos
 
     pipeline = load_pipeline(model)
@@ -113,6 +117,22 @@ def edit(
     )
     for file in write_videos(out, made, [prompt], pipeline.config.fps):
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+def export(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/demo/model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the small model.")],
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="evaluate.json, modes.json, sizes.json or steps.json of the model (repeatable)."),
+    ] = None,
+    made_by: Annotated[str, typer.Option(help="The command that trained it, for the card.")] = "",
+) -> None:
+    """A model in half precision with a model card, to pass on."""
+    from minisora.pipelines.model_folder import export_model
+
+    size = export_model(model, out, scores or [], made_by)
+    console.print(f"wrote {out}: {size:.1f} MiB", highlight=False, soft_wrap=True)
 
 
 def augment(
@@ -135,7 +155,7 @@ def augment(
 ) -> None:
     """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
     from minisora.pipelines.augment import augment as augment_folder
-    from minisora.pipelines.pipeline import load_pipeline
+    from minisora.pipelines.model_folder import load_pipeline
 
     pipeline = load_pipeline(model)
     with console.status("restyling") as status:

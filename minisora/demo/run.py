@@ -31,7 +31,8 @@ from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.prompt_sets import kind_of, prompt_set
 from minisora.files import write_json
 from minisora.measure.report import count_config
-from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import fingerprint

@@ -21,7 +21,7 @@ from minisora.evaluate.folder import evaluate_videos
 from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.run_curves import measure_curves
 from minisora.files import write_json
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 
 _NAMED = 10  # skipped files named on the screen; the JSON names all
 

@@ -14,7 +14,7 @@ from minisora.errors import UserError
 from minisora.evaluate.modes import ModeScore, evaluate_modes
 from minisora.evaluate.prompt_sets import prompt_set
 from minisora.files import write_json
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 
 
 def run_modes(

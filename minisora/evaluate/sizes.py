@@ -20,7 +20,7 @@ from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.prompts import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 
 _EXAMPLE = 5  # which prompt's video is shown
 

@@ -8,15 +8,12 @@ The module path of this class is written into every saved pipeline: it stays.
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 
 from minisora.config import Config
@@ -248,43 +245,3 @@ class MiniSoraPipeline(DiffusionPipeline):
             return torch.randn(count, *shape, generator=generator, device=generator.device)
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
         return torch.stack(rows)
-
-
-def load_pipeline(folder: str | Path, device: str | torch.device | None = None) -> MiniSoraPipeline:
-    """Read a pipeline folder, on a GPU if there is one.
-
-    Raises:
-        UserError: the folder is not a whole minisora model; the message names what is missing.
-    """
-    folder = Path(folder)
-    index_file = folder / "model_index.json"
-    if not index_file.is_file():
-        hint = (
-            f"; did you mean {folder / 'model'}?" if (folder / "model" / "model_index.json").is_file() else ""
-        )
-        raise UserError(f"{folder} is not a model folder: it has no model_index.json{hint}")
-    try:
-        index = json.loads(index_file.read_text())
-    except ValueError as error:
-        raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
-    if index.get("_class_name") != MiniSoraPipeline.__name__:
-        raise UserError(f"{folder} holds a {index.get('_class_name')}, not a {MiniSoraPipeline.__name__}")
-    for name in ("vae", "dit", "text_encoder", "scheduler"):
-        if index.get(name, [None])[0] is None:
-            continue
-        config = "scheduler_config.json" if name == "scheduler" else "config.json"
-        if not (folder / name / config).is_file():
-            raise UserError(
-                f"model folder {folder} is incomplete: {name}/{config} is missing; copy or export it again"
-            )
-        if name != "scheduler" and not list((folder / name).glob("*.safetensors*")):
-            raise UserError(
-                f"model folder {folder} is incomplete: {name} has no .safetensors weights; copy or export it again"
-            )
-    diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
-    try:
-        pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"model folder {folder} cannot be read ({first}); copy or export it again") from error
-    return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -23,7 +23,8 @@ from minisora.config import Config, load
 from minisora.data.batches import PairBatches
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
-from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.training.stages import train_student
 
 _SHARD = 256  # pairs

@@ -14,7 +14,7 @@ from minisora.errors import UserError
 from minisora.evaluate import run_curves
 from minisora.evaluate.run import run_evaluation
 from minisora.evaluate.run_curves import measure_curves
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.tasks import fingerprint
 
 QUIET = Console(quiet=True)

@@ -9,7 +9,8 @@ from minisora.data.shapes import ShapesWorld
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
 from minisora.pipelines.edit import edit
-from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
 PROMPT = "a red circle moving left"
 FEW = {"num_inference_steps": 1, "progress": False}

@@ -9,8 +9,9 @@ from torch import Tensor
 from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.long_video import long_video, long_video_pieces
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, keyframes, loop, restyle
-from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
 PROMPT = "a red circle moving left"
 FEW = {"num_inference_steps": 2, "progress": False}

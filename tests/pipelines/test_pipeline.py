@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minisora.errors import UserError
-from minisora.pipelines.pipeline import MiniSoraPipeline, load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import make_scheduler, set_sigmas
 from minisora.pipelines.write import write_videos
 

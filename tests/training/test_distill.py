@@ -8,7 +8,7 @@ from rich.console import Console
 
 from minisora.data.batches import PairBatches
 from minisora.errors import UserError
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.distill import distill_run, make_pairs
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from minisora.config import load
 from minisora.errors import UserError
-from minisora.pipelines.pipeline import load_pipeline
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit
 
