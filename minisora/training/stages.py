@@ -10,6 +10,7 @@
 Every function goes on where a run stopped: what is finished is not done again.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
-from minisora.data.batches import PairBatches
+from minisora.data.batches import LatentSource, PairBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
@@ -119,6 +120,23 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
     inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
     return _fit(task, config, accelerator, run, console, inputs, prompts)
+
+
+def train_dit_on(
+    config: Config, vae: VideoVAE, train: LatentSource, validation: LatentSource, run: Path, console: Console
+) -> StageResult:
+    """Train the DiT on latents from anywhere and write RUN/model; to resume is up to the caller to be consistent.
+
+    Raises:
+        UserError: the config or the run folder cannot be used.
+    """
+    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
+    _announce(console, accelerator, "DiT", where)
+    task = DiTTask(config, vae.to(accelerator.device), train, validation)
+    _save_config(config, run, accelerator)
+    said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
+    prompts = list(dict.fromkeys(validation.captions()))[:NUM_SAMPLES]
+    return _fit(task, config, accelerator, run, console, f"{said}-{fingerprint(vae)}", prompts)
 
 
 def train_student(

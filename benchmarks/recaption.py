@@ -1,0 +1,135 @@
+"""What machine captions are worth: a DiT on a tenth of the labels, on these and a captioner's, and on all labels.
+
+    python benchmarks/recaption.py --run runs/demo --json benchmarks/results/recaption.json    # about 25 minutes
+    python benchmarks/recaption.py --run runs/demo --quick
+
+The recipe of DALL-E 3 (Betker et al. 2023): a captioner learns from the labelled clips and labels the rest. RUN needs
+a trained VAE; its latents are used. A clip without a label is trained on the empty caption.
+
+captioner    share of unseen clips whose caption names the same colour, shape, motion, size, light and wall
+DiT          share of the 72 prompts judged right in colour, shape and motion; the same steps for all three
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from interleave import facts, write
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from minisora.config import load
+from minisora.data.batches import LatentSource
+from minisora.data.captions import parse
+from minisora.data.sources import open_dataset
+from minisora.errors import UserError
+from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.models.captioner import VideoCaptioner
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.training.captioning import train_captioner, write_captions
+from minisora.training.latents import build_latents
+from minisora.training.stages import load_vae, train_dit_on
+
+LABELLED = 0.1
+FIELDS = ("color", "shape", "motion", "size", "light", "wall")
+
+
+class Relabelled:
+    """A `LatentSource` with other captions."""
+
+    def __init__(self, source: LatentSource, captions: list[str]):
+        self.source, self._captions = source, captions
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        return self.source.latents(indices)
+
+    def captions(self) -> list[str]:
+        return self._captions
+
+
+def same(written: str, true: str) -> dict[str, bool]:
+    """Which fields two captions agree in; none where what was written is no caption."""
+    try:
+        a = parse(written)
+    except UserError:
+        return dict.fromkeys(FIELDS, False)
+    b = parse(true)
+    return {field: getattr(a, field) == getattr(b, field) for field in FIELDS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="a run of the shapes world with a VAE")
+    parser.add_argument("--steps", type=int, default=1600, help="of each DiT (default 1600)")
+    parser.add_argument("--quick", action="store_true", help="20 steps of each: only that it runs")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")
+    arguments = parser.parse_args()
+    result, quiet, run = facts(), Console(quiet=True), arguments.run
+    steps = 20 if arguments.quick else arguments.steps
+    few = ["train_caption.steps=20"] if arguments.quick else []
+    often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
+    config = load(run / "config.yaml", [*few, *often, "train_dit.sample_every=0"])
+    shutil.rmtree(run / "captioner", ignore_errors=True)
+    train_captioner(config, run, quiet, LABELLED)
+    captioner = VideoCaptioner.from_pretrained(run / "captioner" / "model")
+    vae = load_vae(run / "vae" / "model")
+    train, unseen = (
+        build_latents(
+            config, vae, open_dataset(config, split), run / "cache", is_main=True, wait=lambda: None
+        )
+        for split in ("train", "validation")
+    )
+    labels = train.captions()
+    first = round(LABELLED * len(labels))
+    written = [caption.text for caption in write_captions(captioner, train)]
+    judged = {}
+    for name, texts, truths in (
+        ("unseen clips", [c.text for c in write_captions(captioner, unseen)], unseen.captions()),
+        ("unlabelled clips", written[first:], labels[first:]),
+    ):
+        found = [same(a, b) for a, b in zip(texts, truths, strict=True)]
+        judged[name] = {field: sum(row[field] for row in found) / len(found) for field in FIELDS}
+        judged[name]["all"] = sum(all(row.values()) for row in found) / len(found)
+        judged[name]["clips"] = len(found)
+    sets = {
+        "10 % of the labels": labels[:first] + [""] * (len(labels) - first),
+        "10 % and the captioner's": labels[:first] + written[first:],
+        "100 % of the labels": labels,
+    }
+    rows = []
+    for name, captions in sets.items():
+        out = run / "recaption"
+        shutil.rmtree(out, ignore_errors=True)
+        train_dit_on(config, vae, Relabelled(train, captions), unseen, out, quiet)
+        pipeline = load_pipeline(out / "model")
+        score = evaluate_pipeline(pipeline, prompt_set("72") * 2, 0, 24)[2]
+        rows.append({"labels": name, "steps": steps, **score.to_dict()})
+    shutil.rmtree(run / "recaption", ignore_errors=True)
+
+    console = Console(width=110)
+    table = Table(title=f"a captioner trained on {first} labelled clips", title_justify="left")
+    table.add_column("captions of")
+    for field in (*FIELDS, "all"):
+        table.add_column(field, justify="right")
+    for name, shares in judged.items():
+        table.add_row(name, *(f"{shares[field]:.1%}" for field in (*FIELDS, "all")))
+    console.print(table)
+    table = Table(title=f"DiT, {steps} steps, 72 prompts twice", title_justify="left")
+    for head in ("labels", "colour", "shape", "motion", "all right"):
+        table.add_column(head)
+    for row in rows:
+        shown = (f"{row[key]['share']:.1%}" for key in ("color", "shape", "motion", "all_right"))
+        table.add_row(row["labels"], *shown)
+    console.print(table)
+    if arguments.json:
+        write(arguments.json, {**result, "labelled": first, "captioner": judged, "dit": rows})
+
+
+if __name__ == "__main__":
+    main()
