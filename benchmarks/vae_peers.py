@@ -37,7 +37,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from minisora.config import Config, TrainConfig, load
-from minisora.data.batches import ClipMemory, CropBatches, VAEBatch
+from minisora.data.batch import VAEBatch
+from minisora.data.batches import ClipMemory, CropBatches
 from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.fidelity import psnr
 from minisora.flow.vae_loss import vae_loss

@@ -8,14 +8,14 @@ micro-batches sees the very same samples. The loader state of a checkpoint is on
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minisora.config import FlowConfig
+from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.data.clip import ClipDataset
 from minisora.data.order import random_crop, rng, sample_indices
 from minisora.flow.conditioning import draw_known
@@ -23,65 +23,6 @@ from minisora.flow.conditioning import draw_known
 _DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
 _KINDS = 2  # key of what a step is made of
 _PAIRS = 3  # key of the noise levels of distillation
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a task computes its loss from; `indices` name the clips, for error messages."""
-
-    indices: list[int]
-
-    def _tensors(self) -> dict[str, Any]:
-        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-
-    def to(self, device: torch.device) -> Self:
-        """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in self._tensors().items()})
-
-    def pin_memory(self) -> Self:
-        """The batch in page-locked memory; the data loader calls it for CUDA."""
-        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
-
-
-@dataclass(frozen=True)
-class VAEBatch(Batch):
-    """Crops and the noise of the posterior draw."""
-
-    video: Tensor  # B 3 T H W in [-1, 1]
-    noise: Tensor  # B Z T' H' W'
-
-
-@dataclass(frozen=True)
-class DiTBatch(Batch):
-    """Latents (or videos still to be encoded), captions, and the point on the path to noise."""
-
-    latents: Tensor  # B Z T' H' W', normalised
-    noise: Tensor  # B Z T' H' W'
-    normal: Tensor  # B, standard normal draws that become sigma
-    captions: list[str]
-    known: Tensor | None = None  # B T', latent frames that are given; None where no clip has any
-    known_sigma: Tensor | None = None  # B, noise level of the given frames
-
-    def images(self) -> Self:
-        """The first frame of every clip: a causal VAE codes it as it codes an image."""
-        return replace(
-            self, latents=self.latents[:, :, :1], noise=self.noise[:, :, :1], known=None, known_sigma=None
-        )
-
-
-@dataclass(frozen=True)
-class PackedBatch(Batch):
-    """Clips of several sizes for one step, those of a size together."""
-
-    parts: tuple[DiTBatch, ...]
-
-    def to(self, device: torch.device) -> Self:
-        """Every part on `device`."""
-        return replace(self, parts=tuple(part.to(device) for part in self.parts))
-
-    def pin_memory(self) -> Self:
-        """Every part in page-locked memory."""
-        return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
 
 BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
@@ -92,6 +33,10 @@ class BatchSource(Protocol[BatchType]):
 
     def at(self, positions: Sequence[int]) -> BatchType:
         """The batch of these positions; a pure function of them."""
+        ...
+
+    def examples(self, positions: Sequence[int]) -> Sequence[Batch]:
+        """A batch of that many clips of every kind that `at` may give."""
         ...
 
 
@@ -150,6 +95,10 @@ class CropBatches:
         noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
         return VAEBatch(indices, from_bytes(torch.stack(crops)), noise)
 
+    def examples(self, positions: Sequence[int]) -> list[VAEBatch]:
+        """One: all crops are alike."""
+        return [self.at(positions)]
+
 
 class LatentSource(Protocol):
     """Latents and captions by clip index: a cache, or a VAE that encodes on demand."""
@@ -186,6 +135,10 @@ class LatentBatches:
             for index, generator in zip(indices, generators, strict=True)
         ]
         return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
+
+    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
+        """One: all clips are of one size."""
+        return [self.at(positions)]
 
     def _known(
         self, generators: list[np.random.Generator], frames: int
@@ -233,6 +186,10 @@ class MixedBatches:
         batch = self.parts[_which(self.cumulative, size)].at(positions)
         return batch.images() if image < self.image_share else batch
 
+    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
+        """A batch of every size, and of the images of every size if there are any."""
+        return _examples(self.parts, positions, self.image_share > 0)
+
 
 class PackedBatches:
     """Clips of several sizes, and images, within one step: every position draws its own.
@@ -260,6 +217,15 @@ class PackedBatches:
             batches.append(batch.images() if image else batch)
         return PackedBatch([index for batch in batches for index in batch.indices], tuple(batches))
 
+    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
+        """As of `MixedBatches`: what a clip costs without the products that masks hide."""
+        return _examples(self.parts, positions, self.image_share > 0)
+
+
+def _examples(parts: Sequence[LatentBatches], positions: Sequence[int], images: bool) -> list[DiTBatch]:
+    sizes = [part.at(positions) for part in parts]
+    return sizes + [batch.images() for batch in sizes] * images
+
 
 def _which(cumulative: np.ndarray, draw: float) -> int:
     """The part that a draw in [0, 1) falls into."""
@@ -284,6 +250,10 @@ class PairBatches:
         normal = torch.tensor([rng(self.seed, _PAIRS, p).standard_normal() for p in positions])
         captions = [self.all_captions[index] for index in indices]
         return DiTBatch(indices, self.latents[indices], self.noise[indices], normal.float(), captions)
+
+    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
+        """One: all pairs are of one size."""
+        return [self.at(positions)]
 
     def fingerprint(self) -> str:
         """Hex digits of the pairs."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import DataLoader, Dataset
 
-from minisora.data.batches import Batch, BatchSource
+from minisora.data.batch import Batch
+from minisora.data.batches import BatchSource
 from minisora.errors import UserError
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config, load
-from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
+from minisora.data.batch import DiTBatch
+from minisora.data.batches import LatentBatches, LatentSource
 from minisora.data.folder import FolderDataset
 from minisora.data.metadata import write_metadata
 from minisora.data.sources import open_dataset

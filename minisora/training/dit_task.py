@@ -11,15 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import BucketConfig, ClipConfig, Config
-from minisora.data.batches import (
-    DiTBatch,
-    LatentBatches,
-    LatentSource,
-    MixedBatches,
-    PackedBatch,
-    PackedBatches,
-    PairBatches,
-)
+from minisora.data.batch import DiTBatch, PackedBatch
+from minisora.data.batches import LatentBatches, LatentSource, MixedBatches, PackedBatches, PairBatches
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal

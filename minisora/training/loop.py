@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
-from minisora.data.batches import Batch
+from minisora.data.batch import Batch
 from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
 from minisora.measure.counter import count_step
@@ -98,6 +98,8 @@ class Trainer:
             raise UserError(
                 f"muon needs whole matrices, FSDP2 shards them: set train_{task.name}.optimizer=adamw"
             )
+        if plugin is not None and config.data.packing is not None:
+            raise UserError("packed rows go past FSDP2's hooks: set data.packing=null, or train with DDP")
         if plugin is not None:
             plugin.transformer_cls_names_to_wrap = [task.block]
         dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
@@ -109,6 +111,7 @@ class Trainer:
             checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True
         )
         self.step = 0  # optimizer steps done
+        self.clip_flops: dict[tuple[int, ...], float] = {}  # of a step on one clip, by its shape
         self.peak = math.nan  # FLOP/s of this machine's own matrix products, over all processes
         self.validation: dict[str, float] = {}
         self._resume()
@@ -117,12 +120,12 @@ class Trainer:
         """Train to the last step and return the averaged weights."""
         settings = self.settings
         if self.step < settings.steps:
-            flops = self._introduce()
+            self._introduce()
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
             with shown:
                 try:
-                    self._run(progress, flops)
+                    self._run(progress)
                 except KeyboardInterrupt:
                     self._save()
                     raise
@@ -130,7 +133,7 @@ class Trainer:
             self.validation = self._validate()
         return StageResult(checkpoint.full_weights(self.model, self.ema), self.validation)
 
-    def _run(self, progress: StepProgress, flops: int) -> None:
+    def _run(self, progress: StepProgress) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
         loader = batches(
@@ -150,9 +153,10 @@ class Trainer:
         )  # looked at only where a number is read
         step_loss = torch.zeros((), device=device)
         recent: list[list[int]] = []  # clips of the micro-batches since the last look
-        clock, clock_step = time.perf_counter(), self.step
+        clock, clock_step, flops = time.perf_counter(), self.step, 0.0  # flops since the clock was set
         for batch in loader:
             recent.append(batch.indices)
+            flops += sum(clips * self.clip_flops[shape] for shape, clips in batch.kinds().items())
             with accelerator.accumulate(self.model):
                 loss, parts = self.task.loss(self.model, batch.to(device))
                 accelerator.backward(loss)
@@ -177,19 +181,21 @@ class Trainer:
                 recent.clear()
             if "log" in due:
                 value = float(accelerator.reduce(step_loss, "mean"))
-                seconds = (time.perf_counter() - clock) / (self.step - clock_step)
+                elapsed = time.perf_counter() - clock
+                seconds = elapsed / (self.step - clock_step)
+                speed = flops * accelerator.num_processes / elapsed
                 self.metrics.write(
                     self.step,
                     loss=value,
                     grad_norm=float(norm),
                     lr=self.optimizer.param_groups[0]["lr"],
                     samples_per_second=settings.batch_size / seconds,
-                    flops_per_second=flops / seconds,
-                    mfu=flops / seconds / self.peak,
+                    flops_per_second=speed,
+                    mfu=speed / self.peak,
                     **{name: float(part.detach()) for name, part in parts.items()},
                 )
-                progress.update(self.step, value, settings.batch_size / seconds, flops / seconds / self.peak)
-                clock, clock_step = time.perf_counter(), self.step
+                progress.update(self.step, value, settings.batch_size / seconds, speed / self.peak)
+                clock, clock_step, flops = time.perf_counter(), self.step, 0.0
             else:
                 progress.update(self.step)
             step_loss = torch.zeros_like(step_loss)
@@ -274,23 +280,29 @@ class Trainer:
         if self.accelerator.is_main_process and self.step < self.settings.steps:
             self.console.print(f"[dim]resuming {self.task.name} at step {self.step} from {kept[-1]}[/dim]")
 
-    def _introduce(self) -> int:
-        """Print what is about to happen, with counted FLOPs and a timed step; returns FLOPs per step."""
+    def _introduce(self) -> None:
+        """Count the FLOPs of every kind of clip, time a step, and print what is about to happen."""
         settings, world = self.settings, self.accelerator.num_processes
         share = settings.batch_size // (settings.accumulation * world)
-        batch: Batch = self.task.source.at(range(share)).to(self.accelerator.device)
+        examples = self.task.source.examples(range(share))
+        seconds = 0.0  # of a step, on average over the kinds
+        for example in examples:
+            batch: Batch = example.to(self.accelerator.device)
 
-        def loss() -> Tensor:
-            return self.task.loss(self.model, batch)[0]
+            def loss(batch: Batch = batch) -> Tensor:
+                return self.task.loss(self.model, batch)[0]
 
-        with torch.compiler.set_stance("force_eager"):
-            count = count_step(loss)
-            start = time.perf_counter()
-            loss().backward()
-            seconds = (time.perf_counter() - start) * settings.accumulation
+            with torch.compiler.set_stance("force_eager"):
+                count = count_step(loss)
+                start = time.perf_counter()
+                loss().backward()
+                seconds += (time.perf_counter() - start) * settings.accumulation / len(examples)
+            # MFU counts what the model needs, not what checkpointing computes twice (PaLM, arXiv 2204.02311, B).
+            for shape, clips in batch.kinds().items():
+                self.clip_flops[shape] = count.model_flops / clips
         self.optimizer.zero_grad()
-        # MFU counts what the model needs, not what checkpointing computes twice (PaLM, arXiv 2204.02311, B).
-        flops = count.model_flops * settings.accumulation * world
+        flops = sorted(each * settings.batch_size / 1e9 for each in self.clip_flops.values())
+        amount = f"{flops[0]:,.1f}" if len(flops) == 1 else f"{flops[0]:,.1f} to {flops[-1]:,.1f}"
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
         self.peak = measure_matmul_peak(str(self.accelerator.device), dtype, budget=_PEAK_SECONDS) * world
         if self.accelerator.is_main_process:
@@ -301,14 +313,13 @@ class Trainer:
                 "batch": f"{settings.batch_size} clips a step"
                 + (f", {world} processes" if world > 1 else "")
                 + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
-                "compute": f"{flops / 1e9:,.1f} GFLOPs a step (forward and backward, counted); "
+                "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
                 f"matrix products reach {self.peak / 1e9:,.0f} GFLOP/s here",
                 "time": f"about {_duration(seconds * (settings.steps - self.step))} for "
                 f"{settings.steps - self.step} steps, and the optimizer's own time",
             }
             for name, fact in facts.items():
                 self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
-        return flops
 
 
 def _duration(seconds: float) -> str:

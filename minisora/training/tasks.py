@@ -7,9 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from minisora.config import TrainConfig
-from minisora.data.batches import (
-    BatchSource,
-)
+from minisora.data.batches import BatchSource
 
 
 class Task(Protocol):

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import Config
-from minisora.data.batches import (
-    ClipMemory,
-    CropBatches,
-    VAEBatch,
-    from_bytes,
-    to_bytes,
-)
+from minisora.data.batch import VAEBatch
+from minisora.data.batches import ClipMemory, CropBatches, from_bytes, to_bytes
 from minisora.data.clip import ClipDataset
 from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_vae
