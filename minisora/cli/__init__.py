@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from minisora.cli import cost, data, learn, videos
+from minisora.cli import cost, data, learn, scale, videos
 from minisora.errors import UserError
 
 app = typer.Typer(
@@ -19,6 +19,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+scale_app = typer.Typer(
+    help="The scaling ladder: the same model at many sizes and budgets, a law, and Sora's figure in miniature.",
+    no_args_is_help=True,
+)
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
 
 for command in (
@@ -38,6 +42,10 @@ for command in (
 app.add_typer(data_app, name="data")
 data_app.command("make")(data.data_make)
 data_app.command("check")(data.data_check)
+app.add_typer(scale_app, name="scale")
+scale_app.command("run")(scale.scale_run)
+scale_app.command("fit")(scale.scale_fit)
+scale_app.command("figure")(scale.scale_figure)
 app.add_typer(caption_app, name="caption")
 caption_app.command("train")(data.caption_train)
 caption_app.command("label")(data.caption_label)

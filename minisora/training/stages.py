@@ -193,6 +193,11 @@ def _fit(
     return result
 
 
+def discard_checkpoints(run: Path) -> None:
+    """Remove the checkpoints of a finished DiT stage; RUN/model stays, and the stage can no longer be resumed."""
+    shutil.rmtree(run / "dit" / "checkpoints", ignore_errors=True)
+
+
 def _shown_by(status: Status, name: str) -> Callable[[int, int], None]:
     return lambda done, total: status.update(f"encoding {name} clips {done}/{total}")
 

@@ -1,0 +1,206 @@
+"""Run a ladder: train what is not finished yet, measure it, append its row.
+
+OUT/ladder.yaml         the ladder's file as it was; another one is refused
+   /results.jsonl       a row per finished run
+   /shared/vae/, cache/    the VAE and the latents that all runs share
+   /runs/NAME/          a run in progress, resumed where it stopped; its model when done
+"""
+
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from minisora.config import override
+from minisora.data.batches import LatentSource
+from minisora.data.sources import open_dataset
+from minisora.data.video_write import write_video
+from minisora.errors import UserError
+from minisora.evaluate.prompt_sets import prompt_set
+from minisora.files import write_whole
+from minisora.measure.device import describe_device
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.scaling.ladder import LadderConfig, plan, shard, shared_config
+from minisora.scaling.metrics import judge_run
+from minisora.scaling.results import Row, append_row, read_rows
+from minisora.training.checkpoint import checkpoints
+from minisora.training.latents import build_latents
+from minisora.training.launch import process_device
+from minisora.training.stages import discard_checkpoints, load_vae, train_dit_on, train_vae
+
+
+class First:
+    """The first clips of a `LatentSource`."""
+
+    def __init__(self, source: LatentSource, count: int):
+        self.source, self.count = source, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Normalised latents B Z T' H' W'."""
+        return self.source.latents(indices)
+
+    def captions(self) -> list[str]:
+        """Of these clips."""
+        return self.source.captions()[: self.count]
+
+
+def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1/1") -> list[Row]:
+    """Every run of the ladder (or of a shard of it) that has no row yet; returns all rows.
+
+    A run that fails is told, written to failures.jsonl, and the next one begins.
+
+    Args:
+        ladder: the plan.
+        out: folder of the results.
+        console: where progress is shown.
+        part: "i/n": every n-th run from the i-th, for independent jobs on one folder. The first of them to start
+            should have trained the VAE before the others begin.
+
+    Raises:
+        UserError: the plan is wrong, or `out` belongs to another ladder.
+    """
+    runs = shard(plan(ladder), part)
+    _keep_plan(ladder, out)
+    results = out / "results.jsonl"
+    finished = {row["name"] for row in read_rows(results)}
+    left = [run for run in runs if run.name not in finished]
+    console.print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", highlight=False)
+    if not left:
+        return read_rows(results)
+    shared = shared_config(ladder)
+    train_vae(shared, out / "shared", Console(quiet=True))
+    vae = load_vae(out / "shared" / "vae" / "model").to(process_device())
+    clips = max(run.clips for run in plan(ladder))
+    sets = []
+    for name, config in (
+        ("training", override(shared, [f"data.num_clips={clips}"])),
+        ("validation", shared),
+    ):
+        with console.status(f"encoding {name} clips") as status:
+            sets.append(
+                build_latents(
+                    config,
+                    vae,
+                    open_dataset(config, "train" if name == "training" else "validation"),
+                    out / "shared" / "cache",
+                    is_main=True,
+                    wait=lambda: None,
+                    progress=lambda done, total, name=name: status.update(  # type: ignore[misc]
+                        f"encoding {name} clips {done}/{total}"
+                    ),
+                )
+            )
+    train, validation = sets
+    real = validation.latents(range(len(validation)))
+    for number, run in enumerate(left, start=1):
+        console.print(
+            f"[bold]{run.name}[/bold] ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
+            f"{run.steps} steps of {run.batch}, {run.flops:.3g} FLOPs",
+            highlight=False,
+            soft_wrap=True,
+        )
+        folder = out / "runs" / run.name
+        try:
+            start = time.perf_counter()
+            resumed = bool(checkpoints(folder / "dit" / "checkpoints"))
+            config = override(shared, run.overrides())
+            trained = train_dit_on(
+                config, vae, First(train, run.clips), validation, folder, Console(quiet=True)
+            )
+            seconds = time.perf_counter() - start
+            pipeline = load_pipeline(folder / "model")
+            row = {
+                **run.to_dict(),
+                "loss": trained.validation["loss"],
+                **judge_run(pipeline, prompt_set(ladder.prompts), real),
+                "seconds": None if resumed else seconds,
+                "device": describe_device(str(process_device())),
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            shown = pipeline([ladder.shown_prompt], seed=0, progress=False).videos[0]
+            write_video(out / "samples" / f"{run.name}.mp4", shown, shared.clip.fps)
+            append_row(results, row)
+            discard_checkpoints(folder)
+            told = (
+                f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {seconds:.0f} s"
+            )
+            console.print(f"  {told}", highlight=False)
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:  # one run must not end the ladder
+            reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
+            append_row(
+                out / "failures.jsonl",
+                {
+                    "name": f"{run.name} {datetime.now(UTC).isoformat()}",
+                    "run": run.to_dict(),
+                    "reason": reason,
+                },
+            )
+            console.print(f"  [red]failed:[/red] {str(error).splitlines()[0] if str(error) else error!r}")
+    return read_rows(results)
+
+
+def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
+    """Every run with its size, steps, counted FLOPs and predicted time, by the speed of finished runs if any."""
+    runs, done = plan(ladder), {row["name"]: row for row in rows}
+    timed = [row for row in rows if row["seconds"]]
+    speed = (
+        sum(r["flops"] for r in timed) / sum(r["seconds"] for r in timed)
+        if timed
+        else ladder.flops_per_second
+    )
+    table = Table(title=f"{len(runs)} runs", title_justify="left")
+    for head in (
+        "run",
+        "size",
+        "M params",
+        "batch",
+        "steps",
+        "epochs",
+        "FLOPs",
+        "time",
+    ):
+        table.add_column(head, justify="left" if head == "run" else "right", no_wrap=True)
+    for run in runs:
+        seconds = run.flops / speed
+        table.add_row(
+            run.name,
+            f"{run.width}x{run.depth}",
+            f"{run.params / 1e6:.2f}",
+            str(run.batch),
+            f"{run.steps:,}",
+            f"{run.epochs:g}",
+            f"{run.flops:.3g}",
+            "done" if run.name in done else f"{seconds / 60:.1f} min",
+        )
+    left = sum(run.flops for run in runs if run.name not in done)
+    source = (
+        "as the finished runs took" if timed else f"at {speed / 1e9:,.0f} GFLOP/s, the ladder's own guess"
+    )
+    table.caption = (
+        f"{sum(run.flops for run in runs):.3g} FLOPs in all; {left / speed / 60:.0f} min left {source}; "
+        "VAE, latents and judging come on top"
+    )
+    return table
+
+
+def _keep_plan(ladder: LadderConfig, out: Path) -> None:
+    """Write the ladder beside its results; a folder of another ladder is refused."""
+    file, said = out / "ladder.yaml", ladder.model_dump(mode="json")
+    try:
+        if file.is_file() and yaml.safe_load(file.read_text()) != said:
+            raise UserError(f"{out} holds the results of another ladder: choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(file, yaml.safe_dump(said, sort_keys=False))
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error

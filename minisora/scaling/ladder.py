@@ -1,0 +1,280 @@
+"""The ladder as a plan: from one YAML file to every run's size, batch, learning rates, steps and counted FLOPs.
+
+One dial sets a model's size. At dial d (the toy's DiT is d = 4):
+
+    width          32 d
+    heads          d            heads stay 32 channels wide
+    depth          d + 2
+    AdamW's lr     3e-3 * 4 / d      embeddings and head, as 1 / width (mu-P, Yang et al. 2022, arXiv 2203.03466)
+    Muon's lr      0.02         its steps are orthogonal matrices, whatever their width
+
+and a budget C sets the batch: 16 (C / base)^(1/3), to the nearest multiple of 8, between 8 and 64, so that longer
+runs have both more steps and larger batches (McCandlish et al. 2018, arXiv 1812.06162, for why). Steps are what is
+left: C over the counted FLOPs of a step. Compute is the DiT's alone, counted; text encoder and VAE stand beside it.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from minisora.config import Config, PositiveInt, Section, config_folder, load, read_yaml
+from minisora.errors import UserError
+from minisora.measure.device import built_on
+from minisora.measure.passes import count_training, dit_pass, text_pass
+from minisora.models.build import build_dit, build_text_encoder
+from minisora.models.patchify import check_clip, token_grid
+
+_BATCH, _STEP, _LEAST, _MOST = 16, 8, 8, 64
+_MIN_STEPS = 10
+_LR, _MUON_LR, _TOY_DIAL = 3e-3, 0.02, 4
+
+
+class BudgetConfig(Section):
+    """One budget: so many times the base, spent once on every size."""
+
+    times: Annotated[float, Field(gt=0)]
+    dials: tuple[PositiveInt, ...]
+    seeds: PositiveInt = 1  # further seeds repeat every size, for the noise
+
+
+class RepetitionConfig(Section):
+    """The same compute on less data, seen more often."""
+
+    times: Annotated[float, Field(gt=0)]
+    dial: PositiveInt
+    epochs: tuple[Annotated[float, Field(ge=1)], ...]
+
+
+class RateConfig(Section):
+    """The learning rates times a factor: does the rule carry over from size to size?"""
+
+    times: Annotated[float, Field(gt=0)]
+    dials: tuple[PositiveInt, ...]
+    factors: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class LadderConfig(Section):
+    """A ladder file."""
+
+    config: str = "toy"  # what all runs share
+    set: tuple[str, ...] = ()  # overrides of it
+    base_flops: Annotated[float, Field(gt=0)]
+    budgets: tuple[BudgetConfig, ...]
+    shown: tuple[float, ...] = (1, 4, 32)  # budgets of the figure
+    repetition: RepetitionConfig | None = None
+    rates: RateConfig | None = None
+    prompts: str = "72"  # judged after each run
+    shown_prompt: str = "a red circle moving left"
+    flops_per_second: Annotated[float, Field(gt=0)] = 8e10  # to predict times by, until runs have been timed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the ladder; everything about it follows from the ladder's file."""
+
+    name: str
+    axis: str  # "isoflop", "repetition" or "rate"
+    dial: int
+    width: int
+    depth: int
+    heads: int
+    params: int  # of the DiT
+    batch: int
+    lr: float
+    muon_lr: float
+    seed: int
+    epochs: float  # how often every clip is seen
+    times: float  # the budget over the base
+    steps: int
+    clips: int  # in the training set
+    flops_per_step: int  # counted, of the DiT
+    text_flops_per_step: int
+
+    @property
+    def flops(self) -> int:
+        """Of the DiT over the run: counted FLOPs of a step, times steps."""
+        return self.flops_per_step * self.steps
+
+    @property
+    def samples(self) -> int:
+        """Clips seen, repeats included."""
+        return self.batch * self.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "flops": self.flops, "samples": self.samples}
+
+    def overrides(self) -> list[str]:
+        """Of the shared config."""
+        every = f"train_dit.validate_every={self.steps}"
+        return [
+            f"seed={self.seed}",
+            f"dit.width={self.width}",
+            f"dit.depth={self.depth}",
+            f"dit.heads={self.heads}",
+            f"train_dit.batch_size={self.batch}",
+            f"train_dit.lr={self.lr}",
+            f"train_dit.muon_lr={self.muon_lr}",
+            f"train_dit.steps={self.steps}",
+            f"train_dit.warmup_steps={min(50, self.steps // 4)}",
+            "train_dit.sample_every=0",
+            every,
+        ]
+
+
+def read_ladder(path: str) -> LadderConfig:
+    """A ladder file, or the name of a shipped one such as "cpu".
+
+    Raises:
+        UserError: it is missing or wrong; the message names the key.
+    """
+    file = Path(path)
+    shipped = config_folder() / "ladder"
+    if not file.is_file():
+        file = shipped / f"{path}.yaml"
+    if not file.is_file():
+        names = ", ".join(sorted(each.stem for each in shipped.glob("*.yaml")))
+        raise UserError(f"ladder '{path}' not found; shipped ladders: {names}")
+    try:
+        return LadderConfig.model_validate(read_yaml(file))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise UserError(f"{file}: '{key}': {fault['msg']}") from error
+
+
+def shared_config(ladder: LadderConfig) -> Config:
+    """What all runs share; its VAE and its clips are those of the ladder."""
+    return load(ladder.config, list(ladder.set))
+
+
+def plan(ladder: LadderConfig) -> list[Run]:
+    """Every run of the ladder, cheapest first.
+
+    Raises:
+        UserError: a budget is too small for a size, two runs are the same, or the shared config is wrong.
+    """
+    runs: list[Run] = []
+    for budget in ladder.budgets:
+        for dial in budget.dials:
+            run = _run(ladder, dial, budget.times)
+            runs += [
+                replace(run, seed=run.seed + k, name=run.name + (f"-seed{k}" if k else ""))
+                for k in range(budget.seeds)
+            ]
+    if ladder.rates is not None:
+        for dial in ladder.rates.dials:
+            run = _run(ladder, dial, ladder.rates.times)
+            runs += [
+                replace(
+                    run,
+                    axis="rate",
+                    name=f"{run.name}-lr{factor:g}",
+                    lr=run.lr * factor,
+                    muon_lr=run.muon_lr * factor,
+                )
+                for factor in ladder.rates.factors
+                if factor != 1  # that is the isoFLOP run itself
+            ]
+    if ladder.repetition is not None:
+        run = _run(ladder, ladder.repetition.dial, ladder.repetition.times)
+        runs += [
+            replace(
+                run,
+                axis="repetition",
+                name=f"{run.name}-x{epochs:g}",
+                epochs=epochs,
+                clips=max(run.batch, round(run.samples / epochs)),
+            )
+            for epochs in ladder.repetition.epochs
+            if epochs != 1
+        ]
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"the ladder has run {twice} twice: take one of them out")
+    return sorted(runs, key=lambda run: (run.flops, run.name))
+
+
+def shard(runs: Iterable[Run], text: str) -> list[Run]:
+    """Every n-th run from the i-th, for "i/n" such as "1/4"; raises UserError where it is not that."""
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise UserError(f"--shard '{text}' must be i/n with 1 <= i <= n, such as 1/4")
+    return list(runs)[int(first) - 1 :: int(count)]
+
+
+def _run(ladder: LadderConfig, dial: int, times: float) -> Run:
+    """The isoFLOP run at a size and a budget."""
+    width, depth, heads = 32 * dial, dial + 2, dial
+    batch = _batch(times)
+    shared = shared_config(ladder)
+    params, dit, text = _count(ladder.config, ladder.set, width, depth, heads)
+    steps = round(times * ladder.base_flops / (dit * batch))
+    if steps < _MIN_STEPS:
+        least = _MIN_STEPS * dit * batch
+        raise UserError(
+            f"dial {dial} takes {dit * batch:.3g} FLOPs a step, so {times:g} times the base are {steps} steps: "
+            f"leave the dial out there, or set base_flops to {least / times:.3g} or more"
+        )
+    return Run(
+        name=f"d{dial}-c{times:g}",
+        axis="isoflop",
+        dial=dial,
+        width=width,
+        depth=depth,
+        heads=heads,
+        params=params,
+        batch=batch,
+        lr=_LR * _TOY_DIAL / dial,
+        muon_lr=_MUON_LR,
+        seed=shared.seed,
+        epochs=1.0,
+        times=times,
+        steps=steps,
+        clips=batch * steps,
+        flops_per_step=dit * batch,
+        text_flops_per_step=text * batch,
+    )
+
+
+def _batch(times: float) -> int:
+    wanted = _BATCH * times ** (1 / 3)
+    return min(_MOST, max(_LEAST, _STEP * round(wanted / _STEP)))
+
+
+def tokens_per_clip(ladder: LadderConfig) -> int:
+    """Latent tokens of one clip, the D of a run per clip seen."""
+    return math.prod(token_grid(_latent(shared_config(ladder)), shared_config(ladder).dit.patch))
+
+
+def _latent(config: Config) -> tuple[int, int, int]:
+    clip, factors = config.clip, config.vae
+    return check_clip(
+        clip.frames,
+        clip.height,
+        clip.width,
+        temporal_factor=factors.temporal_factor,
+        spatial_factor=factors.spatial_factor,
+        patch=config.dit.patch,
+    )
+
+
+@cache
+def _count(
+    config: str, overrides: tuple[str, ...], width: int, depth: int, heads: int
+) -> tuple[int, int, int]:
+    """Parameters of a DiT, and FLOPs of a training step on one clip: of the DiT, and of the text encoder."""
+    resolved = load(config, [*overrides, f"dit.width={width}", f"dit.depth={depth}", f"dit.heads={heads}"])
+    with built_on("meta"):
+        text = build_text_encoder(resolved, ["a"])
+        dit = build_dit(resolved, text.width)
+        one = dit_pass(resolved, dit, _latent(resolved), text_width=text.width, text_grad=True)
+        said = text_pass(text, resolved.text.max_tokens)
+    flops = [count_training(each).model_flops for each in (one, said)]
+    return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

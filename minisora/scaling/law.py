@@ -1,0 +1,238 @@
+"""Scaling laws fitted to finished runs, with bootstrap intervals and the error on a budget that was held out.
+
+    L(C) = E + A C^-alpha                  the best loss at each budget (`fit_budget_law`)
+    L(N, D) = E + A N^-alpha + B D^-beta   every run (`fit_loss_law`; Hoffmann et al. 2022, arXiv 2203.15556, eq. 2)
+    N*(C) = k C^a                          minima of parabolas in log N, one per budget (their approach 2)
+
+C is the DiT's counted training FLOPs, N its parameters, D the latent tokens that it was trained on. Both losses are
+fitted as there: Huber loss (delta 1e-3) of log residuals, L-BFGS from a grid of starts, the best kept.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+
+from minisora.errors import UserError
+
+Array = NDArray[np.float64]
+_HUBER = 1e-3
+_INTERVAL = 0.90
+
+
+@dataclass(frozen=True)
+class Law:
+    """Constants by name, and how well they fit; a law is a function of compute, or of size and data."""
+
+    formula: str
+    constants: dict[str, float]
+    error: float  # largest relative error of the loss over the points fitted
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %, from a bootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "formula": self.formula,
+            "constants": self.constants,
+            "intervals": {name: list(both) for name, both in self.intervals.items()},
+            "error": self.error,
+        }
+
+    def loss(self, flops: ArrayLike) -> Array:
+        """L(C) of a budget law."""
+        k = self.constants
+        return k["E"] + k["A"] * np.asarray(flops, float) ** -k["alpha"]
+
+    def loss_of(self, params: ArrayLike, tokens: ArrayLike) -> Array:
+        """L(N, D) of a loss law."""
+        k = self.constants
+        n, d = np.asarray(params, float), np.asarray(tokens, float)
+        return k["E"] + k["A"] * n ** -k["alpha"] + k["B"] * d ** -k["beta"]
+
+
+def fit_budget_law(flops: ArrayLike, losses: ArrayLike, near: Law | None = None) -> Law:
+    """L(C) = E + A C^-alpha through the best loss of each budget.
+
+    Args:
+        flops, losses: of the budgets.
+        near: start from this law alone, instead of from a grid.
+
+    Raises:
+        UserError: fewer than 3 budgets, or a loss that is not above 0.
+    """
+    c, loss = _checked(flops, losses, 3, "budgets")
+    k = near.constants if near else {}
+    starts = [(k["E"], [k["A"]], [k["alpha"]])] if k else []
+    e, (a,), (alpha,), error = _fit_terms([c], loss, starts)
+    return Law("L = E + A C^-alpha", {"E": e, "A": a, "alpha": alpha}, error)
+
+
+def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: Law | None = None) -> Law:
+    """L(N, D) = E + A N^-alpha + B D^-beta through every run.
+
+    Args:
+        params, tokens, losses: of the runs.
+        near: start from this law alone, instead of from a grid.
+
+    Raises:
+        UserError: fewer than 6 runs, or a loss that is not above 0.
+    """
+    n, loss = _checked(params, losses, 6, "runs")
+    k = near.constants if near else {}
+    starts = [(k["E"], [k["A"], k["B"]], [k["alpha"], k["beta"]])] if k else []
+    e, (a, b), (alpha, beta), error = _fit_terms([n, np.asarray(tokens, float)], loss, starts)
+    constants = {"E": e, "A": a, "B": b, "alpha": alpha, "beta": beta}
+    return Law("L = E + A N^-alpha + B D^-beta", constants, error)
+
+
+@dataclass(frozen=True)
+class Parabola:
+    """Loss against log N at one budget: its minimum, inside the sizes that were tried or not."""
+
+    flops: float
+    params: float  # at the minimum
+    loss: float
+    inside: bool
+
+
+def fit_parabola(flops: float, params: ArrayLike, losses: ArrayLike) -> Parabola:
+    """The isoFLOP parabola of one budget.
+
+    Raises:
+        UserError: fewer than 3 sizes, or no minimum (the parabola opens downwards).
+    """
+    n, loss = _checked(params, losses, 3, f"sizes at {flops:.3g} FLOPs")
+    x = np.log(n)
+    middle = x.mean()
+    c2, c1, c0 = np.polyfit(x - middle, loss, 2)
+    if c2 <= 0:
+        raise UserError(
+            f"the losses at {flops:.3g} FLOPs have no minimum between the sizes: try others there"
+        )
+    at = -c1 / (2 * c2)
+    inside = bool(x.min() <= at + middle <= x.max())
+    return Parabola(flops, float(np.exp(at + middle)), float(c0 + c1 * at + c2 * at**2), inside)
+
+
+def fit_size_law(flops: ArrayLike, params: ArrayLike) -> Law:
+    """N* = k C^a through the optimal sizes of budgets, a line on log axes.
+
+    Raises:
+        UserError: fewer than 2 budgets.
+    """
+    c, n = _checked(flops, params, 2, "budgets with an optimal size")
+    a, b = np.polyfit(np.log(c), np.log(n), 1)
+    error = float(np.max(np.abs(np.exp(a * np.log(c) + b) / n - 1)))
+    return Law("N = k C^a", {"k": float(np.exp(b)), "a": float(a)}, error)
+
+
+def bootstrap(
+    fit: Callable[[Sequence[int]], dict[str, float]],
+    groups: Sequence[Sequence[int]],
+    times: int = 200,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """90 % intervals of constants: points drawn again with replacement within each group, fitted again.
+
+    Args:
+        fit: constants of the law fitted to these points; one that raises UserError is left out.
+        groups: points that may stand for each other, such as the runs of a budget.
+        times: of drawing.
+        seed: of the draws.
+
+    Raises:
+        UserError: hardly any draw could be fitted.
+    """
+    generator = np.random.default_rng(seed)
+    found: list[dict[str, float]] = []
+    for _ in range(times):
+        drawn = [int(i) for group in groups for i in generator.choice(group, len(group))]
+        try:
+            found.append(fit(drawn))
+        except UserError:
+            continue
+    if len(found) < times / 4:
+        raise UserError(f"only {len(found)} of {times} redrawn sets could be fitted: more runs are needed")
+    low, high = (1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2
+    return {
+        name: (
+            float(np.quantile([row[name] for row in found], low)),
+            float(np.quantile([row[name] for row in found], high)),
+        )
+        for name in found[0]
+    }
+
+
+def _fit_terms(
+    inputs: Sequence[Array], loss: Array, starts: Sequence[tuple[float, list[float], list[float]]]
+) -> tuple[float, list[float], list[float], float]:
+    """E, factors, exponents and largest relative error of loss = E + sum of factor_k input_k^-exponent_k.
+
+    Inputs are taken over their geometric means, which frees the factors of the exponents; all but the exponents'
+    signs is then free in logarithms, and the logarithm of the sum has a gradient of softmax weights.
+    """
+    count = len(inputs)
+    centers = [float(np.log(x).mean()) for x in inputs]
+    x = np.stack([np.log(each) - center for each, center in zip(inputs, centers, strict=True)])  # K runs
+    target, least = np.log(loss), float(np.log(loss.min()))
+
+    def terms(p: Array) -> Array:
+        rows = p[1 : count + 1, None] - np.exp(p[count + 1 :])[:, None] * x
+        return np.vstack([np.full(len(loss), p[0]), rows])  # K+1 runs
+
+    def objective(p: Array) -> tuple[float, Array]:
+        logs = terms(p)
+        total = np.logaddexp.reduce(logs, axis=0)
+        residual = total - target
+        outer = np.abs(residual) > _HUBER
+        value = np.where(outer, _HUBER * (np.abs(residual) - _HUBER / 2), residual**2 / 2).sum()
+        slope = np.clip(residual, -_HUBER, _HUBER)  # d value / d total
+        weights = np.exp(logs - total) * slope  # K+1 runs
+        by_exponent = -(weights[1:] * x).sum(1) * np.exp(p[count + 1 :])
+        gradient = np.concatenate([weights.sum(1), by_exponent])
+        return float(value / _HUBER**2), gradient / _HUBER**2
+
+    tried = [
+        np.array(
+            [
+                np.log(e),
+                *(np.log(f) - k * center for f, k, center in zip(factors, exponents, centers, strict=True)),
+                *np.log(exponents),
+            ]
+        )
+        for e, factors, exponents in starts
+    ] or [
+        np.array(
+            [least + np.log(share), *(count * [least + np.log((1 - share) / count)]), *np.log(exponents)]
+        )
+        for share in (0.05, 0.3, 0.6, 0.9)
+        for exponents in itertools.product((0.05, 0.15, 0.4, 0.8), repeat=count)
+    ]
+    bounds = [(least - 12, least), *(count * [(least - 14, least + 4)]), *(count * [np.log((0.005, 3.0))])]
+    found = [
+        minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 3000})
+        for start in tried
+    ]
+    p = min(found, key=lambda result: result.fun).x
+    exponents = [float(value) for value in np.exp(p[count + 1 :])]
+    factors = [
+        float(np.exp(a + k * center))
+        for a, k, center in zip(p[1 : count + 1], exponents, centers, strict=True)
+    ]
+    error = np.exp(np.logaddexp.reduce(terms(p), axis=0) - target) - 1
+    return float(np.exp(p[0])), factors, exponents, float(np.abs(error).max())
+
+
+def _checked(x: ArrayLike, y: ArrayLike, least: int, what: str) -> tuple[Array, Array]:
+    first, second = np.asarray(x, float), np.asarray(y, float)
+    if len(first) < least:
+        raise UserError(f"{len(first)} {what} are too few to fit: {least} at least")
+    if not (
+        np.isfinite(first).all() and np.isfinite(second).all() and (first > 0).all() and (second > 0).all()
+    ):
+        raise UserError(f"the {what} hold values that are not finite and above 0: remove those runs")
+    return first, second

@@ -1,0 +1,199 @@
+"""The ladder: compute is the ledger's times steps, runs are done once, and a failing one stops nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from minisora.config import config_folder
+from minisora.errors import UserError
+from minisora.scaling import execute
+from minisora.scaling.execute import run_ladder
+from minisora.scaling.figure import write_figures
+from minisora.scaling.fit import fit_file
+from minisora.scaling.ladder import LadderConfig, plan, read_ladder, shard, tokens_per_clip
+from minisora.scaling.results import append_row, read_rows
+
+QUIET = Console(quiet=True)
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="module")
+def small() -> LadderConfig:
+    """The shipped smoke ladder at a third of its compute, without its second seeds."""
+    ladder = read_ladder("smoke")
+    budgets = tuple(budget.model_copy(update={"seeds": 1}) for budget in ladder.budgets)
+    settings = (*ladder.set, "train_vae.steps=12", "train_vae.validate_every=12", "sample.steps=2")
+    return ladder.model_copy(update={"budgets": budgets, "base_flops": 8e9, "set": settings})
+
+
+@pytest.fixture(scope="module")
+def finished(small: LadderConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ladder")
+    run_ladder(small, out, QUIET)
+    return out
+
+
+@pytest.mark.parametrize("name", ["smoke", "cpu", "h100"])
+def test_shipped_ladders_have_the_sizes_and_budgets_they_promise(name: str) -> None:
+    ladder = read_ladder(name)
+    runs = plan(ladder)
+    assert len({run.name for run in runs}) == len(runs)
+    isoflop = [run for run in runs if run.axis == "isoflop"]
+    for run in isoflop:
+        assert run.flops == pytest.approx(run.times * ladder.base_flops, rel=0.05)
+        assert run.clips == run.samples  # nothing repeats
+    if name != "smoke":
+        assert ladder.base_flops >= 2e12
+        assert {1, 4, 32} <= {run.times for run in isoflop}
+        wide = [
+            t for t in {run.times for run in isoflop} if len({r.dial for r in isoflop if r.times == t}) >= 5
+        ]
+        assert len(wide) >= 4
+
+
+def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig, finished: Path) -> None:
+    rows = {row["name"]: row for row in read_rows(finished / "results.jsonl")}
+    assert sorted(rows) == sorted(run.name for run in plan(small))
+    for run in plan(small):
+        assert rows[run.name]["flops"] == run.flops_per_step * run.steps
+        metrics = (finished / "runs" / run.name / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in metrics]
+        assert max(steps) == run.steps
+    # The trainer counts the whole step of the first batch, text encoder and all.
+    run = plan(small)[0]
+    whole = execute_count(small, run.name)
+    assert whole == pytest.approx(run.flops_per_step + run.text_flops_per_step, rel=1e-3)
+
+
+def execute_count(ladder: LadderConfig, name: str) -> float:
+    """FLOPs of a real training step of a run, counted while it runs."""
+    from minisora.config import override
+    from minisora.data.sources import open_dataset
+    from minisora.measure.counter import count_step
+    from minisora.models.build import build_vae
+    from minisora.scaling.ladder import shared_config
+    from minisora.training.dit_task import DiTTask
+    from minisora.training.latents import EncodedOnDemand
+
+    run = next(run for run in plan(ladder) if run.name == name)
+    config = override(shared_config(ladder), run.overrides())
+    vae = build_vae(config).eval().requires_grad_(False)
+    source = EncodedOnDemand(open_dataset(config, "train"), lambda videos: vae.to_latents(videos).detach())
+    task = DiTTask(config, vae, source, source)
+    for start in range(0, 20 * run.batch, run.batch):
+        batch = task.source.at(range(start, start + run.batch))
+        if max(len(caption.split()) for caption in batch.captions) > 7:  # as long as the ledger's captions
+            return count_step(lambda batch=batch: task.loss(task.model, batch)[0]).model_flops
+    raise AssertionError("no batch has a long caption")
+
+
+def test_a_finished_ladder_is_left_alone(small: LadderConfig, finished: Path) -> None:
+    before = (finished / "results.jsonl").read_bytes()
+    run_ladder(small, finished, QUIET)
+    assert (finished / "results.jsonl").read_bytes() == before
+
+
+def test_law_and_figures_come_from_the_results_alone(
+    small: LadderConfig, finished: Path, tmp_path: Path
+) -> None:
+    law = fit_file(finished / "results.jsonl", tokens_per_clip(small), tmp_path / "law.json")
+    assert set(law["budget_law"]["intervals"]) == {"E", "A", "alpha"}
+    assert law["optimal"]["decades_beyond_data"] > 10
+    rows = read_rows(finished / "results.jsonl")
+    files = write_figures(small, rows, law, finished / "samples", tmp_path)
+    assert [file.name for file in files] == [
+        "figure.png",
+        "compute.mp4",
+        "isoflop.png",
+        "repetition.png",
+        "rates.png",
+    ]
+    assert all(file.stat().st_size > 1000 for file in files)
+
+
+def test_a_failing_run_is_told_and_the_others_go_on(
+    small: LadderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = small.model_copy(update={"budgets": small.budgets[:1], "repetition": None, "rates": None})
+    real, broken = execute.train_dit_on, plan(few)[1].name
+
+    def train(config: Any, vae: Any, source: Any, validation: Any, folder: Path, console: Console) -> Any:
+        if folder.name == broken:
+            raise RuntimeError("out of memory")
+        return real(config, vae, source, validation, folder, console)
+
+    monkeypatch.setattr(execute, "train_dit_on", train)
+    rows = run_ladder(few, tmp_path, QUIET)
+    assert sorted(row["name"] for row in rows) == sorted(r.name for r in plan(few) if r.name != broken)
+    (failure,) = read_rows(tmp_path / "failures.jsonl")
+    assert failure["run"]["name"] == broken
+    assert "out of memory" in failure["reason"]
+    monkeypatch.setattr(execute, "train_dit_on", real)
+    assert len(run_ladder(few, tmp_path, QUIET)) == 3
+
+
+def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    text = (config_folder() / "ladder" / "smoke.yaml").read_text()
+    file = tmp_path / "ladder.yaml"
+    file.write_text(text.replace("1.5e10", "8.0e9").replace(", seeds: 2", "").split("repetition:")[0])
+    command = [sys.executable, "-m", "minisora", "scale", "run", "-l", str(file), "-o", str(folder)]
+    results = folder / "results.jsonl"
+    for rows_wanted in (2, 6):
+        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < deadline:
+            if results.is_file() and len(read_rows(results)) >= rows_wanted:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, "the ladder was over before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = results.read_text()
+    with results.open("a") as cut:
+        cut.write('{"name": "half a li')  # as a power failure leaves it
+    assert subprocess.run(command, env=ENV, stdout=subprocess.DEVNULL).returncode == 0
+    names = [row["name"] for row in read_rows(results)]
+    assert len(names) == len(set(names)) == 12
+    assert results.read_text().startswith(kept)
+
+
+def test_a_row_is_appended_once(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    for _ in range(2):
+        append_row(file, {"name": "a", "loss": 1.0})
+    assert read_rows(file) == [{"name": "a", "loss": 1.0}]
+    file.write_text('{"name": "a"}\nnonsense\n{"name": "b"}\n')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        read_rows(file)
+
+
+def test_shards_share_the_runs(small: LadderConfig) -> None:
+    runs = plan(small)
+    parts = [shard(runs, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(run.name for part in parts for run in part) == sorted(run.name for run in runs)
+    for text in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(UserError, match="must be i/n"):
+            shard(runs, text)
+
+
+def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, finished: Path) -> None:
+    with pytest.raises(UserError, match=r"ladder 'nope' not found; shipped ladders: cpu, h100, smoke"):
+        read_ladder("nope")
+    file = tmp_path / "ladder.yaml"
+    file.write_text("base_flops: -1\nbudgets: []\n")
+    with pytest.raises(UserError, match="'base_flops'"):
+        read_ladder(str(file))
+    with pytest.raises(UserError, match=r"are \d steps: leave the dial out there, or set base_flops"):
+        plan(small.model_copy(update={"base_flops": 1e8}))
+    other = small.model_copy(update={"base_flops": 9e9})
+    with pytest.raises(UserError, match="holds the results of another ladder"):
+        run_ladder(other, finished, QUIET)
