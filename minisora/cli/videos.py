@@ -85,8 +85,12 @@ def edit(
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("edit.mp4"),
     strength: Annotated[
-        float, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
-    ] = 0.7,
+        float | None, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Of restyle: what the video shows now; keeps all that the prompts share."),
+    ] = None,
     region: Annotated[
         tuple[int, int, int, int] | None, typer.Option(help="Of inpaint: top left bottom right, in pixels.")
     ] = None,
@@ -109,6 +113,7 @@ def edit(
         video,
         prompt,
         strength=strength,
+        source=source,
         region=region,
         say=lambda line: console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True),
         num_inference_steps=steps,
@@ -147,7 +152,9 @@ def augment(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")] = Path("augmented"),
-    strength: Annotated[float, typer.Option(help="In (0, 1]: low keeps the clip, 1 keeps nothing.")] = 0.7,
+    strength: Annotated[
+        float | None, typer.Option(help="In (0, 1]: low keeps the clip, 1 keeps nothing.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,

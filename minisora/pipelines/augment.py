@@ -26,7 +26,7 @@ def augment(
     prompts: Sequence[str],
     out: Path,
     *,
-    strength: float = 0.7,
+    strength: float | None = None,
     seed: int = 0,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
@@ -35,11 +35,11 @@ def augment(
     """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
 
     Args:
-        pipeline: restyles the clips (`minisora.pipelines.modes.restyle`).
+        pipeline: restyles the clips (`minisora.pipelines.modes.restyle`), from their captions where all have one.
         data: folder of videos, with captions if a prompt asks for them.
         prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
         out: folder of the new set; empty, or of an earlier run.
-        strength: in (0, 1]: low keeps more of a clip.
+        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.modes.restyle`.
         seed: the same seed gives the same set.
         batch_size: clips at a time.
         progress: called with (clips done, clips in all).
@@ -68,8 +68,10 @@ def augment(
             indices = range(start, min(start + batch_size, len(dataset)))
             said = [texts[index] for index in indices]
             noise = seed + number * len(dataset) + start
+            source = [captions[index] for index in indices] if all(captions) else None
+            clips = dataset.clips(indices)
             made = restyle(
-                pipeline, said, dataset.clips(indices), strength, seed=noise, progress=False, **options
+                pipeline, said, clips, strength, source=source, seed=noise, progress=False, **options
             )
             for index, video in zip(indices, made, strict=True):
                 write_video(out / files[number][index], video, clip.fps)

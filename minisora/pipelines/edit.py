@@ -23,7 +23,8 @@ def edit(
     files: Sequence[Path],
     prompt: str,
     *,
-    strength: float = 0.7,
+    strength: float | None = None,
+    source: str | None = None,
     region: Sequence[int] | None = None,
     say: Callable[[str], None] = print,
     **options: Any,
@@ -37,7 +38,8 @@ def edit(
         files: two for connect, two or more for keyframes (spread evenly), else one. They are resampled to the
             model's rate, resized to cover its size and cut at the centre; whatever of that changes a file is said.
         prompt: what the result shows.
-        strength: of restyling, in (0, 1].
+        strength: of restyling, in (0, 1]; see `minisora.pipelines.modes.restyle`.
+        source: of restyling: what the video shows now.
         region: of inpainting: (top, left, bottom, right) in pixels of the model's size.
         say: called with a line for the reader.
         options: of the pipeline.
@@ -59,6 +61,8 @@ def edit(
         )
     if (region is None) == (mode == "inpaint"):
         raise UserError("inpaint needs --region TOP LEFT BOTTOM RIGHT, and no other mode takes one")
+    if source is not None and mode != "restyle":
+        raise UserError(f"--source belongs to restyle, not to {mode}: leave it out")
     whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
     still = mode in ("animate", "keyframes")
     clips = [_read(pipeline, file, still, whole, say) for file in files]
@@ -73,7 +77,7 @@ def edit(
     if mode == "loop":
         return modes.loop(pipeline, prompt, clips[0], **options)
     if mode == "restyle":
-        return modes.restyle(pipeline, prompt, clips[0], strength, **options)
+        return modes.restyle(pipeline, prompt, clips[0], strength, source=source, **options)
     assert region is not None
     return modes.inpaint(pipeline, prompt, clips[0], _box(region, clips[0]), **options)
 

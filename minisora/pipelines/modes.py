@@ -6,7 +6,7 @@
     loop             a clip whose end leads back to its start
     keyframes        what happens between given images
     inpaint          a region is made anew
-    restyle          the whole clip, from a noised start (SDEdit)
+    restyle          the whole clip under another prompt
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
 one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.pipelines.flow_edit import flow_edit
 from minisora.pipelines.given import Given
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -230,22 +231,38 @@ def inpaint(
 
 
 def restyle(
-    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, strength: float = 0.7, **options: Any
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    video: Tensor,
+    strength: float | None = None,
+    *,
+    source: Prompt | None = None,
+    **options: Any,
 ) -> Tensor:
-    """A video made anew from itself under another prompt (SDEdit, Meng et al. 2021, arXiv 2108.01073).
+    """A video made anew from itself under another prompt.
 
     Args:
         pipeline: any.
         prompt: what it is to become, one per video.
         video: B 3 T H W, of a length and size that fits the model.
-        strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing.
-        options: of the pipeline.
+        strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing; by default 0.7,
+            with a source 0.9.
+        source: what the video shows now. If it is given only the difference of the prompts moves the video
+            (`minisora.pipelines.flow_edit`), else it is noised and made again (SDEdit, Meng et al. 2021, arXiv
+            2108.01073), which keeps less.
+        options: of the pipeline; with a source those of `flow_edit`.
 
     Returns:
         B 3 T H W.
     """
+    if source is not None:
+        return flow_edit(
+            pipeline, source, prompt, video, strength=0.9 if strength is None else strength, **options
+        )
     given = Given(_encode(pipeline, video))
-    return _run(pipeline, prompt, video, given, {**options, "strength": strength})
+    return _run(
+        pipeline, prompt, video, given, {**options, "strength": 0.7 if strength is None else strength}
+    )
 
 
 def _sample(

@@ -163,7 +163,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         device, dtype = self._execution_device, self.dit.dtype
 
         guided = guidance != 1 and self.text_encoder is not None
-        text = self._encode(prompts, guided)
+        text = self.encode_prompts(prompts, guided)
         if latents is None:
             latents = self.noise(len(prompts), self.latent_shape(*size), seed, generator)
         noise = latents.to(device, torch.float32)
@@ -181,7 +181,7 @@ class MiniSoraPipeline(DiffusionPipeline):
                 if given is not None:
                     x, levels = given.put(x, noise, levels), given.sigmas(levels)
                 scale = guidance if guided and low <= float(sigma) <= high else 1.0
-                velocity = self._guided_velocity(x, levels, text, scale)
+                velocity = self.guided_velocity(x, levels, text, scale)
                 x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     callback_on_step_end(i, float(sigma), x)
@@ -209,9 +209,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         """Words of a prompt that the model never saw; raises UserError when it knows none."""
         return self.text_encoder.check(prompt) if self.text_encoder is not None else []
 
-    def _guided_velocity(
-        self, x: Tensor, sigma: Tensor, text: TextFeatures | None, guidance: float
-    ) -> Tensor:
+    def guided_velocity(self, x: Tensor, sigma: Tensor, text: TextFeatures | None, guidance: float) -> Tensor:
         """Velocity at x; with guidance, conditional and unconditional in one pass."""
         dtype = self.dit.dtype
         if text is None:
@@ -225,7 +223,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         conditional, unconditional = velocity.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
 
-    def _encode(self, prompts: list[str], guided: bool) -> TextFeatures | None:
+    def encode_prompts(self, prompts: list[str], guided: bool) -> TextFeatures | None:
         """Text features of the prompts, followed by as many of the null prompt if guided."""
         if self.text_encoder is None:
             return None

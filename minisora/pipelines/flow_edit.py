@@ -1,0 +1,94 @@
+"""Restyling with both prompts known: what a video shows, and what it is to show.
+
+FlowEdit (Kulikov et al. 2024, arXiv 2412.08629, algorithm 1). SDEdit noises a video and hopes that the new prompt wins
+over what is still seen of the old one. Here the model is asked twice at each noise level, for the velocity of the
+noised video under its own prompt and for that of the video in the making under the new one, both with the same noise;
+the video moves by the difference alone. Where the prompts agree, such as on shape and path, nothing moves.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from minisora.errors import UserError
+from minisora.flow.path import interpolate, shift_sigma
+from minisora.models.precision import sampling_context
+from minisora.pipelines.pipeline import MiniSoraPipeline
+
+
+@torch.no_grad()
+def flow_edit(
+    pipeline: MiniSoraPipeline,
+    source: str | Sequence[str],
+    target: str | Sequence[str],
+    video: Tensor,
+    *,
+    strength: float = 0.9,
+    source_guidance: float = 1.5,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_noises: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """A video under another prompt, with all that its own prompt shares with it left alone.
+
+    Args:
+        pipeline: a text-conditional model.
+        source, target: what the video shows and what it is to show; one prompt each, or one per video.
+        video: B 3 T H W in [-1, 1], of a length and size that fits the model.
+        strength: highest noise level, in (0, 1]: lower keeps more of the video.
+        source_guidance: guidance scale under the source prompt; lower than the target's.
+        num_inference_steps: from noise level 1; those above `strength` are left out.
+        guidance_scale: under the target prompt; the model's own by default.
+        num_noises: noises that the difference is averaged over at each step.
+        seed: of the noises.
+        progress: show a bar.
+
+    Returns:
+        B 3 T H W.
+
+    Raises:
+        UserError: the model has no text, or an argument is out of its range.
+    """
+    if pipeline.text_encoder is None:
+        raise UserError("this model knows no prompts: flow_edit moves a video from one to another")
+    if not 0 < strength <= 1:
+        raise UserError(f"strength = {strength} must be above 0 and at most 1")
+    if num_noises < 1:
+        raise UserError(f"num_noises = {num_noises} must be at least 1")
+    count, settings = len(video), pipeline.config
+    steps = settings.default_steps if num_inference_steps is None else num_inference_steps
+    guidance = settings.default_guidance if guidance_scale is None else guidance_scale
+    old = pipeline.encode_prompts(_rows(source, count, "source"), True)
+    new = pipeline.encode_prompts(_rows(target, count, "target"), True)
+    start = pipeline.vae.to_latents(video.to(pipeline.device, pipeline.vae.dtype)).float()  # B Z T' H' W'
+    levels = shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), settings.sigma_shift)
+    levels = levels[levels <= strength + 1e-9].float().to(start.device)
+    if len(levels) < 2:
+        raise UserError(f"no step of {steps} lies below strength = {strength}: take more steps")
+
+    edited, generator = start.clone(), torch.Generator().manual_seed(seed)
+    pipeline.set_progress_bar_config(disable=not progress, desc="editing", leave=False)
+    autocast = sampling_context(pipeline.device, pipeline.dit.config.width, pipeline.dit.dtype)
+    with pipeline.progress_bar(total=len(levels) - 1) as bar, autocast:
+        for now, then in pairwise(levels):
+            sigma, move = now.expand(count), torch.zeros_like(start)
+            for _ in range(num_noises):
+                noise = torch.randn(start.shape, generator=generator).to(start.device)
+                noised = interpolate(start, noise, sigma).noisy
+                under_new = pipeline.guided_velocity(edited + noised - start, sigma, new, guidance)
+                under_old = pipeline.guided_velocity(noised, sigma, old, source_guidance)
+                move += (under_new - under_old) / num_noises
+            edited = edited + (then - now) * move
+            bar.update()
+    return pipeline.vae.to_video(edited.to(pipeline.vae.dtype)).float()
+
+
+def _rows(said: str | Sequence[str], count: int, name: str) -> list[str]:
+    prompts = [said] * count if isinstance(said, str) else list(said)
+    if len(prompts) != count:
+        raise UserError(f"{len(prompts)} {name} prompts for {count} videos: give one, or one each")
+    return prompts
