@@ -137,17 +137,23 @@ class _Trial:
         prompts: Sequence[ShapesPrompt],
         given: Sequence[Tensor],
         *others: Any,
+        sources: Sequence[str] | None = None,
         **options: Any,
     ) -> Tensor:
-        """What a mode makes of prompts and of `given` (tensors of B rows each), so many at a time, on the CPU."""
+        """What a mode makes of prompts, `given` tensors and `sources` of B rows each, so many at a time, on the CPU."""
         made = []
         for start in range(0, len(prompts), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            captions = [prompt.caption(say_night=self.say_night) for prompt in prompts[rows]]
+            captions = self.captions(prompts[rows])
             chosen = {**self.options, **options, "seed": self.seed + start, "progress": False}
             parts = [tensor[rows] for tensor in given]
+            chosen |= {} if sources is None else {"source": sources[rows]}
             made.append(mode(self.pipeline, captions, *parts, *others, **chosen).cpu())
         return torch.cat(made)
+
+    def captions(self, prompts: Sequence[ShapesPrompt]) -> list[str]:
+        """In words."""
+        return [prompt.caption(say_night=self.say_night) for prompt in prompts]
 
     def score(
         self,
@@ -257,7 +263,7 @@ def _recolour(trial: _Trial) -> ModeScore:
 
 def _remade(trial: _Trial, wanted: list[ShapesPrompt], changed: str, kept: Sequence[str]) -> ModeScore:
     """Clips restyled to prompts that differ in one attribute: is it there, and is all else as it was?"""
-    made = trial.make(restyle, wanted, [trial.clips])
+    made = trial.make(restyle, wanted, [trial.clips], sources=trial.captions(trial.prompts))
     near = _near(made, trial.clips)
     same = [
         all(verdict.matches(prompt)[name] for name in kept)

@@ -55,13 +55,13 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
             )
     diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
     try:
-        pipeline = MiniSoraPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
-        )
+        pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"model folder {folder} cannot be read ({first}); copy or export it again") from error
-    return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _cast(pipeline, torch.float32)
+    return pipeline.to(where)
 
 
 def shipped() -> list[str]:
@@ -96,7 +96,8 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
             raise UserError(f"{file} holds no scores: {error}") from error
     try:
         out.mkdir(parents=True, exist_ok=True)
-        pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)
+        _cast(pipeline, torch.float16)
+        pipeline.save_pretrained(out, safe_serialization=True)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / _MIB
         card = (
             _environment()
@@ -118,6 +119,13 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     return size
+
+
+def _cast(pipeline: MiniSoraPipeline, dtype: torch.dtype) -> None:
+    """Every module in `dtype`, by torch's own `to`: that of diffusers warns of a precaution it has no reason for."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)
 
 
 def _environment() -> Environment:

@@ -246,7 +246,7 @@ def restyle(
         prompt: what it is to become, one per video.
         video: B 3 T H W, of a length and size that fits the model.
         strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing; by default 0.7,
-            with a source 0.9.
+            with a source 0.85.
         source: what the video shows now. If it is given only the difference of the prompts moves the video
             (`minisora.pipelines.flow_edit`), else it is noised and made again (SDEdit, Meng et al. 2021, arXiv
             2108.01073), which keeps less.
@@ -257,7 +257,7 @@ def restyle(
     """
     if source is not None:
         return flow_edit(
-            pipeline, source, prompt, video, strength=0.9 if strength is None else strength, **options
+            pipeline, source, prompt, video, strength=0.85 if strength is None else strength, **options
         )
     given = Given(_encode(pipeline, video))
     return _run(

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Make the model that is shipped with minisora: train configs/modes.yaml (an hour on two cores), judge it in every
+# mode and size, and write minisora/weights/toy in half precision with its model card. RUN defaults to runs/modes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+run="${1:-runs/modes}"
+minisora=.venv/bin/minisora
+$minisora train --config modes --out "$run"
+$minisora evaluate --model "$run/model" --prompts all --batch-size 24 --out "$run/scores"
+$minisora evaluate --model "$run/model" --modes --batch-size 24 --out "$run/scores"
+$minisora evaluate --model "$run/model" --batch-size 24 --out "$run/scores" \
+  --sizes 17x64x64,17x48x80,17x80x48,17x96x96,5x64x64,33x64x64
+$minisora export --model "$run/model" --out minisora/weights/toy --made-by "minisora train --config modes" \
+  --scores "$run/scores/evaluate.json" --scores "$run/scores/modes.json" --scores "$run/scores/sizes.json"
