@@ -44,6 +44,9 @@ def sample(
     width: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float], typer.Option(help="Noise levels (low high) to guide at; 1 is noise.")
+    ] = (0.0, 1.0),
     scheduler: Annotated[SchedulerName | None, typer.Option(help="Default from the model.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
 ) -> None:
@@ -67,6 +70,7 @@ def sample(
         width=width,
         num_inference_steps=steps,
         guidance_scale=guidance,
+        guidance_interval=guidance_interval,
         seed=seed,
     ).videos
     for file in write_videos(out, videos, prompt, pipeline.config.fps):

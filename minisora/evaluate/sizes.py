@@ -112,14 +112,14 @@ def _table(points: list[SizePoint]) -> Table:
     for head in ("frames x height x width", "colour", "motion", "shape", "all right", "judge", "s a video"):
         table.add_column(head, justify="right")
     for point in points:
-        score = point.score
+        score, still = point.score, point.size[0] == 1  # an image does not move
         table.add_row(
             _name(point.size),
             f"{score.color.share:.1%}",
-            f"{score.motion.share:.1%}",
+            "-" if still else f"{score.motion.share:.1%}",
             f"{score.shape.share:.1%}",
-            f"{score.all_right.share:.1%}",
-            f"{point.rendered.all_right.share:.1%}",
+            "-" if still else f"{score.all_right.share:.1%}",
+            "-" if still else f"{point.rendered.all_right.share:.1%}",
             f"{point.seconds_per_video:.2f}",
         )
     return table

@@ -10,7 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from minisora.errors import UserError
-from minisora.files import write_whole
+from minisora.files import write_json, write_whole
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
@@ -98,6 +98,8 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
         out.mkdir(parents=True, exist_ok=True)
         _cast(pipeline, torch.float16)
         pipeline.save_pretrained(out, safe_serialization=True)
+        for file in out.rglob("*.json"):
+            _forget_origin(file)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / _MIB
         card = (
             _environment()
@@ -119,6 +121,13 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     return size
+
+
+def _forget_origin(file: Path) -> None:
+    """Take the folder that a component was read from out of its config: it means nothing elsewhere."""
+    config = json.loads(file.read_text())
+    if config.pop("_name_or_path", None) is not None:
+        write_json(file, config)
 
 
 def _cast(pipeline: MiniSoraPipeline, dtype: torch.dtype) -> None:

@@ -277,22 +277,26 @@ def _sample(
     """A clip of so many frames whose first and last ones (B 3 t H W each) are known; B 3 frames H W."""
     some = first if first is not None else last
     assert some is not None
-    total = _latent_frames(pipeline, frames)
+    size: dict[str, Any] = {"num_frames": frames, "height": some.shape[3], "width": some.shape[4]}
     shape = pipeline.latent_shape(frames, some.shape[3], some.shape[4])
     latents = torch.zeros(len(some), *shape, device=pipeline.device)
-    known = torch.zeros(len(some), total, dtype=torch.bool, device=pipeline.device)
+    known = torch.zeros(len(some), shape[1], dtype=torch.bool, device=pipeline.device)
     if first is not None:
         head = _encode(pipeline, first)
         latents[:, :, : head.shape[2]] = head
         known[:, : head.shape[2]] = True
-    if last is not None:
-        # The VAE looks back: frames at the end are coded behind a past, and theirs is not known yet.
-        past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
-        count = last.shape[2] // pipeline.vae.config.temporal_factor
-        latents[:, :, total - count :] = _encode(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
-        known[:, total - count :] = True
-    size: dict[str, Any] = {"num_frames": frames, "height": some.shape[3], "width": some.shape[4]}
-    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+    if last is None:
+        return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+    # The VAE looks back: frames at the end are coded behind a past, which is not made yet. So they are coded behind
+    # a still one first, and once more behind the past that was made for them.
+    count = last.shape[2] // pipeline.vae.config.temporal_factor
+    known[:, shape[1] - count :] = True
+    past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
+    for _ in range(2):
+        latents[:, :, -count:] = _encode(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
+        made = pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+        past = made[:, :, : frames - last.shape[2]].to(last)
+    return made
 
 
 def _run(

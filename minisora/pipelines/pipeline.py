@@ -160,6 +160,11 @@ class MiniSoraPipeline(DiffusionPipeline):
             raise UserError(f"strength = {strength} must be above 0 and at most 1 (1 starts from pure noise)")
         if strength < 1 and given is None:
             raise UserError(f"strength = {strength} starts from a video: pass one, or strength=1")
+        low, high = guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise UserError(
+                f"guidance_interval = {low:g} {high:g} must be two noise levels, 0 <= low <= high <= 1"
+            )
         device, dtype = self._execution_device, self.dit.dtype
 
         guided = guidance != 1 and self.text_encoder is not None
@@ -173,7 +178,6 @@ class MiniSoraPipeline(DiffusionPipeline):
 
         self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
         sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device, strength)
-        low, high = guidance_interval
         autocast = sampling_context(device, self.dit.config.width, dtype)
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):

@@ -92,6 +92,7 @@ class Muon(torch.optim.AdamW):
             state, gradient = self.state[parameter], parameter.grad
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
+                state["step"] = torch.zeros(())  # unused; AdamW asks every state for it when one is loaded
             state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
             ahead = gradient.lerp(state["momentum"], _MOMENTUM)  # Nesterov
             parameter.mul_(1 - group["lr"] * group["weight_decay"])

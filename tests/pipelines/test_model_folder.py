@@ -16,6 +16,7 @@ def test_an_exported_model_is_half_the_size_and_samples_the_same(tiny_run: Path,
     mib = export_model(tiny_run / "model", out, made_by="minisora train --config tiny")
     files = {path.suffix for path in out.rglob("*") if path.is_file()}
     assert files <= {".safetensors", ".json", ".md"}  # nothing that unpickles
+    assert not any("_name_or_path" in path.read_text() for path in out.rglob("*.json"))
     before = sum(path.stat().st_size for path in (tiny_run / "model").rglob("*.safetensors"))
     assert mib * 2**20 < 0.6 * before
     few = {"num_inference_steps": 2, "progress": False}

@@ -55,6 +55,19 @@ def test_guidance_runs_both_conditions_in_one_pass(pipeline: MiniSoraPipeline) -
     assert batches == [2, 2, 1, 1]
 
 
+def test_guidance_is_left_out_outside_its_interval(pipeline: MiniSoraPipeline) -> None:
+    seen: list[tuple[int, float]] = []
+    hook = pipeline.dit.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].shape[0], float(args[1][0])))
+    )
+    pipeline(PROMPT, num_inference_steps=8, guidance_interval=(0.3, 0.8), progress=False)
+    hook.remove()
+    assert {rows for rows, _ in seen} == {1, 2}
+    assert all((rows == 2) == (0.3 <= sigma <= 0.8) for rows, sigma in seen)
+    with pytest.raises(UserError, match=r"guidance_interval = 0\.8 0\.3 must be two noise levels"):
+        pipeline(PROMPT, guidance_interval=(0.8, 0.3))
+
+
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm++"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_schedulers_follow_a_straight_path_to_its_end(name: str, shift: float) -> None:

@@ -37,10 +37,12 @@ def link_vae(source: Path, run: Path) -> None:
     (run / "vae" / "model").symlink_to(source / "vae" / "model")
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
-    tiny_config_file: Path, tiny_run: Path, tmp_path: Path
+    optimizer: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    config = load(tiny_config_file, ["train_dit.steps=400", "train_dit.save_every=20"])
+    settings = ["train_dit.steps=400", "train_dit.save_every=20", f"train_dit.optimizer={optimizer}"]
+    config = load(tiny_config_file, settings)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for run in (whole, killed):
         link_vae(tiny_run, run)
@@ -57,7 +59,7 @@ def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
         "-o",
         str(killed),
     ]
-    command += ["-s", "train_dit.steps=400", "-s", "train_dit.save_every=20"]
+    command += [part for setting in settings for part in ("-s", setting)]
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
     metrics = killed / "metrics.jsonl"
     deadline = time.monotonic() + 120
