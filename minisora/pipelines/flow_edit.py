@@ -31,6 +31,7 @@ def flow_edit(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_noises: int = 2,
+    guidance_above: float = 0.4,
     seed: int = 0,
     progress: bool = True,
 ) -> Tensor:
@@ -45,6 +46,8 @@ def flow_edit(
         guidance_scale: under both prompts, so that what guidance does to what they share cancels too (with 1.5
             under the source and 3 under the target, as in the paper, the toy's objects left their paths twice as
             often). 5 by default.
+        guidance_above: noise level below which nothing is guided: what is undecided there is fine detail, and
+            guidance would distort it.
         num_noises: noises that the difference is averaged over at each step.
         seed: of the noises.
         progress: show a bar.
@@ -78,11 +81,12 @@ def flow_edit(
     with pipeline.progress_bar(total=len(levels) - 1) as bar, autocast:
         for now, then in pairwise(levels):
             sigma, move = now.expand(count), torch.zeros_like(start)
+            scale = guidance if float(now) > guidance_above else 1.0
             for _ in range(num_noises):
                 noise = torch.randn(start.shape, generator=generator).to(start.device)
                 noised = interpolate(start, noise, sigma).noisy
-                under_new = pipeline.guided_velocity(edited + noised - start, sigma, new, guidance)
-                under_old = pipeline.guided_velocity(noised, sigma, old, guidance)
+                under_new = pipeline.guided_velocity(edited + noised - start, sigma, new, scale)
+                under_old = pipeline.guided_velocity(noised, sigma, old, scale)
                 move += (under_new - under_old) / num_noises
             edited = edited + (then - now) * move
             bar.update()

@@ -137,19 +137,27 @@ def connect(
     return torch.cat([before, made[:, :, head : frames - tail].to(before), after], dim=2)
 
 
-def loop(pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, **options: Any) -> Tensor:
+def loop(
+    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, *, context: int = 1, **options: Any
+) -> Tensor:
     """A video with a way back from its end to its start: played over and over, it has no seam.
+
+    The way back arrives over the first frames run backwards, so that what left the first frame comes back to it.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
-        prompt: one per video.
+        prompt: of the way back, one per video.
         video: B 3 T H W.
+        context: latent frames of either end that the model sees.
         options: of `connect`.
 
     Returns:
         B 3 (T + new) H W; the frame after the last one is the first.
     """
-    return connect(pipeline, prompt, video, video, **options)[:, :, : -video.shape[2]]
+    tail = known_length(pipeline, context, at_start=False)
+    _check_length(video, tail, "loop")
+    arrival = video[:, :, :tail].flip(2)
+    return connect(pipeline, prompt, video, arrival, context=context, **options)[:, :, :-1]
 
 
 def keyframes(
@@ -285,18 +293,14 @@ def _sample(
         head = _encode(pipeline, first)
         latents[:, :, : head.shape[2]] = head
         known[:, : head.shape[2]] = True
-    if last is None:
-        return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
-    # The VAE looks back: frames at the end are coded behind a past, which is not made yet. So they are coded behind
-    # a still one first, and once more behind the past that was made for them.
-    count = last.shape[2] // pipeline.vae.config.temporal_factor
-    known[:, shape[1] - count :] = True
-    past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
-    for _ in range(2):
+    if last is not None:
+        # The VAE looks back: frames at the end are coded behind a past that is not made yet, so behind a still one.
+        # (Coding them once more behind what was made, and sampling again, moved the toy's junctions by 0.1 pixel.)
+        count = last.shape[2] // pipeline.vae.config.temporal_factor
+        past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
         latents[:, :, -count:] = _encode(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
-        made = pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
-        past = made[:, :, : frames - last.shape[2]].to(last)
-    return made
+        known[:, shape[1] - count :] = True
+    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
 
 
 def _run(

@@ -43,7 +43,7 @@ def test_every_mode_runs_on_files(pipeline: MiniSoraPipeline, clip: Path) -> Non
         "animate": 9,
         "extend": 9 + 4,
         "prepend": 1 + 9,
-        "loop": 9 + 4,
+        "loop": 9 + 4 + 3,
         "restyle": 9,
         "connect": 9 + 4 + 9,
         "inpaint": 9,

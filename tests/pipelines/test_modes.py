@@ -74,7 +74,8 @@ def test_connection_keeps_both_and_a_loop_comes_back(pipeline: MiniSoraPipeline,
     assert torch.equal(joined[:, :, :9], video)
     assert torch.equal(joined[:, :, -9:], video.flip(2))
     circle = loop(pipeline, PROMPT, video, **FEW)
-    assert circle.shape[2] == 9 + 4
+    assert circle.shape[2] == 9 + 4 + 3  # the start run backwards, but for the first frame
+    assert torch.equal(circle[:, :, -3:], video[:, :, [3, 2, 1]])
     assert torch.equal(circle[:, :, :9], video)
 
 
