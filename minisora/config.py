@@ -224,7 +224,7 @@ def find(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted(
-        str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if p.parent.name != "accelerate"
+        str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if p.parent.name in (shipped.name, "dit")
     )
     raise UserError(f"config '{path}' not found; shipped configs: {', '.join(names)}")
 

@@ -6,10 +6,11 @@ import pytest
 
 from minisora.config import Config, config_folder, find, load, save
 from minisora.errors import UserError
+from minisora.scaling.ladder import read_ladder
 
 
 def shipped() -> list[Path]:
-    return sorted(p for p in config_folder().rglob("*.yaml") if p.parent.name in ("configs", "dit", "ladder"))
+    return sorted(p for p in config_folder().rglob("*.yaml") if p.parent.name in ("configs", "dit"))
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)
@@ -17,6 +18,13 @@ def test_every_shipped_config_loads_and_says_how_to_run_it(path: Path) -> None:
     load(path)
     assert path.read_text().startswith("#")
     assert "minisora" in path.read_text().split("\n\n")[0]
+
+
+@pytest.mark.parametrize("path", sorted((config_folder() / "ladder").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_ladder_loads_and_says_how_to_run_it(path: Path) -> None:
+    read_ladder(str(path))
+    assert path.read_text().startswith("#")
+    assert "minisora scale run" in path.read_text().split("\n\n")[0]
 
 
 def test_a_saved_config_reads_back_equal(tmp_path: Path) -> None:
