@@ -26,10 +26,10 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import load
-from minisora.models.build import build_dit
+from minisora.models.build import build_dit, latent_grid
 from minisora.models.dit import VideoDiT
 from minisora.models.packing import pack
-from minisora.models.patchify import check_clip, token_grid
+from minisora.models.patchify import token_grid
 from minisora.models.precision import choose_precision
 
 TEXT_TOKENS, TEXT_WIDTH = 24, 128
@@ -74,10 +74,7 @@ def main() -> None:
     result, config = facts(), load("modes")
     sizes = [config.clip, *config.data.buckets]
     shares = np.array([1.0, *(bucket.share for bucket in config.data.buckets)])
-    grids = [
-        check_clip(s.frames, s.height, s.width, temporal_factor=4, spatial_factor=8, patch=config.dit.patch)
-        for s in sizes
-    ]
+    grids = [latent_grid(config, size) for size in sizes]
     tokens = [math.prod(token_grid(grid, config.dit.patch)) for grid in grids]
     generator = np.random.default_rng(0)
     rows = []

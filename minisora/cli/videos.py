@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -232,64 +232,36 @@ def evaluate(
     """Judge what videos show against their prompts, without a learned network, and the judge itself."""
     from minisora.evaluate.steps import parse_steps, run_steps
 
-    numbers = parse_steps(steps) if steps is not None else None
-    if numbers is not None and len(numbers) > 1:
-        run_steps(
-            out,
-            console,
-            model=model,
-            steps=numbers,
-            prompts=prompts,
-            samples_per_prompt=samples_per_prompt,
-            seed=seed,
-            guidance=guidance,
-            batch_size=batch_size,
-        )
+    numbers = parse_steps(steps) if steps is not None else []
+    shared: dict[str, Any] = {
+        "model": model,
+        "prompts": prompts,
+        "seed": seed,
+        "guidance": guidance,
+        "batch_size": batch_size,
+    }
+    if len(numbers) > 1:
+        run_steps(out, console, steps=numbers, samples_per_prompt=samples_per_prompt, **shared)
         return
-    one = numbers[0] if numbers else None
+    shared["steps"] = numbers[0] if numbers else None
     if sizes is not None:
         from minisora.evaluate.sizes import parse_sizes, run_sizes
 
-        run_sizes(
-            out,
-            console,
-            model=model,
-            sizes=parse_sizes(sizes),
-            prompts=prompts,
-            seed=seed,
-            steps=one,
-            guidance=guidance,
-            batch_size=batch_size,
-        )
-        return
-    if modes:
+        run_sizes(out, console, sizes=parse_sizes(sizes), **shared)
+    elif modes:
         from minisora.evaluate.run_modes import run_modes
 
-        run_modes(
+        run_modes(out, console, **shared)
+    else:
+        from minisora.evaluate.run import run_evaluation
+        from minisora.training.tasks import fingerprint
+
+        run_evaluation(
             out,
             console,
-            model=model,
-            prompts=prompts,
-            seed=seed,
-            steps=one,
-            guidance=guidance,
-            batch_size=batch_size,
+            videos=videos,
+            run=run,
+            fingerprint=fingerprint,
+            samples_per_prompt=samples_per_prompt,
+            **shared,
         )
-        return
-    from minisora.evaluate.run import run_evaluation
-    from minisora.training.tasks import fingerprint
-
-    run_evaluation(
-        out,
-        console,
-        model=model,
-        videos=videos,
-        run=run,
-        prompts=prompts,
-        fingerprint=fingerprint,
-        samples_per_prompt=samples_per_prompt,
-        seed=seed,
-        steps=one,
-        guidance=guidance,
-        batch_size=batch_size,
-    )

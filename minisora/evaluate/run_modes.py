@@ -11,8 +11,9 @@ from rich.table import Table
 
 from minisora.data.video_write import write_contact_sheet
 from minisora.errors import UserError
-from minisora.evaluate.modes import ModeScore, evaluate_modes
+from minisora.evaluate.modes import evaluate_modes
 from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.trial import ModeScore
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
 

@@ -2,10 +2,28 @@
 
 from collections.abc import Iterable
 
-from minisora.config import Config
+from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.models.dit import VideoDiT
+from minisora.models.patchify import check_clip
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, build_vocabulary
 from minisora.models.vae import VideoVAE
+
+
+def latent_grid(config: Config, size: ClipConfig | BucketConfig | None = None) -> tuple[int, int, int]:
+    """T' H' W' of the config's clips, or of clips of another size, under its VAE and patch.
+
+    Raises:
+        UserError: the size does not fit their strides; the message names the nearest that do.
+    """
+    size, vae = size or config.clip, config.vae
+    return check_clip(
+        size.frames,
+        size.height,
+        size.width,
+        temporal_factor=vae.temporal_factor,
+        spatial_factor=vae.spatial_factor,
+        patch=config.dit.patch,
+    )
 
 
 def build_vae(config: Config) -> VideoVAE:

@@ -14,8 +14,8 @@ from minisora.data.make import only_ours
 from minisora.data.metadata import write_metadata
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
-from minisora.pipelines.modes import restyle
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.remake import restyle
 
 CAPTION = "{caption}"  # in a prompt: the clip's own caption
 
@@ -35,11 +35,11 @@ def augment(
     """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
 
     Args:
-        pipeline: restyles the clips (`minisora.pipelines.modes.restyle`), from their captions where all have one.
+        pipeline: restyles the clips (`minisora.pipelines.remake.restyle`), from their captions where all have one.
         data: folder of videos, with captions if a prompt asks for them.
         prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
         out: folder of the new set; empty, or of an earlier run.
-        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.modes.restyle`.
+        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.remake.restyle`.
         seed: the same seed gives the same set.
         batch_size: clips at a time.
         progress: called with (clips done, clips in all).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minisora.data.video_io import probe, read_video
 from minisora.errors import UserError
-from minisora.pipelines import modes
+from minisora.pipelines import modes, remake
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 Mode = Literal["animate", "extend", "prepend", "connect", "loop", "keyframes", "inpaint", "restyle"]
@@ -38,7 +38,7 @@ def edit(
         files: two for connect, two or more for keyframes (spread evenly), else one. They are resampled to the
             model's rate, resized to cover its size and cut at the centre; whatever of that changes a file is said.
         prompt: what the result shows.
-        strength: of restyling, in (0, 1]; see `minisora.pipelines.modes.restyle`.
+        strength: of restyling, in (0, 1]; see `minisora.pipelines.remake.restyle`.
         source: of restyling: what the video shows now.
         region: of inpainting: (top, left, bottom, right) in pixels of the model's size.
         say: called with a line for the reader.
@@ -77,9 +77,9 @@ def edit(
     if mode == "loop":
         return modes.loop(pipeline, prompt, clips[0], **options)
     if mode == "restyle":
-        return modes.restyle(pipeline, prompt, clips[0], strength, source=source, **options)
+        return remake.restyle(pipeline, prompt, clips[0], strength, source=source, **options)
     assert region is not None
-    return modes.inpaint(pipeline, prompt, clips[0], _box(region, clips[0]), **options)
+    return remake.inpaint(pipeline, prompt, clips[0], _box(region, clips[0]), **options)
 
 
 def _read(

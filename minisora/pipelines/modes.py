@@ -5,8 +5,6 @@
     connect          what happens between two clips
     loop             a clip whose end leads back to its start
     keyframes        what happens between given images
-    inpaint          a region is made anew
-    restyle          the whole clip under another prompt
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
 one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
@@ -20,7 +18,6 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.pipelines.flow_edit import flow_edit
 from minisora.pipelines.given import Given
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -201,76 +198,11 @@ def keyframes(
     held = [
         next((k for k in reversed(range(count)) if cells[k] <= -(-t // factor)), 0) for t in range(frames)
     ]
-    latents = _encode(pipeline, images[:, held].transpose(1, 2))
+    latents = encode_video(pipeline, images[:, held].transpose(1, 2))
     known = torch.zeros(len(images), latents.shape[2], dtype=torch.bool, device=latents.device)
     known[:, cells] = True
     size: dict[str, Any] = {"num_frames": frames, "height": images.shape[3], "width": images.shape[4]}
     return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
-
-
-def inpaint(
-    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, mask: Tensor, **options: Any
-) -> Tensor:
-    """A video with a region made anew; pixels outside it come back untouched.
-
-    Args:
-        pipeline: any.
-        prompt: one per video.
-        video: B 3 T H W, of a length and size that fits the model.
-        mask: B T H W or 1 T H W, true where the video is to change.
-        options: of the pipeline.
-
-    Returns:
-        B 3 T H W.
-
-    Raises:
-        UserError: mask and video differ in size, or the mask is empty.
-    """
-    if mask.shape[1:] != video.shape[2:] or len(mask) not in (1, len(video)):
-        raise UserError(
-            f"the mask is {tuple(mask.shape)}, the video {tuple(video.shape)}: give B T H W of its size"
-        )
-    if not bool(mask.any()):
-        raise UserError("the mask is empty: mark what is to change")
-    latents = _encode(pipeline, video)
-    given = Given(latents, cells=~_cells(pipeline, mask.bool()))
-    made = _run(pipeline, prompt, video, given, options).to(video)
-    return torch.where(mask[:, None].to(video.device), made, video)
-
-
-def restyle(
-    pipeline: MiniSoraPipeline,
-    prompt: Prompt,
-    video: Tensor,
-    strength: float | None = None,
-    *,
-    source: Prompt | None = None,
-    **options: Any,
-) -> Tensor:
-    """A video made anew from itself under another prompt.
-
-    Args:
-        pipeline: any.
-        prompt: what it is to become, one per video.
-        video: B 3 T H W, of a length and size that fits the model.
-        strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing; by default 0.7,
-            with a source 0.85.
-        source: what the video shows now. If it is given only the difference of the prompts moves the video
-            (`minisora.pipelines.flow_edit`), else it is noised and made again (SDEdit, Meng et al. 2021, arXiv
-            2108.01073), which keeps less.
-        options: of the pipeline; with a source those of `flow_edit`.
-
-    Returns:
-        B 3 T H W.
-    """
-    if source is not None:
-        return flow_edit(
-            pipeline, source, prompt, video, strength=0.85 if strength is None else strength, **options
-        )
-    given = Given(_encode(pipeline, video))
-    return _run(
-        pipeline, prompt, video, given, {**options, "strength": 0.7 if strength is None else strength}
-    )
 
 
 def _sample(
@@ -290,7 +222,7 @@ def _sample(
     latents = torch.zeros(len(some), *shape, device=pipeline.device)
     known = torch.zeros(len(some), shape[1], dtype=torch.bool, device=pipeline.device)
     if first is not None:
-        head = _encode(pipeline, first)
+        head = encode_video(pipeline, first)
         latents[:, :, : head.shape[2]] = head
         known[:, : head.shape[2]] = True
     if last is not None:
@@ -298,19 +230,12 @@ def _sample(
         # (Coding them once more behind what was made, and sampling again, moved the toy's junctions by 0.1 pixel.)
         count = last.shape[2] // pipeline.vae.config.temporal_factor
         past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
-        latents[:, :, -count:] = _encode(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
+        latents[:, :, -count:] = encode_video(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
         known[:, shape[1] - count :] = True
     return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
 
 
-def _run(
-    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, given: Given, options: dict[str, Any]
-) -> Tensor:
-    size: dict[str, Any] = {"num_frames": video.shape[2], "height": video.shape[3], "width": video.shape[4]}
-    return pipeline(prompt, given=given, **size, **options).videos
-
-
-def _encode(pipeline: MiniSoraPipeline, video: Tensor) -> Tensor:
+def encode_video(pipeline: MiniSoraPipeline, video: Tensor) -> Tensor:
     """Normalised latents of a video; raises UserError with the nearest size where it does not fit."""
     if video.ndim != 5 or video.shape[1] != 3:
         raise UserError(f"a video must be B 3 T H W; got {tuple(video.shape)}")
@@ -333,11 +258,3 @@ def _check_length(video: Tensor, need: int, verb: str) -> None:
             f"a video to {verb} must be B 3 T H W with at least {need} frames; got {tuple(video.shape)}: "
             "use a longer one, or less context"
         )
-
-
-def _cells(pipeline: MiniSoraPipeline, mask: Tensor) -> Tensor:
-    """The latent cells (B T' H' W') that touch a mask of pixels (B T H W)."""
-    t, s = int(pipeline.vae.config.temporal_factor), int(pipeline.vae.config.spatial_factor)
-    pipeline.vae.latent_size(*mask.shape[1:])
-    padded = torch.cat([mask[:, :1].expand(-1, t - 1, -1, -1), mask], dim=1)  # the first cell codes one frame
-    return torch.nn.functional.max_pool3d(padded.float()[:, None], (t, s, s))[:, 0] > 0

@@ -26,8 +26,8 @@ from minisora.config import Config, PositiveInt, Section, config_folder, load, r
 from minisora.errors import UserError
 from minisora.measure.device import built_on
 from minisora.measure.passes import count_training, dit_pass, text_pass
-from minisora.models.build import build_dit, build_text_encoder
-from minisora.models.patchify import check_clip, token_grid
+from minisora.models.build import build_dit, build_text_encoder, latent_grid
+from minisora.models.patchify import token_grid
 
 _BATCH, _STEP, _LEAST, _MOST = 16, 8, 8, 64
 _MIN_STEPS = 10
@@ -250,19 +250,8 @@ def _batch(times: float) -> int:
 
 def tokens_per_clip(ladder: LadderConfig) -> int:
     """Latent tokens of one clip, the D of a run per clip seen."""
-    return math.prod(token_grid(_latent(shared_config(ladder)), shared_config(ladder).dit.patch))
-
-
-def _latent(config: Config) -> tuple[int, int, int]:
-    clip, factors = config.clip, config.vae
-    return check_clip(
-        clip.frames,
-        clip.height,
-        clip.width,
-        temporal_factor=factors.temporal_factor,
-        spatial_factor=factors.spatial_factor,
-        patch=config.dit.patch,
-    )
+    config = shared_config(ladder)
+    return math.prod(token_grid(latent_grid(config), config.dit.patch))
 
 
 @cache
@@ -274,7 +263,7 @@ def _count(
     with built_on("meta"):
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
-        one = dit_pass(resolved, dit, _latent(resolved), text_width=text.width, text_grad=True)
+        one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
         said = text_pass(text, resolved.text.max_tokens)
     flops = [count_training(each).model_flops for each in (one, said)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

@@ -23,7 +23,7 @@ from minisora.models.text import build_vocabulary
 from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, Trainer, prepare_stage
 from minisora.training.stages import load_vae
-from minisora.training.tasks import fingerprint
+from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
 
@@ -89,12 +89,13 @@ class CaptionTask:
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """Cross-entropy on unseen clips."""
         device = next(model.parameters()).device
-        total = torch.zeros((), device=device)
-        positions = range(rank, self._num_validation, world_size)
-        for start in range(0, len(positions), 16):
-            part = positions[start : start + 16]
-            total += self._loss(model, self._validation.at(part).to(device)) * len(part)
-        return {"loss": total, "count": torch.tensor(float(len(positions)), device=device)}
+        total, count = torch.zeros((), device=device), torch.zeros((), device=device)
+        for part, batch in validation_batches(
+            self._validation, self._num_validation, rank, world_size, device
+        ):
+            total += self._loss(model, batch) * len(part)
+            count += len(part)
+        return {"loss": total, "count": count}
 
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""

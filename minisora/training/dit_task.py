@@ -16,14 +16,14 @@ from minisora.data.batches import LatentBatches, LatentSource, MixedBatches, Pac
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
-from minisora.models.build import build_dit, build_text_encoder
+from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.dit import VideoDiT
 from minisora.models.packing import pack
-from minisora.models.patchify import check_clip, token_grid
+from minisora.models.patchify import token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.training.tasks import size_text
+from minisora.training.tasks import size_text, validation_batches
 
 NUM_SIGMA_BUCKETS = 8  # validation noise levels: the middles of eighths of [0, 1]
 
@@ -77,19 +77,9 @@ class DiTTask:
                 "set dit.num_classes=null dit.text_conditioning=true"
             )
         self.config, self.settings, self.vae = config, config.train_dit, vae
-        flow, factors = config.flow, config.vae
+        flow = config.flow
         sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
-        lengths = []
-        for size in sizes:
-            latent = check_clip(
-                size.frames,
-                size.height,
-                size.width,
-                temporal_factor=factors.temporal_factor,
-                spatial_factor=factors.spatial_factor,
-                patch=config.dit.patch,
-            )
-            lengths.append(math.prod(token_grid(latent, config.dit.patch)))
+        lengths = [math.prod(token_grid(latent_grid(config, size), config.dit.patch)) for size in sizes]
         if config.data.packing is not None:
             pack(lengths, config.data.packing)  # says which clip is too long for a row
         if config.dit.patch[0] > 1 and (flow.known_share or flow.image_share):
@@ -169,16 +159,16 @@ class DiTTask:
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """Loss on unseen clips at fixed noise and fixed noise levels, the same at every validation."""
         device = next(model.parameters()).device
-        total = torch.zeros((), device=device)
-        positions = range(rank, self._num_validation, world_size)
-        for start in range(0, len(positions), 16):
-            part = positions[start : start + 16]
-            batch = self._validation.at(part).to(device)
+        total, count = torch.zeros((), device=device), torch.zeros((), device=device)
+        for part, batch in validation_batches(
+            self._validation, self._num_validation, rank, world_size, device
+        ):
             sigma = torch.tensor(
                 [(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device
             )
             total += self._velocity_errors(model, batch, sigma).sum()
-        return {"loss": total, "count": torch.tensor(float(len(positions)), device=device)}
+            count += len(part)
+        return {"loss": total, "count": count}
 
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""

@@ -15,21 +15,17 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
-from minisora.data.batch import Batch
 from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
-from minisora.measure.counter import count_step
-from minisora.measure.timing import measure_matmul_peak
 from minisora.models.precision import choose_precision
 from minisora.training import checkpoint
+from minisora.training.costs import introduce, measure_costs
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task
-
-_PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,6 @@ class Trainer:
             checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True
         )
         self.step = 0  # optimizer steps done
-        self.clip_flops: dict[tuple[int, ...], float] = {}  # of a step on one clip, by its shape
-        self.peak = math.nan  # FLOP/s of this machine's own matrix products, over all processes
         self.validation: dict[str, float] = {}
         self._resume()
 
@@ -120,7 +114,10 @@ class Trainer:
         """Train to the last step and return the averaged weights."""
         settings = self.settings
         if self.step < settings.steps:
-            self._introduce()
+            self.costs = measure_costs(self.task, self.model, self.accelerator)
+            self.optimizer.zero_grad()
+            if self.accelerator.is_main_process:
+                introduce(self.task, self.costs, self.accelerator, settings.steps - self.step, self.console)
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
             with shown:
@@ -156,7 +153,7 @@ class Trainer:
         clock, clock_step, flops = time.perf_counter(), self.step, 0.0  # flops since the clock was set
         for batch in loader:
             recent.append(batch.indices)
-            flops += sum(clips * self.clip_flops[shape] for shape, clips in batch.kinds().items())
+            flops += self.costs.flops(batch)
             with accelerator.accumulate(self.model):
                 loss, parts = self.task.loss(self.model, batch.to(device))
                 accelerator.backward(loss)
@@ -191,10 +188,10 @@ class Trainer:
                     lr=self.optimizer.param_groups[0]["lr"],
                     samples_per_second=settings.batch_size / seconds,
                     flops_per_second=speed,
-                    mfu=speed / self.peak,
+                    mfu=speed / self.costs.peak,
                     **{name: float(part.detach()) for name, part in parts.items()},
                 )
-                progress.update(self.step, value, settings.batch_size / seconds, speed / self.peak)
+                progress.update(self.step, value, settings.batch_size / seconds, speed / self.costs.peak)
                 clock, clock_step, flops = time.perf_counter(), self.step, 0.0
             else:
                 progress.update(self.step)
@@ -279,52 +276,3 @@ class Trainer:
         self.metrics.rewind(state.step)
         if self.accelerator.is_main_process and self.step < self.settings.steps:
             self.console.print(f"[dim]resuming {self.task.name} at step {self.step} from {kept[-1]}[/dim]")
-
-    def _introduce(self) -> None:
-        """Count the FLOPs of every kind of clip, time a step, and print what is about to happen."""
-        settings, world = self.settings, self.accelerator.num_processes
-        share = settings.batch_size // (settings.accumulation * world)
-        examples = self.task.source.examples(range(share))
-        seconds = 0.0  # of a step, on average over the kinds
-        for example in examples:
-            batch: Batch = example.to(self.accelerator.device)
-
-            def loss(batch: Batch = batch) -> Tensor:
-                return self.task.loss(self.model, batch)[0]
-
-            with torch.compiler.set_stance("force_eager"):
-                count = count_step(loss)
-                start = time.perf_counter()
-                loss().backward()
-                seconds += (time.perf_counter() - start) * settings.accumulation / len(examples)
-            # MFU counts what the model needs, not what checkpointing computes twice (PaLM, arXiv 2204.02311, B).
-            for shape, clips in batch.kinds().items():
-                self.clip_flops[shape] = count.model_flops / clips
-        self.optimizer.zero_grad()
-        flops = sorted(each * settings.batch_size / 1e9 for each in self.clip_flops.values())
-        amount = f"{flops[0]:,.1f}" if len(flops) == 1 else f"{flops[0]:,.1f} to {flops[-1]:,.1f}"
-        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        self.peak = measure_matmul_peak(str(self.accelerator.device), dtype, budget=_PEAK_SECONDS) * world
-        if self.accelerator.is_main_process:
-            parameters = sum(p.numel() for p in self.task.model.parameters() if p.requires_grad)
-            facts = {
-                "parameters": f"{parameters / 1e6:.2f} M",
-                **self.task.describe(),
-                "batch": f"{settings.batch_size} clips a step"
-                + (f", {world} processes" if world > 1 else "")
-                + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
-                "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
-                f"matrix products reach {self.peak / 1e9:,.0f} GFLOP/s here",
-                "time": f"about {_duration(seconds * (settings.steps - self.step))} for "
-                f"{settings.steps - self.step} steps, and the optimizer's own time",
-            }
-            for name, fact in facts.items():
-                self.console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    )

@@ -1,9 +1,10 @@
 """What the loop trains: a task is data, model and loss; `vae_task` and `dit_task` have the two of minisora."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from minisora.config import TrainConfig
@@ -49,6 +50,16 @@ class Task(Protocol):
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""
         ...
+
+
+def validation_batches(
+    source: BatchSource[Any], count: int, rank: int, world_size: int, device: torch.device
+) -> Iterator[tuple[range, Any]]:
+    """This process's share of the first `count` positions, 16 at a time, each part with its batch on `device`."""
+    positions = range(rank, count, world_size)
+    for start in range(0, len(positions), 16):
+        part = positions[start : start + 16]
+        yield part, source.at(part).to(device)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -10,8 +10,8 @@ from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.flow_edit import flow_edit
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.pipelines.modes import restyle
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.remake import restyle
 
 NIGHT, DAY = "a red circle moving left at night", "a red circle moving left by day"
 

@@ -10,8 +10,9 @@ from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.long_video import long_video, long_video_pieces
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.pipelines.modes import connect, extend, image_to_video, inpaint, keyframes, loop, restyle
+from minisora.pipelines.modes import connect, extend, image_to_video, keyframes, loop
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.remake import inpaint, restyle
 
 PROMPT = "a red circle moving left"
 FEW = {"num_inference_steps": 2, "progress": False}

@@ -1,0 +1,104 @@
+"""What a stage costs on this machine, counted and timed before its first step, and told."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+
+from minisora.data.batch import Batch
+from minisora.measure.counter import count_step
+from minisora.measure.timing import measure_matmul_peak
+from minisora.training.tasks import Task
+
+_PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of training, without the optimizer.
+
+    Args:
+        clip_flops: FLOPs of forward and backward on one clip, by its shape, without what checkpointing computes
+            twice (PaLM, arXiv 2204.02311, appendix B).
+        step_seconds: of a step, on average over the kinds of clips, timed once each.
+        peak: FLOP/s of this machine's own matrix products, over all processes.
+    """
+
+    clip_flops: dict[tuple[int, ...], float]
+    step_seconds: float
+    peak: float
+
+    def flops(self, batch: Batch) -> float:
+        """Of forward and backward on a batch of any kinds."""
+        return sum(clips * self.clip_flops[shape] for shape, clips in batch.kinds().items())
+
+
+def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Costs:
+    """Run a forward and backward pass of every kind of batch, twice; the caller zeroes the gradients.
+
+    Args:
+        task: whose source names the kinds.
+        model: the task's, as it is trained (wrapped or not).
+        accelerator: of the stage.
+
+    Raises:
+        UserError: an operator has no FLOP formula.
+    """
+    settings, world = task.settings, accelerator.num_processes
+    share = settings.batch_size // (settings.accumulation * world)
+    examples = task.source.examples(range(share))
+    clip_flops: dict[tuple[int, ...], float] = {}
+    seconds = 0.0
+    for example in examples:
+        batch: Batch = example.to(accelerator.device)
+
+        def loss(batch: Batch = batch) -> Tensor:
+            return task.loss(model, batch)[0]
+
+        with torch.compiler.set_stance("force_eager"):
+            count = count_step(loss)
+            start = time.perf_counter()
+            loss().backward()
+            seconds += (time.perf_counter() - start) * settings.accumulation / len(examples)
+        for shape, clips in batch.kinds().items():
+            clip_flops[shape] = count.model_flops / clips
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    peak = measure_matmul_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS) * world
+    return Costs(clip_flops, seconds, peak)
+
+
+def introduce(task: Task, costs: Costs, accelerator: Accelerator, steps: int, console: Console) -> None:
+    """Print what is about to happen.
+
+    Args:
+        task, costs, accelerator: of the stage.
+        steps: still to be done.
+        console: where.
+    """
+    settings, world = task.settings, accelerator.num_processes
+    flops = sorted(each * settings.batch_size / 1e9 for each in costs.clip_flops.values())
+    amount = f"{flops[0]:,.1f}" if len(flops) == 1 else f"{flops[0]:,.1f} to {flops[-1]:,.1f}"
+    parameters = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    facts = {
+        "parameters": f"{parameters / 1e6:.2f} M",
+        **task.describe(),
+        "batch": f"{settings.batch_size} clips a step"
+        + (f", {world} processes" if world > 1 else "")
+        + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
+        "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
+        f"matrix products reach {costs.peak / 1e9:,.0f} GFLOP/s here",
+        "time": f"about {_duration(costs.step_seconds * steps)} for {steps} steps, and the optimizer's own time",
+    }
+    for name, fact in facts.items():
+        console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    )
