@@ -43,8 +43,11 @@ def to_noise(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
-    """Move noise levels towards noise for shift > 1: s sigma / (1 + (s - 1) sigma) (Esser et al., eq. 23)."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    """Move noise levels towards noise for shift > 1: s sigma / (1 + (s - 1) sigma) (Esser et al., eq. 23).
+
+    Written so that rounding never leaves [0, 1]: at sigma = 1 the published form gives 1 + 2e-16 for s = 0.2.
+    """
+    return shift * sigma / ((1 - sigma) + shift * sigma)
 
 
 def logit_normal(normal: Tensor, mean: float, std: float, shift: float = 1.0) -> Tensor:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minisora.flow.path import flow_loss, interpolate, logit_normal, shift_sigma, to_data, to_noise
@@ -34,6 +34,7 @@ def test_euler_steps_along_the_true_velocity_end_at_the_data() -> None:
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.2, 10.0))
+@example(1.0, 0.2)
 def test_shift_keeps_the_ends_and_undoes_itself(sigma: float, shift: float) -> None:
     s = torch.tensor(sigma, dtype=torch.float64)
     moved = shift_sigma(s, shift)
