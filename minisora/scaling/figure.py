@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from minisora.data.video_io import probe, read_video
 from minisora.data.video_write import write_video
@@ -99,6 +100,7 @@ def _compute(
     told = f"L = {constants['E']:.3f} + A C^-{constants['alpha']:.3f} (90 %: {low:.3f} to {high:.3f})"
     axes.plot(x, fitted.loss(x), color="C0", label=told)
     axes.set(xscale="log", xlabel="training FLOPs of the DiT, counted", ylabel="validation loss")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # two decades would fill with numbers
     axes.legend(fontsize=8)
     return _save(figure, out / "figure.png")
 

@@ -187,7 +187,8 @@ def fit_tables(found: dict[str, Any]) -> Group:
         for place, (constant, value) in enumerate((law or {"constants": {}})["constants"].items()):
             low_high = law["intervals"].get(constant)
             shown = f"{low_high[0]:.4g} to {low_high[1]:.4g}" if low_high else "-"
-            laws.add_row(law["formula"] if place == 0 else "", constant, f"{value:.4g}", shown)
+            formula = law["formula"] + ("" if law["determined"] else " (NOT DETERMINED by these runs)")
+            laws.add_row(formula if place == 0 else "", constant, f"{value:.4g}", shown)
     held = found["held_out"]
     laws.caption = (
         f"largest budget ({held['flops']:.3g} FLOPs) held out: predicted {held['predicted']:.4f}, "
@@ -204,7 +205,9 @@ def fit_tables(found: dict[str, Any]) -> Group:
         if name in best:
             row = best[name]
             beyond = f"{best['decades_beyond_data']:.1f}"
-            sora.add_row(title, f"{row['exponent']:.3f}", f"{row['params']:.2g}", beyond)
+            told = (f"{row['exponent']:.3f}", f"{row['params']:.2g}")
+            undetermined = name == "loss_law" and not found["loss_law"]["determined"]
+            sora.add_row(title, *(("not determined", "-") if undetermined else told), beyond)
     for row in best["published"]:
         beyond = "-" if row["decades_beyond_data"] is None else f"{row['decades_beyond_data']:.1f}"
         sora.add_row(

@@ -22,6 +22,7 @@ from minisora.errors import UserError
 Array = NDArray[np.float64]
 _HUBER = 1e-3
 _INTERVAL = 0.90
+_EXPONENTS = (0.005, 3.0)  # searched
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ class Law:
             "constants": self.constants,
             "intervals": {name: list(both) for name, both in self.intervals.items()},
             "error": self.error,
+            "determined": self.determined,
         }
+
+    @property
+    def determined(self) -> bool:
+        """Whether every exponent lies inside the range that was searched; at its edge the data do not tell it."""
+        low, high = _EXPONENTS
+        exponents = [self.constants[name] for name in ("alpha", "beta") if name in self.constants]
+        return all(1.01 * low < value < 0.99 * high for value in exponents)
 
     def loss(self, flops: ArrayLike) -> Array:
         """L(C) of a budget law."""
@@ -212,7 +221,7 @@ def _fit_terms(
         for share in (0.05, 0.3, 0.6, 0.9)
         for exponents in itertools.product((0.05, 0.15, 0.4, 0.8), repeat=count)
     ]
-    bounds = [(least - 12, least), *(count * [(least - 14, least + 4)]), *(count * [np.log((0.005, 3.0))])]
+    bounds = [(least - 12, least), *(count * [(least - 14, least + 4)]), *(count * [np.log(_EXPONENTS)])]
     found = [
         minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 3000})
         for start in tried

@@ -144,7 +144,7 @@ def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(tmp_path: Path) -> N
     folder = tmp_path / "out"
     text = (config_folder() / "ladder" / "smoke.yaml").read_text()
     file = tmp_path / "ladder.yaml"
-    file.write_text(text.replace("1.5e10", "8.0e9").replace(", seeds: 2", "").split("repetition:")[0])
+    file.write_text(text.replace("1.1e10", "8.0e9").replace(", seeds: 2", "").split("repetition:")[0])
     command = [sys.executable, "-m", "minisora", "scale", "run", "-l", str(file), "-o", str(folder)]
     results = folder / "results.jsonl"
     for rows_wanted in (2, 6):

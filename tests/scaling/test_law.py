@@ -73,6 +73,12 @@ def test_parabolas_find_the_best_size_and_its_exponent() -> None:
     assert len(tokens) == 30
 
 
+def test_an_exponent_at_the_edge_of_the_search_is_called_undetermined() -> None:
+    flops = 2e12 * np.array([1, 2, 4, 8])
+    assert fit_budget_law(flops, 0.2 + 1e3 * flops**-0.3).determined
+    assert not fit_budget_law(flops, [0.5, 0.4999, 0.4998, 0.3]).determined
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(UserError, match="2 budgets are too few to fit: 3 at least"):
         fit_budget_law([1e12, 2e12], [0.5, 0.4])
