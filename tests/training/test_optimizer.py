@@ -24,6 +24,18 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
     assert ((u @ v) * orthogonalise(matrix)).sum() / min(shape) > 0.8  # and point the same way
 
 
+@pytest.mark.parametrize("rank", [4, 16])
+def test_the_iteration_on_the_gram_matrix_is_the_iteration_on_the_matrix(rank: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    long = torch.randn(3, 16, rank, generator=generator) @ torch.randn(3, rank, 64, generator=generator)
+    expected = long.double() / long.double().norm(dim=(-2, -1), keepdim=True)
+    for _ in range(5):
+        gram = expected @ expected.mT
+        expected = (3.4445 * torch.eye(16) - 4.7750 * gram + 2.0315 * gram @ gram) @ expected
+    for matrices, found in ((long, expected), (long.mT, expected.mT)):
+        assert (orthogonalise(matrices).double() - found).norm() < 1e-4 * found.norm()
+
+
 def test_every_parameter_is_in_one_group_and_only_block_matrices_take_orthogonal_steps() -> None:
     model = VideoDiT(width=48, depth=2, heads=2, text_width=16)
     optimizer = make_optimizer(model, TrainConfig(optimizer="muon"))
