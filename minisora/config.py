@@ -68,6 +68,9 @@ class VAEConfig(Section):
     pixel_patch: Literal[1, 2, 4] = 4  # pixels folded into channels before the first convolution
     widths: tuple[PositiveInt, ...] = (64, 128)  # one per spatial level, finest first
     blocks_per_level: PositiveInt = 2
+    encoder_blocks: PositiveInt | None = (
+        None  # per level, where the encoder is to be lighter than the decoder
+    )
 
 
 class DiTConfig(Section):

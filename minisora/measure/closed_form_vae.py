@@ -76,7 +76,7 @@ def encode_terms(config: VAEConfig, frames: int, height: int, width: int) -> lis
     for level, channels in enumerate(config.widths):
         if level:
             walk.halve_places(channels)
-        for _ in range(config.blocks_per_level):
+        for _ in range(config.encoder_blocks or config.blocks_per_level):
             walk.residual()
         for _ in range(_halvings(config)[level]):
             walk.halve_frames()

@@ -85,7 +85,8 @@ class VideoVAE(ModelMixin, ConfigMixin):
         pixel_patch: pixels folded into channels before the first convolution.
         widths: channels per spatial level, finest first; as many as
             log2(spatial_factor / pixel_patch) + 1.
-        blocks_per_level: residual blocks per level in the encoder; the decoder has one more.
+        blocks_per_level: residual blocks per level; the decoder has one more for each doubling of frames.
+        encoder_blocks: of the encoder, where it is to have fewer: every clip is coded before the DiT trains.
     """
 
     @register_to_config
@@ -97,6 +98,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
         pixel_patch: int = 4,
         widths: Sequence[int] = (64, 128),
         blocks_per_level: int = 2,
+        encoder_blocks: int | None = None,
     ):
         super().__init__()
         levels = int(math.log2(spatial_factor // pixel_patch)) + 1
@@ -113,7 +115,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
         for level, width in enumerate(widths):
             if level:
                 encoder.append(SpaceDown(widths[level - 1], width))
-            encoder += [ResBlock(width) for _ in range(blocks_per_level)]
+            encoder += [ResBlock(width) for _ in range(encoder_blocks or blocks_per_level)]
             encoder += [CausalTimeConv(width, width, stride=2) for _ in range(time_steps[level])]
         # No norm or nonlinearity before the last layer of either side: the residual stream is a linear
         # autoencoder from the first step on, which learns brightness and colour at once.
