@@ -124,6 +124,10 @@ def report(
         Path | None,
         typer.Option(help="Folder of a toy run: its VAE's compression, and steps.json of evaluate."),
     ] = None,
+    law: Annotated[
+        Path | None,
+        typer.Option(help="law.json of minisora scale fit: is the report's size the best for its budget?"),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Another value for an assumption, e.g. --set sora.params=30e9."),
@@ -140,6 +144,7 @@ def report(
         overrides=set_,
         calibration=calibration,
         run=run,
+        law=law,
         include_unverified=not verified_only,
     )
     page = write_report(built, out)

@@ -67,6 +67,7 @@ def render_page(data: PageData) -> str:
         backtest=_tables(data.report.get("backtest") or []),
         implied=_implied(data.report.get("backtest_implies") or {}),
         measured=data.report.get("measured_here"),
+        law=data.report.get("ladder_law"),
         figures=[(title, caption, Markup(svg[svg.index("<svg") :])) for title, caption, svg in data.figures],
         main=[assumptions[name] for name in MAIN],
         folded={title: rows for title, rows in folded.items() if rows},

@@ -24,6 +24,8 @@ from minisora.estimate.backtest import backtest, implication, load_models
 from minisora.estimate.claims import Finding, audit, load_claims
 from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
 from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit_words
+from minisora.estimate.ladder_law import read_law
+from minisora.estimate.ladder_law import verdict as law_verdict
 from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
 from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
@@ -43,6 +45,7 @@ class Report:
         influences: what moves `MAIN_RESULT`.
         backtest: one row a disclosed model, and what they imply.
         evidence: what a calibration says of Sora's pass; None without one.
+        law: what a scaling ladder says of Sora's size; None without one.
     """
 
     assumptions: Assumptions
@@ -52,6 +55,7 @@ class Report:
     backtest: list[dict[str, Any]]
     implication: dict[str, Any]
     evidence: dict[str, Any] | None
+    law: dict[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
         """`report.json`."""
@@ -76,6 +80,7 @@ class Report:
                 for influence in self.influences
             ],
             "measured_here": self.evidence,
+            "ladder_law": None if self.law is None else {**self.law, "verdict": law_verdict(self.law)},
             "assumptions": {
                 name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
             },
@@ -88,6 +93,7 @@ def build_report(
     overrides: list[str] | None = None,
     calibration: Path | None = None,
     run: Path | None = None,
+    law: Path | None = None,
     include_unverified: bool = True,
 ) -> Report:
     """Evaluate a preset.
@@ -98,6 +104,7 @@ def build_report(
         calibration: file of `minisora calibrate`: its costs replace arithmetic in the measured column, and in
             the preset itself unless that is the published or the corrected one, which stay what they are.
         run: folder of a toy run, for the compression of its VAE.
+        law: law.json of a scaling ladder, for the size that its laws find best; it changes no assumption.
         include_unverified: back-test also against models whose figures are second-hand.
 
     Raises:
@@ -133,6 +140,7 @@ def build_report(
         [row.to_dict() for row in rows],
         implication(rows),
         found,
+        None if law is None else read_law(law),
     )
 
 
@@ -219,6 +227,8 @@ def print_report(report: Report, console: Console) -> None:
     parts: list[Any] = [audited, reasons, results]
     if report.evidence:
         parts.append(_measured_table(report.evidence))
+    if report.law:
+        parts.append(_law_table(report.law))
     console.print(Group(*parts))
 
 
@@ -234,4 +244,18 @@ def _measured_table(found: dict[str, Any]) -> Table:
         f"the law on held-out passes: off by {found['held_out_error_macs']:.4%} in MACs, "
         f"{found['held_out_error_seconds']:.0%} in seconds"
     )
+    return table
+
+
+def _law_table(law: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"the best size for {law['flops']:.0e} FLOPs, by laws of scaling", title_justify="left"
+    )
+    for column in ("law", "N ~ C^", "parameters", "over the report's", "decades beyond its data"):
+        table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
+    for row in law["rows"]:
+        beyond = "not said" if row["decades_beyond_data"] is None else f"{row['decades_beyond_data']:.1f}"
+        told = (f"{row['exponent']:.2f}", f"{row['params']:.2g}", f"{row['over_the_reports_20B']:.2g}x")
+        table.add_row(row["law"], *(told if row["determined"] else ("not determined", "-", "-")), beyond)
+    table.caption = law_verdict(law)
     return table

@@ -75,13 +75,16 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
     budget_intervals = bootstrap(
         lambda places: fit_budget_law(*best_of(places, order), near=budget_law).constants, groups
     )
-    loss_intervals = bootstrap(
-        lambda places: (
-            fit_loss_law(params[list(places)], tokens[list(places)], losses[list(places)]).constants
-        ),
-        groups,
-        times=40,
-    )
+    # Compute of a run is c N D with c counted: about 6, more with attention and modulation.
+    per_pair = float(np.median(flops / (params * tokens)))
+
+    def refitted(places: Sequence[int]) -> dict[str, float]:
+        law = fit_loss_law(params[list(places)], tokens[list(places)], losses[list(places)])
+        exponent, best = _best_size(law, per_pair)
+        return {**law.constants, "exponent": exponent, "params": best}
+
+    loss_intervals = bootstrap(refitted, groups, times=40)
+    best_size = {f"{name}_interval": list(loss_intervals.pop(name)) for name in ("exponent", "params")}
     held = _held_out(runs, order, flops, params, tokens, losses, best_of)
     found: dict[str, Any] = {
         "runs": len(runs),
@@ -95,7 +98,7 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
         "held_out": held,
         "loss_noise": _noise(runs, losses),
     }
-    found["optimal"] = _optimal(loss_law, size_law, float(flops.max()), tokens_per_clip, runs)
+    found["optimal"] = _optimal(loss_law, size_law, float(flops.max()), per_pair, best_size)
     return found
 
 
@@ -140,21 +143,30 @@ def _noise(runs: Sequence[Row], losses: Any) -> float | None:
     return float(np.median(spreads)) if spreads else None
 
 
-def _optimal(
-    law: Law, size_law: Law | None, largest: float, tokens_per_clip: int, runs: Sequence[Row]
-) -> dict[str, Any]:
-    """What the laws say of the best size for Sora's budget, and how far beyond the data that is."""
-    # Compute of a run is c N D with c counted: about 6, more with attention and modulation.
-    per_pair = float(np.median([r["flops"] / (r["params"] * r["samples"] * tokens_per_clip) for r in runs]))
+def _best_size(law: Law, per_pair: float) -> tuple[float, float]:
+    """Exponent of N* ~ C^a and N* at Sora's budget, where L(N, C / (per_pair N)) is least (Chinchilla, eq. 4)."""
     k = law.constants
     exponent = k["beta"] / (k["alpha"] + k["beta"])
     factor = (k["alpha"] * k["A"] / (k["beta"] * k["B"])) ** (1 / (k["alpha"] + k["beta"]))
-    params = factor * (SORA_FLOPS / per_pair) ** exponent
+    return exponent, factor * (SORA_FLOPS / per_pair) ** exponent
+
+
+def _optimal(
+    law: Law, size_law: Law | None, largest: float, per_pair: float, intervals: dict[str, list[float]]
+) -> dict[str, Any]:
+    """What the laws say of the best size for Sora's budget, and how far beyond the data that is."""
+    exponent, params = _best_size(law, per_pair)
     said: dict[str, Any] = {
         "flops": SORA_FLOPS,
+        "reports_params": SORA_PARAMS,
         "decades_beyond_data": math.log10(SORA_FLOPS / largest),
         "flops_per_parameter_and_token": per_pair,
-        "loss_law": {"exponent": exponent, "params": params, "over_the_reports_20B": params / SORA_PARAMS},
+        "loss_law": {
+            "exponent": exponent,
+            "params": params,
+            "over_the_reports_20B": params / SORA_PARAMS,
+            **intervals,
+        },
         "published": [
             {
                 "name": each.name,
