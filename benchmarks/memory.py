@@ -9,7 +9,8 @@ difference: gradients, optimizer state and what the backward pass keeps. float32
 dit_peers.py, the VAEs at those of vae_peers.py.
 
 The long clip is ten times the toy's latent frames (161 video frames, 64x64): the VAE trains on crops as always and
-codes it in chunks of 4 latent frames and tiles of 4 cells, the DiT trains with gradient checkpointing.
+codes it in chunks of 4 latent frames and tiles of 4 cells, the DiT trains with gradient checkpointing. Selective
+checkpointing keeps the results of products and makes the cheap rest again (dit.checkpointing=selective).
 """
 
 import argparse
@@ -27,6 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from minisora.models.checkpointing import selective_checkpoint
+
 LONG_FRAMES = 161
 MIB = 2**20
 
@@ -39,10 +42,11 @@ def dit_step(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
         "VideoDiT full": lambda: dit_peers.ours("full"),
         "Latte": dit_peers.latte,
         "CogVideoX": dit_peers.cogvideox,
-        "VideoDiT full, checkpointing": lambda: dit_peers.ours("full"),
     }
-    model, forward = builders[name]()
-    if "checkpointing" in name:
+    model, forward = builders[name.partition(",")[0]]()
+    if "selective" in name:
+        model.enable_gradient_checkpointing(selective_checkpoint)
+    elif "checkpointing" in name:
         model.enable_gradient_checkpointing()
     size = (8, dit_peers.CHANNELS, dit_peers.FRAMES, dit_peers.SIDE, dit_peers.SIDE)
     latents, sigma = torch.randn(size), torch.rand(8)
@@ -97,7 +101,15 @@ def long_step(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
 GROUPS: dict[str, tuple[Callable[[str], tuple[nn.Module, Callable[[], Tensor]]], list[str]]] = {
     "DiT, 8 clips of 320 tokens": (
         dit_step,
-        ["VideoDiT factorised", "Latte", "VideoDiT full", "CogVideoX", "VideoDiT full, checkpointing"],
+        [
+            "VideoDiT factorised",
+            "Latte",
+            "VideoDiT full",
+            "CogVideoX",
+            "VideoDiT factorised, selective checkpointing",
+            "VideoDiT full, selective checkpointing",
+            "VideoDiT full, checkpointing",
+        ],
     ),
     "VAE, 2 clips of 17x64x64": (vae_step, ["VideoVAE", "CogVideoX VAE", "Wan VAE"]),
     "toy DiT, one clip of 64x64, coded by its VAE": (

@@ -88,7 +88,7 @@ class DiTConfig(Section):
     num_classes: int | None = None  # a class-conditional DiT as in the paper; excludes text_conditioning
     rope_theta: Annotated[float, Field(gt=1)] = 100.0  # longest rotary wavelength over 2 pi, in tokens
     learn_sigma: bool = False  # twice the output channels, as the DiT paper; used for FLOP tables only
-    checkpointing: bool = False
+    checkpointing: bool | Literal["selective"] = False  # selective: keep products, repeat the cheap rest
 
 
 class TextConfig(Section):

@@ -97,7 +97,7 @@ class Ledger:
     @property
     def train_case(self) -> TrainCase:
         """The case that the config trains in."""
-        return self.cases["checkpointed" if self.config.dit.checkpointing else "plain"]
+        return self.cases[_own_case(self.config)]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `minisora flops --json`; `forward` is the DiT alone, one sample, one pass."""
@@ -176,7 +176,7 @@ def count_config(
         components["text_encoder"] = _component(
             text_pass(text_encoder, text_tokens, batch=batch, device=where), text_terms, batch, strict=scratch
         )
-    own = "checkpointed" if config.dit.checkpointing else "plain"
+    own = _own_case(config)
     counted = {
         name: _train_case(name, config, dit if name == own else None, latent_size, text_width, device, dtype)
         for name in TRAIN_CASES
@@ -192,6 +192,11 @@ def count_config(
         video=video_cost(config.sample, macs),
         device=describe_device(device, dtype),
     )
+
+
+def _own_case(config: Config) -> str:
+    """The training case of a config; selective checkpointing costs the products of a plain step."""
+    return "checkpointed" if config.dit.checkpointing is True else "plain"
 
 
 def _component(what: Pass, terms: list[Term] | None, batch: int, *, strict: bool = True) -> Component:
@@ -217,7 +222,10 @@ def _train_case(
         device, dtype = "meta", torch.float32
         with torch.device(device):
             dit = build_dit(config, text_width)
-    dit.enable_gradient_checkpointing() if checkpointing else dit.disable_gradient_checkpointing()
+    if checkpointing:
+        dit.enable_gradient_checkpointing()
+    elif config.dit.checkpointing != "selective":  # which is built in, and repeats no product
+        dit.disable_gradient_checkpointing()
     flags: dict[str, Any] = {"text_width": text_width, "latent_grad": latent_grad, "text_grad": text_grad}
     count = count_training(dit_pass(config, dit, latent_size, device=device, dtype=dtype, **flags))
     terms = dit_terms(config, latent_size, text_tokens=config.text.max_tokens, **flags)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from minisora.config import BucketConfig, ClipConfig, Config
+from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, build_vocabulary
@@ -59,5 +60,7 @@ def build_dit(config: Config, text_width: int | None) -> VideoDiT:
         rope_theta=dit.rope_theta,
     )
     if dit.checkpointing:
-        model.enable_gradient_checkpointing()
+        model.enable_gradient_checkpointing(
+            selective_checkpoint if dit.checkpointing == "selective" else None
+        )
     return model

@@ -1,10 +1,13 @@
 """The DiT: zero at birth, any size, full and factorised attention, per-frame noise, checkpointing."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip, patchify, token_grid, unpatchify
 from minisora.models.rope import rotary_table, rotate
@@ -84,12 +87,13 @@ def test_factorised_attention_keeps_frames_apart_in_space_blocks() -> None:
     assert (changed[:, :, 2] - out[:, :, 2]).abs().max() > 1e-3
 
 
-def test_checkpointing_changes_memory_not_gradients() -> None:
+@pytest.mark.parametrize("how", [None, selective_checkpoint])
+def test_checkpointing_changes_memory_not_gradients(how: Callable[..., Tensor] | None) -> None:
     model, given = make().train(), inputs()
     model(**given).square().mean().backward()
     plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    model.enable_gradient_checkpointing()
+    model.enable_gradient_checkpointing(how)
     model(**given).square().mean().backward()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, plain[name])
