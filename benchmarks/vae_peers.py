@@ -2,7 +2,7 @@
 
     python benchmarks/vae_peers.py --json benchmarks/results/vae-peers.json
     python benchmarks/vae_peers.py --quick                     # 3 rounds, 8 s of training each
-    python benchmarks/vae_peers.py --to-db 28 --limit-s 300    # how long each trains to 28 dB
+    python benchmarks/vae_peers.py --to-db 28 --limit-s 600    # how long each trains to 28 dB
 
 All three are causal, code 4x8x8 pixels into a cell of as many channels, and see the same clips of the shapes
 world (17x64x64). VideoVAE is the one of --config; the peers keep their published layout (width ratios, blocks
@@ -168,16 +168,16 @@ class Contender:
         return float(sum(values)) / len(clips)
 
 
-def contenders(config: Config, lr: float | None, peer_lr: float | None) -> list[Contender]:
+def contenders(config: Config, peers: list[str], lr: float | None, peer_lr: float | None) -> list[Contender]:
     lr = lr or config.train_vae.lr
     channels = config.vae.latent_channels
     torch.manual_seed(config.seed)
     ours = build_vae(config)
     field = [Contender("VideoVAE", ours, config, None, lr)]
-    for name, build in PEERS.items():
+    for name in peers:
         base = base_of_size(name, channels, num_params(ours))
         torch.manual_seed(config.seed)
-        field.append(Contender(name, build(base, channels), config, base, peer_lr or lr))
+        field.append(Contender(name, PEERS[name](base, channels), config, base, peer_lr or lr))
     return field
 
 
@@ -294,6 +294,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", default="toy", help="whose VAE, crops, loss and optimizer (default toy)")
     parser.add_argument("--quick", action="store_true", help="few rounds, 8 s of training each, 8 clips")
+    parser.add_argument(
+        "--peers", nargs="+", choices=tuple(PEERS), default=list(PEERS), help="which to run (default: both)"
+    )
     parser.add_argument("--rounds", type=int, help="timed rounds of each comparison (default 11; quick 3)")
     parser.add_argument("--clips", type=int, default=4, help="clips that encode and decode take (default 4)")
     parser.add_argument("--train-s", type=float, help="seconds of steps before PSNR (default 60; quick 8)")
@@ -336,7 +339,7 @@ def main() -> None:
     train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
     held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
     validation = held_out.clips(range(min(len(held_out), 8 if arguments.quick else arguments.judge_clips)))
-    field = contenders(config, arguments.lr, arguments.peer_lr)
+    field = contenders(config, arguments.peers, arguments.lr, arguments.peer_lr)
     crop = stage.crop or (clip.frames, clip.height, clip.width)
     latent_shape = (config.vae.latent_channels, *field[0].model.latent_size(*crop))
     source = CropBatches(ClipMemory(train, len(train)), crop, latent_shape, config.seed)
@@ -348,7 +351,9 @@ def main() -> None:
     title = f"train step on {boxes}; encode and decode of {len(clips)} clips of {'x'.join(map(str, clips.shape[2:]))}"
     show(title, rows, peaks)
 
-    field = contenders(config, arguments.lr, arguments.peer_lr)  # timing has trained the first ones
+    field = contenders(
+        config, arguments.peers, arguments.lr, arguments.peer_lr
+    )  # timing has trained the first ones
     source.clips.clips(range(len(train)))  # drawn now, not between steps
     race(
         field,
