@@ -154,7 +154,7 @@ def shared_config(ladder: LadderConfig) -> Config:
 
 
 def plan(ladder: LadderConfig) -> list[Run]:
-    """Every run of the ladder, cheapest first.
+    """Every run of the ladder, cheapest budget first and the smaller of two models first.
 
     Raises:
         UserError: a budget is too small for a size, two runs are the same, or the shared config is wrong.
@@ -198,7 +198,7 @@ def plan(ladder: LadderConfig) -> list[Run]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"the ladder has run {twice} twice: take one of them out")
-    return sorted(runs, key=lambda run: (run.flops, run.name))
+    return sorted(runs, key=lambda run: (run.times, run.dial, run.name))
 
 
 def shard(runs: Iterable[Run], text: str) -> list[Run]:
