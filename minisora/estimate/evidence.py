@@ -216,5 +216,9 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
         enough, tried = steps["enough_steps"], [point["steps"] for point in steps["points"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{curve} is not of minisora evaluate --steps: run it again") from error
-    source = f"toy {run.name}: fewest of {', '.join(map(str, tried))} steps no worse than the best (95 %)"
-    return changed.change("serve.steps", value=enough, low=None, high=None, source=source, status="measured")
+    source = (
+        f"toy {run.name}: fewest of {', '.join(map(str, tried))} steps within 5 points of the most (95 %)"
+    )
+    low = max((number for number in tried if number < enough), default=enough)  # no finer than what was tried
+    high = min((number for number in tried if number > enough), default=enough)
+    return changed.change("serve.steps", value=enough, low=low, high=high, source=source, status="measured")

@@ -1,11 +1,12 @@
 """`minisora evaluate --steps 1,2,4,...`: how good samples are against the steps spent on them.
 
 OUT/steps.json    a row per number of steps: passes through the DiT, score, seconds a video; and the fewest steps
-                  whose score cannot be told from the best one's
+                  that lose no more than 5 points against the most, prompt by prompt
 
 `minisora report --run OUT` puts those steps in the place of the assumed ones.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from minisora.data.captions import parse
 from minisora.errors import UserError
+from minisora.evaluate.judge import Verdict
 from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.prompts import evaluate_pipeline
 from minisora.evaluate.score import Score
@@ -22,6 +25,8 @@ from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
 
 _MAX_STEPS = 1000
+_MARGIN = 0.05  # of the prompts
+_Z = 1.645  # 95 % of a normal distribution lie below
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,9 @@ class StepsPoint:
     passes: int  # of a video through the DiT: two a step with guidance
     score: Score
     seconds_per_video: float
+    right: tuple[
+        bool, ...
+    ]  # of each prompt, in the same order and from the same noise at every number of steps
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -54,12 +62,24 @@ def parse_steps(text: str) -> list[int]:
     return steps
 
 
+def loss_against(point: StepsPoint, reference: StepsPoint) -> tuple[float, float]:
+    """Share of prompts that a point loses against another, and the one-sided 95 % upper bound of it.
+
+    Both are judged on the same prompts and noise, so only those that one gets right and the other wrong count
+    (McNemar's pairs, with the normal bound of a paired difference).
+    """
+    pairs = list(zip(point.right, reference.right, strict=True))
+    lost, won = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
+    n = len(pairs)
+    deviation = math.sqrt(lost + won - (lost - won) ** 2 / n) / n
+    return (lost - won) / n, (lost - won) / n + _Z * deviation
+
+
 def enough(points: list[StepsPoint]) -> StepsPoint:
-    """The point of fewest steps whose share of all right lies in the 95 % interval of the best one's."""
-    best = max(points, key=lambda point: point.score.all_right.share)
-    low = best.score.all_right.interval[0]
+    """The point of fewest steps that surely loses no more than `_MARGIN` of the prompts against the most steps."""
+    most = max(points, key=lambda point: point.steps)
     return min(
-        (point for point in points if point.score.all_right.share >= low), key=lambda point: point.steps
+        (point for point in points if loss_against(point, most)[1] <= _MARGIN), key=lambda point: point.steps
     )
 
 
@@ -90,9 +110,10 @@ def run_steps(
         for number in sorted(steps):
             status.update(f"sampling with {number} steps")
             start = time.perf_counter()
-            score = evaluate_pipeline(pipeline, wanted, seed, batch_size, number, guidance)[2]
+            _, verdicts, score = evaluate_pipeline(pipeline, wanted, seed, batch_size, number, guidance)
             seconds = (time.perf_counter() - start) / len(wanted)
-            points.append(StepsPoint(number, number * (1 if scale == 1 else 2), score, seconds))
+            passes = number * (1 if scale == 1 else 2)
+            points.append(StepsPoint(number, passes, score, seconds, _all_right(verdicts, wanted)))
     console.print(_table(points))
     chosen = enough(points)
     out.mkdir(parents=True, exist_ok=True)
@@ -100,12 +121,18 @@ def run_steps(
     rows = [point.to_dict() for point in points]
     write_json(out / "steps.json", {"settings": settings, "enough_steps": chosen.steps, "points": rows})
     console.print(
-        f"{chosen.steps} steps are enough: no worse than the best within its 95 % interval; "
+        f"{chosen.steps} steps are enough: with 95 % confidence they lose at most {_MARGIN:.0%} of the prompts "
+        f"against {max(steps)}; "
         f"wrote {out / 'steps.json'}",
         highlight=False,
         soft_wrap=True,
     )
     return points
+
+
+def _all_right(verdicts: list[Verdict], prompts: list[str]) -> tuple[bool, ...]:
+    found = (verdict.matches(parse(prompt)) for verdict, prompt in zip(verdicts, prompts, strict=True))
+    return tuple(match["color"] and match["shape"] and match["motion"] for match in found)
 
 
 def _table(points: list[StepsPoint]) -> Table:

@@ -1,30 +1,40 @@
-from collections.abc import Sequence
-
 import pytest
 
 from minisora.data.captions import parse
 from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge import Verdict, judge_all
+from minisora.evaluate.judge import judge_all
 from minisora.evaluate.score import Score
-from minisora.evaluate.steps import StepsPoint, enough, parse_steps
+from minisora.evaluate.steps import StepsPoint, enough, loss_against, parse_steps
 
 PROMPTS = [parse("a red circle moving left"), parse("a blue square moving up")]
 
 
-def point(steps: int, right: int, verdicts: Sequence[Verdict]) -> StepsPoint:
-    """A point at which the first `right` of 40 clips are as asked for."""
-    wrong = list(reversed(verdicts))
-    shown = [verdicts[i % 2] if i < right else wrong[i % 2] for i in range(40)]
-    return StepsPoint(steps, 2 * steps, Score.of(shown, [PROMPTS[i % 2] for i in range(40)]), 0.1)
+def point(steps: int, right: list[bool]) -> StepsPoint:
+    score = Score.of(judge_all(ShapesWorld(1).render(PROMPTS, 0)), PROMPTS)  # not looked at
+    return StepsPoint(steps, 2 * steps, score, 0.1, tuple(right))
 
 
-def test_the_fewest_steps_that_cannot_be_told_from_the_best() -> None:
-    verdicts = judge_all(ShapesWorld(1).render(PROMPTS, 0))
-    points = [point(s, r, verdicts) for s, r in ((1, 0), (4, 30), (8, 37), (32, 39), (64, 38))]
-    assert points[3].score.all_right.right == 39
+def first(count: int, total: int = 200) -> list[bool]:
+    return [i < count for i in range(total)]
+
+
+def test_the_fewest_steps_that_lose_at_most_five_points_for_sure() -> None:
+    points = [point(s, first(r)) for s, r in ((1, 0), (4, 190), (8, 196), (32, 199), (64, 198))]
     assert enough(points).steps == 8
-    assert enough(points[:2]).steps == 4
+    assert loss_against(points[1], points[-1])[0] == pytest.approx(0.04)  # below 5 points, but not surely
+    assert loss_against(points[1], points[-1])[1] > 0.05
+    few = [point(8, first(37, 40)), point(64, first(38, 40))]
+    assert enough(few).steps == 64  # 40 prompts cannot tell
+
+
+def test_only_prompts_judged_differently_count() -> None:
+    same, other = point(4, first(100)), point(64, first(100))
+    assert loss_against(same, other) == (0.0, 0.0)
+    swapped = point(4, [not right for right in first(100)])
+    lost, bound = loss_against(swapped, other)
+    assert lost == 0.0
+    assert bound > 0.1
 
 
 def test_lists_of_steps_are_read_and_refused_by_value() -> None:
