@@ -4,7 +4,7 @@
     python benchmarks/recaption.py --run runs/demo --quick
 
 The recipe of DALL-E 3 (Betker et al. 2023): a captioner learns from the labelled clips and labels the rest. RUN needs
-a trained VAE; its latents are used. A clip without a label is trained on the empty caption.
+a trained VAE; its latents are used, nothing is written into it. A clip without a label is trained on the empty caption.
 
 captioner    share of unseen clips whose caption names the same colour, shape, motion, size, light and wall
 DiT          share of the 72 prompts judged right in colour, shape and motion; the same steps for all three
@@ -12,6 +12,7 @@ DiT          share of the 72 prompts judged right in colour, shape and motion; t
 
 import argparse
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,11 @@ def main() -> None:
     few = ["train_caption.steps=20"] if arguments.quick else []
     often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
     config = load(run / "config.yaml", [*few, *often, "train_dit.sample_every=0"])
-    shutil.rmtree(run / "captioner", ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix="recaption-"))
+    shutil.copytree(run / "vae" / "model", scratch / "vae" / "model")
+    if (run / "cache").is_dir():
+        (scratch / "cache").symlink_to((run / "cache").resolve())
+    run = scratch
     train_captioner(config, run, quiet, LABELLED)
     captioner = VideoCaptioner.from_pretrained(run / "captioner" / "model")
     vae = load_vae(run / "vae" / "model")
@@ -110,7 +115,7 @@ def main() -> None:
         pipeline = load_pipeline(out / "model")
         score = evaluate_pipeline(pipeline, prompt_set("72") * 2, 0, 24)[2]
         rows.append({"labels": name, "steps": steps, **score.to_dict()})
-    shutil.rmtree(run / "recaption", ignore_errors=True)
+    shutil.rmtree(scratch)
 
     console = Console(width=110)
     table = Table(title=f"a captioner trained on {first} labelled clips", title_justify="left")

@@ -58,14 +58,26 @@ def train(
 
 
 def distill(
-    run: Annotated[Path, typer.Option("--run", help="The teacher's run folder, such as runs/demo.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The teacher's run folder, such as runs/demo; or:")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The teacher's model folder, or toy, with --config.")
+    ] = None,
+    config: ConfigOption = "modes",
     out: OutOption = Path("runs/distilled"),
     pairs: Annotated[int, typer.Option(help="Samples of the teacher to learn from.")] = 4000,
     steps: Annotated[int, typer.Option(help="Sampling steps that the student takes by default.")] = 4,
     set_: SetOption = None,
 ) -> None:
     """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
-    from minisora.training.distill import distill_run
+    from minisora.errors import UserError
+    from minisora.training.distill import distill_model, distill_run
 
-    distill_run(run, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
+    if (run is None) == (model is None):
+        raise UserError("give the teacher by either --run DIR or --model DIR")
+    if run is not None:
+        distill_run(run, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
+    elif model is not None:
+        distill_model(config, model, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
     console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
 from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, Trainer, prepare_stage
-from minisora.training.stages import load_vae
+from minisora.training.stages import load_vae, replace_folder
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
@@ -148,7 +148,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     if accelerator.is_main_process:
         captioner = task.fresh_model()
         captioner.load_state_dict(result.weights)
-        captioner.save_pretrained(out / "model")
+        replace_folder(out / "model", captioner.save_pretrained)
     accelerator.end_training()
     return result
 

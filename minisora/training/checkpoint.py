@@ -49,7 +49,7 @@ _FREE = {
     ("sample",),
     *(
         (stage, key)
-        for stage in ("train_vae", "train_dit")
+        for stage in ("train_vae", "train_dit", "train_caption")
         for key in (
             "steps",
             "workers",

@@ -5,17 +5,19 @@ the trained model makes of it. The pairs no longer cross, so the paths between t
 Euler steps follow them. The teacher samples with guidance, so its guidance is in the pairs and the student needs
 one pass a step where the teacher needs two.
 
-    OUT/pairs/shard-00000.safetensors    noise and latents of 256 pairs
+    OUT/pairs/shard-00000.safetensors    noise and latents of 256 pairs, and the key of what they were made of
        /dit/, /model/, metrics.jsonl     as of `minisora train dit`
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.training.stages import train_student
+from minisora.training.tasks import fingerprint
 
 _SHARD = 256  # pairs
 # What differs from the teacher's training: fewer, gentler steps from its weights, all noise levels alike.
@@ -35,7 +38,9 @@ STUDENT = (
     "train_dit.muon_lr=5e-3",
     "train_dit.sample_every=0",
     "train_dit.ema_decay=0.995",
+    "flow.sigma_mean=0",
     "flow.sigma_std=1.5",
+    "flow.shift=1",
     "flow.known_share=0",
     "flow.image_share=0",
     "data.buckets=[]",
@@ -57,7 +62,7 @@ def make_pairs(
     Args:
         teacher: the model to distil.
         captions: one pair each; pair i starts from the noise of seed i.
-        folder: of the shards.
+        folder: of the shards; those of another teacher or other captions are made anew.
         steps, guidance: of the teacher's sampling; its own by default.
         batch_size: pairs at a time.
         progress: called with (pairs done, pairs in all).
@@ -71,16 +76,20 @@ def make_pairs(
     frames, height, width = teacher.config.default_size
     shape = teacher.latent_shape(frames, height, width)
     folder.mkdir(parents=True, exist_ok=True)
+    made_by = [fingerprint(teacher.dit), fingerprint(teacher.vae), steps, guidance, list(shape)]
     parts: list[tuple[Tensor, Tensor]] = []
     for number, start in enumerate(range(0, len(captions), _SHARD)):
         file = folder / f"shard-{number:05}.safetensors"
-        if not file.is_file():
+        said = captions[start : start + _SHARD]
+        key = hashlib.sha256(json.dumps([made_by, start, list(said)]).encode()).hexdigest()
+        pairs = _read_pairs(file, key)
+        if pairs is None:
             rows = []
-            for first in range(start, min(start + _SHARD, len(captions)), batch_size):
-                said = captions[first : min(first + batch_size, start + _SHARD)]
-                noise = teacher.noise(len(said), shape, first)
+            for first in range(0, len(said), batch_size):
+                some = said[first : first + batch_size]
+                noise = teacher.noise(len(some), shape, start + first)
                 made = teacher(
-                    said,
+                    some,
                     latents=noise,
                     num_inference_steps=steps,
                     guidance_scale=guidance,
@@ -89,17 +98,29 @@ def make_pairs(
                 )
                 rows.append((noise, made.videos.cpu().float()))
                 if progress is not None:
-                    progress(first + len(said), len(captions))
-            tensors = {"noise": torch.cat([a for a, _ in rows]), "latents": torch.cat([b for _, b in rows])}
+                    progress(start + first + len(some), len(captions))
+            pairs = torch.cat([a for a, _ in rows]), torch.cat([b for _, b in rows])
             partial = file.with_name(f".{file.name}.partial")
             try:
-                save_file(tensors, partial)
+                save_file({"noise": pairs[0], "latents": pairs[1]}, partial, metadata={"key": key})
                 partial.replace(file)
             except OSError as error:
                 raise UserError(f"cannot write {file}: {error.strerror}; free space and run again") from error
-        with safe_open(file, "pt") as shard:
-            parts.append((shard.get_tensor("noise"), shard.get_tensor("latents")))
+        parts.append(pairs)
     return torch.cat([noise for noise, _ in parts]), torch.cat([latents for _, latents in parts])
+
+
+def _read_pairs(file: Path, key: str) -> tuple[Tensor, Tensor] | None:
+    """Noise and latents of a shard; None if it is not there, not whole, or of another teacher or other captions."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as shard:
+            if (shard.metadata() or {}).get("key") != key:
+                return None
+            return shard.get_tensor("noise"), shard.get_tensor("latents")
+    except (OSError, SafetensorError):
+        return None
 
 
 def distill(
@@ -165,7 +186,38 @@ def distill_run(
         )
     if out.resolve() == run.resolve():
         raise UserError(f"--out {out} is the teacher's own run: choose another folder")
-    config = load(file, [*STUDENT, *overrides])
-    captions = open_dataset(config, "train").captions()
+    distill_model(
+        file,
+        run / "model",
+        out,
+        console,
+        num_pairs=num_pairs,
+        student_steps=student_steps,
+        overrides=overrides,
+    )
+
+
+def distill_model(
+    config: str | Path,
+    model: str | Path,
+    out: Path,
+    console: Console,
+    *,
+    num_pairs: int = 4000,
+    student_steps: int = 4,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Distil any model folder, or a shipped model by name, on the captions of a config.
+
+    Args:
+        config: that the teacher was trained with, a file or a shipped one by name.
+        model: the teacher.
+        others: as of `distill_run`.
+
+    Raises:
+        UserError: the config or the model cannot be read, or `out` cannot be used.
+    """
+    resolved = load(config, [*STUDENT, *overrides])
+    captions = open_dataset(resolved, "train").captions()
     captions = (captions * math.ceil(num_pairs / len(captions)))[:num_pairs]
-    distill(config, load_pipeline(run / "model"), captions, out, console, student_steps=student_steps)
+    distill(resolved, load_pipeline(model), captions, out, console, student_steps=student_steps)

@@ -105,7 +105,8 @@ class DiTTask:
         self.model = self.fresh_model()
         # Validation draws its noise from a seed of its own and always from the same positions.
         plain = flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
-        self._validation = LatentBatches(validation, plain, config.seed + 1)
+        seed = config.data.validation_seed
+        self._validation = LatentBatches(validation, plain, config.seed + 1 if seed is None else seed)
         self._num_validation = len(validation)
 
     def fresh_model(self) -> Denoiser:
@@ -193,8 +194,11 @@ class StudentTask(DiTTask):
 
     def fresh_model(self) -> Denoiser:
         """A copy of the teacher."""
-        teacher = Denoiser(self.teacher.dit, self.teacher.text_encoder)
-        return copy.deepcopy(teacher).float().requires_grad_(True)
+        student = copy.deepcopy(Denoiser(self.teacher.dit, self.teacher.text_encoder)).float()
+        student.dit.requires_grad_(True)
+        if isinstance(student.text_encoder, TextEncoder):  # a pretrained one stays frozen
+            student.text_encoder.requires_grad_(True)
+        return student
 
 
 def _on_the_path(batch: DiTBatch, sigma: Tensor) -> FlowSample:

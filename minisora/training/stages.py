@@ -63,7 +63,7 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         vae = build_vae(config)
         vae.load_state_dict(result.weights, strict=False)  # the buffers are set next
         task.set_statistics(vae.to(accelerator.device).eval())
-        _replace_folder(out / "model", lambda folder: vae.cpu().save_pretrained(folder))
+        replace_folder(out / "model", lambda folder: vae.cpu().save_pretrained(folder))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -187,7 +187,7 @@ def _fit(
     )
     result = trainer.fit()
     if accelerator.is_main_process:
-        _replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
+        replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -222,7 +222,7 @@ def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
         raise UserError(f"cannot write to {run}: {error.strerror}; use another --out") from error
 
 
-def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder under another name and put it in place whole."""
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")

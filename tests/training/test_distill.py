@@ -25,6 +25,10 @@ def test_pairs_are_the_teachers_samples_of_their_noise_and_are_made_once(
     written = next(tmp_path.glob("*.safetensors")).stat().st_mtime_ns
     torch.testing.assert_close(make_pairs(teacher, captions, tmp_path, steps=2)[1], latents)
     assert next(tmp_path.glob("*.safetensors")).stat().st_mtime_ns == written
+    fewer = make_pairs(teacher, captions[:4], tmp_path, steps=2)[1]  # not the first four of another set
+    assert len(fewer) == 4
+    others = ["a blue square moving up", *captions[1:]]
+    assert not torch.equal(make_pairs(teacher, others, tmp_path, steps=2)[1], latents)
 
 
 def test_batches_of_pairs_keep_them_together_and_do_not_depend_on_the_split() -> None:
