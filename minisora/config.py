@@ -53,6 +53,7 @@ class DataConfig(Section):
     buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
     packing: PositiveInt | None = None  # or clips of all sizes in each step, in common rows of so many tokens
     num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
+    validation_seed: int | None = None  # of the DiT's validation noise; by default the run's seed + 1
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or
     )

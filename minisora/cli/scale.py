@@ -19,45 +19,69 @@ def scale_run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print every run's size, steps, counted FLOPs and time.")
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, help="Runs side by side on this machine, each with its share of the threads."),
+    ] = 1,
     shard: Annotated[
         str, typer.Option(help="i/n: every n-th run from the i-th, for independent jobs.")
     ] = "1/1",
 ) -> None:
-    """Train the ladder's runs that are not finished; the same command again goes on where it stopped."""
-    from minisora.scaling.execute import plan_table, run_ladder
-    from minisora.scaling.ladder import read_ladder
+    """Train the ladder's runs that are not finished; the same command again goes on where it stopped.
+
+    Ends with status 1 while runs are missing: each failure is in OUT/failures.jsonl.
+    """
+    from minisora.scaling.execute import plan_table, run_in_jobs, run_ladder
+    from minisora.scaling.ladder import plan, read_ladder
+    from minisora.scaling.ladder import shard as share
     from minisora.scaling.results import read_rows
 
-    settings = read_ladder(ladder)
-    console.print(plan_table(settings, read_rows(out / "results.jsonl")))
+    settings, results = read_ladder(ladder), out / "results.jsonl"
+    if shard == "1/1":
+        console.print(plan_table(settings, read_rows(results)))
     if dry_run:
         return
-    rows = run_ladder(settings, out, console, shard)
+    if jobs > 1:
+        run_in_jobs(settings, ladder, out, console, jobs)
+    else:
+        run_ladder(settings, out, console, shard)
+    done = {row["name"] for row in read_rows(results)}
+    missing = [run.name for run in share(plan(settings), shard) if run.name not in done]
+    if missing:
+        console.print(
+            f"[red]{len(missing)} runs failed: {', '.join(missing)}; see {out / 'failures.jsonl'}[/red]"
+        )
+        raise typer.Exit(1)
     console.print(
-        f"{len(rows)} runs in {out / 'results.jsonl'}; next: minisora scale fit --ladder {ladder} --out {out}",
+        f"{len(done)} runs in {results}; next: minisora scale fit --out {out}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def scale_fit(ladder: LadderOption = "smoke", out: ResultsOption = Path("runs/ladder")) -> None:
+def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     """Fit loss against compute, size and data: OUT/law.json, with intervals and the held-out budget's error."""
     from minisora.scaling.fit import fit_file, fit_tables
-    from minisora.scaling.ladder import read_ladder, tokens_per_clip
+    from minisora.scaling.ladder import Kept, tokens_per_clip
 
-    found = fit_file(out / "results.jsonl", tokens_per_clip(read_ladder(ladder)), out / "law.json")
+    tokens = tokens_per_clip(Kept.read(out).config)
+    found = fit_file(out / "results.jsonl", tokens, out / "law.json")
     console.print(fit_tables(found))
-    console.print(f"wrote {out / 'law.json'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"wrote {out / 'law.json'}; next: minisora report --law {out / 'law.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
-def scale_figure(ladder: LadderOption = "smoke", out: ResultsOption = Path("runs/ladder")) -> None:
+def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
     """Draw the figures of a ladder from its results: the same prompt at growing compute, and the law beneath."""
     from minisora.scaling.figure import write_figures
     from minisora.scaling.fit import fit_file
-    from minisora.scaling.ladder import read_ladder, tokens_per_clip
+    from minisora.scaling.ladder import Kept, tokens_per_clip
     from minisora.scaling.results import read_rows
 
-    settings, results = read_ladder(ladder), out / "results.jsonl"
-    law = fit_file(results, tokens_per_clip(settings), out / "law.json")
-    for file in write_figures(settings, read_rows(results), law, out / "samples", out):
+    kept, results = Kept.read(out), out / "results.jsonl"
+    law = fit_file(results, tokens_per_clip(kept.config), out / "law.json")
+    for file in write_figures(kept.ladder, read_rows(results), law, out / "samples", out):
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)

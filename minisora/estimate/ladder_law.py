@@ -38,7 +38,6 @@ def read_law(path: Path) -> dict[str, Any]:
                 **best[name],
                 "law": title,
                 "decades_beyond_data": best["decades_beyond_data"],
-                "determined": name == "parabolas" or tree["loss_law"]["determined"],
             }
             for name, title in own.items()
             if name in best

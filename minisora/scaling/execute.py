@@ -1,18 +1,23 @@
 """Run a ladder: train what is not finished yet, measure it, append its row.
 
-OUT/ladder.yaml         the ladder's file as it was; another one is refused
+OUT/ladder.yaml         the ladder's file and what all runs share; with another one the folder is refused
    /results.jsonl       a row per finished run
    /shared/vae/, cache/    the VAE and the latents that all runs share
    /runs/NAME/          a run in progress, resumed where it stopped; its model when done
 """
 
+import math
+import os
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
+import torch
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -25,8 +30,10 @@ from minisora.errors import UserError
 from minisora.evaluate.prompt_sets import prompt_set
 from minisora.files import write_whole
 from minisora.measure.device import describe_device
+from minisora.models.build import latent_grid
+from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.scaling.ladder import LadderConfig, plan, shard, shared_config
+from minisora.scaling.ladder import Kept, LadderConfig, plan, shard, shared_config
 from minisora.scaling.metrics import judge_run
 from minisora.scaling.results import Row, append_row, read_rows
 from minisora.training.checkpoint import checkpoints
@@ -53,6 +60,75 @@ class First:
         return self.source.captions()[: self.count]
 
 
+def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE, LatentSource, LatentSource]:
+    """The VAE and the training and validation latents that all runs share; made once, by one process at a time.
+
+    Raises:
+        UserError: `out` belongs to another ladder, or cannot be written.
+    """
+    _keep_plan(ladder, out)
+    shared, folder = shared_config(ladder), out / "shared"
+    folder.mkdir(exist_ok=True)
+    clips = max(run.clips for run in plan(ladder))
+    sets: list[LatentSource] = []
+    with FileLock(folder / ".lock"):
+        if not (folder / "vae" / "model" / "config.json").is_file():
+            console.print("training the VAE that all runs share", highlight=False)
+            train_vae(shared, folder, Console(quiet=True))
+        vae = load_vae(folder / "vae" / "model").to(process_device())
+        for name, config in (
+            ("training", override(shared, [f"data.num_clips={clips}"])),
+            ("validation", shared),
+        ):
+            with console.status(f"encoding {name} clips") as status:
+                sets.append(
+                    build_latents(
+                        config,
+                        vae,
+                        open_dataset(config, "train" if name == "training" else "validation"),
+                        folder / "cache",
+                        is_main=True,
+                        wait=lambda: None,
+                        progress=lambda done, total, name=name: status.update(  # type: ignore[misc]
+                            f"encoding {name} clips {done}/{total}"
+                        ),
+                    )
+                )
+    return vae, sets[0], sets[1]
+
+
+def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jobs: int) -> None:
+    """The ladder in several processes side by side, each with its share of the threads and of the runs.
+
+    Small models leave most of two cores idle between their many small products; a core each wastes less.
+
+    Args:
+        ladder: the plan.
+        file: the `--ladder` that it was read from.
+        out: folder of the results.
+        console: where progress is shown.
+        jobs: processes.
+
+    Raises:
+        UserError: as `run_ladder`.
+    """
+    prepare(ladder, out, console)  # with all threads
+    threads = str(max(1, torch.get_num_threads() // jobs))
+    command = [sys.executable, "-m", "minisora", "scale", "run", "--ladder", file, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    running = [
+        subprocess.Popen([*command, "--shard", f"{job}/{jobs}"], env=environment)
+        for job in range(1, jobs + 1)
+    ]
+    try:
+        for process in running:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in running:  # they had the signal too, and save where they are
+            process.wait()
+        raise
+
+
 def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1/1") -> list[Row]:
     """Every run of the ladder (or of a shard of it) that has no row yet; returns all rows.
 
@@ -62,8 +138,7 @@ def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1
         ladder: the plan.
         out: folder of the results.
         console: where progress is shown.
-        part: "i/n": every n-th run from the i-th, for independent jobs on one folder. The first of them to start
-            should have trained the VAE before the others begin.
+        part: "i/n": every n-th run from the i-th, for independent jobs on one folder.
 
     Raises:
         UserError: the plan is wrong, or `out` belongs to another ladder.
@@ -77,29 +152,7 @@ def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1
     if not left:
         return read_rows(results)
     shared = shared_config(ladder)
-    train_vae(shared, out / "shared", Console(quiet=True))
-    vae = load_vae(out / "shared" / "vae" / "model").to(process_device())
-    clips = max(run.clips for run in plan(ladder))
-    sets = []
-    for name, config in (
-        ("training", override(shared, [f"data.num_clips={clips}"])),
-        ("validation", shared),
-    ):
-        with console.status(f"encoding {name} clips") as status:
-            sets.append(
-                build_latents(
-                    config,
-                    vae,
-                    open_dataset(config, "train" if name == "training" else "validation"),
-                    out / "shared" / "cache",
-                    is_main=True,
-                    wait=lambda: None,
-                    progress=lambda done, total, name=name: status.update(  # type: ignore[misc]
-                        f"encoding {name} clips {done}/{total}"
-                    ),
-                )
-            )
-    train, validation = sets
+    vae, train, validation = prepare(ladder, out, console)
     real = validation.latents(range(len(validation)))
     for number, run in enumerate(left, start=1):
         console.print(
@@ -134,8 +187,6 @@ def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1
                 f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {seconds:.0f} s"
             )
             console.print(f"  {told}", highlight=False)
-        except KeyboardInterrupt:
-            raise
         except Exception as error:  # one run must not end the ladder
             reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
             append_row(
@@ -184,23 +235,27 @@ def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
             "done" if run.name in done else f"{seconds / 60:.1f} min",
         )
     left = sum(run.flops for run in runs if run.name not in done)
+    clips = max(run.clips for run in runs)
+    cells = math.prod(latent_grid(shared_config(ladder))) * shared_config(ladder).vae.latent_channels
     source = (
         "as the finished runs took" if timed else f"at {speed / 1e9:,.0f} GFLOP/s, the ladder's own guess"
     )
     table.caption = (
         f"{sum(run.flops for run in runs):.3g} FLOPs in all; {left / speed / 60:.0f} min left {source}; "
-        "VAE, latents and judging come on top"
+        f"the VAE, latents of {clips:,} clips ({4 * cells * clips / 1e9:.1f} GB) and judging come on top"
     )
     return table
 
 
 def _keep_plan(ladder: LadderConfig, out: Path) -> None:
-    """Write the ladder beside its results; a folder of another ladder is refused."""
-    file, said = out / "ladder.yaml", ladder.model_dump(mode="json")
+    """Write the ladder beside its results; a folder of another ladder, or of other configs, is refused."""
+    file, now = out / "ladder.yaml", Kept.of(ladder)
     try:
-        if file.is_file() and yaml.safe_load(file.read_text()) != said:
-            raise UserError(f"{out} holds the results of another ladder: choose another --out")
+        if file.is_file():
+            if Kept.read(out) != now:
+                raise UserError(f"{out} holds the results of another ladder: choose another --out")
+            return
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(file, yaml.safe_dump(said, sort_keys=False))
+        write_whole(file, now.to_yaml())
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error

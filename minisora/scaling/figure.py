@@ -98,6 +98,8 @@ def _compute(
     fitted = Law("", constants, 0.0)
     low, high = law["budget_law"]["intervals"]["alpha"]
     told = f"L = {constants['E']:.3f} + A C^-{constants['alpha']:.3f} (90 %: {low:.3f} to {high:.3f})"
+    if not law["budget_law"]["determined"]:
+        told = "L = E + A C^-alpha, alpha not determined by these runs"
     axes.plot(x, fitted.loss(x), color="C0", label=told)
     axes.set(xscale="log", xlabel="training FLOPs of the DiT, counted", ylabel="validation loss")
     axes.xaxis.set_minor_formatter(NullFormatter())  # two decades would fill with numbers
@@ -119,15 +121,10 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
         color = f"C{place}"
         label = f"{here[0]['flops']:.1e} FLOPs"
         axes.scatter([r["params"] for r in here], [r["loss"] for r in here], s=18, color=color, label=label)
-        if len(here) < 3:
-            continue
-        x = np.log([row["params"] for row in here])
-        curve = np.polyfit(x - x.mean(), [row["loss"] for row in here], 2)
-        fine = np.linspace(x.min(), x.max(), 60)
-        axes.plot(np.exp(fine), np.polyval(curve, fine - x.mean()), color=color, linewidth=1)
-    for parabola in law["parabolas"]:
-        if parabola["inside"]:
-            axes.plot(parabola["params"], parabola["loss"], "k*", markersize=8)
+        axes.plot([r["params"] for r in here], [r["loss"] for r in here], color=color, linewidth=0.7)
+    for optimum in law["optima"]:
+        if optimum["inside"]:
+            axes.plot(optimum["params"], optimum["loss"], "k*", markersize=8)
     axes.set(
         xscale="log",
         xlabel="parameters of the DiT",

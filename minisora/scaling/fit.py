@@ -7,6 +7,7 @@ of Sora's budget with how far that is beyond the data, and the published exponen
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,84 @@ from rich.table import Table
 from minisora.errors import UserError
 from minisora.files import write_json
 from minisora.scaling.law import (
+    Array,
     Law,
-    Parabola,
-    bootstrap,
+    Optimum,
+    find_optimum,
     fit_budget_law,
     fit_loss_law,
-    fit_parabola,
     fit_size_law,
+    intervals,
 )
 from minisora.scaling.published import PUBLISHED
 from minisora.scaling.results import Row, read_rows
 
 SORA_FLOPS, SORA_PARAMS = 1e25, 20e9  # the report's guess of training compute and size
+_MIN_OPTIMA = 3  # budgets whose best size lies between the sizes tried, for a law of the best size
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The ladder's runs, one of each size and budget: seeds are averaged, so that no budget has more tries."""
+
+    times: Array
+    flops: Array
+    params: Array
+    tokens: Array
+    losses: Array
+    seed_noise: float | None  # relative standard deviation of a loss over seeds
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], tokens_per_clip: int) -> "_Points":
+        alike: dict[tuple[float, int], list[Row]] = defaultdict(list)
+        for row in rows:
+            if row["axis"] == "isoflop":
+                alike[row["times"], row["dial"]].append(row)
+        columns = []
+        for (times, _), same in sorted(alike.items()):
+            first, loss = same[0], float(np.mean([row["loss"] for row in same]))
+            tokens = first["samples"] * tokens_per_clip
+            columns.append((times, first["flops"], first["params"], tokens, loss))
+        spreads = [
+            float(np.std(losses, ddof=1) / np.mean(losses))
+            for same in alike.values()
+            if len(losses := [row["loss"] for row in same]) > 1
+        ]
+        table = np.array(columns, float).reshape(-1, 5)
+        noise = float(np.median(spreads)) if spreads else None
+        return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], noise)
+
+    def where(self, kept: Array) -> "_Points":
+        return _Points(
+            self.times[kept],
+            self.flops[kept],
+            self.params[kept],
+            self.tokens[kept],
+            self.losses[kept],
+            self.seed_noise,
+        )
+
+    def optima(self, losses: Array) -> list[Optimum]:
+        """The best size of every budget, cheapest first."""
+        found = []
+        for times in np.unique(self.times):
+            here = self.times == times
+            flops = float(np.median(self.flops[here]))
+            if here.sum() >= 3:
+                found.append(find_optimum(flops, self.params[here], losses[here]))
+            else:  # nothing lies between two sizes
+                best = int(losses[here].argmin())
+                found.append(
+                    Optimum(flops, float(self.params[here][best]), float(losses[here][best]), inside=False)
+                )
+        return found
 
 
 def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
     """All laws of the isoFLOP runs of a ladder, ready for JSON.
+
+    Intervals come from the noise of the loss: its spread over seeds where runs were repeated, else what the loss law
+    leaves unexplained.
 
     Args:
         rows: of results.jsonl; other axes are left out of the laws.
@@ -41,152 +104,147 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
     Raises:
         UserError: too few budgets or sizes to fit.
     """
-    runs = [row for row in rows if row["axis"] == "isoflop"]
-    budgets: dict[float, list[int]] = defaultdict(list)
-    for place, row in enumerate(runs):
-        budgets[row["times"]].append(place)
-    order = sorted(budgets)
-    if len(order) < 4:
-        raise UserError(f"{len(order)} budgets are too few: three to fit and one to hold out at least")
-    flops = np.array([row["flops"] for row in runs], float)
-    params = np.array([row["params"] for row in runs], float)
-    tokens = np.array([row["samples"] * tokens_per_clip for row in runs], float)
-    losses = np.array([row["loss"] for row in runs], float)
-    groups = [budgets[times] for times in order]
+    points = _Points.of(rows, tokens_per_clip)
+    budgets = np.unique(points.times)
+    if len(budgets) < 4:
+        raise UserError(f"{len(budgets)} budgets are too few: three to fit and one to hold out at least")
+    # Compute of a run is c N D with c counted: about 4 here, since N holds modulations, which run once a clip.
+    per_pair = float(np.median(points.flops / (points.params * points.tokens)))
 
-    def best_of(places: Sequence[int], wanted: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Budget and least loss, of each wanted budget that has points."""
-        found = []
-        for times in wanted:
-            here = [i for i in places if runs[i]["times"] == times]
-            if here:
-                found.append(min((losses[i], flops[i]) for i in here))
-        return [c for _, c in found], [loss for loss, _ in found]
+    optima = points.optima(points.losses)
+    budget_law = _budget_law(optima)
+    loss_law = fit_loss_law(points.params, points.tokens, points.losses)
+    size_law = _size_law(optima)
+    noise = points.seed_noise or _unexplained(loss_law, points)
 
-    everything = range(len(runs))
-    budget_law = fit_budget_law(*best_of(everything, order))
-    loss_law = fit_loss_law(params, tokens, losses)
-    parabolas = [p for times in order if (p := _parabola(budgets[times], flops, params, losses)) is not None]
-    inside = [p for p in parabolas if p.inside]
-    size_law = (
-        fit_size_law([p.flops for p in inside], [p.params for p in inside]) if len(inside) > 1 else None
-    )
+    def budget_constants(losses: Array) -> dict[str, float]:
+        return _budget_law(points.optima(losses), near=budget_law).constants
 
-    budget_intervals = bootstrap(
-        lambda places: fit_budget_law(*best_of(places, order), near=budget_law).constants, groups
-    )
-    # Compute of a run is c N D with c counted: about 6, more with attention and modulation.
-    per_pair = float(np.median(flops / (params * tokens)))
-
-    def refitted(places: Sequence[int]) -> dict[str, float]:
-        law = fit_loss_law(params[list(places)], tokens[list(places)], losses[list(places)])
+    def loss_constants(losses: Array) -> dict[str, float]:
+        law = fit_loss_law(points.params, points.tokens, losses, near=loss_law)
         exponent, best = _best_size(law, per_pair)
         return {**law.constants, "exponent": exponent, "params": best}
 
-    loss_intervals = bootstrap(refitted, groups, times=40)
-    best_size = {f"{name}_interval": list(loss_intervals.pop(name)) for name in ("exponent", "params")}
-    held = _held_out(runs, order, flops, params, tokens, losses, best_of)
-    found: dict[str, Any] = {
-        "runs": len(runs),
-        "budgets": [float(np.median(flops[budgets[times]])) for times in order],
-        "budget_law": Law(
-            budget_law.formula, budget_law.constants, budget_law.error, budget_intervals
-        ).to_dict(),
-        "loss_law": Law(loss_law.formula, loss_law.constants, loss_law.error, loss_intervals).to_dict(),
-        "parabolas": [vars(p) for p in parabolas],
-        "size_law": None if size_law is None else size_law.to_dict(),
-        "held_out": held,
-        "loss_noise": _noise(runs, losses),
+    def size_constants(losses: Array) -> dict[str, float]:
+        law = _size_law(points.optima(losses))
+        if law is None:
+            raise UserError("too few budgets have their best size inside")
+        return {**law.constants, "params": _power(law.constants["k"], law.constants["a"])}
+
+    of_budget = intervals(budget_constants, points.losses, noise)
+    of_loss = intervals(loss_constants, points.losses, noise)
+    budget_law = Law(budget_law.formula, budget_law.constants, budget_law.error, of_budget)
+    loss_law = Law(
+        loss_law.formula, loss_law.constants, loss_law.error, {k: of_loss[k] for k in loss_law.constants}
+    )
+    exponent, params = _best_size(loss_law, per_pair)
+    answers: dict[str, Any] = {
+        "loss_law": _answer(exponent, params, of_loss["exponent"], of_loss["params"], loss_law.determined)
     }
-    found["optimal"] = _optimal(loss_law, size_law, float(flops.max()), per_pair, best_size)
-    return found
-
-
-def _parabola(places: Sequence[int], flops: Any, params: Any, losses: Any) -> Parabola | None:
-    try:
-        return fit_parabola(float(np.median(flops[places])), params[places], losses[places])
-    except UserError:
-        return None
-
-
-def _held_out(
-    runs: Sequence[Row],
-    order: Sequence[float],
-    flops: Any,
-    params: Any,
-    tokens: Any,
-    losses: Any,
-    best_of: Any,
-) -> dict[str, Any]:
-    """The laws fitted without the largest budget, and how wrong they are there."""
-    kept = [i for i, row in enumerate(runs) if row["times"] != order[-1]]
-    (largest,), (truth,) = best_of(range(len(runs)), order[-1:])
-    by_budget = float(fit_budget_law(*best_of(kept, order[:-1])).loss(largest))
-    law = fit_loss_law(params[kept], tokens[kept], losses[kept])
-    gone = [i for i, row in enumerate(runs) if row["times"] == order[-1]]
-    by_size = law.loss_of(params[gone], tokens[gone])
+    if size_law is not None:
+        of_size = intervals(size_constants, points.losses, noise)
+        size_law = Law(
+            size_law.formula, size_law.constants, size_law.error, {k: of_size[k] for k in size_law.constants}
+        )
+        k, a = size_law.constants["k"], size_law.constants["a"]
+        answers["parabolas"] = _answer(a, _power(k, a), of_size["a"], of_size["params"], size_law.determined)
     return {
-        "flops": largest,
-        "loss": truth,
-        "predicted": by_budget,
-        "error": by_budget / truth - 1,
-        "loss_law_errors": (by_size / losses[gone] - 1).tolist(),
+        "runs": len(points.losses),
+        "budgets": [optimum.flops for optimum in optima],
+        "noise": {"relative": noise, "from": "seeds" if points.seed_noise else "what L(N, D) leaves"},
+        "optima": [vars(optimum) for optimum in optima],
+        "budget_law": budget_law.to_dict(),
+        "loss_law": loss_law.to_dict(),
+        "size_law": None if size_law is None else size_law.to_dict(),
+        "held_out": _held_out(points, budgets),
+        "optimal": {
+            "flops": SORA_FLOPS,
+            "reports_params": SORA_PARAMS,
+            "decades_beyond_data": math.log10(SORA_FLOPS / points.flops.max()),
+            "flops_per_parameter_and_token": per_pair,
+            **answers,
+            "published": [
+                {
+                    "name": each.name,
+                    "source": each.source,
+                    "exponent": each.a,
+                    "loss_exponent": each.loss_exponent,
+                    "params": _power(each.k, each.a),
+                    "decades_beyond_data": math.log10(SORA_FLOPS / each.fitted[1]) if each.fitted else None,
+                }
+                for each in PUBLISHED
+            ],
+        },
     }
 
 
-def _noise(runs: Sequence[Row], losses: Any) -> float | None:
-    """Median relative spread of the loss over seeds of equal runs."""
-    equal: dict[tuple[int, float], list[float]] = defaultdict(list)
-    for row, loss in zip(runs, losses, strict=True):
-        equal[row["dial"], row["times"]].append(float(loss))
-    spreads = [float(np.std(same, ddof=1) / np.mean(same)) for same in equal.values() if len(same) > 1]
-    return float(np.median(spreads)) if spreads else None
+def _budget_law(optima: Sequence[Optimum], near: Law | None = None) -> Law:
+    return fit_budget_law([o.flops for o in optima], [o.loss for o in optima], near=near)
+
+
+def _size_law(optima: Sequence[Optimum]) -> Law | None:
+    """N* = k C^a through the budgets whose best size lies inside; None for too few."""
+    inside = [optimum for optimum in optima if optimum.inside]
+    if len(inside) < _MIN_OPTIMA:
+        return None
+    return fit_size_law([o.flops for o in inside], [o.params for o in inside])
+
+
+def _unexplained(law: Law, points: _Points) -> float:
+    """Root mean square relative residual of L(N, D), for its five constants."""
+    residual = np.log(law.loss_of(points.params, points.tokens) / points.losses)
+    return float(np.sqrt((residual**2).sum() / max(1, len(residual) - len(law.constants))))
+
+
+def _held_out(points: _Points, budgets: Array) -> dict[str, Any]:
+    """The laws fitted without the largest budget, and how wrong they are there."""
+    last = points.times == budgets[-1]
+    kept, gone = points.where(~last), points.where(last)
+    (largest,) = gone.optima(gone.losses)
+    by_budget = float(_budget_law(kept.optima(kept.losses)).loss(largest.flops))
+    law = fit_loss_law(kept.params, kept.tokens, kept.losses)
+    return {
+        "flops": largest.flops,
+        "loss": largest.loss,
+        "inside": largest.inside,
+        "budgets_fitted": len(budgets) - 1,
+        "predicted": by_budget,
+        "error": by_budget / largest.loss - 1,
+        "loss_law_errors": (law.loss_of(gone.params, gone.tokens) / gone.losses - 1).tolist(),
+    }
 
 
 def _best_size(law: Law, per_pair: float) -> tuple[float, float]:
     """Exponent of N* ~ C^a and N* at Sora's budget, where L(N, C / (per_pair N)) is least (Chinchilla, eq. 4)."""
     k = law.constants
-    exponent = k["beta"] / (k["alpha"] + k["beta"])
-    factor = (k["alpha"] * k["A"] / (k["beta"] * k["B"])) ** (1 / (k["alpha"] + k["beta"]))
-    return exponent, factor * (SORA_FLOPS / per_pair) ** exponent
+    both = k["alpha"] + k["beta"]
+    exponent = k["beta"] / both
+    log_factor = math.log(k["alpha"] * k["A"] / (k["beta"] * k["B"])) / both
+    return exponent, _exp(log_factor + exponent * math.log(SORA_FLOPS / per_pair))
 
 
-def _optimal(
-    law: Law, size_law: Law | None, largest: float, per_pair: float, intervals: dict[str, list[float]]
+def _power(k: float, a: float) -> float:
+    """k C^a at Sora's budget."""
+    return _exp(math.log(k) + a * math.log(SORA_FLOPS))
+
+
+def _exp(log: float) -> float:
+    if abs(log) > 600:
+        raise UserError("the law gives no finite best size: its exponents are not determined by these runs")
+    return math.exp(log)
+
+
+def _answer(
+    exponent: float, params: float, of_a: tuple[float, float], of_n: tuple[float, float], determined: bool
 ) -> dict[str, Any]:
-    """What the laws say of the best size for Sora's budget, and how far beyond the data that is."""
-    exponent, params = _best_size(law, per_pair)
-    said: dict[str, Any] = {
-        "flops": SORA_FLOPS,
-        "reports_params": SORA_PARAMS,
-        "decades_beyond_data": math.log10(SORA_FLOPS / largest),
-        "flops_per_parameter_and_token": per_pair,
-        "loss_law": {
-            "exponent": exponent,
-            "params": params,
-            "over_the_reports_20B": params / SORA_PARAMS,
-            **intervals,
-        },
-        "published": [
-            {
-                "name": each.name,
-                "source": each.source,
-                "exponent": each.a,
-                "loss_exponent": each.loss_exponent,
-                "params": each.k * SORA_FLOPS**each.a,
-                "decades_beyond_data": math.log10(SORA_FLOPS / each.fitted[1]) if each.fitted else None,
-            }
-            for each in PUBLISHED
-        ],
+    return {
+        "exponent": exponent,
+        "exponent_interval": list(of_a),
+        "params": params,
+        "params_interval": list(of_n),
+        "over_the_reports_20B": params / SORA_PARAMS,
+        "determined": determined,
     }
-    if size_law is not None:
-        at = size_law.constants["k"] * SORA_FLOPS ** size_law.constants["a"]
-        said["parabolas"] = {
-            "exponent": size_law.constants["a"],
-            "params": at,
-            "over_the_reports_20B": at / SORA_PARAMS,
-        }
-    return said
 
 
 def fit_tables(found: dict[str, Any]) -> Group:
@@ -197,36 +255,56 @@ def fit_tables(found: dict[str, Any]) -> Group:
     for name in ("budget_law", "loss_law", "size_law"):
         law = found[name]
         for place, (constant, value) in enumerate((law or {"constants": {}})["constants"].items()):
-            low_high = law["intervals"].get(constant)
-            shown = f"{low_high[0]:.4g} to {low_high[1]:.4g}" if low_high else "-"
+            low, high = law["intervals"][constant]
             formula = law["formula"] + ("" if law["determined"] else " (NOT DETERMINED by these runs)")
-            laws.add_row(formula if place == 0 else "", constant, f"{value:.4g}", shown)
-    held = found["held_out"]
+            laws.add_row(formula if place == 0 else "", constant, f"{value:.4g}", f"{low:.4g} to {high:.4g}")
+    held, edges = found["held_out"], [o for o in found["optima"] if not o["inside"]]
+    worst = max(map(abs, held["loss_law_errors"]))
     laws.caption = (
-        f"largest budget ({held['flops']:.3g} FLOPs) held out: predicted {held['predicted']:.4f}, "
-        f"measured {held['loss']:.4f}, error {held['error']:+.2%}"
+        f"largest budget ({held['flops']:.3g} FLOPs) held out: L(C) of {held['budgets_fitted']} budgets predicts "
+        f"{held['predicted']:.4f}, measured {held['loss']:.4f}, error {held['error']:+.2%}; L(N, D) is at most "
+        f"{worst:.2%} off there. Noise of a loss {found['noise']['relative']:.2%} ({found['noise']['from']})"
     )
+    optima = Table(title="the best size of each budget", title_justify="left")
+    for head in ("FLOPs", "parameters", "loss", ""):
+        optima.add_column(head, justify="left" if not head else "right")
+    for row in found["optima"]:
+        note = "" if row["inside"] else "AT THE EDGE of the sizes tried: the true one lies beyond"
+        optima.add_row(f"{row['flops']:.2e}", f"{row['params']:.3g}", f"{row['loss']:.4f}", note)
+    if edges and found["size_law"] is None:
+        inside = len(found["optima"]) - len(edges)
+        optima.caption = f"only {inside} of {len(found['optima'])} inside: no law of the best size"
     best = found["optimal"]
     sora = Table(
         title=f"best size for {best['flops']:.0e} FLOPs, {best['decades_beyond_data']:.1f} DECADES BEYOND OUR DATA",
         title_justify="left",
     )
-    for head in ("law", "N ~ C^", "parameters", "decades beyond its data"):
+    for head in ("law", "N ~ C^", "parameters", "loss ~ C^", "decades beyond its data"):
         sora.add_column(head, justify="left" if head == "law" else "right")
+    alpha = found["budget_law"]
+    ours = f"-{alpha['constants']['alpha']:.3f}" if alpha["determined"] else "not determined"
     for name, title in (("loss_law", "ours, L(N, D)"), ("parabolas", "ours, parabolas")):
         if name in best:
             row = best[name]
-            beyond = f"{best['decades_beyond_data']:.1f}"
             told = (f"{row['exponent']:.3f}", f"{row['params']:.2g}")
-            undetermined = name == "loss_law" and not found["loss_law"]["determined"]
-            sora.add_row(title, *(("not determined", "-") if undetermined else told), beyond)
+            sora.add_row(
+                title,
+                *(told if row["determined"] else ("not determined", "-")),
+                ours,
+                f"{best['decades_beyond_data']:.1f}",
+            )
     for row in best["published"]:
         beyond = "-" if row["decades_beyond_data"] is None else f"{row['decades_beyond_data']:.1f}"
+        falls = "-" if row["loss_exponent"] is None else f"-{row['loss_exponent']:.3f}"
         sora.add_row(
-            f"{row['name']} ({row['source']})", f"{row['exponent']:.3f}", f"{row['params']:.2g}", beyond
+            f"{row['name']} ({row['source']})",
+            f"{row['exponent']:.3f}",
+            f"{row['params']:.2g}",
+            falls,
+            beyond,
         )
     sora.caption = "the report guesses 20e9"
-    return Group(laws, sora)
+    return Group(laws, optima, sora)
 
 
 def fit_file(results: Path, tokens_per_clip: int, out: Path) -> dict[str, Any]:

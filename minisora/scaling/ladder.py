@@ -1,11 +1,11 @@
 """The ladder as a plan: from one YAML file to every run's size, batch, learning rates, steps and counted FLOPs.
 
-One dial sets a model's size. At dial d (the toy's DiT is d = 4):
+One dial sets a model's size. At dial d (the toy's DiT is d = 8):
 
-    width          32 d
-    heads          d            heads stay 32 channels wide
-    depth          d + 2
-    AdamW's lr     3e-3 * 4 / d      embeddings and head, as 1 / width (mu-P, Yang et al. 2022, arXiv 2203.03466)
+    width          16 d
+    heads          d            heads stay 16 channels wide
+    depth          2 + d / 2    rounded down
+    AdamW's lr     3e-3 * 8 / d      embeddings and head, as 1 / width (mu-P, Yang et al. 2022, arXiv 2203.03466)
     Muon's lr      0.02         its steps are orthogonal matrices, whatever their width
 
 and a budget C sets the batch: 16 (C / base)^(1/3), to the nearest multiple of 8, between 8 and 64, so that longer
@@ -20,9 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, ValidationError
 
-from minisora.config import Config, PositiveInt, Section, config_folder, load, read_yaml
+from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
 from minisora.errors import UserError
 from minisora.measure.device import built_on
 from minisora.measure.passes import count_training, dit_pass, text_pass
@@ -31,7 +32,7 @@ from minisora.models.patchify import token_grid
 
 _BATCH, _STEP, _LEAST, _MOST = 16, 8, 8, 64
 _MIN_STEPS = 10
-_LR, _MUON_LR, _TOY_DIAL = 3e-3, 0.02, 4
+_LR, _MUON_LR, _TOY_DIAL = 3e-3, 0.02, 8
 
 
 class BudgetConfig(Section):
@@ -70,7 +71,7 @@ class LadderConfig(Section):
     rates: RateConfig | None = None
     prompts: str = "72"  # judged after each run
     shown_prompt: str = "a red circle moving left"
-    flops_per_second: Annotated[float, Field(gt=0)] = 8e10  # to predict times by, until runs have been timed
+    flops_per_second: Annotated[float, Field(gt=0)] = 6e10  # to predict times by, until runs have been timed
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Run:
             f"dit.depth={self.depth}",
             f"dit.heads={self.heads}",
             f"train_dit.batch_size={self.batch}",
+            "train_dit.optimizer=muon",
             f"train_dit.lr={self.lr}",
             f"train_dit.muon_lr={self.muon_lr}",
             f"train_dit.steps={self.steps}",
@@ -149,8 +151,51 @@ def read_ladder(path: str) -> LadderConfig:
 
 
 def shared_config(ladder: LadderConfig) -> Config:
-    """What all runs share; its VAE and its clips are those of the ladder."""
-    return load(ladder.config, list(ladder.set))
+    """What all runs share: the VAE, the clips, and the noise of the validation, which no run's seed moves."""
+    config = load(ladder.config, list(ladder.set))
+    if config.data.validation_seed is None:
+        config = override(config, [f"data.validation_seed={config.seed + 1}"])
+    return config
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What makes two rows of results comparable: OUT/ladder.yaml."""
+
+    ladder: LadderConfig  # but for its guess of time
+    config: Config  # that all runs share
+
+    @classmethod
+    def of(cls, ladder: LadderConfig) -> "Kept":
+        """As the ladder is now."""
+        speed = LadderConfig.model_fields["flops_per_second"].default
+        return cls(ladder.model_copy(update={"flops_per_second": speed}), shared_config(ladder))
+
+    @classmethod
+    def read(cls, out: Path) -> "Kept":
+        """Of the results in a folder.
+
+        Raises:
+            UserError: there are none, or the file is of another format.
+        """
+        file = out / "ladder.yaml"
+        if not file.is_file():
+            raise UserError(
+                f"no ladder in {out}: start one with 'minisora scale run --ladder cpu --out {out}'"
+            )
+        tree = read_yaml(file)
+        try:
+            return cls(LadderConfig.model_validate(tree["ladder"]), Config.model_validate(tree["config"]))
+        except (KeyError, ValidationError) as error:
+            raise UserError(f"{file} is not of 'minisora scale run': choose another --out") from error
+
+    def to_yaml(self) -> str:
+        """As `read` reads it."""
+        tree = {
+            "ladder": self.ladder.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
+        }
+        return yaml.safe_dump(tree, sort_keys=False)
 
 
 def plan(ladder: LadderConfig) -> list[Run]:
@@ -211,7 +256,7 @@ def shard(runs: Iterable[Run], text: str) -> list[Run]:
 
 def _run(ladder: LadderConfig, dial: int, times: float) -> Run:
     """The isoFLOP run at a size and a budget."""
-    width, depth, heads = 32 * dial, dial + 2, dial
+    width, depth, heads = 16 * dial, 2 + dial // 2, dial
     batch = _batch(times)
     shared = shared_config(ladder)
     params, dit, text = _count(ladder.config, ladder.set, width, depth, heads)
@@ -248,9 +293,8 @@ def _batch(times: float) -> int:
     return min(_MOST, max(_LEAST, _STEP * round(wanted / _STEP)))
 
 
-def tokens_per_clip(ladder: LadderConfig) -> int:
+def tokens_per_clip(config: Config) -> int:
     """Latent tokens of one clip, the D of a run per clip seen."""
-    config = shared_config(ladder)
     return math.prod(token_grid(latent_grid(config), config.dit.patch))
 
 

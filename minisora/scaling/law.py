@@ -1,4 +1,4 @@
-"""Scaling laws fitted to finished runs, with bootstrap intervals and the error on a budget that was held out.
+"""Scaling laws fitted to finished runs, with intervals from the noise of the loss.
 
     L(C) = E + A C^-alpha                  the best loss at each budget (`fit_budget_law`)
     L(N, D) = E + A N^-alpha + B D^-beta   every run (`fit_loss_law`; Hoffmann et al. 2022, arXiv 2203.15556, eq. 2)
@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 _HUBER = 1e-3
 _INTERVAL = 0.90
 _EXPONENTS = (0.005, 3.0)  # searched
+_WIDE = 3.0  # an exponent whose interval spans this factor is not determined
+_NEAR = 1.15  # losses within this factor of a budget's least shape its parabola
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Law:
     formula: str
     constants: dict[str, float]
     error: float  # largest relative error of the loss over the points fitted
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %, from a bootstrap
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -46,10 +48,16 @@ class Law:
 
     @property
     def determined(self) -> bool:
-        """Whether every exponent lies inside the range that was searched; at its edge the data do not tell it."""
+        """Whether the runs tell every exponent: it is inside the range searched, its interval within a factor of 3."""
         low, high = _EXPONENTS
-        exponents = [self.constants[name] for name in ("alpha", "beta") if name in self.constants]
-        return all(1.01 * low < value < 0.99 * high for value in exponents)
+        for name in ("alpha", "beta", "a"):
+            if name in self.constants and not 1.01 * low < self.constants[name] < 0.99 * high:
+                return False
+            if name in self.intervals:
+                least, most = self.intervals[name]
+                if least <= 0 or most > _WIDE * least:
+                    return False
+        return True
 
     def loss(self, flops: ArrayLike) -> Array:
         """L(C) of a budget law."""
@@ -99,32 +107,48 @@ def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: 
 
 
 @dataclass(frozen=True)
-class Parabola:
-    """Loss against log N at one budget: its minimum, inside the sizes that were tried or not."""
+class Optimum:
+    """The least loss at one budget: of a parabola in log N, or of the best run where that is at the edge."""
 
     flops: float
-    params: float  # at the minimum
+    params: float
     loss: float
-    inside: bool
+    inside: bool  # between the sizes tried; else the true optimum lies beyond them
 
 
-def fit_parabola(flops: float, params: ArrayLike, losses: ArrayLike) -> Parabola:
-    """The isoFLOP parabola of one budget.
+def find_optimum(flops: float, params: ArrayLike, losses: ArrayLike) -> Optimum:
+    """The best size of one budget, from the isoFLOP parabola through the sizes near it.
+
+    Sizes whose loss is within 15 % of the least take part, at least the best and its two neighbours: far from the
+    optimum the loss is no parabola.
+
+    Args:
+        flops: the budget.
+        params, losses: of runs of different sizes.
 
     Raises:
-        UserError: fewer than 3 sizes, or no minimum (the parabola opens downwards).
+        UserError: fewer than 3 sizes, two runs of one size, or a loss that is not above 0.
     """
     n, loss = _checked(params, losses, 3, f"sizes at {flops:.3g} FLOPs")
-    x = np.log(n)
+    order = np.argsort(n)
+    n, loss = n[order], loss[order]
+    if (np.diff(n) == 0).any():
+        raise UserError(f"two runs of one size at {flops:.3g} FLOPs: take the mean of their losses")
+    best = int(loss.argmin())
+    edge = Optimum(flops, float(n[best]), float(loss[best]), inside=False)
+    if best in (0, len(n) - 1):
+        return edge
+    near = loss <= _NEAR * loss[best]
+    near[best - 1 : best + 2] = True
+    x = np.log(n[near])
     middle = x.mean()
-    c2, c1, c0 = np.polyfit(x - middle, loss, 2)
+    c2, c1, c0 = np.polyfit(x - middle, loss[near], 2)
     if c2 <= 0:
-        raise UserError(
-            f"the losses at {flops:.3g} FLOPs have no minimum between the sizes: try others there"
-        )
+        return edge
     at = -c1 / (2 * c2)
-    inside = bool(x.min() <= at + middle <= x.max())
-    return Parabola(flops, float(np.exp(at + middle)), float(c0 + c1 * at + c2 * at**2), inside)
+    if not x.min() <= at + middle <= x.max():
+        return edge
+    return Optimum(flops, float(np.exp(at + middle)), float(c0 + c1 * at + c2 * at**2), inside=True)
 
 
 def fit_size_law(flops: ArrayLike, params: ArrayLike) -> Law:
@@ -139,17 +163,15 @@ def fit_size_law(flops: ArrayLike, params: ArrayLike) -> Law:
     return Law("N = k C^a", {"k": float(np.exp(b)), "a": float(a)}, error)
 
 
-def bootstrap(
-    fit: Callable[[Sequence[int]], dict[str, float]],
-    groups: Sequence[Sequence[int]],
-    times: int = 200,
-    seed: int = 0,
+def intervals(
+    fit: Callable[[Array], dict[str, float]], losses: Array, noise: float, times: int = 200, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """90 % intervals of constants: points drawn again with replacement within each group, fitted again.
+    """90 % intervals of constants: every loss moved by its noise, the whole fit done again.
 
     Args:
-        fit: constants of the law fitted to these points; one that raises UserError is left out.
-        groups: points that may stand for each other, such as the runs of a budget.
+        fit: constants from losses; draws for which it raises UserError, or gives others, are left out.
+        losses: of the runs.
+        noise: relative standard deviation of a loss, such as over seeds.
         times: of drawing.
         seed: of the draws.
 
@@ -157,22 +179,24 @@ def bootstrap(
         UserError: hardly any draw could be fitted.
     """
     generator = np.random.default_rng(seed)
+    wanted = set(fit(losses))
     found: list[dict[str, float]] = []
     for _ in range(times):
-        drawn = [int(i) for group in groups for i in generator.choice(group, len(group))]
         try:
-            found.append(fit(drawn))
+            constants = fit(losses * np.exp(noise * generator.standard_normal(len(losses))))
         except UserError:
             continue
+        if set(constants) == wanted:
+            found.append(constants)
     if len(found) < times / 4:
-        raise UserError(f"only {len(found)} of {times} redrawn sets could be fitted: more runs are needed")
+        raise UserError(f"only {len(found)} of {times} noisy ladders could be fitted: more runs are needed")
     low, high = (1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2
     return {
         name: (
             float(np.quantile([row[name] for row in found], low)),
             float(np.quantile([row[name] for row in found], high)),
         )
-        for name in found[0]
+        for name in sorted(wanted)
     }
 
 

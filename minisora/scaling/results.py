@@ -5,11 +5,13 @@ OUT/results.jsonl     finished runs
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from minisora.errors import UserError
+from minisora.files import write_whole
 
 Row = dict[str, Any]
 
@@ -40,25 +42,17 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def append_row(file: Path, row: Row) -> None:
-    """Add a row in one write, so that several processes may append to one file; does nothing if it is there.
+    """Add a row whole, unless it is there; several processes may append to one file.
 
     Raises:
         UserError: the file cannot be written.
     """
-    if any(kept["name"] == row["name"] for kept in read_rows(file)):
-        return
-    line = json.dumps(row) + "\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a line that was cut off
-                text = os.pread(descriptor, size, 0)
-                os.ftruncate(descriptor, text.rfind(b"\n") + 1)
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            rows = read_rows(file)  # without a last line that was cut off
+            if any(kept["name"] == row["name"] for kept in rows):
+                return
+            write_whole(file, "".join(json.dumps(each) + "\n" for each in [*rows, row]))
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; free space and run again") from error

@@ -65,7 +65,7 @@ def test_the_report_says_how_far_the_law_reaches(law_file: Path, tmp_path: Path)
 
 def test_a_law_that_its_runs_do_not_determine_says_nothing(law_file: Path, tmp_path: Path) -> None:
     tree = json.loads(law_file.read_text())
-    tree["loss_law"]["determined"] = False
+    tree["optimal"]["loss_law"]["determined"] = False
     tree["optimal"].pop("parabolas", None)
     path = tmp_path / "law.json"
     path.write_text(json.dumps(tree))

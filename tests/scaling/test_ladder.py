@@ -18,7 +18,15 @@ from minisora.scaling import execute
 from minisora.scaling.execute import run_ladder
 from minisora.scaling.figure import write_figures
 from minisora.scaling.fit import fit_file
-from minisora.scaling.ladder import LadderConfig, plan, read_ladder, shard, tokens_per_clip
+from minisora.scaling.ladder import (
+    Kept,
+    LadderConfig,
+    plan,
+    read_ladder,
+    shard,
+    shared_config,
+    tokens_per_clip,
+)
 from minisora.scaling.results import append_row, read_rows
 
 QUIET = Console(quiet=True)
@@ -79,7 +87,6 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     from minisora.data.sources import open_dataset
     from minisora.measure.counter import count_step
     from minisora.models.build import build_vae
-    from minisora.scaling.ladder import shared_config
     from minisora.training.dit_task import DiTTask
     from minisora.training.latents import EncodedOnDemand
 
@@ -104,7 +111,7 @@ def test_a_finished_ladder_is_left_alone(small: LadderConfig, finished: Path) ->
 def test_law_and_figures_come_from_the_results_alone(
     small: LadderConfig, finished: Path, tmp_path: Path
 ) -> None:
-    law = fit_file(finished / "results.jsonl", tokens_per_clip(small), tmp_path / "law.json")
+    law = fit_file(finished / "results.jsonl", tokens_per_clip(shared_config(small)), tmp_path / "law.json")
     assert set(law["budget_law"]["intervals"]) == {"E", "A", "alpha"}
     assert law["optimal"]["decades_beyond_data"] > 10
     rows = read_rows(finished / "results.jsonl")
@@ -145,17 +152,29 @@ def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(tmp_path: Path) -> N
     text = (config_folder() / "ladder" / "smoke.yaml").read_text()
     file = tmp_path / "ladder.yaml"
     file.write_text(text.replace("1.1e10", "8.0e9").replace(", seeds: 2", "").split("repetition:")[0])
-    command = [sys.executable, "-m", "minisora", "scale", "run", "-l", str(file), "-o", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "minisora",
+        "scale",
+        "run",
+        "-l",
+        str(file),
+        "-o",
+        str(folder),
+        "--jobs",
+        "2",
+    ]
     results = folder / "results.jsonl"
     for rows_wanted in (2, 6):
-        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             if results.is_file() and len(read_rows(results)) >= rows_wanted:
                 break
             time.sleep(0.02)
         assert process.poll() is None, "the ladder was over before it could be killed"
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # its jobs too
         process.wait()
     kept = results.read_text()
     with results.open("a") as cut:
@@ -171,6 +190,10 @@ def test_a_row_is_appended_once(tmp_path: Path) -> None:
     for _ in range(2):
         append_row(file, {"name": "a", "loss": 1.0})
     assert read_rows(file) == [{"name": "a", "loss": 1.0}]
+    with file.open("a") as whole_but_for_its_end:
+        whole_but_for_its_end.write('{"name": "b", "loss": 2.0}')
+    append_row(file, {"name": "c", "loss": 3.0})
+    assert [row["name"] for row in read_rows(file)] == ["a", "b", "c"]
     file.write_text('{"name": "a"}\nnonsense\n{"name": "b"}\n')
     with pytest.raises(UserError, match="line 2 is not JSON"):
         read_rows(file)
@@ -194,6 +217,7 @@ def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, fi
         read_ladder(str(file))
     with pytest.raises(UserError, match=r"are \d steps: leave the dial out there, or set base_flops"):
         plan(small.model_copy(update={"base_flops": 1e8}))
+    assert Kept.read(finished) == Kept.of(small.model_copy(update={"flops_per_second": 1e9}))  # only a guess
     other = small.model_copy(update={"base_flops": 9e9})
     with pytest.raises(UserError, match="holds the results of another ladder"):
         run_ladder(other, finished, QUIET)

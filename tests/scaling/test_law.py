@@ -1,10 +1,12 @@
 """The laws: constants that are known come back within their own intervals; what cannot be fitted is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from minisora.errors import UserError
-from minisora.scaling.law import bootstrap, fit_budget_law, fit_loss_law, fit_parabola, fit_size_law
+from minisora.scaling.law import Law, find_optimum, fit_budget_law, fit_loss_law, fit_size_law, intervals
 
 E, A, ALPHA, B, BETA = 0.21, 40.0, 0.34, 90.0, 0.28
 
@@ -34,19 +36,36 @@ def test_exact_losses_give_the_exact_law() -> None:
 def test_known_constants_lie_within_the_intervals_of_noisy_ladders() -> None:
     inside: list[bool] = []
     for seed in range(6):
-        flops, params, tokens, losses = runs(noise=0.003, seed=seed)
+        _, params, tokens, losses = runs(noise=0.003, seed=seed)
         law = fit_loss_law(params, tokens, losses)
-        groups = [np.flatnonzero(flops == budget).tolist() for budget in np.unique(flops)]
-        intervals = bootstrap(
-            lambda i: fit_loss_law(params[list(i)], tokens[list(i)], losses[list(i)], near=law).constants,  # noqa: B023
-            groups,
+        found = intervals(
+            lambda noisy: fit_loss_law(params, tokens, noisy, near=law).constants,  # noqa: B023
+            losses,
+            noise=0.003,
             times=60,
         )
         for name, truth in (("E", E), ("alpha", ALPHA), ("beta", BETA)):
-            low, high = intervals[name]
+            low, high = found[name]
             inside.append(low < truth < high)
             assert high - low < truth  # an interval that says nothing would hold everything
     assert sum(inside) >= 0.8 * len(inside)  # of 90 % intervals
+
+
+def test_the_interval_of_the_budget_law_covers_its_exponent_and_closes_without_noise() -> None:
+    flops = 2e12 * np.array([1, 2, 4, 8, 32])
+    exact = 0.2 + 1e3 * flops**-0.3
+    covered = []
+    for seed in range(10):
+        noisy = exact * np.exp(0.002 * np.random.default_rng(seed).standard_normal(5))
+        law = fit_budget_law(flops, noisy)
+        low, high = intervals(lambda x: fit_budget_law(flops, x, near=law).constants, noisy, noise=0.002)[  # noqa: B023
+            "alpha"
+        ]
+        covered.append(low < 0.3 < high)
+    assert sum(covered) >= 8
+    law = fit_budget_law(flops, exact)
+    low, high = intervals(lambda x: fit_budget_law(flops, x, near=law).constants, exact, noise=0.0)["alpha"]
+    assert high - low < 1e-6
 
 
 def test_the_budget_law_predicts_a_budget_that_it_has_not_seen() -> None:
@@ -58,25 +77,40 @@ def test_the_budget_law_predicts_a_budget_that_it_has_not_seen() -> None:
 
 
 def test_parabolas_find_the_best_size_and_its_exponent() -> None:
-    flops, params, tokens, _ = runs(noise=0)
+    sizes = np.geomspace(3e5, 1e7, 6)
     best = []
-    for budget in np.unique(flops):
-        here = flops == budget
-        optimum = 1e-2 * budget**0.55
-        losses = 0.3 + 0.02 * np.log(params[here] / optimum) ** 2
-        parabola = fit_parabola(budget, params[here], losses)
-        assert parabola.params == pytest.approx(optimum, rel=1e-6)
-        assert parabola.inside == (params[here].min() <= optimum <= params[here].max())
-        best.append(parabola)
-    law = fit_size_law([p.flops for p in best], [p.params for p in best])
+    for budget in 2e12 * np.array([1, 2, 4, 8]):
+        optimum = 0.2 * budget**0.55
+        found = find_optimum(budget, sizes, 0.3 + 0.02 * np.log(sizes / optimum) ** 2)
+        assert found.params == pytest.approx(optimum, rel=1e-6)
+        assert found.loss == pytest.approx(0.3)
+        assert found.inside
+        best.append(found)
+    law = fit_size_law([o.flops for o in best], [o.params for o in best])
     assert law.constants["a"] == pytest.approx(0.55)
-    assert len(tokens) == 30
+
+
+def test_an_optimum_beyond_the_sizes_is_said_to_be_at_the_edge() -> None:
+    falling = find_optimum(1e12, [1e5, 1e6, 1e7], [0.6, 0.5, 0.4])
+    assert (falling.params, falling.loss, falling.inside) == (1e7, 0.4, False)
+    assert not find_optimum(1e12, [1e5, 1e6, 1e7], [0.4, 0.6, 0.4]).inside  # opens downwards
+
+
+def test_sizes_far_from_the_optimum_do_not_bend_its_parabola() -> None:
+    sizes = np.geomspace(1e5, 1e7, 5)
+    losses = 0.3 + 0.02 * np.log(sizes / 8e5) ** 2
+    losses[-1] = 2.0  # hardly trained at all
+    assert find_optimum(1e12, sizes, losses).params == pytest.approx(8e5, rel=1e-6)
 
 
 def test_an_exponent_at_the_edge_of_the_search_is_called_undetermined() -> None:
     flops = 2e12 * np.array([1, 2, 4, 8])
     assert fit_budget_law(flops, 0.2 + 1e3 * flops**-0.3).determined
-    assert not fit_budget_law(flops, [0.5, 0.4999, 0.4998, 0.3]).determined
+    law = fit_budget_law(flops, [0.5, 0.4999, 0.4998, 0.3])
+    assert not law.determined
+    sure = Law("", {"alpha": 0.3}, 0.0, {"alpha": (0.25, 0.36)})
+    assert sure.determined
+    assert not replace(sure, intervals={"alpha": (0.1, 0.4)}).determined
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
@@ -84,5 +118,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_budget_law([1e12, 2e12], [0.5, 0.4])
     with pytest.raises(UserError, match="not finite and above 0"):
         fit_budget_law([1e12, 2e12, 4e12], [0.5, np.nan, 0.4])
-    with pytest.raises(UserError, match="no minimum between the sizes"):
-        fit_parabola(1e12, [1e5, 1e6, 1e7], [0.4, 0.6, 0.4])
+    with pytest.raises(UserError, match="two runs of one size"):
+        find_optimum(1e12, [1e5, 1e5, 1e7], [0.4, 0.6, 0.4])
+    with pytest.raises(UserError, match="2 sizes at 1e\\+12 FLOPs are too few"):
+        find_optimum(1e12, [1e5, 1e6], [0.4, 0.6])
