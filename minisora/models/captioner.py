@@ -2,7 +2,7 @@
 
 DALL-E 3 (Betker et al. 2023) trains on captions that a model wrote, because what people write leaves most things out;
 the same recipe fills in what is missing in a set. This is the smallest form of it: a transformer encoder over
-spacetime patches of VAE latents and a decoder over words, both torch's own.
+spacetime patches of VAE latents and of their change in time, and a decoder over words, both torch's own.
 
 Letters: B batch, Z channels, T' H' W' latent grid, N patches, M words, D width, V vocabulary.
 """
@@ -39,6 +39,7 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
         patch: (time, height, width) of a patch, in latent cells.
         width, depth, heads: of encoder and decoder alike.
         max_tokens: longest caption in words, and one for its start.
+        dropout: in training.
     """
 
     @register_to_config
@@ -51,17 +52,18 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
         depth: int = 2,
         heads: int = 4,
         max_tokens: int = 24,
+        dropout: float = 0.1,
     ):
         super().__init__()
         self.patch: Patch = (patch[0], patch[1], patch[2])
         self.tokenizer = Tokenizer(vocabulary, max_tokens)
         self.words = ["", "", "", *vocabulary]
-        self.embed = nn.Linear(in_channels * patch[0] * patch[1] * patch[2], width)
+        self.embed = nn.Linear(2 * in_channels * patch[0] * patch[1] * patch[2], width)
         self.embed_word = nn.Embedding(NUM_SPECIAL + len(vocabulary), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         layer: dict[str, Any] = {
             "dim_feedforward": 4 * width,
-            "dropout": 0.0,
+            "dropout": dropout,
             "activation": "gelu",
             "batch_first": True,
             "norm_first": True,
@@ -77,7 +79,8 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
     def encode(self, latents: Tensor) -> Tensor:
         """Memory B N D of latents B Z T' H' W'."""
         grid = token_grid((latents.shape[2], latents.shape[3], latents.shape[4]), self.patch)
-        x = self.embed(patchify(latents, self.patch))  # B T' S D
+        change = latents.diff(dim=2, prepend=latents[:, :, :1])  # B Z T' H' W'
+        x = self.embed(patchify(torch.cat([latents, change], dim=1), self.patch))  # B T' S D
         x = x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
         return self.encoder(x.flatten(1, 2))  # B N D
 

@@ -5,6 +5,7 @@ RUN/captioner/checkpoints/    of its training
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ from minisora.training.stages import load_vae, replace_folder
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
+_NOISE = 0.2  # standard deviation of what is added to latents, which have 1
+_SHIFT = 0.25  # of the grid: how far clips are moved
 
 
 class Labelled:
@@ -49,6 +52,26 @@ class Labelled:
     def captions(self) -> list[str]:
         """The caption of every labelled clip."""
         return list(self._captions)
+
+
+def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
+    """Every clip moved by whole cells, at most a quarter of the grid to each side, its border repeated.
+
+    Captions say nothing of where things are, so they stay true.
+
+    Args:
+        latents: B Z T' H' W'.
+        noise: standard normal numbers of the same shape, from which the shifts are taken.
+    """
+    height, width = latents.shape[-2:]
+    uniform = torch.special.ndtr(noise[:, 0, 0, 0, :2])  # B 2
+    far = torch.tensor([int(_SHIFT * height), int(_SHIFT * width)], device=latents.device)
+    by = (uniform * (2 * far + 1)).floor().long().clamp(max=2 * far) - far  # B 2
+    rows = (torch.arange(height, device=latents.device) + by[:, :1]).clamp(0, height - 1)  # B H'
+    columns = (torch.arange(width, device=latents.device) + by[:, 1:]).clamp(0, width - 1)  # B W'
+    which = torch.arange(len(latents), device=latents.device)[:, None, None]
+    moved = latents.permute(0, 3, 4, 1, 2)[which, rows[:, :, None], columns[:, None, :]]  # B H' W' Z T'
+    return moved.permute(0, 3, 4, 1, 2)
 
 
 class CaptionTask:
@@ -78,8 +101,9 @@ class CaptionTask:
             )
 
     def loss(self, model: nn.Module, batch: DiTBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross-entropy of the words."""
-        return self._loss(model, batch), {}
+        """Mean cross-entropy of the words, of clips moved and noised: a few labels must not be learnt by heart."""
+        moved = shift_cells(batch.latents, batch.noise) + _NOISE * batch.noise
+        return self._loss(model, replace(batch, latents=moved)), {}
 
     def _loss(self, model: nn.Module, batch: DiTBatch) -> Tensor:
         ids, mask = (t.to(batch.latents.device) for t in self.model.tokenizer(batch.captions))

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from minisora.config import load
@@ -12,7 +13,7 @@ from minisora.data.make import make_shapes
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
-from minisora.training.captioning import Labelled, label_folder, train_captioner, write_captions
+from minisora.training.captioning import Labelled, label_folder, shift_cells, train_captioner, write_captions
 from minisora.training.stages import load_vae
 from minisora.training.tasks import fingerprint
 
@@ -61,3 +62,25 @@ def test_clips_without_a_caption_or_beyond_the_share_are_not_read() -> None:
     labelled = Labelled(Some(), 3)
     assert labelled.captions() == ["one", "three"]
     assert labelled.latents([0, 1]) == [0, 2]
+
+
+def test_clips_are_moved_by_whole_cells_with_their_border_repeated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 2, 3, 8, 8, generator=generator)
+    moved = shift_cells(latents, torch.randn(latents.shape, generator=generator))
+    found = set()
+    for before, after in zip(latents, moved, strict=True):
+        shifts = [
+            (y, x)
+            for y in range(-2, 3)
+            for x in range(-2, 3)
+            if torch.equal(
+                after,
+                before[
+                    ..., (torch.arange(8) + y).clamp(0, 7)[:, None], (torch.arange(8) + x).clamp(0, 7)[None]
+                ],
+            )
+        ]
+        found |= set(shifts)
+        assert shifts
+    assert len(found) > 15  # of 25
