@@ -72,12 +72,17 @@ def distill(
 ) -> None:
     """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
     from minisora.errors import UserError
-    from minisora.training.distill import distill_model, distill_run
+    from minisora.training.distill import distill_model, teacher_of
 
-    if (run is None) == (model is None):
+    trained_by: str | Path
+    teacher: str | Path
+    if run is not None and model is None:
+        trained_by, teacher = teacher_of(run, out)
+    elif model is not None and run is None:
+        trained_by, teacher = config, model
+    else:
         raise UserError("give the teacher by either --run DIR or --model DIR")
-    if run is not None:
-        distill_run(run, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
-    elif model is not None:
-        distill_model(config, model, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or [])
+    distill_model(
+        trained_by, teacher, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or []
+    )
     console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)

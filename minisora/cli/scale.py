@@ -61,8 +61,10 @@ def scale_run(
 
 def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     """Fit loss against compute, size and data: OUT/law.json, with intervals and the held-out budget's error."""
-    from minisora.scaling.fit import fit_file, fit_tables
-    from minisora.scaling.ladder import Kept, tokens_per_clip
+    from minisora.scaling.fit import fit_file
+    from minisora.scaling.kept import Kept
+    from minisora.scaling.ladder import tokens_per_clip
+    from minisora.scaling.tables import fit_tables
 
     tokens = tokens_per_clip(Kept.read(out).config)
     found = fit_file(out / "results.jsonl", tokens, out / "law.json")
@@ -78,7 +80,8 @@ def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
     """Draw the figures of a ladder from its results: the same prompt at growing compute, and the law beneath."""
     from minisora.scaling.figure import write_figures
     from minisora.scaling.fit import fit_file
-    from minisora.scaling.ladder import Kept, tokens_per_clip
+    from minisora.scaling.kept import Kept
+    from minisora.scaling.ladder import tokens_per_clip
     from minisora.scaling.results import read_rows
 
     kept, results = Kept.read(out), out / "results.jsonl"

@@ -37,9 +37,7 @@ class StepsPoint:
     passes: int  # of a video through the DiT: two a step with guidance
     score: Score
     seconds_per_video: float
-    right: tuple[
-        bool, ...
-    ]  # of each prompt, in the same order and from the same noise at every number of steps
+    right: tuple[bool, ...]  # of each prompt; order and noise are the same at every number of steps
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

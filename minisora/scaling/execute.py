@@ -33,7 +33,8 @@ from minisora.measure.device import describe_device
 from minisora.models.build import latent_grid
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.scaling.ladder import Kept, LadderConfig, plan, shard, shared_config
+from minisora.scaling.kept import Kept
+from minisora.scaling.ladder import LadderConfig, plan, shard, shared_config
 from minisora.scaling.metrics import judge_run
 from minisora.scaling.results import Row, append_row, read_rows
 from minisora.training.checkpoint import checkpoints

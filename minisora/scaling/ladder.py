@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
@@ -156,46 +155,6 @@ def shared_config(ladder: LadderConfig) -> Config:
     if config.data.validation_seed is None:
         config = override(config, [f"data.validation_seed={config.seed + 1}"])
     return config
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What makes two rows of results comparable: OUT/ladder.yaml."""
-
-    ladder: LadderConfig  # but for its guess of time
-    config: Config  # that all runs share
-
-    @classmethod
-    def of(cls, ladder: LadderConfig) -> "Kept":
-        """As the ladder is now."""
-        speed = LadderConfig.model_fields["flops_per_second"].default
-        return cls(ladder.model_copy(update={"flops_per_second": speed}), shared_config(ladder))
-
-    @classmethod
-    def read(cls, out: Path) -> "Kept":
-        """Of the results in a folder.
-
-        Raises:
-            UserError: there are none, or the file is of another format.
-        """
-        file = out / "ladder.yaml"
-        if not file.is_file():
-            raise UserError(
-                f"no ladder in {out}: start one with 'minisora scale run --ladder cpu --out {out}'"
-            )
-        tree = read_yaml(file)
-        try:
-            return cls(LadderConfig.model_validate(tree["ladder"]), Config.model_validate(tree["config"]))
-        except (KeyError, ValidationError) as error:
-            raise UserError(f"{file} is not of 'minisora scale run': choose another --out") from error
-
-    def to_yaml(self) -> str:
-        """As `read` reads it."""
-        tree = {
-            "ladder": self.ladder.model_dump(mode="json"),
-            "config": self.config.model_dump(mode="json"),
-        }
-        return yaml.safe_dump(tree, sort_keys=False)
 
 
 def plan(ladder: LadderConfig) -> list[Run]:

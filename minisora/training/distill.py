@@ -157,44 +157,20 @@ def distill(
     train_student(config, teacher, PairBatches(noise, latents, captions, config.seed), run, console)
 
 
-def distill_run(
-    run: Path,
-    out: Path,
-    console: Console,
-    *,
-    num_pairs: int = 4000,
-    student_steps: int = 4,
-    overrides: Sequence[str] = (),
-) -> None:
-    """Distil the model of a run folder on captions of its own training set.
-
-    Args:
-        run: the teacher's run, with config.yaml and model/.
-        out: the student's run folder.
-        console: where progress is shown.
-        num_pairs: samples of the teacher.
-        student_steps: default number of sampling steps of the student.
-        overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
+def teacher_of(run: Path, out: Path) -> tuple[Path, Path]:
+    """Config file and model folder of a finished run whose student is to go to `out`.
 
     Raises:
-        UserError: the run holds no model, or `out` cannot be used.
+        UserError: the run holds no model, or `out` is the run itself.
     """
-    file = run / "config.yaml"
-    if not file.is_file() or not (run / "model").is_dir():
+    file, model = run / "config.yaml", run / "model"
+    if not file.is_file() or not model.is_dir():
         raise UserError(
             f"{run} holds no finished run: it needs config.yaml and model/, as minisora train writes"
         )
     if out.resolve() == run.resolve():
         raise UserError(f"--out {out} is the teacher's own run: choose another folder")
-    distill_model(
-        file,
-        run / "model",
-        out,
-        console,
-        num_pairs=num_pairs,
-        student_steps=student_steps,
-        overrides=overrides,
-    )
+    return file, model
 
 
 def distill_model(
@@ -207,12 +183,16 @@ def distill_model(
     student_steps: int = 4,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Distil any model folder, or a shipped model by name, on the captions of a config.
+    """Distil a model on captions of its own training set.
 
     Args:
         config: that the teacher was trained with, a file or a shipped one by name.
-        model: the teacher.
-        others: as of `distill_run`.
+        model: the teacher, a folder or a shipped model by name.
+        out: the student's run folder.
+        console: where progress is shown.
+        num_pairs: samples of the teacher.
+        student_steps: default number of sampling steps of the student.
+        overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
 
     Raises:
         UserError: the config or the model cannot be read, or `out` cannot be used.

@@ -18,8 +18,8 @@ from minisora.scaling import execute
 from minisora.scaling.execute import run_ladder
 from minisora.scaling.figure import write_figures
 from minisora.scaling.fit import fit_file
+from minisora.scaling.kept import Kept
 from minisora.scaling.ladder import (
-    Kept,
     LadderConfig,
     plan,
     read_ladder,

@@ -9,7 +9,7 @@ from rich.console import Console
 from minisora.data.batches import PairBatches
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.training.distill import distill_run, make_pairs
+from minisora.training.distill import distill_model, make_pairs, teacher_of
 
 
 def test_pairs_are_the_teachers_samples_of_their_noise_and_are_made_once(
@@ -46,7 +46,8 @@ def test_batches_of_pairs_keep_them_together_and_do_not_depend_on_the_split() ->
 def test_a_student_is_trained_and_takes_its_few_steps_unguided(tiny_run: Path, tmp_path: Path) -> None:
     few = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
     quiet = Console(quiet=True)
-    distill_run(tiny_run, tmp_path / "student", quiet, num_pairs=12, student_steps=3, overrides=few)
+    out = tmp_path / "student"
+    distill_model(*teacher_of(tiny_run, out), out, quiet, num_pairs=12, student_steps=3, overrides=few)
     student = load_pipeline(tmp_path / "student" / "model", device="cpu")
     assert (student.config.default_steps, student.config.default_guidance) == (3, 1.0)
     calls: list[int] = []
@@ -57,6 +58,6 @@ def test_a_student_is_trained_and_takes_its_few_steps_unguided(tiny_run: Path, t
 
 def test_a_folder_without_a_run_and_the_teachers_own_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished run"):
-        distill_run(tmp_path, tmp_path / "out", Console(quiet=True))
+        teacher_of(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="the teacher's own run"):
-        distill_run(tiny_run, tiny_run, Console(quiet=True))
+        teacher_of(tiny_run, tiny_run)
