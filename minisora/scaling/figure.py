@@ -2,7 +2,7 @@
 
  figure.png       Sora's own: the same prompt and noise at growing compute, the loss and the law beneath
 /compute.mp4      these videos side by side
-/isoflop.png      loss against size at each budget, with the parabolas
+/isoflop.png      loss against size at each budget, with L(N, D) and the minima of the parabolas
 /repetition.png   loss against how often the data were seen
 /rates.png        loss against the learning rates' factor, a line per size
 """
@@ -116,12 +116,16 @@ def _side_by_side(shown: Sequence[Row], samples: Path, out: Path) -> Path:
 
 def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
     runs = [row for row in rows if row["axis"] == "isoflop"]
+    loss_law = Law("", law["loss_law"]["constants"], 0.0)
+    work = {row["params"]: row["flops_per_step"] / row["batch"] for row in runs}  # FLOPs a clip, by size
+    sizes = sorted(work)
     for place, times in enumerate(sorted({row["times"] for row in runs})):
-        here = sorted((row for row in runs if row["times"] == times), key=lambda row: row["params"])
-        color = f"C{place}"
-        label = f"{here[0]['flops']:.1e} FLOPs"
-        axes.scatter([r["params"] for r in here], [r["loss"] for r in here], s=18, color=color, label=label)
-        axes.plot([r["params"] for r in here], [r["loss"] for r in here], color=color, linewidth=0.7)
+        here = [row for row in runs if row["times"] == times]
+        params, flops, color = [row["params"] for row in here], here[0]["flops"], f"C{place}"
+        axes.scatter(params, [row["loss"] for row in here], s=18, color=color, label=f"{flops:.1e} FLOPs")
+        x = np.geomspace(min(params) / 1.2, max(params) * 1.2, 60)
+        clips = flops / np.interp(x, sizes, [work[size] for size in sizes])
+        axes.plot(x, loss_law.loss_of(x, clips * law["tokens_per_clip"]), color=color, linewidth=0.8)
     for optimum in law["optima"]:
         if optimum["inside"]:
             axes.plot(optimum["params"], optimum["loss"], "k*", markersize=8)
@@ -129,7 +133,7 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
         xscale="log",
         xlabel="parameters of the DiT",
         ylabel="validation loss",
-        title="equal compute, growing size",
+        title="equal compute, growing size: runs, L(N, D), minima of parabolas",
     )
     axes.legend(fontsize=8)
 

@@ -148,6 +148,7 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
         answers["parabolas"] = _answer(a, _power(k, a), of_size["a"], of_size["params"], size_law.determined)
     return {
         "runs": len(points.losses),
+        "tokens_per_clip": tokens_per_clip,
         "budgets": [optimum.flops for optimum in optima],
         "noise": {"relative": noise, "from": "seeds" if points.seed_noise else "what L(N, D) leaves"},
         "optima": [vars(optimum) for optimum in optima],
