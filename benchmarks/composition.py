@@ -86,15 +86,11 @@ def train_on_squares(config: Config, vae: VideoVAE, run: Path, quiet: Console) -
     """The same DiT on the middle squares of the native clips."""
     (tall,) = bucket_configs(config)
     sources = [
-        build_latents(
-            config,
-            vae,
-            MiddleSquares(open_dataset(config, split), open_dataset(tall, split)),
-            run / "cache",
-            is_main=True,
-            wait=lambda: None,
+        build_latents(config, vae, dataset, run / "cache", quiet, "square")
+        for dataset in (
+            MiddleSquares(open_dataset(config, split), open_dataset(tall, split))
+            for split in ("train", "validation")
         )
-        for split in ("train", "validation")
     ]
     square = override(config, ["data.buckets=[]", "clip.width=48"])
     train_dit_on(square, vae, sources[0], sources[1], run, quiet)

@@ -78,16 +78,15 @@ def main() -> None:
     config = load(run / "config.yaml", [*few, *often, "train_dit.sample_every=0"])
     scratch = Path(tempfile.mkdtemp(prefix="recaption-"))
     shutil.copytree(run / "vae" / "model", scratch / "vae" / "model")
-    if (run / "cache").is_dir():
-        (scratch / "cache").symlink_to((run / "cache").resolve())
+    (scratch / "cache").mkdir()
+    for coded in (run / "cache").glob("*"):
+        (scratch / "cache" / coded.name).symlink_to(coded.resolve())
     run = scratch
     train_captioner(config, run, quiet, LABELLED)
     captioner = VideoCaptioner.from_pretrained(run / "captioner" / "model")
     vae = load_vae(run / "vae" / "model")
     train, unseen = (
-        build_latents(
-            config, vae, open_dataset(config, split), run / "cache", is_main=True, wait=lambda: None
-        )
+        build_latents(config, vae, open_dataset(config, split), run / "cache", quiet, split)
         for split in ("train", "validation")
     )
     labels = train.captions()

@@ -164,6 +164,7 @@ class CaptionTrainConfig(TrainConfig):
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 32
     lr: Annotated[float, Field(gt=0)] = 1e-3
+    views_in_all: PositiveInt = 8000  # labelled clips are moved and coded again until there are so many
 
 
 class SampleConfig(Section):

@@ -71,31 +71,18 @@ def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE
     shared, folder = shared_config(ladder), out / "shared"
     folder.mkdir(exist_ok=True)
     clips = max(run.clips for run in plan(ladder))
-    sets: list[LatentSource] = []
     with FileLock(folder / ".lock"):
         if not (folder / "vae" / "model" / "config.json").is_file():
             console.print("training the VAE that all runs share", highlight=False)
             train_vae(shared, folder, Console(quiet=True))
         vae = load_vae(folder / "vae" / "model").to(process_device())
-        for name, config in (
-            ("training", override(shared, [f"data.num_clips={clips}"])),
-            ("validation", shared),
-        ):
-            with console.status(f"encoding {name} clips") as status:
-                sets.append(
-                    build_latents(
-                        config,
-                        vae,
-                        open_dataset(config, "train" if name == "training" else "validation"),
-                        folder / "cache",
-                        is_main=True,
-                        wait=lambda: None,
-                        progress=lambda done, total, name=name: status.update(  # type: ignore[misc]
-                            f"encoding {name} clips {done}/{total}"
-                        ),
-                    )
-                )
-    return vae, sets[0], sets[1]
+        many = open_dataset(override(shared, [f"data.num_clips={clips}"]), "train")
+        unseen = open_dataset(shared, "validation")
+        sources = [
+            build_latents(shared, vae, dataset, folder / "cache", console, name)
+            for name, dataset in (("training", many), ("validation", unseen))
+        ]
+    return vae, sources[0], sources[1]
 
 
 def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jobs: int) -> None:

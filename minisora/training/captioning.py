@@ -17,6 +17,7 @@ from minisora.data.batch import DiTBatch
 from minisora.data.batches import LatentBatches, LatentSource
 from minisora.data.folder import FolderDataset
 from minisora.data.metadata import write_metadata
+from minisora.data.moved import MovedClips, move
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import Caption, VideoCaptioner
@@ -31,27 +32,12 @@ _NOISE = 0.2  # standard deviation of what is added to latents, which have 1
 _SHIFT = 0.25  # of the grid: how far clips are moved
 
 
-class Labelled:
-    """The clips of a `LatentSource` that have a caption, of its first so many."""
-
-    def __init__(self, source: LatentSource, first: int):
-        self.source = source
-        said = source.captions()
-        self.places = [place for place in range(min(first, len(said))) if said[place].strip()]
-        self._captions = [said[place] for place in self.places]
-        if not self.places:
-            raise UserError(f"none of the first {first} clips has a caption: label some, or raise the share")
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        """Normalised latents B Z T' H' W'."""
-        return self.source.latents([self.places[index] for index in indices])
-
-    def captions(self) -> list[str]:
-        """The caption of every labelled clip."""
-        return list(self._captions)
+def labelled(captions: Sequence[str], first: int) -> list[int]:
+    """The places of the clips that have a caption, of the first so many; raises UserError where there is none."""
+    places = [place for place, caption in enumerate(captions[:first]) if caption.strip()]
+    if not places:
+        raise UserError(f"none of the first {first} clips has a caption: label some, or raise the share")
+    return places
 
 
 def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
@@ -63,15 +49,10 @@ def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
         latents: B Z T' H' W'.
         noise: standard normal numbers of the same shape, from which the shifts are taken.
     """
-    height, width = latents.shape[-2:]
     uniform = torch.special.ndtr(noise[:, 0, 0, 0, :2])  # B 2
-    far = torch.tensor([int(_SHIFT * height), int(_SHIFT * width)], device=latents.device)
+    far = (_SHIFT * torch.tensor(latents.shape[-2:], device=latents.device)).long()  # 2
     by = (uniform * (2 * far + 1)).floor().long().clamp(max=2 * far) - far  # B 2
-    rows = (torch.arange(height, device=latents.device) + by[:, :1]).clamp(0, height - 1)  # B H'
-    columns = (torch.arange(width, device=latents.device) + by[:, 1:]).clamp(0, width - 1)  # B W'
-    which = torch.arange(len(latents), device=latents.device)[:, None, None]
-    moved = latents.permute(0, 3, 4, 1, 2)[which, rows[:, :, None], columns[:, None, :]]  # B H' W' Z T'
-    return moved.permute(0, 3, 4, 1, 2)
+    return move(latents, by)
 
 
 class CaptionTask:
@@ -131,7 +112,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
 
     Args:
         config: the run's.
-        run: a run with a trained VAE; its latent cache is used.
+        run: a run with a trained VAE; the labelled clips are coded at several places into its latent cache.
         console: where progress is shown.
         share: of the clips whose captions may be looked at, in (0, 1].
 
@@ -145,27 +126,24 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
     vae = load_vae(run / "vae" / "model").to(accelerator.device)
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
-    sources = [
-        build_latents(
-            config,
-            vae,
-            dataset,
-            run / "cache",
-            is_main=accelerator.is_main_process,
-            wait=accelerator.wait_for_everyone,
-            autocast=accelerator.autocast,
-        )
-        for dataset in (train, validation)
-    ]
     first = max(1, round(share * len(train)))
-    task = CaptionTask(config, Labelled(sources[0], first), Labelled(sources[1], len(validation)))
+    places = labelled(train.captions(), first)
+    views = -(-config.train_caption.views_in_all // len(places))
+    reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
+    seen = MovedClips(train, places, views, reach, config.seed)
+    unseen = MovedClips(validation, labelled(validation.captions(), len(validation)), 1, 0)
+    sources = [
+        build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
+        for name, dataset in (("labelled", seen), ("validation", unseen))
+    ]
+    task = CaptionTask(config, sources[0], sources[1])
     trainer = Trainer(
         task,
         config,
         accelerator,
         out=out,
         metrics=run / "metrics.jsonl",
-        inputs=f"{train.fingerprint()}-{first}-{fingerprint(vae)}",
+        inputs=f"{seen.fingerprint()}-{fingerprint(vae)}",
         console=console,
     )
     result = trainer.fit()

@@ -1,9 +1,11 @@
 """Latents of a data set for the DiT: encoded once into a cache, or inside the step."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
+from accelerate import Accelerator
+from rich.console import Console
 from torch import Tensor
 
 from minisora.config import Config
@@ -11,6 +13,7 @@ from minisora.data.batches import LatentSource, from_bytes, to_bytes
 from minisora.data.clip import ClipDataset
 from minisora.data.latent_cache import LatentCache
 from minisora.models.vae import VideoVAE
+from minisora.training.progress import StepProgress
 from minisora.training.tasks import fingerprint
 
 
@@ -37,25 +40,35 @@ def build_latents(
     vae: VideoVAE,
     dataset: ClipDataset,
     folder: Path,
-    *,
-    is_main: bool,
-    wait: Callable[[], None],
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-    progress: Callable[[int, int], None] | None = None,
+    console: Console,
+    name: str,
+    accelerator: Accelerator | None = None,
 ) -> LatentSource:
-    """Latents of a data set: from the cache under `folder` (the main process builds it), or on demand.
+    """Latents of a data set: from the cache under `folder`, which is built first if need be, or on demand.
 
-    `autocast` gives the context in which the VAE runs, for the stage's precision.
+    Args:
+        config: the run's; `train_dit.cache_latents` says which of the two.
+        vae: on the device on which it is to run.
+        dataset: the clips.
+        folder: of all caches of the run.
+        console: where progress is shown while there is something to encode.
+        name: of the clips, for that.
+        accelerator: of the stage: its main process builds, in its precision; one process in float32 without.
+
+    Raises:
+        UserError: the data set is empty, or the cache cannot be written.
     """
 
     def encode(videos: Tensor) -> Tensor:
-        with autocast():
+        with accelerator.autocast() if accelerator else nullcontext():
             return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu().float()
 
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)
     key = fingerprint(vae)
-    if is_main:
-        LatentCache.build(folder, dataset, encode, key, progress=progress)
-    wait()
+    if accelerator is None or accelerator.is_main_process:
+        with StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="") as progress:
+            LatentCache.build(folder, dataset, encode, key, progress=progress.update)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
     return LatentCache.open(folder, dataset, key)

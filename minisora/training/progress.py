@@ -27,12 +27,15 @@ class StepProgress:
         name: of the stage.
         start: steps done already.
         total: steps in all.
+        unit: of what is counted, for a log file.
     """
 
-    def __init__(self, console: Console, name: str, start: int, total: int):
+    def __init__(self, console: Console, name: str, start: int, total: int, unit: str = "step"):
         self.console, self.name, self.start, self.total = console, name, start, total
+        self._counted = f"{name} {unit}".strip()
         self._began = time.perf_counter()
         self._line_every = max(1, total // _LINES)
+        self._told = start // self._line_every
         self._loss = self._rate = self._mfu = float("nan")
         self._silent = False
         self._bar = Progress(
@@ -53,14 +56,13 @@ class StepProgress:
         return nullcontext(self)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
 
     def update(
         self, step: int, loss: float | None = None, rate: float | None = None, mfu: float | None = None
@@ -71,20 +73,24 @@ class StepProgress:
         if loss is not None and rate is not None and mfu is not None:
             self._loss, self._rate, self._mfu = loss, rate, mfu
         if self.console.is_terminal:
+            self._bar.start()  # with the first step: where nothing is left to do, no bar is shown
             self._bar.update(self._task, completed=step, status=self._status())
-        elif step % self._line_every == 0 or step == self.total:
+        elif step // self._line_every > self._told or step == self.total:
+            self._told = step // self._line_every
             done, spent = step - self.start, time.perf_counter() - self._began
             left = spent / max(1, done) * (self.total - step)
-            self.console.print(
-                f"{self.name} step {step}/{self.total}  {self._status()}  {spent:.0f} s, {left:.0f} s left",
-                highlight=False,
-            )
+            parts = [
+                f"{self._counted} {step}/{self.total}",
+                self._status(),
+                f"{spent:.0f} s, {left:.0f} s left",
+            ]
+            self.console.print("  ".join(filter(None, parts)), highlight=False)
 
     def note(self, step: int, text: str) -> None:
         """A line that stays, above the bar."""
         if not self._silent:
             self.console.print(
-                f"{self.name} step {step}/{self.total}  {text}", highlight=False, soft_wrap=True
+                f"{self._counted} {step}/{self.total}  {text}", highlight=False, soft_wrap=True
             )
 
     def _status(self) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from rich.console import Console
-from rich.status import Status
 from torch import Tensor
 
 from minisora.config import Config, save
@@ -99,23 +98,11 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
     _save_config(config, run, accelerator)
-    cache = run / "cache"
-    sources = []
     named = [("training", train), ("validation", validation), *(("training", bucket) for bucket in buckets)]
-    for name, dataset in named:
-        with console.status(f"encoding {len(dataset)} {name} clips") as status:
-            sources.append(
-                build_latents(
-                    config,
-                    vae,
-                    dataset,
-                    cache,
-                    is_main=accelerator.is_main_process,
-                    wait=accelerator.wait_for_everyone,
-                    autocast=accelerator.autocast,
-                    progress=_shown_by(status, name),
-                )
-            )
+    sources = [
+        build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
+        for name, dataset in named
+    ]
     task = DiTTask(config, vae, sources[0], sources[1], sources[2:])
     prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
     inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
@@ -196,10 +183,6 @@ def _fit(
 def discard_checkpoints(run: Path) -> None:
     """Remove the checkpoints of a finished DiT stage; RUN/model stays, and the stage can no longer be resumed."""
     shutil.rmtree(run / "dit" / "checkpoints", ignore_errors=True)
-
-
-def _shown_by(status: Status, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: status.update(f"encoding {name} clips {done}/{total}")
 
 
 def _pipeline(config: Config, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:

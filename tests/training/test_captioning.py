@@ -13,7 +13,7 @@ from minisora.data.make import make_shapes
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
-from minisora.training.captioning import Labelled, label_folder, shift_cells, train_captioner, write_captions
+from minisora.training.captioning import label_folder, labelled, shift_cells, train_captioner, write_captions
 from minisora.training.stages import load_vae
 from minisora.training.tasks import fingerprint
 
@@ -21,7 +21,10 @@ from minisora.training.tasks import fingerprint
 def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    config = load(run / "config.yaml", ["train_caption.steps=3", "train_caption.batch_size=4"])
+    config = load(
+        run / "config.yaml",
+        ["train_caption.steps=3", "train_caption.batch_size=4", "train_caption.views_in_all=6"],
+    )
     train_captioner(config, run, Console(quiet=True), share=0.5)
     captioner = VideoCaptioner.from_pretrained(run / "captioner" / "model")
     key = fingerprint(load_vae(run / "vae" / "model"))
@@ -47,21 +50,10 @@ def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: 
         train_captioner(config, run, Console(quiet=True), share=0)
 
 
-class Some:
-    def __len__(self) -> int:
-        return 4
-
-    def latents(self, indices: list[int]) -> list[int]:
-        return list(indices)
-
-    def captions(self) -> list[str]:
-        return ["one", "", "three", "four"]
-
-
 def test_clips_without_a_caption_or_beyond_the_share_are_not_read() -> None:
-    labelled = Labelled(Some(), 3)
-    assert labelled.captions() == ["one", "three"]
-    assert labelled.latents([0, 1]) == [0, 2]
+    assert labelled(["one", "", "three", "four"], 3) == [0, 2]
+    with pytest.raises(UserError, match="none of the first 2 clips has a caption"):
+        labelled(["", " ", "three"], 2)
 
 
 def test_clips_are_moved_by_whole_cells_with_their_border_repeated() -> None:
