@@ -35,10 +35,12 @@ class Calibration:
         macs: counted at every point.
         coefficients: of the cost law, fitted to all but the held-out points.
         held_out_error: worst relative error of the law there.
-        train_over_forward: FLOPs of a training step over those of a forward pass, at the largest point.
+        train_over_forward: FLOPs of a training step, what is computed twice left out as MFU leaves it out, over those
+            of a forward pass, at the largest point.
         seconds: coefficients of the time law of a forward pass: a second a FLOP, linear and attention.
         seconds_error: worst relative error of the time law on held-out points.
-        utilisation: best share of the datasheet peak, (forward, train); None without a datasheet.
+        utilisation: share of the datasheet peak at the largest point, (forward, train); None without a datasheet.
+        peak: of the datasheet, FLOP/s.
         device: name and precision.
         date: of the measurement.
     """
@@ -52,6 +54,7 @@ class Calibration:
     seconds: tuple[float, float]
     seconds_error: float
     utilisation: tuple[float, float] | None
+    peak: float | None
     device: str
     date: str
 
@@ -97,13 +100,16 @@ def read_calibration(path: Path) -> Calibration:
             macs=np.array([point["macs"] for point in points], dtype=float),
             coefficients=np.array([law["coefficients"][name] for name in "abc"], dtype=float),
             held_out_error=float(law["held_out_error"]),
-            train_over_forward=largest["train_flops"] / largest["forward_flops"],
+            train_over_forward=largest["model_flops"] / largest["forward_flops"],
             seconds=(
                 float(laws["forward_seconds"]["coefficients"]["s_linear"]),
                 float(laws["forward_seconds"]["coefficients"]["s_attention"]),
             ),
             seconds_error=float(laws["forward_seconds"]["held_out_error"]),
-            utilisation=_utilisation(points) if tree["datasheet_peak_flops"] else None,
+            utilisation=(largest["forward_mfu_datasheet"], largest["train_mfu_datasheet"])
+            if tree["datasheet_peak_flops"]
+            else None,
+            peak=tree["datasheet_peak_flops"],
             device=f"{device['name'] or device['type']}, {device['dtype']}",
             date=tree["date"],
         )
@@ -113,12 +119,6 @@ def read_calibration(path: Path) -> Calibration:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} is not a calibration: make one with minisora calibrate") from error
-
-
-def _utilisation(points: list[dict[str, Any]]) -> tuple[float, float]:
-    """Best share of the datasheet peak over the points, (forward, train)."""
-    forward = max(point["forward_mfu_datasheet"] or 0.0 for point in points)
-    return forward, max(point["train_mfu_datasheet"] or 0.0 for point in points)
 
 
 def _fit(features: np.ndarray, macs: np.ndarray) -> np.ndarray:
@@ -140,16 +140,16 @@ def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Ass
         changed = changed.change(name, value=float(ratio), source=where, status="measured")
     dit, _ = calibration.predict(law_features(forward_macs(*DIT_XL_512)))
     changed = changed.change("dit.macs_per_step", value=dit, source=f"cost law of {where}", status="measured")
-    passes, high = calibration.train_over_forward, assumptions.entries["train.passes"].high
     changed = changed.change(
         "train.passes",
-        value=passes,
-        low=min(passes, assumptions.entries["train.passes"].low or passes) if high else None,
-        high=max(passes, high) if high else None,
-        source=f"counted training step over forward pass, {where}",
+        value=calibration.train_over_forward,
+        source=f"counted training step, nothing twice, over forward pass, {where}",
         status="measured",
     )
-    if calibration.utilisation:
+    peak = assumptions.entries["hardware.peak"].value
+    assert isinstance(peak, float)
+    # Another card's share says nothing of this one's.
+    if calibration.utilisation and calibration.peak and math.isclose(calibration.peak, peak, rel_tol=1e-6):
         for name, share in zip(
             ("serve.utilisation", "train.utilisation"), calibration.utilisation, strict=True
         ):

@@ -58,7 +58,7 @@ function soraPass(inputs, frames, kind) {
 
 function scaledDitMacs(inputs, frames) {
   let ratio = inputs["sora.params"] / inputs["dit.params"];
-  if (inputs["sora.round_size_ratio"]) ratio = roundHalfEven(ratio);
+  if (inputs["sora.round_size_ratio"]) ratio = Math.max(1, roundHalfEven(ratio));
   return inputs["dit.macs_per_step"] * ratio * frames * tokenGrid(inputs)[1] / DIT_PLACES;
 }
 

@@ -88,7 +88,7 @@ def scaled_dit_macs(inputs: Inputs, frames: Number) -> Number:
     """The report's rule: DiT's pass x size ratio x latent frames (and x places, for another frame size)."""
     ratio = number(inputs, "sora.params") / number(inputs, "dit.params")
     if number(inputs, "sora.round_size_ratio"):
-        ratio = np.round(ratio)
+        ratio = np.maximum(1.0, np.round(ratio))
     return number(inputs, "dit.macs_per_step") * ratio * frames * token_grid(inputs)[1] / DIT_PLACES
 
 

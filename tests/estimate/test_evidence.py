@@ -49,13 +49,26 @@ def test_a_calibration_replaces_costs_and_says_so() -> None:
 def test_a_calibration_of_a_gpu_brings_its_utilisation(tmp_path: Path) -> None:
     tree = json.loads(CALIBRATION.read_text())
     tree["datasheet_peak_flops"] = 989.4e12
+    largest = max((p for p in tree["points"] if p["train_flops"]), key=lambda point: point["macs"])
     for point in tree["points"]:
-        point["forward_mfu_datasheet"], point["train_mfu_datasheet"] = 0.41, 0.33
+        point["forward_mfu_datasheet"], point["train_mfu_datasheet"] = 0.6, 0.5
+    largest["forward_mfu_datasheet"], largest["train_mfu_datasheet"] = 0.41, 0.33
     path = tmp_path / "h100.json"
     path.write_text(json.dumps(tree))
-    changed = evidence.apply_calibration(load_preset("measured"), evidence.read_calibration(path))
+    found = evidence.read_calibration(path)
+    changed = evidence.apply_calibration(load_preset("measured"), found)
     assert changed.entries["serve.utilisation"].value == 0.41
     assert changed.entries["train.utilisation"].value == 0.33
+    another = load_preset("measured").set_by_user(["hardware.gpu=B200"])
+    unchanged = evidence.apply_calibration(another, found)
+    assert unchanged.entries["serve.utilisation"].status == "derived"
+
+
+def test_training_passes_hold_nothing_that_mfu_leaves_out(tmp_path: Path) -> None:
+    found = evidence.read_calibration(CALIBRATION)
+    assert found.train_over_forward == pytest.approx(3, abs=0.01)
+    changed = evidence.apply_calibration(load_preset("measured"), found)
+    assert changed.entries["train.passes"].value == found.train_over_forward
 
 
 @pytest.mark.parametrize(
