@@ -202,18 +202,26 @@ def load_preset(name: str) -> Assumptions:
         known = presets()
         raise UserError(f"no preset '{name}'{nearest(name, known)}; there are: {', '.join(known)}")
     tree = _read(path)
+    entries = tree.get("assumptions", {} if "base" in tree else None)
+    if not isinstance(entries, dict) or not all(isinstance(fields, dict) for fields in entries.values()):
+        raise UserError(f"{path} is not a preset: see configs/estimate/as_published.yaml")
+    title = str(tree.get("title", path.stem))
     if "base" in tree:
-        base = load_preset(tree["base"])
-        changed = base
-        for entry, fields in (tree.get("assumptions") or {}).items():
+        changed = load_preset(str(tree["base"]))
+        for entry, fields in entries.items():
             # A new value leaves the range of the old one behind, unless the preset gives it one.
             fresh = {"low": None, "high": None} if "value" in fields else {}
             changed = changed.change(entry, **{**fresh, **fields})
-        assumptions = replace(changed, preset=path.stem, title=tree["title"])
+        assumptions = replace(changed, preset=path.stem, title=title)
     else:
-        entries = {entry: _validate(entry, fields) for entry, fields in tree["assumptions"].items()}
-        assumptions = Assumptions(path.stem, tree["title"], entries)
-    return assumptions.with_gpu()
+        checked = {entry: _validate(entry, fields) for entry, fields in entries.items()}
+        assumptions = Assumptions(path.stem, title, checked)
+    try:
+        return assumptions.with_gpu()
+    except KeyError as error:
+        raise UserError(
+            f"{path} has no assumption {error}: give it 'base: measured', or all of them"
+        ) from error
 
 
 def gpus() -> dict[str, Gpu]:

@@ -1,8 +1,10 @@
 """The audit: every published number, recomputed from what the report itself states, corrected and measured.
 
 *Recomputed* takes the values that the report prints one step earlier, not better ones: whether a number
-follows is asked of its own inputs, and answered at the digits it is printed with. *Corrected* and *measured*
-are the results of those presets.
+follows is asked of its own inputs (of its cited source for three that it takes from there), and answered at the
+digits it is printed with. One exception: what rests on the wrong sum of minutes a day is recomputed from the right
+one, so that 89k and 720k are flagged although 10.7M / 120 is 89k. *Corrected* and *measured* are the results of
+those presets.
 """
 
 from collections.abc import Callable, Mapping
@@ -149,7 +151,7 @@ NOTES = {
     "sora_break_even_low": "only by way of the rounded 708e15; the chain from 524e9 gives 15.27M, exact inputs 18.43M",
     "sora_break_even_high": "only by way of the rounded 708e15; the chain from 524e9 gives 38.17M, exact inputs 46.08M",
     "llama2_70b_compute_per_output": "a bar in a figure, no number printed; in FLOPs, beside DiT's MACs",
-    "gpt4_compute_per_output": "a bar in a figure, no number printed; in FLOPs, beside Sora's MACs: 1,609x, not 805x",
+    "gpt4_compute_per_output": "a bar in a figure, no number printed; in FLOPs, beside Sora's MACs: 1,609x, not 804x",
     "tiktok_minutes_per_day": "34M videos x 30 s",
     "youtube_minutes_per_day": "500 hours uploaded a minute give 43.2M",
     "ai_minutes_per_day": "17M x 50 % + 43M x 15 % = 14.95M; 10.70M is what 25 % for TikTok would give",

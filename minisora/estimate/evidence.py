@@ -203,9 +203,11 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{run} holds no run: train one with minisora demo or minisora train") from error
     source = f"VAE of the run {run.name}"
-    demo = run / "demo.json"
-    if demo.is_file():
-        source += f", {json.loads(demo.read_text())['vae_quality']['psnr']:.1f} dB on unseen clips"
+    try:
+        quality = json.loads((run / "demo.json").read_text())["vae_quality"]["psnr"]
+        source += f", {quality:.1f} dB on unseen clips"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no demo, or one that has not come so far
     changed = assumptions.change("sora.vae_frames", value=frames, source=source, status="measured")
     changed = changed.change("sora.vae_pixels", value=pixels, source=source, status="measured")
     curve = run / "steps.json"

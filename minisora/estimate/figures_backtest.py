@@ -38,7 +38,7 @@ class Point:
         label: model, clip and GPUs.
         disclosed: what it is compared with, in words.
         ours, naive: predicted over disclosed by our method and by the published one; None: not predicted.
-        verified: no source of it is unverified.
+        verified: all its sources are primary.
     """
 
     label: str
@@ -56,7 +56,7 @@ def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
     """
     found: dict[str, list[Point]] = {"seconds a clip": [], "training": []}
     for row in rows:
-        verified = row["grade"] != "unverified"
+        verified = row["grade"] == "primary"
         if row["seconds_factor"]:
             point = Point(
                 _label(row["model"], row["case"]), f"{row['seconds_disclosed']:,.0f} s", row["seconds_factor"],
@@ -65,7 +65,9 @@ def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
             found["seconds a clip"].append(point)
         if row["training_factor"]:
             point = Point(
-                row["model"], big(row["training_flops_disclosed"]), row["training_factor"],
+                row["model"],
+                ("≈" if row["training_mfu_is_assumed"] else "") + big(row["training_flops_disclosed"]),
+                row["training_factor"],
                 row["naive_training_factor"], verified,
             )  # fmt: skip
             found["training"].append(point)
@@ -103,13 +105,13 @@ def backtest_rows(rows: Sequence[Mapping[str, Any]]) -> NamedFigure:
     line = 0
     for name, group in groups.items():
         row_label(axes, line, name, fontweight="bold")
-        _disclosed(axes, line, "disclosed" if name.startswith("seconds") else "FLOP disclosed", SOFT)
+        _disclosed(axes, line, "disclosed" if name.startswith("seconds") else "by GPU-hours", SOFT)
         for place, point in enumerate(group, start=line + 1):
             _point(axes, place, point)
         line += len(group) + 1
     for x, color, fill, words in (
         (0.0, OURS, OURS, "this method"),
-        (0.3, OURS, "white", "a source not verified"),
+        (0.3, OURS, "white", "a source not primary"),
         (0.75, PUBLISHED, PUBLISHED, "the published method"),
     ):
         x -= 0.3
@@ -155,7 +157,10 @@ def _caption(groups: Mapping[str, Sequence[Point]]) -> str:
             text = f"{close} of {len(group)} latencies are predicted within {factor(CLOSE)} either way"
         else:
             ends = sorted(point.ours for point in group)
-            text = f"training comes out at {factor(ends[0])} to {factor(ends[-1])} of {len(group)} disclosed runs"
+            text = (
+                f"training comes out at {factor(ends[0])} to {factor(ends[-1])} of what the GPU-hours of {len(group)} "
+                "runs come to (≈: at an assumed utilisation)"
+            )
         naive = [point.naive for point in group if point.naive]
         parts.append(f"{text}, the published method at a median {factor(median(naive))}" if naive else text)
     text = "; ".join(parts)

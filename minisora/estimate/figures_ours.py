@@ -36,7 +36,7 @@ from minisora.estimate.figure_words import (
     short,
     tick_words,
 )
-from minisora.estimate.model import estimate, number, sora_shape, token_grid
+from minisora.estimate.model import Inputs, estimate, number, sora_shape, token_grid
 from minisora.estimate.units import Number
 
 # From published to corrected to ours.
@@ -128,6 +128,17 @@ def token_marks(assumptions: Assumptions) -> dict[str, float]:
     return marks
 
 
+def _over_rule(inputs: Inputs) -> str:
+    """What a pass at 1080p costs beside the published rule's pass over its own frames of 512x512."""
+    frames, _ = token_grid(inputs)
+    cell = number(inputs, "sora.vae_pixels") * number(inputs, "sora.patch")
+    height, width = FRAME_SIZES["1080p"]
+    macs = forward_macs(sora_shape(inputs), frames, height * width / cell**2, "full").total
+    size = number(inputs, "sora.params") / number(inputs, "dit.params")
+    ratio = float(macs / (number(inputs, "dit.macs_per_step") * size * frames))
+    return f"Full attention at 1080p costs {short(ratio)} times the published rule's pass over frames of 512×512."
+
+
 @styled
 def attention_share(assumptions: Assumptions) -> NamedFigure:
     """Attention's share of a pass against tokens, for the preset's model and number of latent frames."""
@@ -161,7 +172,7 @@ def attention_share(assumptions: Assumptions) -> NamedFigure:
     caption = (
         f"With full attention {percent(full[1])} of a pass over the {clip} clip is attention, and {percent(full[-1])} "
         f"at {largest}; with attention factorised it is {percent(parts[1], 1)} and {percent(parts[-1], 1)}. "
-        f"Attention costs as much as everything else at S = 6d, {short(marks['S = 6d'])} tokens."
+        f"Attention costs as much as everything else at S = 6d, {short(marks['S = 6d'])} tokens. {_over_rule(inputs)}"
     )
     return named("attention_share", "Attention's share of a pass, by kind of attention", caption, figure)
 

@@ -42,6 +42,7 @@ class BreakEven:
     Args:
         title, color: of the panel.
         per_output: compute of one more output, FLOP (as the preset counts them).
+        counted: what it calls FLOP.
         training: compute of the training, FLOP, by label.
     """
 
@@ -49,6 +50,7 @@ class BreakEven:
     color: str
     per_output: float
     training: dict[str, float]
+    counted: str = "FLOP"
 
     def crossings(self) -> dict[str, float]:
         """Outputs after which inference has used as much, by label."""
@@ -68,7 +70,7 @@ def _break_even(panels: Sequence[BreakEven], marks: Mapping[str, float], unit: s
         log_axis(axes, "x", low, high, label=lambda v: short(v))
         log_axis(axes, "y", bottom / 40, top * 6)
         heading(axes, shown.title, shown.color)
-        axes.set_ylabel("FLOP, cumulative")
+        axes.set_ylabel(f"{shown.counted}, cumulative")
         for place, (name, value) in enumerate(marks.items()):
             axes.axvline(value, color=PURPLE, lw=1.2, ls=(0, (1, 1.5)), gid=f"mark-{position}-{place}")
             if position == 0:
@@ -123,7 +125,8 @@ def _panels(
         found = best_values(preset)
         per_output = printed if printed and position == 0 else found[output]
         flat = {label: found[result] for label, result in training.items()}
-        panels.append(BreakEven(preset_title(preset), color_of(preset.preset), per_output, flat))
+        counted = "MAC" if preset.entries["count.flops_per_mac"].value == 1 else "FLOP"
+        panels.append(BreakEven(preset_title(preset), color_of(preset.preset), per_output, flat, counted))
     return panels
 
 

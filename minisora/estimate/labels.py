@@ -20,6 +20,9 @@ RESULT_GROUPS: dict[str, dict[str, str]] = {
         "sora_training_energy": "energy of the training",
         "sora_training_energy_low": "energy of the training, least data",
         "sora_training_energy_high": "energy of the training, most data",
+        "sora_training_videos": "videos seen in training",
+        "sora_training_hours_of_video": "hours of video seen in training",
+        "sora_training_over_movie_gen": "training compute over Movie Gen's, the largest disclosed",
     },
     "Sora: one clip": {
         "sora_minutes_per_gpu_hour": "minutes of video per GPU-hour",
@@ -123,6 +126,7 @@ UNITS: dict[str, str] = {
     "s/video": "s",
     "FLOP/parameter/token": "FLOP per parameter and token",
     "$": "",
+    "h": "",
 }
 
 # The back-test's columns that say how well the method does; the others are folded away.
@@ -135,8 +139,8 @@ BACKTEST: dict[str, str] = {
     "seconds_factor": "predicted over disclosed",
     "naive_seconds_factor": "published rule over disclosed",
     "mfu": "utilisation implied",
-    "training_factor": "training: predicted over disclosed",
-    "naive_training_factor": "training: published rule over disclosed",
+    "training_factor": "training: predicted over GPU-hours × peak × utilisation",
+    "naive_training_factor": "training: published rule over the same",
 }
 IMPLIED: dict[str, str] = {
     "median_mfu": "utilisation of the median model",
@@ -166,6 +170,7 @@ ASSUMPTION_GROUPS: dict[str, str] = {
     "cost": "Cost law, measured over arithmetic",
     "dit": "DiT-XL/2",
     "llm": "Language models",
+    "compare": "For comparison",
 }
 
 _CLAIM_WORDS = (

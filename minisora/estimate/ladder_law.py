@@ -1,8 +1,8 @@
 """What a scaling ladder says of the report's size: law.json of `minisora scale fit`, read and put into words.
 
-The report guesses 20e9 parameters for its training budget. A law of the best size N* ~ C^a answers that, from runs a
-dozen decades smaller: the distance of the extrapolation stands beside every number, and a law whose exponents the runs
-do not determine says nothing at all. No torch, as all of the estimate.
+The report guesses 20e9 parameters for its training. A law of the best size N* ~ C^a answers that, from runs a dozen
+decades smaller: the distance of the extrapolation stands beside every number, and a law whose exponents the runs do
+not determine says nothing at all. No torch, as all of the estimate.
 """
 
 import json
@@ -11,7 +11,10 @@ from typing import Any
 
 from minisora.errors import UserError
 
-_UNBOUNDED: dict[str, Any] = {"exponent_interval": None, "params_interval": None}
+INTERVALS = (
+    "In brackets: 90 % intervals from the noise of the losses alone; the form of the law is taken as given. The "
+    "published laws count 6 N D, which leaves out what attention costs beyond its weights."
+)
 
 
 def read_law(path: Path) -> dict[str, Any]:
@@ -21,9 +24,10 @@ def read_law(path: Path) -> dict[str, Any]:
         path: law.json, as `minisora scale fit` writes it.
 
     Returns:
-        file, runs, flops (of the question), decades_beyond_data, loss_exponent (value, low, high, determined),
-        held_out_error, and rows: a law each with exponent, params, over_the_reports_20B, their 90 % intervals where
-        there are any, and the decades between its data and the question.
+        file, runs, flops (budgets of the question: a round one, then the report's training, least and most data),
+        decades_beyond_data (to each), loss_exponent (value, interval, determined), held_out (error, and whether its
+        best size lies between the sizes tried), and rows: a law each with exponent, params at each budget, their
+        90 % intervals where there are any, and the decades from its largest run to each budget.
 
     Raises:
         UserError: it is missing, or no law.
@@ -31,25 +35,22 @@ def read_law(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text())
         best, budget = tree["optimal"], tree["budget_law"]
+        flops = [float(each) for each in best["flops"]]
         own = {"loss_law": "this ladder, L(N, D)", "parabolas": "this ladder, isoFLOP parabolas"}
         rows = [
-            {
-                **_UNBOUNDED,
-                **best[name],
-                "law": title,
-                "decades_beyond_data": best["decades_beyond_data"],
-            }
+            {**best[name], "law": title, "own": True, "decades_beyond_data": best["decades_beyond_data"]}
             for name, title in own.items()
             if name in best
         ]
-        reports = best["reports_params"]
         rows += [
             {
-                **_UNBOUNDED,
                 "law": f"{row['name']} ({row['source']})",
+                "own": False,
+                "of": row["of"],
                 "exponent": row["exponent"],
+                "exponent_interval": None,
                 "params": row["params"],
-                "over_the_reports_20B": row["params"] / reports,
+                "params_intervals": [None] * len(flops),
                 "decades_beyond_data": row["decades_beyond_data"],
                 "determined": True,
             }
@@ -58,15 +59,15 @@ def read_law(path: Path) -> dict[str, Any]:
         return {
             "file": path.name,
             "runs": tree["runs"],
-            "flops": best["flops"],
-            "reports_params": reports,
+            "flops": flops,
+            "reports_params": best["reports_params"],
             "decades_beyond_data": best["decades_beyond_data"],
             "loss_exponent": {
                 "value": budget["constants"]["alpha"],
                 "interval": budget["intervals"].get("alpha"),
                 "determined": budget["determined"],
             },
-            "held_out_error": tree["held_out"]["error"],
+            "held_out": {"error": tree["held_out"]["error"], "inside": tree["held_out"]["inside"]},
             "rows": rows,
         }
     except FileNotFoundError as error:
@@ -80,14 +81,29 @@ def read_law(path: Path) -> dict[str, Any]:
 
 
 def verdict(law: dict[str, Any]) -> str:
-    """Whether the report's size is the best for its budget, in one sentence with the distance in it."""
-    said = [row for row in law["rows"] if row["determined"]]
-    smallest, largest = (pick(row["params"] for row in said) for pick in (min, max))
-    size = law["reports_params"]
-    word = "below" if largest < size else "above" if smallest > size else "around"
-    own = "" if any("this ladder" in row["law"] for row in said) else " (none of them from this ladder)"
-    return (
-        f"For {law['flops']:.0e} FLOPs the laws{own} put the best size at {smallest:.2g} to {largest:.2g} parameters, "
-        f"{word} the report's {size:.0e}. THIS LADDER ENDS {law['decades_beyond_data']:.1f} DECADES BEFORE THAT "
-        "BUDGET: its own rows are an extrapolation that no measurement supports."
+    """Whether the report's size is the best for its training, with the distances in it.
+
+    Laws of images and video count, with the whole of their intervals; one of text does not.
+    """
+    said = [row for row in law["rows"] if row["determined"] and row.get("of") != "text"]
+    ends = [
+        interval or [params, params]
+        for row in said
+        for params, interval in list(zip(row["params"], row["params_intervals"], strict=True))[1:]
+    ]
+    smallest, largest, size = (
+        min(low for low, _ in ends),
+        max(high for _, high in ends),
+        law["reports_params"],
     )
+    word = "below" if largest < size else "above" if smallest > size else "on both sides of"
+    others = [row["decades_beyond_data"][-1] for row in said if not row["own"]]
+    told = (
+        f"For the report's training, {law['flops'][1]:.2g} to {law['flops'][-1]:.2g} FLOPs, laws of images and video "
+        f"put the best size at {smallest:.2g} to {largest:.2g} parameters, {word} its {size:.0e}. "
+        f"The largest runs behind the published ones lie up to {max(others):.1f} decades below that"
+    )
+    beyond = f"{law['decades_beyond_data'][-1]:.1f} DECADES"
+    if any(row["own"] for row in said):
+        return f"{told}; THIS LADDER ENDS {beyond} BELOW: no measurement supports its rows there."
+    return f"{told}; none of them is this ladder's, which ends {beyond} BELOW AND DOES NOT DETERMINE A SIZE THERE."

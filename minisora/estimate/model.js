@@ -181,6 +181,11 @@ function estimate(inputs) {
     results["sora_training_energy" + end] = energy(inputs, hours); // kW*h
     results["sora_break_even" + end] = compute / (video / minutes); // min
   }
+  const seen = inputs["dit.training_steps"] * inputs["dit.batch"] * dataMultiplier(inputs);
+  const videos = seen * inputs["sora.video_share"];
+  results.sora_training_videos = videos;
+  results.sora_training_hours_of_video = videos * inputs["sora.seconds"] / 3600; // h
+  results.sora_training_over_movie_gen = results.sora_training_compute / inputs["compare.movie_gen_flops"];
 
   // Other models, per output, in the unit that the preset calls FLOPs.
   const token = inputs["llm.flops_per_parameter"] * inputs["llm.tokens"];

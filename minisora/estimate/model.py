@@ -246,6 +246,13 @@ def estimate(inputs: Inputs) -> Results:
         results[f"sora_training_cost{end}"] = cost(inputs, hours).named("$")
         results[f"sora_training_energy{end}"] = energy(inputs, hours).named("kW*h")
         results[f"sora_break_even{end}"] = (compute / (video / minutes)).named("min")
+    seen = number(inputs, "dit.training_steps") * number(inputs, "dit.batch") * data_multiplier(inputs)
+    videos = seen * number(inputs, "sora.video_share")
+    results["sora_training_videos"] = Quantity(videos)
+    results["sora_training_hours_of_video"] = Quantity(videos * number(inputs, "sora.seconds") / 3600, "h")
+    results["sora_training_over_movie_gen"] = Quantity(
+        results["sora_training_compute"].value / number(inputs, "compare.movie_gen_flops")
+    )
 
     # Other models, per output, in the unit that the preset calls FLOPs.
     token = get(inputs, "llm.flops_per_parameter") * get(inputs, "llm.tokens")

@@ -24,6 +24,7 @@ from minisora.estimate.backtest import backtest, implication, load_models
 from minisora.estimate.claims import Finding, audit, load_claims
 from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
 from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit_words
+from minisora.estimate.ladder_law import INTERVALS as LAW_INTERVALS
 from minisora.estimate.ladder_law import read_law
 from minisora.estimate.ladder_law import verdict as law_verdict
 from minisora.estimate.model import estimate
@@ -80,7 +81,9 @@ class Report:
                 for influence in self.influences
             ],
             "measured_here": self.evidence,
-            "ladder_law": None if self.law is None else {**self.law, "verdict": law_verdict(self.law)},
+            "ladder_law": None
+            if self.law is None
+            else {**self.law, "verdict": law_verdict(self.law), "intervals": LAW_INTERVALS},
             "assumptions": {
                 name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
             },
@@ -202,6 +205,7 @@ def to_csv(tree: dict[str, Any]) -> str:
 def print_report(report: Report, console: Console) -> None:
     """The audit, the results, and what was measured here, for the screen."""
     audited = Table(title="claims", title_justify="left")
+    audited.caption = "compute: MACs as published and recomputed, FLOPs (two a MAC) as corrected and measured"
     for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
@@ -217,6 +221,8 @@ def print_report(report: Report, console: Console) -> None:
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
     for column in ("result", "value", "5 to 95 %"):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
+    if report.assumptions.entries["count.flops_per_mac"].value == 1:
+        results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
     values = estimate(report.assumptions.inputs())
     for name in HEADLINE:  # the others are in report.json and on the page
         quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
@@ -248,14 +254,25 @@ def _measured_table(found: dict[str, Any]) -> Table:
 
 
 def _law_table(law: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"the best size for {law['flops']:.0e} FLOPs, by laws of scaling", title_justify="left"
-    )
-    for column in ("law", "N ~ C^", "parameters", "over the report's", "decades beyond its data"):
+    table = Table(title="the best size for the report's training, by laws of scaling", title_justify="left")
+    for column in (
+        "law",
+        "N ~ C^",
+        *(f"at {flops:.3g} FLOPs" for flops in law["flops"]),
+        "decades beyond its data",
+    ):
         table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
     for row in law["rows"]:
-        beyond = "not said" if row["decades_beyond_data"] is None else f"{row['decades_beyond_data']:.1f}"
-        told = (f"{row['exponent']:.2f}", f"{row['params']:.2g}", f"{row['over_the_reports_20B']:.2g}x")
-        table.add_row(row["law"], *(told if row["determined"] else ("not determined", "-", "-")), beyond)
-    table.caption = law_verdict(law)
+        sizes = [
+            f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
+            for params, interval in zip(row["params"], row["params_intervals"], strict=True)
+        ]
+        told = [f"{row['exponent']:.2f}", *sizes]
+        beyond = " to ".join(
+            f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
+        )
+        table.add_row(
+            row["law"], *(told if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
+        )
+    table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
     return table

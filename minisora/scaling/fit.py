@@ -28,7 +28,11 @@ from minisora.scaling.law import (
 from minisora.scaling.published import PUBLISHED
 from minisora.scaling.results import Row, read_rows
 
-SORA_FLOPS, SORA_PARAMS = 1e25, 20e9  # the report's guess of training compute and size
+SORA_PARAMS = 20e9  # the report's guess
+# Budgets that the laws are asked about: a round one, and the report's own training, least and most data, which it
+# gives in MACs (1.08e25, 2.7e25) and `minisora report --preset corrected` in FLOPs.
+SORA_FLOPS = (1e25, 2.61e25, 6.53e25)
+_PARAMS = tuple(f"params_{place}" for place in range(len(SORA_FLOPS)))
 _MIN_OPTIMA = 3  # budgets whose best size lies between the sizes tried, for a law of the best size
 
 
@@ -120,14 +124,14 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
 
     def loss_constants(losses: Array) -> dict[str, float]:
         law = fit_loss_law(points.params, points.tokens, losses, near=loss_law)
-        exponent, best = _best_size(law, per_pair)
-        return {**law.constants, "exponent": exponent, "params": best}
+        exponent, *best = _best_sizes(law, per_pair)
+        return {**law.constants, "exponent": exponent, **dict(zip(_PARAMS, best, strict=True))}
 
     def size_constants(losses: Array) -> dict[str, float]:
         law = _size_law(points.optima(losses))
         if law is None:
             raise UserError("too few budgets have their best size inside")
-        return {**law.constants, "params": _power(law.constants["k"], law.constants["a"])}
+        return {**law.constants, **dict(zip(_PARAMS, _sizes(law), strict=True))}
 
     of_budget = intervals(budget_constants, points.losses, noise)
     of_loss = intervals(loss_constants, points.losses, noise)
@@ -135,17 +139,18 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
     loss_law = Law(
         loss_law.formula, loss_law.constants, loss_law.error, {k: of_loss[k] for k in loss_law.constants}
     )
-    exponent, params = _best_size(loss_law, per_pair)
+    exponent, *params = _best_sizes(loss_law, per_pair)
     answers: dict[str, Any] = {
-        "loss_law": _answer(exponent, params, of_loss["exponent"], of_loss["params"], loss_law.determined)
+        "loss_law": _answer(exponent, params, of_loss, "exponent", loss_law.determined)
     }
     if size_law is not None:
         of_size = intervals(size_constants, points.losses, noise)
         size_law = Law(
             size_law.formula, size_law.constants, size_law.error, {k: of_size[k] for k in size_law.constants}
         )
-        k, a = size_law.constants["k"], size_law.constants["a"]
-        answers["parabolas"] = _answer(a, _power(k, a), of_size["a"], of_size["params"], size_law.determined)
+        answers["parabolas"] = _answer(
+            size_law.constants["a"], _sizes(size_law), of_size, "a", size_law.determined
+        )
     return {
         "runs": len(points.losses),
         "tokens_per_clip": tokens_per_clip,
@@ -157,19 +162,20 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
         "size_law": None if size_law is None else size_law.to_dict(),
         "held_out": _held_out(points, budgets),
         "optimal": {
-            "flops": SORA_FLOPS,
+            "flops": list(SORA_FLOPS),
             "reports_params": SORA_PARAMS,
-            "decades_beyond_data": math.log10(SORA_FLOPS / points.flops.max()),
+            "decades_beyond_data": _decades(float(points.flops.max())),
             "flops_per_parameter_and_token": per_pair,
             **answers,
             "published": [
                 {
                     "name": each.name,
                     "source": each.source,
+                    "of": each.of,
                     "exponent": each.a,
                     "loss_exponent": each.loss_exponent,
-                    "params": _power(each.k, each.a),
-                    "decades_beyond_data": math.log10(SORA_FLOPS / each.fitted[1]) if each.fitted else None,
+                    "params": [each.params(flops) for flops in SORA_FLOPS],
+                    "decades_beyond_data": _decades(each.fitted_until),
                 }
                 for each in PUBLISHED
             ],
@@ -213,18 +219,19 @@ def _held_out(points: _Points, budgets: Array) -> dict[str, Any]:
     }
 
 
-def _best_size(law: Law, per_pair: float) -> tuple[float, float]:
-    """Exponent of N* ~ C^a and N* at Sora's budget, where L(N, C / (per_pair N)) is least (Chinchilla, eq. 4)."""
+def _best_sizes(law: Law, per_pair: float) -> tuple[float, ...]:
+    """Exponent of N* ~ C^a, and N* at Sora's budgets, where L(N, C / (per_pair N)) is least (Chinchilla, eq. 4)."""
     k = law.constants
     both = k["alpha"] + k["beta"]
     exponent = k["beta"] / both
     log_factor = math.log(k["alpha"] * k["A"] / (k["beta"] * k["B"])) / both
-    return exponent, _exp(log_factor + exponent * math.log(SORA_FLOPS / per_pair))
+    return exponent, *(_exp(log_factor + exponent * math.log(flops / per_pair)) for flops in SORA_FLOPS)
 
 
-def _power(k: float, a: float) -> float:
-    """k C^a at Sora's budget."""
-    return _exp(math.log(k) + a * math.log(SORA_FLOPS))
+def _sizes(law: Law) -> list[float]:
+    """k C^a at Sora's budgets."""
+    k, a = law.constants["k"], law.constants["a"]
+    return [_exp(math.log(k) + a * math.log(flops)) for flops in SORA_FLOPS]
 
 
 def _exp(log: float) -> float:
@@ -233,15 +240,23 @@ def _exp(log: float) -> float:
     return math.exp(log)
 
 
+def _decades(flops: float) -> list[float]:
+    """From there to Sora's budgets."""
+    return [math.log10(budget / flops) for budget in SORA_FLOPS]
+
+
 def _answer(
-    exponent: float, params: float, of_a: tuple[float, float], of_n: tuple[float, float], determined: bool
+    exponent: float,
+    params: Sequence[float],
+    intervals: dict[str, tuple[float, float]],
+    exponent_name: str,
+    determined: bool,
 ) -> dict[str, Any]:
     return {
         "exponent": exponent,
-        "exponent_interval": list(of_a),
-        "params": params,
-        "params_interval": list(of_n),
-        "over_the_reports_20B": params / SORA_PARAMS,
+        "exponent_interval": list(intervals[exponent_name]),
+        "params": list(params),
+        "params_intervals": [list(intervals[name]) for name in _PARAMS],
         "determined": determined,
     }
 

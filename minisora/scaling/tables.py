@@ -35,32 +35,35 @@ def fit_tables(found: dict[str, Any]) -> Group:
         optima.caption = f"only {inside} of {len(found['optima'])} inside: no law of the best size"
     best = found["optimal"]
     sora = Table(
-        title=f"best size for {best['flops']:.0e} FLOPs, {best['decades_beyond_data']:.1f} DECADES BEYOND OUR DATA",
+        title=f"best size for the report's training, {max(best['decades_beyond_data']):.1f} DECADES BEYOND OUR DATA",
         title_justify="left",
     )
-    for head in ("law", "N ~ C^", "parameters", "loss ~ C^", "decades beyond its data"):
+    budgets = [f"at {flops:.3g} FLOPs" for flops in best["flops"]]
+    for head in ("law", "N ~ C^", *budgets, "loss ~ C^", "decades beyond its data"):
         sora.add_column(head, justify="left" if head == "law" else "right")
     alpha = found["budget_law"]
     ours = f"-{alpha['constants']['alpha']:.3f}" if alpha["determined"] else "not determined"
     for name, title in (("loss_law", "ours, L(N, D)"), ("parabolas", "ours, parabolas")):
         if name in best:
             row = best[name]
-            told = (f"{row['exponent']:.3f}", f"{row['params']:.2g}")
-            sora.add_row(
-                title,
-                *(told if row["determined"] else ("not determined", "-")),
-                ours,
-                f"{best['decades_beyond_data']:.1f}",
-            )
+            told = [f"{row['exponent']:.3f}", *(f"{params:.2g}" for params in row["params"])]
+            nothing = ["not determined", *("-" for _ in budgets)]
+            beyond = _ends(best["decades_beyond_data"])
+            sora.add_row(title, *(told if row["determined"] else nothing), ours, beyond)
     for row in best["published"]:
-        beyond = "-" if row["decades_beyond_data"] is None else f"{row['decades_beyond_data']:.1f}"
         falls = "-" if row["loss_exponent"] is None else f"-{row['loss_exponent']:.3f}"
         sora.add_row(
             f"{row['name']} ({row['source']})",
             f"{row['exponent']:.3f}",
-            f"{row['params']:.2g}",
+            *(f"{params:.2g}" for params in row["params"]),
             falls,
-            beyond,
+            _ends(row["decades_beyond_data"]),
         )
-    sora.caption = "the report guesses 20e9"
+    sora.caption = (
+        "the report guesses 2e10; its 1.08e25 to 2.7e25 'FLOPS' are MACs, so 2.6e25 to 6.5e25 FLOPs"
+    )
     return Group(laws, optima, sora)
+
+
+def _ends(values: list[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"

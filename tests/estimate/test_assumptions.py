@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from minisora.errors import UserError
@@ -69,3 +71,24 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         load_preset("gpus")
     with pytest.raises(UserError, match="no preset"):
         load_preset("missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 0\n", "is not a preset"),
+        ("title: x\nassumptions: [1]\n", "is not a preset"),
+        ("title: x\nassumptions: {sora.params: 3}\n", "is not a preset"),
+        (
+            "title: x\nassumptions: {sora.params: {value: 2e10, about: size, status: assumed, source: me}}\n",
+            "has no assumption",
+        ),
+        ("base: nothing\n", "no preset 'nothing'"),
+    ],
+)
+def test_yaml_that_is_no_preset_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_preset(str(path))
+    assert "\n" not in str(caught.value)

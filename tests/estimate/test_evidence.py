@@ -104,3 +104,11 @@ def test_a_runs_compression(tmp_path: Path) -> None:
         evidence.apply_run(load_preset("measured"), tmp_path)
     with pytest.raises(UserError, match="holds no run"):
         evidence.apply_run(load_preset("measured"), tmp_path / "nothing")
+
+
+def test_a_demo_that_has_not_come_to_its_vae_is_a_run_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("vae: {spatial_factor: 8, temporal_factor: 4}\n")
+    (tmp_path / "demo.json").write_text('{"seconds": {"vae": 3}}')
+    changed = evidence.apply_run(load_preset("measured"), tmp_path)
+    assert changed.entries["sora.vae_frames"].value == 4
+    assert "dB" not in changed.entries["sora.vae_frames"].source

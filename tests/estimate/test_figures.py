@@ -237,7 +237,7 @@ def test_every_disclosure_has_a_row_and_unverified_ones_are_hollow(
         assert point(figure, f"ours-{line}") == (pytest.approx(row["seconds_factor"]), line)
         assert point(figure, f"naive-{line}")[0] == pytest.approx(row["naive_seconds_factor"])
         hollow = artist(figure, f"ours-{line}").get_markerfacecolor() == "white"
-        assert hollow == (row["grade"] == "unverified")
+        assert hollow == (row["grade"] != "primary")
     trained = [row for row in measured.backtest if row["training_factor"]]
     for line, row in enumerate(trained, start=len(compared) + 2):
         assert point(figure, f"ours-{line}")[0] == pytest.approx(row["training_factor"])

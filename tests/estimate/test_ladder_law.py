@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 from minisora.cli import app
 from minisora.errors import UserError
+from minisora.estimate.assumptions import load_preset
 from minisora.estimate.ladder_law import read_law, verdict
+from minisora.estimate.model import estimate
 from minisora.estimate.report import build_report, write_report
 from minisora.scaling.fit import fit_ladder
+from minisora.scaling.published import PUBLISHED
 
 E, A, ALPHA, B, BETA, TOKENS = 0.2, 40.0, 0.34, 90.0, 0.28, 80
 
@@ -42,25 +45,47 @@ def test_the_best_size_of_a_known_law_comes_back_with_its_interval(law_file: Pat
     own = law["rows"][0]
     exponent = BETA / (ALPHA + BETA)
     factor = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
-    truth = factor * (1e25 / 6) ** exponent
     assert own["exponent"] == pytest.approx(exponent, rel=0.05)
-    assert 0.1 < own["params"] / truth < 10  # eleven decades out
     assert own["exponent_interval"][0] <= own["exponent"] <= own["exponent_interval"][1]
-    assert law["decades_beyond_data"] == pytest.approx(np.log10(1e25 / 6.4e13), abs=0.01)
+    for flops, params, decades in zip(law["flops"], own["params"], law["decades_beyond_data"], strict=True):
+        assert 0.1 < params / (factor * (flops / 6) ** exponent) < 10  # eleven decades out
+        assert decades == pytest.approx(np.log10(flops / 6.4e13), abs=0.01)
     chinchilla = next(row for row in law["rows"] if "Chinchilla" in row["law"])
-    assert chinchilla["params"] == pytest.approx((1e25 / 120) ** 0.5)
+    assert chinchilla["params"][0] == pytest.approx((1e25 / 120) ** 0.5)
+    assert chinchilla["decades_beyond_data"][0] == pytest.approx(np.log10(1e25 / 3e21))
+
+
+def test_the_budgets_asked_about_are_the_reports_training_in_flops(law_file: Path) -> None:
+    results = estimate(load_preset("corrected").inputs())
+    ends = [float(results[f"sora_training_compute_{end}"].value) for end in ("low", "high")]
+    assert read_law(law_file)["flops"][1:] == pytest.approx(ends, rel=0.005)
+
+
+def test_a_published_law_ends_where_its_largest_model_does() -> None:
+    hunyuan = next(law for law in PUBLISHED if law.name == "HunyuanVideo, video")
+    assert hunyuan.params(hunyuan.fitted_until) == pytest.approx(6.6e9)
 
 
 def test_the_report_says_how_far_the_law_reaches(law_file: Path, tmp_path: Path) -> None:
     report = build_report("measured", law=law_file)
     write_report(report, tmp_path)
     told = json.loads((tmp_path / "report.json").read_text())["ladder_law"]
-    assert "11.2 DECADES BEFORE THAT BUDGET" in told["verdict"]
-    assert "11.2 DECADES BEFORE THAT BUDGET" in (tmp_path / "report.html").read_text()
+    assert "THIS LADDER ENDS 12.0 DECADES BELOW" in told["verdict"]
+    assert "THIS LADDER ENDS 12.0 DECADES BELOW" in (tmp_path / "report.html").read_text()
     shown = CliRunner().invoke(app, ["report", "--law", str(law_file), "--out", str(tmp_path)])
     assert shown.exit_code == 0
-    assert "DECADES BEFORE" in " ".join(shown.output.split())
+    assert "12.0 DECADES BELOW" in " ".join(shown.output.split())
     assert build_report("measured").to_dict()["ladder_law"] is None
+
+
+def test_the_verdict_takes_whole_intervals_and_no_law_of_text(law_file: Path) -> None:
+    law = read_law(law_file)
+    law["rows"][0]["params_intervals"] = [[1e7, 1e16]] * 3
+    assert "1e+07 to 1e+16 parameters, on both sides of its 2e+10" in verdict(law)
+    law["rows"] = [{**row, "determined": not row["own"]} for row in law["rows"]]
+    assert "parameters, above its 2e+10" in verdict(law)
+    chinchilla = next(row for row in law["rows"] if "Chinchilla" in row["law"])
+    assert f"{chinchilla['params'][-1]:.2g}" not in verdict(law)
 
 
 def test_a_law_that_its_runs_do_not_determine_says_nothing(law_file: Path, tmp_path: Path) -> None:
@@ -71,7 +96,7 @@ def test_a_law_that_its_runs_do_not_determine_says_nothing(law_file: Path, tmp_p
     path.write_text(json.dumps(tree))
     law = read_law(path)
     assert not law["rows"][0]["determined"]
-    assert "none of them from this ladder" in verdict(law)
+    assert "none of them is this ladder's" in verdict(law)
 
 
 @pytest.mark.parametrize("text", [None, "{}", "[1]", "no json"])

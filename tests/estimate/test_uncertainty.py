@@ -49,6 +49,6 @@ def test_influences_add_up_and_rank() -> None:
     found = influences(measured, name, run.draws, run.results[name].value)
     assert sum(influence.variance_share for influence in found) == pytest.approx(1)
     assert found[0].assumption == "serve.steps"
-    assert found[0].swing == pytest.approx(250 / 40, rel=0.01)
+    assert found[0].swing == pytest.approx(250 / 30, rel=0.01)
     untouched = next(i for i in found if i.assumption == "demand.peak_factor")
     assert untouched.swing == pytest.approx(1)
