@@ -4,6 +4,7 @@ frozen T5 or CLIP encoder from a local folder. Both answer `encode(prompts)` wit
 Letters: B batch, M tokens, D width.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,11 +18,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
+from minisora.files import write_json
 from minisora.models.attention import attend
 from minisora.models.layers import MLP, zero_init
 
 PAD, START, UNKNOWN = 0, 1, 2
 NUM_SPECIAL = 3
+_OWN = "minisora.json"  # in the folder of a pretrained encoder
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -159,7 +162,8 @@ class TextEncoder(ModelMixin, ConfigMixin):
 class PretrainedTextEncoder(ModelMixin, ConfigMixin):
     """A frozen T5 or CLIP text encoder, read by transformers from a local folder.
 
-    Saving a pipeline copies encoder and tokenizer into the model folder, so the folder stays complete.
+    Saving a pipeline copies encoder and tokenizer into the model folder, so the folder stays complete. What
+    transformers has no place for lies beside them in minisora.json.
 
     Args:
         path: a folder with config.json, safetensors weights and a tokenizer.
@@ -234,11 +238,31 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
         return []
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Write encoder and tokenizer into the folder itself."""
+        """Write encoder, tokenizer and the limit of tokens into the folder itself."""
         self.encoder.save_pretrained(save_directory)
         self.tokenizer.save_pretrained(save_directory)
+        write_json(Path(save_directory) / _OWN, {"max_tokens": self.config.max_tokens})
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "PretrainedTextEncoder":
-        """Read an encoder from a folder, saved by this class or by transformers."""
-        return cls(str(path))
+    def from_pretrained(
+        cls, path: str | Path, *, max_tokens: int | None = None, **kwargs: Any
+    ) -> "PretrainedTextEncoder":
+        """Read an encoder from a folder, saved by this class or by transformers.
+
+        Args:
+            path: the folder.
+            max_tokens: longer captions are cut; by default as when it was saved, 77 in a folder of transformers.
+            kwargs: what diffusers passes to all parts of a pipeline; not used.
+
+        Raises:
+            UserError: the folder is not such an encoder, or its minisora.json is damaged.
+        """
+        file = Path(path) / _OWN
+        if max_tokens is None and file.is_file():
+            try:
+                max_tokens = int(json.loads(file.read_text())["max_tokens"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{file} is damaged: it holds no max_tokens; copy the folder again"
+                ) from error
+        return cls(str(path)) if max_tokens is None else cls(str(path), max_tokens=max_tokens)

@@ -13,20 +13,24 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisora.config import Config, load
 from minisora.data.batches import PairBatches
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.training import checkpoint
 from minisora.training.stages import train_student
 from minisora.training.tasks import fingerprint
 
@@ -47,6 +51,16 @@ STUDENT = (
 )
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """A file of pairs: its captions, the seed of the first one's noise, and the key of what it is made of."""
+
+    file: Path
+    captions: Sequence[str]
+    start: int
+    key: str
+
+
 def make_pairs(
     teacher: MiniSoraPipeline,
     captions: Sequence[str],
@@ -62,7 +76,7 @@ def make_pairs(
     Args:
         teacher: the model to distil.
         captions: one pair each; pair i starts from the noise of seed i.
-        folder: of the shards; those of another teacher or other captions are made anew.
+        folder: of the shards; those of another teacher, other captions or other sampling are made anew.
         steps, guidance: of the teacher's sampling; its own by default.
         batch_size: pairs at a time.
         progress: called with (pairs done, pairs in all).
@@ -71,23 +85,21 @@ def make_pairs(
         Noise and latents, each N Z T' H' W' float32.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: there is no caption, or the folder cannot be written.
     """
-    frames, height, width = teacher.config.default_size
-    shape = teacher.latent_shape(frames, height, width)
+    if not captions:
+        raise UserError("no captions to make pairs of: give at least one")
+    steps, guidance = _sampling(teacher, steps, guidance)
+    shape = teacher.latent_shape(*teacher.config.default_size)
     folder.mkdir(parents=True, exist_ok=True)
-    made_by = [fingerprint(teacher.dit), fingerprint(teacher.vae), steps, guidance, list(shape)]
     parts: list[tuple[Tensor, Tensor]] = []
-    for number, start in enumerate(range(0, len(captions), _SHARD)):
-        file = folder / f"shard-{number:05}.safetensors"
-        said = captions[start : start + _SHARD]
-        key = hashlib.sha256(json.dumps([made_by, start, list(said)]).encode()).hexdigest()
-        pairs = _read_pairs(file, key)
+    for shard in _shards(teacher, captions, folder, steps, guidance):
+        pairs = _read_pairs(shard)
         if pairs is None:
             rows = []
-            for first in range(0, len(said), batch_size):
-                some = said[first : first + batch_size]
-                noise = teacher.noise(len(some), shape, start + first)
+            for first in range(0, len(shard.captions), batch_size):
+                some = shard.captions[first : first + batch_size]
+                noise = teacher.noise(len(some), shape, shard.start + first)
                 made = teacher(
                     some,
                     latents=noise,
@@ -98,27 +110,80 @@ def make_pairs(
                 )
                 rows.append((noise, made.videos.cpu().float()))
                 if progress is not None:
-                    progress(start + first + len(some), len(captions))
+                    progress(shard.start + first + len(some), len(captions))
             pairs = torch.cat([a for a, _ in rows]), torch.cat([b for _, b in rows])
-            partial = file.with_name(f".{file.name}.partial")
+            partial = shard.file.with_name(f".{shard.file.name}.partial")
             try:
-                save_file({"noise": pairs[0], "latents": pairs[1]}, partial, metadata={"key": key})
-                partial.replace(file)
+                save_file({"noise": pairs[0], "latents": pairs[1]}, partial, metadata={"key": shard.key})
+                partial.replace(shard.file)
             except OSError as error:
-                raise UserError(f"cannot write {file}: {error.strerror}; free space and run again") from error
+                raise UserError(
+                    f"cannot write {shard.file}: {error.strerror}; free space and run again"
+                ) from error
         parts.append(pairs)
     return torch.cat([noise for noise, _ in parts]), torch.cat([latents for _, latents in parts])
 
 
-def _read_pairs(file: Path, key: str) -> tuple[Tensor, Tensor] | None:
-    """Noise and latents of a shard; None if it is not there, not whole, or of another teacher or other captions."""
+def _sampling(teacher: MiniSoraPipeline, steps: int | None, guidance: float | None) -> tuple[int, float]:
+    """Steps and guidance of the teacher's sampling, its own where not given."""
+    return (
+        teacher.config.default_steps if steps is None else steps,
+        teacher.config.default_guidance if guidance is None else guidance,
+    )
+
+
+def _shards(
+    teacher: MiniSoraPipeline, captions: Sequence[str], folder: Path, steps: int, guidance: float
+) -> list[_Shard]:
+    """The files that the pairs of these captions go into."""
+    made_by = [
+        {name: _described(part) for name, part in teacher.components.items()},
+        teacher.config.sigma_shift,
+        steps,
+        float(guidance),
+        teacher.latent_shape(*teacher.config.default_size),
+    ]
+    shards = []
+    for number, start in enumerate(range(0, len(captions), _SHARD)):
+        said = captions[start : start + _SHARD]
+        content = json.dumps([made_by, start, list(said)], sort_keys=True)
+        key = hashlib.sha256(content.encode()).hexdigest()
+        shards.append(_Shard(folder / f"shard-{number:05}.safetensors", said, start, key))
+    return shards
+
+
+def _described(part: Any) -> list[Any] | None:
+    """What decides how a part of the teacher behaves: its kind, its settings and its weights if it has any."""
+    if part is None:
+        return None
+    # Neither where it was read from nor the version that wrote it: the pairs do not depend on them.
+    settings = {
+        key: value
+        for key, value in json.loads(part.to_json_string()).items()
+        if not key.startswith("_") and key != "path"
+    }
+    weights = fingerprint(part) if isinstance(part, nn.Module) else ""
+    return [type(part).__name__, settings, weights]
+
+
+def _read_pairs(shard: _Shard) -> tuple[Tensor, Tensor] | None:
+    """Noise and latents of a shard; None if it is not there, not whole, or not made of the same."""
+    if _key_in(shard.file) != shard.key:
+        return None
+    try:
+        with safe_open(shard.file, "pt") as tensors:
+            return tensors.get_tensor("noise"), tensors.get_tensor("latents")
+    except (OSError, SafetensorError):
+        return None
+
+
+def _key_in(file: Path) -> str | None:
+    """The key that a shard was written with; None if it is not there or cannot be read."""
     if not file.is_file():
         return None
     try:
-        with safe_open(file, "pt") as shard:
-            if (shard.metadata() or {}).get("key") != key:
-                return None
-            return shard.get_tensor("noise"), shard.get_tensor("latents")
+        with safe_open(file, "pt") as tensors:
+            return (tensors.metadata() or {}).get("key", "")
     except (OSError, SafetensorError):
         return None
 
@@ -135,7 +200,7 @@ def distill(
     """Make pairs, train the student from the teacher's weights, and write RUN/model.
 
     Args:
-        config: of the student's training; its model must be the teacher's.
+        config: of the student's training; its clip and its model must be the teacher's.
         teacher: the model to distil.
         captions: of the pairs.
         run: folder of the student.
@@ -143,8 +208,14 @@ def distill(
         student_steps: default number of sampling steps of the student.
 
     Raises:
-        UserError: the run folder cannot be written, or holds another run.
+        UserError: the config is of another model, or the run folder cannot be written or holds another run.
     """
+    if student_steps < 1:
+        raise UserError(f"student_steps = {student_steps} must be at least 1")
+    _check_same_model(config, teacher)
+    sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0})
+    config = config.model_copy(update={"sample": sample})
+    _check_run(config, teacher, captions, run)
     with console.status("the teacher samples") as status:
         noise, latents = make_pairs(
             teacher,
@@ -152,9 +223,55 @@ def distill(
             run / "pairs",
             progress=lambda done, total: status.update(f"the teacher samples {done}/{total}"),
         )
-    sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0})
-    config = config.model_copy(update={"sample": sample})
     train_student(config, teacher, PairBatches(noise, latents, captions, config.seed), run, console)
+
+
+def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:
+    """Raise UserError, naming the first setting that differs, unless the config is of the teacher's model.
+
+    The student is a copy of the teacher, but its clip size and its config.yaml come from the config.
+    """
+    frames, height, width = teacher.config.default_size
+    dit = {**teacher.dit.config, "text_conditioning": teacher.text_encoder is not None}
+    parts: dict[str, dict[str, Any]] = {
+        "clip": {"frames": frames, "height": height, "width": width, "fps": teacher.config.fps},
+        "vae": dict(teacher.vae.config),
+        "dit": dit,
+    }
+    if isinstance(teacher.text_encoder, TextEncoder):
+        parts["text"] = {**teacher.text_encoder.config, "kind": "scratch"}
+    elif teacher.text_encoder is not None:
+        parts["text"] = {"kind": "pretrained"}
+    for section, trained in parts.items():
+        for key, said in config.model_dump(mode="json", include={section})[section].items():
+            value = trained.get(key, said)  # a setting of training alone is nothing of the model
+            value = list(value) if isinstance(value, tuple) else value
+            if value != said:
+                raise UserError(
+                    f"the teacher has {section}.{key}={value}, the config says {said}: "
+                    "give the config that the teacher was trained with"
+                )
+
+
+def _check_run(config: Config, teacher: MiniSoraPipeline, captions: Sequence[str], run: Path) -> None:
+    """Raise UserError if the run holds a model, finished or in training, that is not this student.
+
+    Training would refuse it as well, but only when the pairs are made anew over those that it learns from.
+    """
+    kept = checkpoint.checkpoints(run / "dit" / "checkpoints")
+    if kept:
+        state = checkpoint.read_state(kept[-1])
+        checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), state.inputs)
+    elif not (run / "model").exists():
+        return
+    for shard in _shards(teacher, captions, run / "pairs", *_sampling(teacher, None, None)):
+        if not shard.file.is_file():
+            raise UserError(f"{run} holds a model that did not learn from {shard.file}: use another --out")
+        if _key_in(shard.file) not in (shard.key, None):  # None: damaged, to be made anew
+            raise UserError(
+                f"{run} holds the student of another teacher or of other captions ({shard.file}): "
+                "use another --out"
+            )
 
 
 def teacher_of(run: Path, out: Path) -> tuple[Path, Path]:
@@ -195,8 +312,10 @@ def distill_model(
         overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
 
     Raises:
-        UserError: the config or the model cannot be read, or `out` cannot be used.
+        UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
     """
+    if num_pairs < 1:
+        raise UserError(f"num_pairs = {num_pairs} must be at least 1")
     resolved = load(config, [*STUDENT, *overrides])
     captions = open_dataset(resolved, "train").captions()
     captions = (captions * math.ceil(num_pairs / len(captions)))[:num_pairs]

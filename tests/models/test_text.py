@@ -85,8 +85,18 @@ def test_a_local_transformers_encoder(kind: str, tmp_path: Path) -> None:
     assert features.mask.tolist() == [[True] * 3 + [False] * 3, [True] + [False] * 5]
     assert not any(p.requires_grad for p in encoder.parameters())
     encoder.save_pretrained(tmp_path / "out")
-    again = PretrainedTextEncoder.from_pretrained(tmp_path / "out", max_tokens=6)
+    again = PretrainedTextEncoder.from_pretrained(tmp_path / "out")
+    assert again.config.max_tokens == 6
+    assert again.encode(["a red circle"]).tokens.shape == (1, 6, 16)
+    assert PretrainedTextEncoder.from_pretrained(tmp_path / "out", max_tokens=4).config.max_tokens == 4
+    assert PretrainedTextEncoder.from_pretrained(tmp_path / "in").config.max_tokens == 77  # of transformers
     torch.testing.assert_close(again.encode(["a red circle"]).pooled, encoder.encode(["a red circle"]).pooled)
+
+
+def test_a_damaged_limit_of_tokens_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "minisora.json").write_text("{}")
+    with pytest.raises(UserError, match=r"minisora\.json is damaged: it holds no max_tokens"):
+        PretrainedTextEncoder.from_pretrained(tmp_path)
 
 
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:

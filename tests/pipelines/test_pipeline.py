@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from minisora.errors import UserError
+from minisora.models.text import PretrainedTextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import make_scheduler, set_sigmas
@@ -76,8 +77,8 @@ def test_schedulers_follow_a_straight_path_to_its_end(name: str, shift: float) -
     data, noise = torch.randn(2, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     x = noise
     sigmas = set_sigmas(scheduler, 8, shift, torch.device("cpu"))
-    off = 0.001 if name == "dpm++" else 0.0  # diffusers' DPM-Solver++ takes pure noise for sigma = 0.999
-    assert sigmas[0] == pytest.approx(1.0 - off)
+    off = 0.001 if name == "dpm++" else 0.0  # diffusers' DPM-Solver++ takes pure noise for shifted 0.999
+    assert sigmas[0] == pytest.approx(1.0 - off / shift, abs=1e-6)
     for timestep, sigma in zip(scheduler.timesteps, sigmas, strict=True):
         torch.testing.assert_close(x, (1 - sigma) * data + sigma * noise, atol=2e-3 + 4 * off, rtol=2e-3)
         x = scheduler.step(noise - data, timestep, x, return_dict=False)[0]
@@ -129,6 +130,25 @@ def test_a_folder_that_is_not_whole_says_what_is_missing(
     with pytest.raises(UserError, match=said) as caught:
         load_pipeline(model)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pretrained_text_encoder_keeps_its_limit_of_tokens(
+    pipeline: MiniSoraPipeline, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    config = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    transformers.T5EncoderModel(config).save_pretrained(tmp_path / "t5")
+    words = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>"))
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
+    fast.save_pretrained(tmp_path / "t5")
+    text = PretrainedTextEncoder(str(tmp_path / "t5"), max_tokens=226)
+    MiniSoraPipeline(pipeline.vae, pipeline.dit, text, pipeline.scheduler).save_pretrained(tmp_path / "model")
+    loaded = load_pipeline(tmp_path / "model", device="cpu").text_encoder
+    assert isinstance(loaded, PretrainedTextEncoder)
+    assert loaded.config.max_tokens == 226
 
 
 def test_written_files_are_the_same_bytes_each_time(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:

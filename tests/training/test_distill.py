@@ -1,15 +1,31 @@
 """Distillation: pairs that survive a kill, a student that starts as its teacher and samples in its few steps."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from minisora import cli
 from minisora.data.batches import PairBatches
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.schedulers import make_scheduler
 from minisora.training.distill import distill_model, make_pairs, teacher_of
+
+FEW = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def no_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a teacher is asked for pairs."""
+
+    def sampled(*_: object, **__: object) -> None:
+        pytest.fail("the teacher sampled")
+
+    monkeypatch.setattr("minisora.training.distill.make_pairs", sampled)
 
 
 def test_pairs_are_the_teachers_samples_of_their_noise_and_are_made_once(
@@ -31,6 +47,40 @@ def test_pairs_are_the_teachers_samples_of_their_noise_and_are_made_once(
     assert not torch.equal(make_pairs(teacher, others, tmp_path, steps=2)[1], latents)
 
 
+def test_pairs_are_made_anew_where_the_teacher_samples_otherwise(tiny_run: Path, tmp_path: Path) -> None:
+    """All that a model folder can say differently, with the same DiT and VAE."""
+    teacher = load_pipeline(tiny_run / "model", device="cpu")
+    captions = ["a red circle moving left"] * 2
+    drawn: list[Path] = []
+
+    def made() -> int:
+        """How often the DiT ran to make the pairs."""
+        passes: list[int] = []
+        hook = teacher.dit.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+        make_pairs(teacher, captions, tmp_path)
+        hook.remove()
+        return len(passes)
+
+    assert made() == 4
+    assert made() == 0
+    again = load_pipeline(tiny_run / "model", device="cpu")
+    make_pairs(again, captions, tmp_path, steps=4, guidance=3, progress=lambda *_: drawn.append(tmp_path))
+    assert not drawn  # its defaults said aloud are the same
+    teacher.register_to_config(default_guidance=5.0)
+    assert made() == 4
+    teacher.register_to_config(default_steps=2)
+    assert made() == 2
+    teacher.register_to_config(sigma_shift=2.0)
+    assert made() == 2
+    teacher.scheduler = make_scheduler("heun", 2.0)
+    assert made() == 3
+    assert teacher.text_encoder is not None
+    with torch.no_grad():
+        next(teacher.text_encoder.parameters()).add_(1)
+    assert made() == 3
+    assert made() == 0
+
+
 def test_batches_of_pairs_keep_them_together_and_do_not_depend_on_the_split() -> None:
     noise = torch.arange(12.0).view(12, 1, 1, 1, 1)
     pairs = PairBatches(noise, 100 + noise, [str(i) for i in range(12)], seed=0)
@@ -44,10 +94,8 @@ def test_batches_of_pairs_keep_them_together_and_do_not_depend_on_the_split() ->
 
 
 def test_a_student_is_trained_and_takes_its_few_steps_unguided(tiny_run: Path, tmp_path: Path) -> None:
-    few = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
-    quiet = Console(quiet=True)
     out = tmp_path / "student"
-    distill_model(*teacher_of(tiny_run, out), out, quiet, num_pairs=12, student_steps=3, overrides=few)
+    distill_model(*teacher_of(tiny_run, out), out, QUIET, num_pairs=12, student_steps=3, overrides=FEW)
     student = load_pipeline(tmp_path / "student" / "model", device="cpu")
     assert (student.config.default_steps, student.config.default_guidance) == (3, 1.0)
     calls: list[int] = []
@@ -61,3 +109,107 @@ def test_a_folder_without_a_run_and_the_teachers_own_are_refused(tiny_run: Path,
         teacher_of(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="the teacher's own run"):
         teacher_of(tiny_run, tiny_run)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("clip.height=64", r"the teacher has clip\.height=32, the config says 64: give the config that"),
+        ("clip.fps=4", r"clip\.fps=8\.0, the config says 4\.0"),
+        ("vae.widths=[16,16]", r"vae\.widths=\[16, 32\], the config says \[16, 16\]"),
+        ("dit.depth=3", r"dit\.depth=2, the config says 3"),
+        ("dit.text_conditioning=false", r"dit\.text_conditioning=True, the config says False"),
+        ("text.max_tokens=12", r"text\.max_tokens=24, the config says 12"),
+    ],
+)
+def test_a_config_of_another_model_is_refused_before_sampling(
+    override: str, said: str, tiny_run: Path, tmp_path: Path, no_sampling: None
+) -> None:
+    with pytest.raises(UserError, match=said):
+        distill_model(
+            *teacher_of(tiny_run, tmp_path), tmp_path, QUIET, num_pairs=4, overrides=[*FEW, override]
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_toy_has_the_config_that_is_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampled(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("minisora.training.distill.make_pairs", sampled)
+    with pytest.raises(UserError, match=r"vae\.encoder_blocks=None, the config says 1"):
+        distill_model("toy", "toy", tmp_path, QUIET, num_pairs=1)
+    with pytest.raises(InterruptedError):  # nothing to refuse
+        distill_model("modes", "toy", tmp_path, QUIET, num_pairs=1)
+
+
+def test_a_run_with_another_student_is_refused_and_its_pairs_stay(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, model = teacher_of(tiny_run, tmp_path)
+    out = tmp_path / "student"
+    distill_model(config, model, out, QUIET, num_pairs=4, overrides=FEW)
+    kept = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    other = load_pipeline(model, device="cpu")
+    other.register_to_config(default_guidance=5.0)
+    other.save_pretrained(tmp_path / "other")
+
+    refused = [
+        (tmp_path / "other", 4, FEW, "the student of another teacher or of other captions"),
+        (model, 3, FEW, "the student of another teacher or of other captions"),
+        (model, 257, FEW, "the student of another teacher or of other captions"),
+        (model, 4, [*FEW, "train_dit.lr=1e-3"], r"train_dit\.lr=0\.0005, now it is 0\.001"),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("minisora.training.distill.make_pairs", lambda *_, **__: pytest.fail("sampled"))
+        for teacher, pairs, overrides, said in refused:
+            with pytest.raises(UserError, match=f"{said}.*another --out"):
+                distill_model(config, teacher, out, QUIET, num_pairs=pairs, overrides=overrides)
+        # A run of other stages has no pairs at all.
+        (tmp_path / "plain" / "model").mkdir(parents=True)
+        with pytest.raises(UserError, match="holds a model that did not learn from .*use another --out"):
+            distill_model(config, model, tmp_path / "plain", QUIET, num_pairs=4, overrides=FEW)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == kept
+    distill_model(config, model, out, QUIET, num_pairs=4, overrides=[*FEW, "train_dit.steps=3"])  # goes on
+    shard = next((out / "pairs").iterdir())
+    shard.write_bytes(b"cut short")  # of this student: made anew
+    distill_model(config, model, out, QUIET, num_pairs=4, overrides=[*FEW, "train_dit.steps=3"])
+    assert shard.read_bytes() == kept[shard]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "toy", "--pairs", "0"], "--pairs"),
+        (["--model", "toy", "--pairs", "-1"], "--pairs"),
+        (["--model", "toy", "--steps", "0"], "--steps"),
+        (["--run", "RUN", "--config", "modes"], "--config modes goes with --model: --run RUN has its own"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    no_sampling: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "argv", ["minisora", "distill", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_numbers_below_one_are_refused_from_python_too(tiny_run: Path, tmp_path: Path) -> None:
+    config, model = teacher_of(tiny_run, tmp_path)
+    with pytest.raises(UserError, match="num_pairs = 0 must be at least 1"):
+        distill_model(config, model, tmp_path, QUIET, num_pairs=0)
+    with pytest.raises(UserError, match="student_steps = 0 must be at least 1"):
+        distill_model(config, model, tmp_path, QUIET, num_pairs=1, student_steps=0)
+    with pytest.raises(UserError, match="no captions to make pairs of"):
+        make_pairs(load_pipeline(model, device="cpu"), [], tmp_path)
