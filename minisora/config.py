@@ -6,7 +6,7 @@ keeps `minisora --help` fast.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,13 +15,19 @@ from minisora.errors import UserError, nearest
 from minisora.files import write_whole
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of an average; at 1 it never moves
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+
+# What PyYAML raises: also whatever its constructors meet in a value such as 2001-99-99, 0x_ or !!int "".
+_NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 class Section(BaseModel):
-    """Base of every section: no unknown keys, no change after validation."""
+    """Base of every section: no unknown keys, no infinite numbers, no change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class ClipConfig(Section):
@@ -52,8 +58,8 @@ class DataConfig(Section):
     wall_share: Fraction = 0.2  # shapes: how many of those moving left or right pass behind a wall
     buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
     packing: PositiveInt | None = None  # or clips of all sizes in each step, in common rows of so many tokens
-    num_validation_clips: PositiveInt = 64  # held out of training, for the validation loss
-    validation_seed: int | None = None  # of the DiT's validation noise; by default the run's seed + 1
+    num_validation_clips: PositiveInt = 64  # of those held out: a tenth of a folder's files
+    validation_seed: Natural | None = None  # of the DiT's validation noise; by default the run's seed + 1
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or
     )
@@ -86,7 +92,7 @@ class DiTConfig(Section):
     modulation: Literal["per_block", "shared"] = "per_block"
     qk_norm: bool = True
     text_conditioning: bool = True  # cross-attention to text tokens and the pooled text in the modulation
-    num_classes: int | None = None  # a class-conditional DiT as in the paper; excludes text_conditioning
+    num_classes: PositiveInt | None = None  # of a DiT as in the paper; excludes text_conditioning
     rope_theta: Annotated[float, Field(gt=1)] = 100.0  # longest rotary wavelength over 2 pi, in tokens
     learn_sigma: bool = False  # twice the output channels, as the DiT paper; used for FLOP tables only
     checkpointing: bool | Literal["selective"] = False  # selective: keep products, repeat the cheap rest
@@ -125,19 +131,19 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the blocks, adamw for the rest
     lr: Annotated[float, Field(gt=0)] = 1e-3  # of adamw
     muon_lr: Annotated[float, Field(gt=0)] = 0.02
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Natural = 50
     decay_share: Fraction = 0.3  # the last share of the steps in which lr falls linearly to `final_lr_share`
     final_lr_share: Fraction = 0.05
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema_decay: Decay = 0.999
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what this device does well
     compile: bool = False
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Natural = 0
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 250
-    sample_every: Annotated[int, Field(ge=0)] = 0  # 0: no sample videos during training
+    sample_every: Natural = 0  # 0: no sample videos during training
     save_every: PositiveInt = 250
     keep_checkpoints: PositiveInt = 2
     trackers: tuple[Literal["tensorboard", "wandb", "comet_ml", "mlflow"], ...] = ()
@@ -178,7 +184,7 @@ class SampleConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     clip: ClipConfig = ClipConfig()
     data: DataConfig = DataConfig()
     vae: VAEConfig = VAEConfig()
@@ -208,10 +214,13 @@ class Config(Section):
 
 
 def config_folder() -> Path:
-    """Where the shipped configs lie: beside the package in a checkout, inside it in a wheel."""
+    """Where the shipped configs lie: inside the package in a wheel, beside it in a checkout.
+
+    Beside an installed package lies whatever other wheels put there, so that place is not looked at then.
+    """
     package = Path(__file__).resolve().parent
-    checkout = package.parent / "configs"
-    return checkout if checkout.is_dir() else package / "configs"
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def find(path: str | Path) -> Path:
@@ -257,7 +266,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(file.read_text())
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if loaded is not None and not isinstance(loaded, dict):
         raise UserError(f"{file} must hold sections such as 'dit:', not a {type(loaded).__name__}")
@@ -280,7 +289,7 @@ def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
                 raise UserError(f"--set {key}: '{section}' is a value, not a section")
         try:
             node[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise UserError(
                 f"--set {item}: the value is not YAML ({' '.join(str(error).split())})"
             ) from error
@@ -302,12 +311,21 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in fault["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation
-        known = list(section.model_fields)
+        known = _keys(fault["loc"][:-1])
         hint = nearest(str(fault["loc"][-1]), known)
-        return f"unknown config key '{key}'{hint}; known here: {', '.join(known)}{more}"
+        said = f"; known here: {', '.join(known)}" if known else ""
+        return f"unknown config key '{key}'{hint}{said}{more}"
     message = fault["msg"].removeprefix("Value error, ")
     where = f"config key '{key}' = {fault['input']!r}: " if key else ""
     return f"{where}{message}{more}"
+
+
+def _keys(place: tuple[int | str, ...]) -> list[str]:
+    """The keys of a section; a number in its place is an item of a tuple of sections."""
+    here: Any = Config
+    for part in place:
+        if isinstance(part, int):
+            here = next(iter(get_args(here)), None)
+        elif isinstance(here, type) and issubclass(here, Section) and part in here.model_fields:
+            here = here.model_fields[part].annotation
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, Section) else []

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from minisora import cli
 
+EDIT = ["edit", "-m", "toy", "-p", "a red circle moving left"]
 TINY_STEPS = ["-s", "train_vae.steps=2", "-s", "train_dit.steps=2"]
 
 
@@ -68,6 +70,67 @@ def test_help_imports_nothing_heavy() -> None:
         (["evaluate", "--videos", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "--videos", "."], "has no metadata.csv: write one with the columns file_name,text"),
         (["evaluate", "--videos", "cats"], "can be judged (1 skipped; a.mp4: caption 'a cat'"),
+        (
+            ["train", "-s", "seed=2001-99-99"],
+            "--set seed=2001-99-99: the value is not YAML (month must be in",
+        ),
+        (
+            ["demo", "-s", "data.source=folder", "-s", "data.path=cats"],
+            "not data.source=folder: use minisora tr",
+        ),
+        (["train", "--vae", "cats"], "--vae cats is for the DiT alone: say 'minisora train dit'"),
+        (["train", "vae", "--vae", "cats"], "--vae cats is for the DiT alone"),
+        # Places are looked at before the work, and no input is written over.
+        (["sample", "-p", "x", "-o", "x.gif"], "'x.gif' must end in .mp4"),
+        (["sample", "-p", "x", "-o", "cats"], "cats is a folder: give a file in it, such as cats/name.mp4"),
+        (["sample", "-p", "x", "-o", "cats.txt/x.mp4"], "cats.txt is a file, not a folder"),
+        ([*EDIT, "animate", "-v", "i.png", "-o", "i.mp4"], "i.png is the input i.png, which would be lost"),
+        (
+            [*EDIT, "extend", "-v", "link.gif", "-o", "c.mp4"],
+            "c.gif is the input link.gif, which would be lost",
+        ),
+        ([*EDIT, "extend", "-v", "c.gif", "-o", "x.gif"], "'x.gif' must end in .mp4"),
+        (
+            ["augment", "-m", "toy", "-d", "cats", "-p", "x", "-o", "cats"],
+            "--out cats is the folder of --data",
+        ),
+        (
+            ["caption", "label", "--run", "x", "--data", "cats", "-o", "cats/metadata.csv"],
+            "its captions would be",
+        ),
+        (["caption", "label", "--run", "x", "--data", "cats", "-o", "x.json"], "'x.json' must end in .csv"),
+        (["data", "check", "cats", "--json", "cats/metadata.csv"], "must end in .json"),
+        (["calibrate", "-o", "cats"], "cats is a folder: give a file in it, such as cats/name.json"),
+        (["calibrate", "--plot", "x"], "'x' must end in .png or .svg"),
+        (["flops", "--plot", "x.foo"], "'x.foo' must end in .png or .svg"),
+        (["flops", "--diffusers", "X", "--args", "a.json", "--json", "a.json"], "a.json is the input a.json"),
+        (["report", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
+        (["evaluate", "-m", "toy", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
+        (["evaluate", "-m", "toy", "--steps", "1,2", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
+        (["export", "-m", "toy", "-o", "cats.txt/x"], "cats.txt is a file, not a folder"),
+        # Options that would do nothing are refused.
+        (["flops", "--table", "dit", "--time"], "--time would do nothing beside --table"),
+        (["flops", "--table", "dit", "--device", "cpu"], "--device would do nothing beside --table"),
+        (
+            ["flops", "--diffusers", "X", "--time", "-c", "modes"],
+            "--config and --time would do nothing beside --d",
+        ),
+        (["flops", "--args", "a.json"], "--args a.json belongs to --diffusers MODEL"),
+        (["evaluate", "-m", "x", "--steps", "1,2", "--modes"], "--modes would do nothing beside --steps 1,2"),
+        (
+            ["evaluate", "-m", "x", "--steps", "1,2", "--run", "y"],
+            "--run would do nothing beside --steps 1,2",
+        ),
+        (["evaluate", "--videos", "cats", "--steps", "1,2"], "--videos would do nothing beside --steps 1,2"),
+        (["evaluate", "-m", "x", "--sizes", "9x32x32", "--modes"], "--modes would do nothing beside --sizes"),
+        (["evaluate", "-m", "x", "--modes", "--run", "y"], "--run would do nothing beside --modes"),
+        (
+            ["evaluate", "-m", "x", "--modes", "--samples-per-prompt", "2"],
+            "--samples-per-prompt 2 would do nothi",
+        ),
+        (["evaluate", "--videos", "cats", "--steps", "4"], "--steps would do nothing beside --videos"),
+        (["scale", "run", "--jobs", "2", "--shard", "1/2"], "--shard 1/2 would do nothing beside --jobs 2"),
+        (["scale", "run", "--dry-run", "--shard", "3/2"], "--shard '3/2' must be i/n"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -81,11 +144,50 @@ def test_bad_input_is_one_line_and_exit_code_2(
     Path("cats.txt").write_text("a red circle moving left\na cat\n")
     Path("cats").mkdir()
     Path("cats/metadata.csv").write_text("file_name,text\na.mp4,a cat\n")
+    for name in ("i.png", "c.gif", "a.json"):
+        Path(name).write_text("{}")
+    Path("link.gif").symlink_to("c.gif")
+    held = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     code, _, err = run(*arguments, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("error: ")
+    assert {path: path.read_bytes() for path in held} == held
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a CUDA device")
+@pytest.mark.parametrize(
+    ("command", "others"), [("flops", "cpu or meta"), ("calibrate", "cpu")], ids=lambda each: each
+)
+def test_a_cuda_device_that_is_not_there(
+    command: str, others: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(command, "--device", "cuda", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert err == f"error: --device cuda: no CUDA device here: use --device {others}\n"
+
+
+def test_a_dry_run_shows_its_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["scale", "run", "--dry-run", "--out", str(tmp_path / "ladder")]
+    code, whole, _ = run(*arguments, "--shard", "2/2", capsys=capsys, monkeypatch=monkeypatch)
+    names = [line.split()[1] for line in whole.splitlines() if line.startswith("│")]
+    assert code == 0
+    assert f"shard 2/2, {len(names[1::2])} runs: {', '.join(names[1::2])}\n" in whole
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_an_interruption_is_told_and_is_status_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minisora.data.doctor.check", stop)
+    code, _, err = run("data", "check", ".", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, err) == (130, "interrupted\n")
 
 
 def test_an_empty_folder_and_a_folder_without_clips(

@@ -48,11 +48,24 @@ def test_a_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("dit.width=[", "the value is not YAML"),
         ("dit.num_classes=10", "exclude each other"),
         ("data.source=folder", "needs data.path"),
+        ("data.buckets=[{frames: 5, height: 64, width: 64, shares: 0.2}]", "did you mean 'share'"),
+        ("data.buckets=[{frames: 5, height: 64}]", "config key 'data.buckets.0.width'"),
+        ("dit.patch.time=1", "'patch' is a value, not a section"),
+        ("seed=2001-99-99", "the value is not YAML"),
+        ("seed=0x_", "the value is not YAML"),
+        ('seed=!!int ""', "the value is not YAML"),
+        ("seed=4294967296", "config key 'seed' = 4294967296"),
+        ("data.validation_seed=-1", "config key 'data.validation_seed' = -1"),
+        ("dit.num_classes=0", "config key 'dit.num_classes' = 0"),
+        ("train_dit.betas=[0.9, 1.0]", "config key 'train_dit.betas.1' = 1.0"),
+        ("train_dit.lr=.inf", "config key 'train_dit.lr' = inf"),
+        ("flow.sigma_mean=.nan", "config key 'flow.sigma_mean' = nan"),
     ],
 )
 def test_a_wrong_setting_names_itself(override: str, said: str) -> None:
-    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+    with pytest.raises(UserError, match=said.replace("(", r"\(")) as caught:
         load("toy", [override])
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
@@ -62,6 +75,9 @@ def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1,\n")
     with pytest.raises(UserError, match="is not YAML"):
         load(tmp_path / "bad.yaml")
+    (tmp_path / "date.yaml").write_text("seed: 2001-99-99\n")
+    with pytest.raises(UserError, match="is not YAML: month must be"):
+        load(tmp_path / "date.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert load(tmp_path / "empty.yaml") == Config()
 
@@ -69,3 +85,15 @@ def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
 def test_shipped_names_are_found_with_and_without_suffix() -> None:
     assert find("toy") == find("toy.yaml") == find("configs/toy.yaml").resolve()
     assert find("dit/xl2_512").name == "xl2_512.yaml"
+
+
+def test_an_installed_package_reads_no_configs_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "minisora"
+    (tmp_path / "site-packages" / "configs").mkdir(parents=True)  # of another wheel, or of a checkout
+    package.mkdir()
+    monkeypatch.setattr("minisora.config.__file__", str(package / "config.py"))
+    assert config_folder() == tmp_path / "site-packages" / "configs"
+    (package / "configs").mkdir()
+    assert config_folder() == package / "configs"

@@ -50,6 +50,8 @@ app.add_typer(caption_app, name="caption")
 caption_app.command("train")(data.caption_train)
 caption_app.command("label")(data.caption_label)
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
+
 
 def main() -> None:
     """Run the command line: bad input becomes one line on stderr and exit code 2."""
@@ -63,9 +65,10 @@ def main() -> None:
         if error.errno is None:
             raise
         _fail(f"{error.filename or 'a file'}: {error.strerror}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            print("interrupted", file=sys.stderr)
+        raise
 
 
 def _fail(message: str) -> None:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import ConfigOption, JsonOption, SetOption, console, load_config, show
+from minisora.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    check_folder,
+    check_output,
+    console,
+    load_config,
+    refuse_beside,
+    show,
+)
+from minisora.errors import UserError
+
+_PLOTS = (".png", ".svg")  # as in minisora.measure.plots, which is slow to import
 
 
 class Device(StrEnum):
@@ -54,6 +67,21 @@ def flops(
     ] = None,
 ) -> None:
     """Count MACs and FLOPs of a real forward pass, attention included, three ways that must agree."""
+    check_output(json_, (".json",), [Path(config), *([args] if args else [])])
+    check_output(plot, _PLOTS)
+    own = {
+        "--config": config != "toy",
+        "--set": bool(set_),
+        "--device": device is not Device.meta,
+        "--time": time,
+    }
+    if table is not None:
+        refuse_beside("--table", {"--diffusers": diffusers is not None, "--args": args is not None, **own})
+    elif diffusers is not None:
+        refuse_beside("--diffusers", own)
+    elif args is not None:
+        raise UserError(f"--args {args} belongs to --diffusers MODEL: add it, or leave --args out")
+    _check_device(device, "cpu or meta")
     if table is not None:
         from minisora.measure.dit_table import count_table
 
@@ -95,6 +123,9 @@ def calibrate(
     """Sweep real passes on this machine and fit what they cost: MACs, time, MFU. `minisora report` reads it."""
     from minisora.measure.calibration import calibrate as sweep
 
+    check_output(out, (".json",))
+    check_output(plot, _PLOTS)
+    _check_device(device, "cpu")
     with console.status("calibrating") as status:
         calibration = sweep(
             device=device.value, progress=lambda done, total: status.update(f"calibrating {done}/{total}")
@@ -139,6 +170,7 @@ def report(
     """Rerun a published estimate of Sora's compute: claims audited, corrected, measured, with intervals."""
     from minisora.estimate.report import build_report, print_report, write_report
 
+    check_folder(out)
     built = build_report(
         preset,
         overrides=set_,
@@ -150,3 +182,12 @@ def report(
     page = write_report(built, out)
     print_report(built, console)
     console.print(f"wrote {page}", highlight=False, soft_wrap=True)
+
+
+def _check_device(device: Device | RealDevice, others: str) -> None:
+    """Refuse cuda where there is none."""
+    if device.value == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"--device cuda: no CUDA device here: use --device {others}")

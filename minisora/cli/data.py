@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import ConfigOption, SetOption, console, load_config, write_result
+from minisora.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    check_folder,
+    check_output,
+    console,
+    load_config,
+    write_result,
+)
+from minisora.errors import UserError
 
 
 def data_make(
@@ -18,6 +28,7 @@ def data_make(
     """Write a captioned set of moving shapes as mp4 files with metadata.csv."""
     from minisora.data.make import make_shapes
 
+    check_folder(out)
     make_shapes(out, clips, seed, load_config(config, set_).clip)
     console.print(
         f"wrote {clips} clips to {out}; next: minisora data check {out}", highlight=False, soft_wrap=True
@@ -28,9 +39,7 @@ def data_check(
     folder: Annotated[Path, typer.Argument(help="Folder of videos and images.")],
     config: ConfigOption = "toy",
     set_: SetOption = None,
-    json_: Annotated[
-        Path | None, typer.Option("--json", help="Also write the findings to this file.")
-    ] = None,
+    json_: JsonOption = None,
 ) -> None:
     """The doctor: what is in a folder, what is wrong with it, what a config would keep and drop and why.
 
@@ -38,6 +47,7 @@ def data_check(
     """
     from minisora.data.doctor import check
 
+    check_output(json_, (".json",))
     with console.status("checking") as status:
         report = check(
             folder,
@@ -71,6 +81,9 @@ def caption_label(
     """Write captions, with their confidence, for the files of a folder that have none."""
     from minisora.training.captioning import label_folder
 
+    check_output(out, (".csv",))
+    if out.exists():
+        raise UserError(f"{out} exists, and its captions would be lost: choose another --out")
     written, left_out = label_folder(run, data, out, console, min_confidence)
     console.print(
         f"{written} files captioned, {left_out} below confidence {min_confidence:g} left out; wrote {out}",

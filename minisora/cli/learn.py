@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import ConfigOption, DataOption, OutOption, SetOption, console, load_config
+from minisora.cli.options import (
+    ConfigOption,
+    DataOption,
+    OutOption,
+    SetOption,
+    check_folder,
+    console,
+    load_config,
+)
+from minisora.errors import UserError
 
 
 class Stage(StrEnum):
@@ -24,6 +33,7 @@ def demo(
     """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
     from minisora.demo.run import run_demo
 
+    check_folder(out)
     page = run_demo(load_config(config, set_), out, console)
     console.print(f"Open [bold]{page}[/bold]")
 
@@ -44,6 +54,9 @@ def train(
     """
     from minisora.training.stages import train_dit, train_vae
 
+    check_folder(out)
+    if vae is not None and stage is not Stage.dit:
+        raise UserError(f"--vae {vae} is for the DiT alone: say 'minisora train dit', or leave --vae out")
     resolved = load_config(config, set_, data)
     if stage in (None, Stage.vae):
         train_vae(resolved, out, console)
@@ -64,22 +77,30 @@ def distill(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The teacher's model folder, or toy, with --config.")
     ] = None,
-    config: ConfigOption = "modes",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", "-c", help="With --model: what it was trained with; default modes, the toy's."
+        ),
+    ] = None,
     out: OutOption = Path("runs/distilled"),
-    pairs: Annotated[int, typer.Option(help="Samples of the teacher to learn from.")] = 4000,
-    steps: Annotated[int, typer.Option(help="Sampling steps that the student takes by default.")] = 4,
+    pairs: Annotated[int, typer.Option(min=1, help="Samples of the teacher to learn from.")] = 4000,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps that the student takes by default.")] = 4,
     set_: SetOption = None,
 ) -> None:
     """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
-    from minisora.errors import UserError
     from minisora.training.distill import distill_model, teacher_of
 
     trained_by: str | Path
     teacher: str | Path
     if run is not None and model is None:
+        if config is not None:
+            raise UserError(
+                f"--config {config} goes with --model: --run {run} has its own config, leave it out"
+            )
         trained_by, teacher = teacher_of(run, out)
     elif model is not None and run is None:
-        trained_by, teacher = config, model
+        trained_by, teacher = config or "modes", model
     else:
         raise UserError("give the teacher by either --run DIR or --model DIR")
     distill_model(

@@ -1,13 +1,16 @@
 """What the commands share: options, the console, and how configs come in and results go out."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
 
-from minisora.files import write_json
+from minisora.errors import UserError
+from minisora.files import same_file, write_json
 
 if TYPE_CHECKING:
     from minisora.config import Config
@@ -25,7 +28,9 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", "-d", help="Folder of videos and images with captions; default: shapes."),
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
+]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")
 ]
@@ -37,6 +42,56 @@ def load_config(config: str, overrides: list[str] | None, data: Path | None = No
 
     folder = [] if data is None else ["data.source=folder", f"data.path={json.dumps(str(data))}"]
     return load(config, folder + (overrides or []))
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: Iterable[Path] = ()) -> None:
+    """Refuse a file that cannot be written, or that is an input, before any work is done.
+
+    Args:
+        path: of the file; None: none is written.
+        suffixes: that it may have; "" is none.
+        inputs: files that the command reads.
+
+    Raises:
+        UserError: the suffix is another, the path is a folder or an input, or its place cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give a file in it, such as {path / f'name{suffixes[0]}'}")
+    if path.suffix not in suffixes:
+        raise UserError(f"'{path}' must end in {' or '.join(each for each in suffixes if each)}")
+    if (clash := same_file(path, inputs)) is not None:
+        raise UserError(f"{path} is the input {clash}, which would be lost: choose another name")
+    check_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before any work is done.
+
+    Raises:
+        UserError: it or a part of its path is a file, or may not be written to.
+    """
+    place = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not place.is_dir():
+        raise UserError(f"{place} is a file, not a folder: choose another place than {path}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"no permission to write in {place}: choose another place or change its mode")
+
+
+def refuse_beside(option: str, others: dict[str, bool]) -> None:
+    """Refuse options that would do nothing beside another one.
+
+    Args:
+        option: the one that is given, as typed.
+        others: those that do nothing beside it, as typed, and whether each is given too.
+
+    Raises:
+        UserError: one is.
+    """
+    idle = [name for name, given in others.items() if given]
+    if idle:
+        raise UserError(f"{' and '.join(idle)} would do nothing beside {option}: leave one of them out")
 
 
 class Report(Protocol):

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import console
+from minisora.cli.options import check_folder, console, refuse_beside
 
 LadderOption = Annotated[
     str, typer.Option("--ladder", "-l", help="A ladder file, or a shipped one: smoke, cpu, h100.")
 ]
+_ALL = "1/1"  # the shard that is the whole ladder
 ResultsOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the ladder's results.")]
 
 
@@ -25,7 +26,7 @@ def scale_run(
     ] = 1,
     shard: Annotated[
         str, typer.Option(help="i/n: every n-th run from the i-th, for independent jobs.")
-    ] = "1/1",
+    ] = _ALL,
 ) -> None:
     """Train the ladder's runs that are not finished; the same command again goes on where it stopped.
 
@@ -36,17 +37,24 @@ def scale_run(
     from minisora.scaling.ladder import shard as share
     from minisora.scaling.results import read_rows
 
+    check_folder(out)
+    if jobs > 1:
+        refuse_beside(f"--jobs {jobs}", {f"--shard {shard}": shard != _ALL})
     settings, results = read_ladder(ladder), out / "results.jsonl"
-    if shard == "1/1":
+    mine = share(plan(settings), shard)
+    if shard == _ALL or dry_run:
         console.print(plan_table(settings, read_rows(results)))
     if dry_run:
+        if shard != _ALL:
+            names = ", ".join(run.name for run in mine) or "none: there are fewer runs than shards"
+            console.print(f"shard {shard}, {len(mine)} runs: {names}", highlight=False, soft_wrap=True)
         return
     if jobs > 1:
         run_in_jobs(settings, ladder, out, console, jobs)
     else:
         run_ladder(settings, out, console, shard)
     done = {row["name"] for row in read_rows(results)}
-    missing = [run.name for run in share(plan(settings), shard) if run.name not in done]
+    missing = [run.name for run in mine if run.name not in done]
     if missing:
         console.print(
             f"[red]{len(missing)} runs failed: {', '.join(missing)}; see {out / 'failures.jsonl'}[/red]"

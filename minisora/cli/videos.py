@@ -1,12 +1,15 @@
 """Commands that use a model: sample, edit, evaluate."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from minisora.cli.options import console
+from minisora.cli.options import check_folder, check_output, console, refuse_beside
+from minisora.errors import UserError
+from minisora.files import same_file
 
 
 class SchedulerName(StrEnum):
@@ -55,6 +58,7 @@ def sample(
     from minisora.pipelines.schedulers import make_scheduler
     from minisora.pipelines.write import write_videos
 
+    _check_video(out, len(prompt))
     pipeline = load_pipeline(model)
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
@@ -110,6 +114,7 @@ def edit(
     from minisora.pipelines.model_folder import load_pipeline
     from minisora.pipelines.write import write_videos
 
+    _check_video(out, 1, video)
     pipeline = load_pipeline(model)
     made = edit_files(
         pipeline,
@@ -140,6 +145,7 @@ def export(
     """A model in half precision with a model card, to pass on."""
     from minisora.pipelines.model_folder import export_model
 
+    check_folder(out)
     size = export_model(model, out, scores or [], made_by)
     console.print(f"wrote {out}: {size:.1f} MiB", highlight=False, soft_wrap=True)
 
@@ -168,6 +174,9 @@ def augment(
     from minisora.pipelines.augment import augment as augment_folder
     from minisora.pipelines.model_folder import load_pipeline
 
+    check_folder(out)
+    if same_file(out, [data]) is not None:
+        raise UserError(f"--out {out} is the folder of --data, whose clips would be lost: choose another")
     pipeline = load_pipeline(model)
     with console.status("restyling") as status:
         count = augment_folder(
@@ -200,7 +209,7 @@ def evaluate(
         str,
         typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
     ] = "72",
-    samples_per_prompt: Annotated[int, typer.Option(help="More samples, narrower intervals.")] = 1,
+    samples_per_prompt: Annotated[int, typer.Option(min=1, help="More samples, narrower intervals.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
     steps: Annotated[
         str | None,
@@ -213,7 +222,7 @@ def evaluate(
     guidance: Annotated[
         float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Videos sampled at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos sampled at a time.")] = 8,
     sizes: Annotated[
         str | None, typer.Option(help="Instead: compare sizes, such as 17x64x64,17x48x80: sizes.json.")
     ] = None,
@@ -232,7 +241,19 @@ def evaluate(
     """Judge what videos show against their prompts, without a learned network, and the judge itself."""
     from minisora.evaluate.steps import parse_steps, run_steps
 
+    check_folder(out)
     numbers = parse_steps(steps) if steps is not None else []
+    given = {"--videos": videos is not None, "--run": run is not None}
+    more = {f"--samples-per-prompt {samples_per_prompt}": samples_per_prompt != 1}
+    if len(numbers) > 1:
+        refuse_beside(f"--steps {steps}", {**given, "--sizes": sizes is not None, "--modes": modes})
+    if sizes is not None:
+        refuse_beside("--sizes", {**given, **more, "--modes": modes})
+    if modes:
+        refuse_beside("--modes", {**given, **more})
+    if videos is not None and model is None:
+        sampling = {"--prompts": prompts != "72", "--steps": steps is not None, "--seed": seed != 0}
+        refuse_beside("--videos", {**sampling, **more, "--guidance": guidance is not None})
     shared: dict[str, Any] = {
         "model": model,
         "prompts": prompts,
@@ -254,14 +275,23 @@ def evaluate(
         run_modes(out, console, **shared)
     else:
         from minisora.evaluate.run import run_evaluation
-        from minisora.training.tasks import fingerprint
+        from minisora.training.latents import cache_keys
 
         run_evaluation(
             out,
             console,
             videos=videos,
             run=run,
-            fingerprint=fingerprint,
+            cache_keys=cache_keys,
             samples_per_prompt=samples_per_prompt,
             **shared,
         )
+
+
+def _check_video(out: Path, count: int, inputs: Sequence[Path] = ()) -> None:
+    """Refuse a place for so many videos before any is sampled: each comes with a .gif, and a .png for all."""
+    from minisora.pipelines.write import output_files
+
+    check_output(out, (".mp4", ""))
+    for file in output_files(out, count):
+        check_output(file, (file.suffix,), inputs)

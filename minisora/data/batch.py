@@ -3,6 +3,7 @@
 Letters: B clips, Z channels, T H W frames and pixels, T' H' W' latent grid.
 """
 
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -66,7 +67,10 @@ class PackedBatch(Batch):
 
     def kinds(self) -> dict[tuple[int, ...], int]:
         """As of every batch."""
-        return {shape: clips for part in self.parts for shape, clips in part.kinds().items()}
+        kinds: Counter[tuple[int, ...]] = Counter()
+        for part in self.parts:  # two sizes have the same shape where their images do
+            kinds.update(part.kinds())
+        return dict(kinds)
 
     def to(self, device: torch.device) -> Self:
         """Every part on `device`."""

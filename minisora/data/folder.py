@@ -15,7 +15,7 @@ from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
 from minisora.data.video_io import ShortClips, read_video
 from minisora.errors import UserError
 
-VALIDATION_SHARE = 0.1  # of the files, at least one
+VALIDATION_SHARE = 0.1  # of the files; see `split_files`
 
 
 class FolderDataset:
@@ -133,23 +133,34 @@ class FolderDataset:
 def split_files(
     scan: FolderScan, split: Literal["train", "validation"], max_validation: int
 ) -> list[ScannedFile]:
-    """The files of a split: a fixed tenth for validation, whole files, so that they share no video.
+    """The files of a split: about a tenth for validation, whole files, so that they share no video.
 
-    Which ones depends on the names alone (by hash), not on their order. At least one file is for validation
-    and one for training; the only file of a folder is both.
+    Each file's name alone decides (its hash as a fraction is below `VALIDATION_SHARE`), so that a file is on the
+    same side at every clip size, whatever else the folder holds, and further files move none. A file on the
+    side of validation is never trained on, also where there are more than `max_validation`.
+
+    Of a few files none or all may fall to validation. Then the one with the smallest hash is for validation, or
+    the one with the largest for training; which one that is can change with the files that a size keeps. The
+    only file of a folder is both.
 
     Args:
         scan: of the folder.
         split: which part.
-        max_validation: at most this many files for validation.
+        max_validation: at most this many files for validation, those with the smallest hashes.
     """
     kept = scan.kept
     if len(kept) < 2:
         return kept
-    num_validation = min(max(1, round(VALIDATION_SHARE * len(kept))), max_validation)
-    by_hash = sorted(kept, key=lambda file: hashlib.sha256(file.name.encode()).digest())
-    chosen = {file.name for file in by_hash[:num_validation]}
+    by_hash = sorted((name_fraction(file.name), file.name) for file in kept)
+    held = [name for fraction, name in by_hash if fraction < VALIDATION_SHARE]
+    held = held[: len(kept) - 1] or [by_hash[0][1]]
+    chosen = set(held[:max_validation] if split == "validation" else held)
     return [file for file in kept if (file.name in chosen) == (split == "validation")]
+
+
+def name_fraction(name: str) -> float:
+    """A name's hash as a fraction in [0, 1): the same for ever, and spread evenly over names."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
 def content_hash(path: Path) -> str:

@@ -98,9 +98,10 @@ def scan_folder(
         verify = sum(video.stat().st_size for video in videos) <= _SMALL_ENOUGH
     told: dict[str, str] = {}
     for file in metadata:
-        for name, text in read_metadata(file):
-            # Rows of a metadata file further down win: they come later in the walk.
-            told[os.path.normpath(file.parent.relative_to(folder) / name).replace(os.sep, "/")] = text
+        for row, text in read_metadata(file):
+            name = os.path.normpath(file.parent.relative_to(folder) / row).replace(os.sep, "/")
+            if text or name not in told:  # an empty text takes no caption away
+                told[name] = text  # rows of a metadata file further down win: they come later in the walk
     names = [video.relative_to(folder).as_posix() for video in videos]
 
     def look(video: Path) -> ScannedFile:

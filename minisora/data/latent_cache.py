@@ -3,9 +3,9 @@
     FOLDER/<16 hex digits>/shard-00000.safetensors   latents of 256 clips
                           /index.json                written last: its presence says that all shards are there
 
-The digits are a hash of the VAE's weights (the caller's `key`), the data set's fingerprint and the format;
-each shard carries the whole key: latents of another VAE or of other clips cannot be read by mistake. A build
-that was killed goes on after the last whole shard.
+The digits are a hash of the VAE's weights and precision (the caller's `key`), the data set's fingerprint and
+the format; each shard carries the whole key: latents of another VAE or of other clips cannot be read by mistake.
+A build that was killed goes on after the last whole shard.
 
 Stored as float32: the toy set (10k clips of 8x5x8x8) takes 102 MB, and training from the cache then equals
 training without it to the bit.
@@ -71,7 +71,7 @@ class LatentCache:
             folder: of all caches; this one gets its own folder in it.
             dataset: the clips.
             encode: videos B C T H W -> normalised latents B C T' H' W', the same for the same videos.
-            key: of the encoder, such as a hash of the VAE's weights.
+            key: of the encoder, such as a hash of the VAE's weights, and of its precision if that is not float32.
             batch_size: clips encoded at a time; on a CPU more do not fit its cache (Zen 3: 16 took 1.3 times as long).
             progress: called with the number of clips that are done, whenever some were encoded.
 

@@ -54,6 +54,13 @@ def only_ours(out: Path, names: set[str]) -> None:
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file: choose a folder for the clips")
-    foreign = next((item.name for item in sorted(out.iterdir()) if item.name not in names), None)
-    if foreign is not None and not foreign.endswith(".partial"):
+    foreign = next(
+        (
+            item.name
+            for item in sorted(out.iterdir())
+            if item.name not in names and not (item.name.startswith(".") and item.name.endswith(".partial"))
+        ),
+        None,
+    )
+    if foreign is not None:
         raise UserError(f"{out} already holds '{foreign}': choose an empty folder")

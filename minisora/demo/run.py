@@ -25,6 +25,7 @@ from minisora.data.captions import parse
 from minisora.data.sources import open_dataset
 from minisora.data.video_write import write_video
 from minisora.demo.page import PageData, write_page
+from minisora.errors import UserError
 from minisora.estimate.report import build_report, write_report
 from minisora.evaluate.evaluation import evaluate_model
 from minisora.evaluate.fidelity import psnr
@@ -50,8 +51,20 @@ class Record:
 
     @classmethod
     def open(cls, path: Path) -> "Record":
-        """Read it, or start an empty one."""
-        return cls(path, json.loads(path.read_text()) if path.is_file() else {})
+        """Read it, or start an empty one.
+
+        Raises:
+            UserError: it is there and cannot be read.
+        """
+        try:
+            values = json.loads(path.read_text()) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): delete it, and it is measured again"
+            ) from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is not of minisora demo: delete it, and it is measured again")
+        return cls(path, values)
 
     def keep(self, name: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result kept under `name` if it was measured for the same `key`; else measure and keep it."""
@@ -78,8 +91,13 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     """Do everything, and return the page.
 
     Raises:
-        UserError: the run folder holds a run of another config, or cannot be written.
+        UserError: the config is not of shapes, or the run folder holds a run of another one or cannot be written.
     """
+    if config.data.source != "shapes":  # its page is about their prompts, which the judge can read
+        raise UserError(
+            f"the demo shows moving shapes, not data.source={config.data.source}: "
+            "use minisora train, then minisora sample"
+        )
     run.mkdir(parents=True, exist_ok=True)
     record = Record.open(run / "demo.json")
     for name, stage in (("vae", train_vae), ("dit", train_dit)):

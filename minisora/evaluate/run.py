@@ -4,7 +4,7 @@ OUT/evaluate.json    every score, interval and verdict
    /failures.png     contact sheet of clips that are not what their prompt says; absent if there are none
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def run_evaluation(
     videos: Path | None = None,
     run: Path | None = None,
     prompts: str = "72",
-    fingerprint: Callable[[nn.Module], str] | None = None,
+    cache_keys: Callable[[nn.Module], Mapping[str, str]] | None = None,
     samples_per_prompt: int = 1,
     seed: int = 0,
     steps: int | None = None,
@@ -47,9 +47,9 @@ def run_evaluation(
         out: folder for the results.
         console: for bars, tables and the verdict.
         model, videos: one of the two.
-        run: also measure the curves of the run folder that trained the model; needs `fingerprint`.
+        run: also measure the curves of the run folder that trained the model; needs `cache_keys`.
         prompts: as in `prompt_set`.
-        fingerprint, seed, steps, guidance, batch_size: as in `measure_curves`.
+        cache_keys, seed, steps, guidance, batch_size: as in `measure_curves`.
         samples_per_prompt: as in `evaluate_model`.
 
     Raises:
@@ -68,12 +68,12 @@ def run_evaluation(
         assert model is not None
         wanted = prompt_set(prompts)
         pipeline = load_pipeline(model)
-        if run is not None and fingerprint is not None:  # before the long part, as it may be refused
+        if run is not None and cache_keys is not None:  # before the long part, as it may be refused
             with _bar(console, "curves") as show:
                 curves = measure_curves(
                     pipeline,
                     run,
-                    fingerprint,
+                    cache_keys,
                     seed=seed,
                     steps=steps,
                     guidance=guidance,

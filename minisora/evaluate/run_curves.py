@@ -1,6 +1,7 @@
 """The curves of a finished run: its model, its config and its latent cache, put together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import load
+from minisora.data.clip import ClipDataset
 from minisora.data.latent_cache import LatentCache
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.evaluate.curves import Curves, Velocity, diagnose, loss_by_sigma, moments, nearest
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
+SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 NUM_SAMPLES = 32  # prompts of unseen clips that are sampled, and compared with these very clips
 _BLOCK = 512  # training clips compared at a time
 
@@ -21,7 +24,7 @@ _BLOCK = 512  # training clips compared at a time
 def measure_curves(
     pipeline: MiniSoraPipeline,
     run: Path,
-    fingerprint: Callable[[nn.Module], str],
+    cache_keys: Callable[[nn.Module], Mapping[str, str]],
     *,
     seed: int = 0,
     num_samples: int = NUM_SAMPLES,
@@ -35,7 +38,7 @@ def measure_curves(
     Args:
         pipeline: the model, of RUN/model.
         run: the run folder, with config.yaml and cache/.
-        fingerprint: of a VAE, the one that the caches are keyed by (`minisora.training.tasks.fingerprint`).
+        cache_keys: of a VAE, by precision (`minisora.training.latents.cache_keys`).
         seed: of the noise of the loss and of the samples.
         num_samples: unseen captions that are sampled, all of them if there are fewer.
         steps, guidance: of sampling; the model's own by default.
@@ -48,19 +51,8 @@ def measure_curves(
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
     config = load(run / "config.yaml")
-    key = fingerprint(pipeline.vae)
-    caches = []
-    splits: tuple[Literal["train", "validation"], ...] = ("train", "validation")
-    for split in splits:
-        dataset = open_dataset(config, split)
-        try:
-            caches.append(LatentCache.open(run / "cache", dataset, key))
-        except UserError as error:
-            raise UserError(
-                f"{run} has no whole latent cache of this model's VAE and data: pass the run that trained "
-                "the model, with train_dit.cache_latents on, or leave --run out"
-            ) from error
-    training, validation = caches
+    keys = list(cache_keys(pipeline.vae).values())
+    training, validation = (_open_cache(run, open_dataset(config, split), keys) for split in SPLITS)
     unseen, captions = validation.latents(range(len(validation))), validation.captions()
     count = min(num_samples, len(unseen))
     passes = -(-len(unseen) // batch_size)  # the loss calls back eight times as often, each an eighth
@@ -95,6 +87,17 @@ def measure_curves(
     of_samples = nearest(torch.cat(samples), _blocks(training))
     of_unseen = nearest(unseen[:count], _blocks(training))
     return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
+
+
+def _open_cache(run: Path, dataset: ClipDataset, keys: Sequence[str]) -> LatentCache:
+    """The run's latents of a data set, under the first key that there are any of."""
+    for key in keys:
+        with suppress(UserError):
+            return LatentCache.open(run / "cache", dataset, key)
+    raise UserError(
+        f"{run} has no whole latent cache of this model's VAE and data: pass the run that trained "
+        "the model, with train_dit.cache_latents on, or leave --run out"
+    )
 
 
 def velocity_of(pipeline: MiniSoraPipeline) -> Velocity:

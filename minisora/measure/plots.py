@@ -1,5 +1,6 @@
 """Plots of the instrument: achieved FLOP/s against size, and attention's share against tokens."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,11 @@ matplotlib.use("Agg")  # files only: no display is needed, or touched
 import matplotlib.pyplot as plt
 import numpy as np
 
+from minisora.errors import UserError
+from minisora.files import write_whole
 from minisora.measure.calibration import Calibration
+
+SUFFIXES = (".png", ".svg")
 
 VIDEO_TOKENS: dict[str, int] = {
     "512x512 image": 1_024,
@@ -72,6 +77,19 @@ def plot_attention_share(
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    """Write a figure, whole.
+
+    Raises:
+        UserError: the suffix is another, or the file cannot be written.
+    """
+    try:
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"a plot is {' or '.join(SUFFIXES)}, not '{path.name}': choose another name")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=path.suffix[1:], dpi=150)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, drawn.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    finally:
+        plt.close(figure)

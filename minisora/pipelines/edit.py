@@ -61,8 +61,9 @@ def edit(
         )
     if (region is None) == (mode == "inpaint"):
         raise UserError("inpaint needs --region TOP LEFT BOTTOM RIGHT, and no other mode takes one")
-    if source is not None and mode != "restyle":
-        raise UserError(f"--source belongs to restyle, not to {mode}: leave it out")
+    for name, value in (("source", source), ("strength", strength)):
+        if value is not None and mode != "restyle":
+            raise UserError(f"--{name} belongs to restyle, not to {mode}: leave it out")
     whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
     still = mode in ("animate", "keyframes")
     clips = [_read(pipeline, file, still, whole, say) for file in files]

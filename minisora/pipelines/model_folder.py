@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from minisora.errors import UserError
-from minisora.files import write_json, write_whole
+from minisora.files import replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
+_PARTS = ("vae", "dit", "text_encoder", "scheduler")
+_SCORES = ("evaluate", "modes", "sizes", "steps")  # files of `minisora evaluate`
 _MIB = 2**20
 
 
@@ -41,7 +43,7 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
         raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
     if index.get("_class_name") != MiniSoraPipeline.__name__:
         raise UserError(f"{folder} holds a {index.get('_class_name')}, not a {MiniSoraPipeline.__name__}")
-    for name in ("vae", "dit", "text_encoder", "scheduler"):
+    for name in _PARTS:
         if index.get(name, [None])[0] is None:
             continue
         config = "scheduler_config.json" if name == "scheduler" else "config.json"
@@ -80,53 +82,100 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
 
     Args:
         model: a model folder.
-        out: the new folder; files of an earlier export are replaced.
+        out: the new folder, put in place whole; an earlier export in it is replaced.
         scores: files of `minisora evaluate` on this model: evaluate.json, modes.json, sizes.json, steps.json.
         made_by: the command that trained it, for the card.
 
     Raises:
-        UserError: the model or a file of scores cannot be read, or `out` not be written.
+        UserError: the model or a file of scores cannot be read, or `out` holds other things or cannot be written.
     """
+    place = out.resolve()
+    _check_export(_find(model).resolve(), out, place)
+    found = {file.stem: _read_scores(file) for file in scores}
     pipeline = load_pipeline(model, device="cpu")
-    found: dict[str, Any] = {}
-    for file in scores:
-        try:
-            found[file.stem] = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} holds no scores: {error}") from error
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _cast(pipeline, torch.float16)
-        pipeline.save_pretrained(out, safe_serialization=True)
-        for file in out.rglob("*.json"):
+    _cast(pipeline, torch.float16)
+    size = 0.0
+
+    def write(folder: Path) -> None:
+        nonlocal size
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        for file in folder.rglob("*.json"):
             _forget_origin(file)
-        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / _MIB
-        card = (
-            _environment()
-            .get_template("model_card.md")
-            .render(
-                name=out.name,
-                pipeline=pipeline.config,
-                parts={
-                    name: sum(p.numel() for p in part.parameters()) / 1e6
-                    for name, part in pipeline.components.items()
-                    if isinstance(part, torch.nn.Module)
-                },
-                made_by=made_by,
-                mib=size,
-                **{name: found.get(name) for name in ("evaluate", "modes", "sizes", "steps")},
-            )
-        )
-        write_whole(out / "README.md", card)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / _MIB
+        write_whole(folder / "README.md", _card(pipeline, place.name, size, made_by, found))
+
+    try:
+        replace_folder(place, write)
+    except UndefinedError as error:
+        named = ", ".join(map(str, scores))
+        raise UserError(
+            f"the scores {named} are not of minisora evaluate ({error}): make them again"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     return size
 
 
+def _check_export(model: Path, out: Path, place: Path) -> None:
+    """Refuse to replace anything but an earlier export; `model` and `place` are resolved, `out` is as given."""
+    if model.is_relative_to(place):
+        raise UserError(f"--out {out} holds the model itself, which would be lost: choose another folder")
+    if place.is_relative_to(model):
+        raise UserError(f"--out {out} lies in the model folder {model}: choose another folder")
+    if Path.cwd().is_relative_to(place):
+        raise UserError(
+            f"--out {out} is where you are: name a folder for the export, such as {out / 'small'}"
+        )
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for the model")
+    held = sorted(item.name for item in place.iterdir())
+    if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
+        raise UserError(f"{out} holds '{held[0]}' and is no earlier export: choose an empty folder")
+    foreign = [name for name in held if name not in ("model_index.json", "README.md", *_PARTS)]
+    if foreign:
+        raise UserError(f"{out} also holds '{foreign[0]}', which would be lost: choose an empty folder")
+
+
+def _read_scores(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} holds no scores: {error}") from error
+    if not isinstance(found, dict) or file.stem not in _SCORES:
+        known = ", ".join(f"{name}.json" for name in _SCORES)
+        raise UserError(f"{file} holds no scores that the card shows: give {known} of minisora evaluate")
+    return found
+
+
+def _card(
+    pipeline: MiniSoraPipeline, name: str, mib: float, made_by: str, scores: dict[str, dict[str, Any]]
+) -> str:
+    """The model card, Markdown."""
+    parts = {
+        part: sum(p.numel() for p in module.parameters()) / 1e6
+        for part, module in pipeline.components.items()
+        if isinstance(module, torch.nn.Module)
+    }
+    return (
+        _environment()
+        .get_template("model_card.md")
+        .render(
+            name=name,
+            pipeline=pipeline.config,
+            parts=parts,
+            made_by=made_by,
+            mib=mib,
+            **{each: scores.get(each) for each in _SCORES},
+        )
+    )
+
+
 def _forget_origin(file: Path) -> None:
     """Take the folder that a component was read from out of its config: it means nothing elsewhere."""
     config = json.loads(file.read_text())
-    if config.pop("_name_or_path", None) is not None:
+    if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
         write_json(file, config)
 
 

@@ -149,7 +149,11 @@ class MiniSoraPipeline(DiffusionPipeline):
         if not prompts:
             raise UserError("no prompt given: pass at least one, such as 'a red circle moving left'")
         default = self.config.default_size
-        size = (num_frames or default[0], height or default[1], width or default[2])
+        size = (
+            default[0] if num_frames is None else num_frames,
+            default[1] if height is None else height,
+            default[2] if width is None else width,
+        )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
         if steps < 1:

@@ -9,6 +9,20 @@ from minisora.data.video_write import write_contact_sheet, write_gif, write_vide
 from minisora.errors import UserError
 
 
+def output_files(out: Path, count: int) -> list[Path]:
+    """The files that `write_videos` writes for so many videos, in its order.
+
+    Raises:
+        UserError: the suffix is neither .mp4 nor none.
+    """
+    if out.suffix not in (".mp4", ""):
+        raise UserError(f"--out '{out}' must end in .mp4; a .gif and a .png are written beside it")
+    stem = out.with_suffix("").name
+    names = [stem] if count == 1 else [f"{stem}-{number}" for number in range(count)]
+    videos = [out.with_name(name + suffix) for name in names for suffix in (".mp4", ".gif")]
+    return [*videos, out.with_name(stem + ".png")]
+
+
 def write_videos(out: Path, videos: Tensor, prompts: Sequence[str], fps: float) -> list[Path]:
     """Write OUT.mp4 and OUT.gif per prompt (numbered if there are several) and OUT.png for all.
 
@@ -24,15 +38,9 @@ def write_videos(out: Path, videos: Tensor, prompts: Sequence[str], fps: float) 
     Raises:
         UserError: another suffix, or a place that cannot be written.
     """
-    if out.suffix not in (".mp4", ""):
-        raise UserError(f"--out '{out}' must end in .mp4; a .gif and a .png are written beside it")
-    stem = out.with_suffix("")
-    files: list[Path] = []
+    files = output_files(out, len(videos))
     for number, video in enumerate(videos):
-        name = stem if len(videos) == 1 else stem.with_name(f"{stem.name}-{number}")
-        for suffix, write in ((".mp4", write_video), (".gif", write_gif)):
-            files.append(name.with_name(name.name + suffix))
-            write(files[-1], video, fps)
-    files.append(stem.with_name(stem.name + ".png"))
+        write_video(files[2 * number], video, fps)
+        write_gif(files[2 * number + 1], video, fps)
     write_contact_sheet(files[-1], list(videos), list(prompts))
     return files

@@ -23,8 +23,9 @@ from minisora.errors import UserError
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
 from minisora.training.latents import build_latents
-from minisora.training.loop import StageResult, Trainer, prepare_stage
-from minisora.training.stages import load_vae, replace_folder
+from minisora.training.launch import end_stage
+from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
+from minisora.training.stages import load_vae, read_model, replace_folder
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
@@ -95,11 +96,11 @@ class CaptionTask:
         """Cross-entropy on unseen clips."""
         device = next(model.parameters()).device
         total, count = torch.zeros((), device=device), torch.zeros((), device=device)
-        for part, batch in validation_batches(
+        for part, weight, batch in validation_batches(
             self._validation, self._num_validation, rank, world_size, device
         ):
-            total += self._loss(model, batch) * len(part)
-            count += len(part)
+            total += self._loss(model, batch) * (weight * len(part))
+            count += weight * len(part)
         return {"loss": total, "count": count}
 
     def describe(self) -> dict[str, str]:
@@ -122,9 +123,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     if not 0 < share <= 1:
         raise UserError(f"share = {share} must be above 0 and at most 1")
     out = run / "captioner"
-    accelerator, where = prepare_stage(config, config.train_caption, out, 128)
-    console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
-    vae = load_vae(run / "vae" / "model").to(accelerator.device)
+    vae = load_vae(run / "vae" / "model")
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     first = max(1, round(share * len(train)))
     places = labelled(train.captions(), first)
@@ -132,6 +131,11 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
     seen = MovedClips(train, places, views, reach, config.seed)
     unseen = MovedClips(validation, labelled(validation.captions(), len(validation)), 1, 0)
+    inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
+    check_resumable(config, out, inputs)
+    accelerator, where = prepare_stage(config, config.train_caption, out, 128)
+    console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
+    vae.to(accelerator.device)
     sources = [
         build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
         for name, dataset in (("labelled", seen), ("validation", unseen))
@@ -143,7 +147,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         accelerator,
         out=out,
         metrics=run / "metrics.jsonl",
-        inputs=f"{seen.fingerprint()}-{fingerprint(vae)}",
+        inputs=inputs,
         console=console,
     )
     result = trainer.fit()
@@ -151,7 +155,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         captioner = task.fresh_model()
         captioner.load_state_dict(result.weights)
         replace_folder(out / "model", captioner.save_pretrained)
-    accelerator.end_training()
+    end_stage(accelerator)
     return result
 
 
@@ -188,9 +192,10 @@ def label_folder(
         UserError: there is no captioner, nothing usable in the folder, or the CSV cannot be written.
     """
     folder = run / "captioner" / "model"
+    again = f"run 'minisora caption train --run {run}'"
     if not (folder / "config.json").is_file():
-        raise UserError(f"no captioner in {folder}: run 'minisora caption train --run {run}' first")
-    captioner = VideoCaptioner.from_pretrained(folder)
+        raise UserError(f"no captioner in {folder}: {again} first")
+    captioner = read_model(VideoCaptioner, folder, again)
     vae = load_vae(run / "vae" / "model")
     config = load(run / "config.yaml")
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False)

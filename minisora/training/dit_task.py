@@ -161,14 +161,14 @@ class DiTTask:
         """Loss on unseen clips at fixed noise and fixed noise levels, the same at every validation."""
         device = next(model.parameters()).device
         total, count = torch.zeros((), device=device), torch.zeros((), device=device)
-        for part, batch in validation_batches(
+        for part, weight, batch in validation_batches(
             self._validation, self._num_validation, rank, world_size, device
         ):
             sigma = torch.tensor(
                 [(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device
             )
-            total += self._velocity_errors(model, batch, sigma).sum()
-            count += len(part)
+            total += weight * self._velocity_errors(model, batch, sigma).sum()
+            count += weight * len(part)
         return {"loss": total, "count": count}
 
     def describe(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource, from_bytes, to_bytes
@@ -33,6 +33,18 @@ class EncodedOnDemand:
     def captions(self) -> list[str]:
         """The caption of every clip."""
         return self.dataset.captions()
+
+
+def encodes_in_step(source: object) -> bool:
+    """Whether a batch or latent source has a part that encodes on demand."""
+    within = [*getattr(source, "parts", ()), getattr(source, "source", None)]
+    return isinstance(source, EncodedOnDemand) or any(encodes_in_step(s) for s in within if s is not None)
+
+
+def cache_keys(vae: nn.Module) -> dict[str, str]:
+    """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
+    own = fingerprint(vae)
+    return {"no": own, "bf16": f"{own}-bf16"}
 
 
 def build_latents(
@@ -65,7 +77,7 @@ def build_latents(
 
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)
-    key = fingerprint(vae)
+    key = cache_keys(vae)[accelerator.mixed_precision if accelerator is not None else "no"]
     if accelerator is None or accelerator.is_main_process:
         with StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="") as progress:
             LatentCache.build(folder, dataset, encode, key, progress=progress.update)

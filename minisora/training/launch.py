@@ -1,7 +1,9 @@
 """How a run meets its hardware: one device or many processes, started plainly or by `accelerate launch`."""
 
+import atexit
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,9 +40,12 @@ def make_accelerator(
             raise UserError(
                 f"tracker '{tracker}' is not installed: pip install {tracker}, or set trackers=[]"
             )
+    atexit.unregister(_leave_processes)
+    device = process_device()
     AcceleratorState._reset_state()  # the stage before may have trained in another precision
+    PartialState._shared_state["distributed_type"] = _launched_as()
     accelerator = Accelerator(
-        cpu=process_device().type == "cpu",
+        cpu=device.type == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=accumulation,
         log_with=list(trackers) or None,
@@ -52,6 +57,28 @@ def make_accelerator(
         accelerator.init_trackers("minisora", config={"stage": out.name})
     set_seed(seed)
     return accelerator
+
+
+def end_stage(accelerator: Accelerator) -> None:
+    """Finish the trackers of a stage; the processes part when the program ends, not before its next stage.
+
+    A program that fails within a stage leaves the group to the launcher: to part might wait for the others.
+    """
+    accelerator.wait_for_everyone()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    atexit.unregister(_leave_processes)
+    atexit.register(_leave_processes)
+
+
+def _leave_processes() -> None:
+    PartialState().destroy_process_group()
+
+
+@cache
+def _launched_as() -> DistributedType:
+    """What kind of processes these are, asked before accelerate writes FSDP over it, which a second stage needs."""
+    return PartialState().distributed_type
 
 
 def _shard_on_cpu(accelerator: Accelerator) -> None:

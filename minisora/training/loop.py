@@ -16,16 +16,21 @@ from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
 from minisora.data.loader import batches, check_batch_size
+from minisora.data.order import rng
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
 from minisora.training import checkpoint
 from minisora.training.costs import introduce, measure_costs
+from minisora.training.interrupt import StopSignals
+from minisora.training.latents import encodes_in_step
 from minisora.training.launch import device_name, make_accelerator, process_device
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
 from minisora.training.progress import StepProgress
 from minisora.training.schedule import lr_scale
 from minisora.training.tasks import Task
+
+_DROPOUT = 4  # key of what dropout drops, beside those of `minisora.data.batches`
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,23 @@ def prepare_stage(config: Config, settings: TrainConfig, out: Path, width: int) 
         seed=config.seed,
     )
     return accelerator, f"{device_name(device)}, {precision} ({reason})"
+
+
+def check_resumable(config: Config, out: Path, inputs: str) -> None:
+    """Refuse a stage whose newest checkpoint is of another run; to be called before anything is written.
+
+    Args:
+        config: the whole run's.
+        out: the stage's folder.
+        inputs: fingerprint of the data (and VAE) the stage is given.
+
+    Raises:
+        UserError: it is, or cannot be read; the message says how it differs.
+    """
+    kept = checkpoint.checkpoints(out / "checkpoints")
+    if kept:
+        state = checkpoint.read_state(kept[-1])
+        checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), inputs)
 
 
 class Trainer:
@@ -81,7 +103,7 @@ class Trainer:
         on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
     ):
         self.task, self.settings, self.accelerator = task, task.settings, accelerator
-        self.config = config.model_dump(mode="json")
+        self.config, self.seed = config.model_dump(mode="json"), config.seed
         self.out, self.inputs, self.console, self.on_sample = out, inputs, console, on_sample
         self.folder = out / "checkpoints"
         self.metrics = MetricsLog(metrics, task.name, accelerator)
@@ -114,23 +136,21 @@ class Trainer:
         """Train to the last step and return the averaged weights."""
         settings = self.settings
         if self.step < settings.steps:
-            self.costs = measure_costs(self.task, self.model, self.accelerator)
+            device = self.accelerator.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                self.costs = measure_costs(self.task, self.model, self.accelerator)
             self.optimizer.zero_grad()
             if self.accelerator.is_main_process:
                 introduce(self.task, self.costs, self.accelerator, settings.steps - self.step, self.console)
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
-            with shown:
-                try:
-                    self._run(progress)
-                except KeyboardInterrupt:
-                    self._save()
-                    raise
+            with shown, StopSignals() as signals:
+                self._run(progress, signals)
         if not self.validation:
             self.validation = self._validate()
         return StageResult(checkpoint.full_weights(self.model, self.ema), self.validation)
 
-    def _run(self, progress: StepProgress) -> None:
+    def _run(self, progress: StepProgress, signals: StopSignals) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
         loader = batches(
@@ -141,7 +161,8 @@ class Trainer:
             accumulation=settings.accumulation,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-            workers=settings.workers,
+            # A forked worker cannot use this process's GPU, nor should it hold a VAE of its own.
+            workers=0 if encodes_in_step(self.task.source) else settings.workers,
             pin_memory=device.type == "cuda",
         )
         self.model.train()
@@ -151,7 +172,8 @@ class Trainer:
         step_loss = torch.zeros((), device=device)
         recent: list[list[int]] = []  # clips of the micro-batches since the last look
         clock, clock_step, flops = time.perf_counter(), self.step, 0.0  # flops since the clock was set
-        for batch in loader:
+        for number, batch in enumerate(loader):
+            self._seed_dropout(number % settings.accumulation)
             recent.append(batch.indices)
             flops += self.costs.flops(batch)
             with accelerator.accumulate(self.model):
@@ -173,7 +195,8 @@ class Trainer:
             self.ema.step(checkpoint.local_parameters(self.model))
             self.step += 1
             due = self._due()
-            if device.type == "cpu" or due:
+            looks = device.type == "cpu" or bool(due)
+            if looks:
                 self._stop_if_bad(first_bad, recent)
                 recent.clear()
             if "log" in due:
@@ -197,6 +220,31 @@ class Trainer:
                 progress.update(self.step)
             step_loss = torch.zeros_like(step_loss)
             clock += self._housekeeping(due, progress)
+            if self._is_asked_to_stop(signals.heard, looks):
+                self._stop_if_bad(first_bad, recent)
+                self._interrupt(due, progress)
+
+    def _seed_dropout(self, micro: int) -> None:
+        """Draw what dropout drops from the place of a micro-batch, as all else: nothing to save, resumed alike."""
+        place = rng(self.seed, _DROPOUT, self.step, micro, self.accelerator.process_index)
+        torch.manual_seed(int(place.integers(2**63)))
+
+    def _is_asked_to_stop(self, heard: bool, looks: bool) -> bool:
+        """Whether a process heard a signal; several agree on it where they read numbers anyway."""
+        if self.accelerator.num_processes == 1:
+            return heard
+        if not looks:
+            return False
+        asked = torch.tensor(float(heard), device=self.accelerator.device)
+        return float(self.accelerator.reduce(asked, "sum")) > 0
+
+    def _interrupt(self, due: set[str], progress: StepProgress) -> None:
+        """Save after the step just done, unless it was, and stop."""
+        if "save" not in due:
+            self._save()
+        place = checkpoint.checkpoints(self.folder)[-1]
+        progress.note(self.step, f"interrupted: {place} is saved, and the same command goes on from there")
+        raise KeyboardInterrupt
 
     def _housekeeping(self, due: set[str], progress: StepProgress) -> float:
         """Validate, sample and save where due; returns the seconds it took, which are not training."""
@@ -241,9 +289,12 @@ class Trainer:
         self.model.eval()
         parameters = checkpoint.local_parameters(self.model)
         self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        sums = self.task.validate(self.model, self.accelerator.process_index, self.accelerator.num_processes)
-        self.ema.restore(parameters)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        try:
+            self.ema.copy_to(parameters)
+            sums = self.task.validate(self.model, rank, world)
+        finally:
+            self.ema.restore(parameters)
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # drop gathered copies of the average that FSDP2 keeps for a backward
@@ -268,11 +319,14 @@ class Trainer:
     def _resume(self) -> None:
         kept = checkpoint.checkpoints(self.folder)
         if not kept:
+            self.metrics.rewind(0)  # of a run that was killed before its first checkpoint
             return
         state = checkpoint.read_state(kept[-1])
         checkpoint.check_resumable(kept[-1], state, self.config, self.inputs)
         checkpoint.load(kept[-1], self.model, self.ema, self.optimizer)
         self.step = self.ema.optimization_step = state.step
         self.metrics.rewind(state.step)
+        if self.step >= self.settings.steps:
+            self.validation = self.metrics.validation(state.step)
         if self.accelerator.is_main_process and self.step < self.settings.steps:
             self.console.print(f"[dim]resuming {self.task.name} at step {self.step} from {kept[-1]}[/dim]")

@@ -1,6 +1,7 @@
 """What a run writes down: one JSON object a line in `metrics.jsonl`, and accelerate trackers by option."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ class MetricsLog:
         self.path, self.stage, self.accelerator = path, stage, accelerator
 
     def rewind(self, step: int) -> None:
-        """Forget this stage's records after `step`, so that no step is there twice."""
+        """Forget this stage's records after `step`, and a line cut short: no step is twice, all lines are whole."""
         if not self.accelerator.is_main_process or not self.path.is_file():
             return
         kept = [r for r in read_metrics(self.path) if r["stage"] != self.stage or r["step"] <= step]
         write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def validation(self, step: int) -> dict[str, float]:
+        """What this stage's validation after `step` found; empty if there is no record of one."""
+        if not self.path.is_file():
+            return {}
+        found: dict[str, float] = {}
+        for record in read_metrics(self.path):
+            if record["stage"] == self.stage and record["step"] == step:
+                found |= {k.removeprefix("val_"): v for k, v in record.items() if k.startswith("val_")}
+        return found
 
     def write(self, step: int, **values: float) -> None:
         """Record numbers of a step."""
@@ -40,11 +51,9 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics file; a last line cut short by a crash is left out."""
+    """Records of a metrics file; a line cut short by a crash is left out."""
     records = []
-    for line in path.read_text().splitlines():
-        try:
+    for line in path.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
             records.append(json.loads(line))
-        except ValueError:
-            break
     return records

@@ -14,11 +14,15 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor
 
+from minisora import files
 from minisora.config import Config, save
 from minisora.data.batches import LatentSource, PairBatches
 from minisora.data.sources import bucket_configs, open_dataset
@@ -29,11 +33,13 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
 from minisora.training.dit_task import DiTTask, StudentTask
 from minisora.training.latents import build_latents
-from minisora.training.loop import StageResult, Trainer, prepare_stage
+from minisora.training.launch import end_stage
+from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
 from minisora.training.tasks import fingerprint
 from minisora.training.vae_task import VAETask
 
 NUM_SAMPLES = 4
+Model = TypeVar("Model", bound=ModelMixin)
 
 
 def train_vae(config: Config, run: Path, console: Console) -> StageResult:
@@ -43,9 +49,11 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         UserError: the data, the config or the run folder cannot be used.
     """
     out = run / "vae"
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    inputs = train.fingerprint()
+    check_resumable(config, out, inputs)
     accelerator, where = prepare_stage(config, config.train_vae, out, config.vae.widths[0])
     _announce(console, accelerator, "VAE", where)
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     task = VAETask(config, train, validation)
     _save_config(config, run, accelerator)
     trainer = Trainer(
@@ -54,17 +62,18 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         accelerator,
         out=out,
         metrics=run / "metrics.jsonl",
-        inputs=train.fingerprint(),
+        inputs=inputs,
         console=console,
     )
     result = trainer.fit()
-    if accelerator.is_main_process:
+    # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
+    # bits, and neither the latent cache nor a checkpoint of the DiT would take the VAE for the one they are of.
+    if accelerator.is_main_process and not _holds(out / "model", result.weights):
         vae = build_vae(config)
         vae.load_state_dict(result.weights, strict=False)  # the buffers are set next
         task.set_statistics(vae.to(accelerator.device).eval())
         replace_folder(out / "model", lambda folder: vae.cpu().save_pretrained(folder))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    end_stage(accelerator)
     return result
 
 
@@ -72,11 +81,34 @@ def load_vae(folder: Path) -> VideoVAE:
     """A VAE saved by `train_vae`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"no trained VAE in {folder}: run 'minisora train vae' first or pass --vae DIR")
-    return VideoVAE.from_pretrained(folder).eval().requires_grad_(False)
+    again = "delete that folder and run 'minisora train vae', or pass --vae DIR"
+    return read_model(VideoVAE, folder, again).eval().requires_grad_(False)
+
+
+def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
+    """A model from its safetensors in a folder, and from nothing else.
+
+    Raises:
+        UserError: the folder holds no whole model of this kind; the message ends with the remedy.
+    """
+    try:
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(". ")
+        raise UserError(f"{kind.__name__} {folder} cannot be read ({first}): {remedy}") from error
+
+
+def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:
+    """Whether the VAE in a folder has these weights, whatever its statistics."""
+    try:
+        kept = dict(load_vae(folder).named_parameters())
+    except UserError:
+        return False
+    return all(name in weights and value.equal(weights[name]) for name, value in kept.items())
 
 
 def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | None = None) -> StageResult:
@@ -92,11 +124,13 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
             raise UserError(
                 f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config"
             )
+    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
+    inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
+    check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
-    buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
     _save_config(config, run, accelerator)
     named = [("training", train), ("validation", validation), *(("training", bucket) for bucket in buckets)]
     sources = [
@@ -105,7 +139,6 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     ]
     task = DiTTask(config, vae, sources[0], sources[1], sources[2:])
     prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
-    inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
     return _fit(task, config, accelerator, run, console, inputs, prompts)
 
 
@@ -117,13 +150,15 @@ def train_dit_on(
     Raises:
         UserError: the config or the run folder cannot be used.
     """
+    said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
+    inputs = f"{said}-{fingerprint(vae)}"
+    check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "DiT", where)
     task = DiTTask(config, vae.to(accelerator.device), train, validation)
     _save_config(config, run, accelerator)
-    said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
     prompts = list(dict.fromkeys(validation.captions()))[:NUM_SAMPLES]
-    return _fit(task, config, accelerator, run, console, f"{said}-{fingerprint(vae)}", prompts)
+    return _fit(task, config, accelerator, run, console, inputs, prompts)
 
 
 def train_student(
@@ -134,13 +169,15 @@ def train_student(
     Raises:
         UserError: the config or the run folder cannot be used.
     """
+    inputs = pairs.fingerprint()
+    check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "Student", where)
     teacher.to(accelerator.device)
     task = StudentTask(config, teacher, pairs)
     _save_config(config, run, accelerator)
     prompts = list(dict.fromkeys(pairs.all_captions))[:NUM_SAMPLES]
-    return _fit(task, config, accelerator, run, console, pairs.fingerprint(), prompts)
+    return _fit(task, config, accelerator, run, console, inputs, prompts)
 
 
 def _fit(
@@ -175,8 +212,7 @@ def _fit(
     result = trainer.fit()
     if accelerator.is_main_process:
         replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    end_stage(accelerator)
     return result
 
 
@@ -206,17 +242,13 @@ def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under another name and put it in place whole."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    old = folder.with_name(f".{folder.name}.old")
+    """Write a folder under another name and put it in place whole.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
     try:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        write(partial)
-        if folder.exists():
-            folder.replace(old)
-        partial.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        files.replace_folder(folder, write)
     except OSError as error:
         raise UserError(
             f"cannot write {folder}: {error.strerror or error}; free space or use another --out"

@@ -52,14 +52,24 @@ class Task(Protocol):
         ...
 
 
+def validation_parts(count: int, rank: int, world_size: int, size: int) -> Iterator[tuple[range, float]]:
+    """This process's share of the first `count` positions, at most `size` at a time, each part with its weight.
+
+    Every process gets as many parts: FSDP2 gathers weights in every forward pass and would wait for a process
+    that makes none. One that has no position left repeats one, with weight 0.
+    """
+    positions = range(rank, count, world_size)
+    for start in range(0, -(-count // world_size), size):
+        part = positions[start : start + size]
+        yield (part, 1.0) if part else (range(rank % count, rank % count + 1), 0.0)
+
+
 def validation_batches(
     source: BatchSource[Any], count: int, rank: int, world_size: int, device: torch.device
-) -> Iterator[tuple[range, Any]]:
-    """This process's share of the first `count` positions, 16 at a time, each part with its batch on `device`."""
-    positions = range(rank, count, world_size)
-    for start in range(0, len(positions), 16):
-        part = positions[start : start + 16]
-        yield part, source.at(part).to(device)
+) -> Iterator[tuple[range, float, Any]]:
+    """As `validation_parts`, 16 positions at a time, each part with its batch on `device`."""
+    for part, weight in validation_parts(count, rank, world_size, 16):
+        yield part, weight, source.at(part).to(device)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -15,7 +15,7 @@ from minisora.data.clip import ClipDataset
 from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
-from minisora.training.tasks import size_text
+from minisora.training.tasks import size_text, validation_parts
 
 _STATISTICS_CLIPS = 256
 
@@ -57,14 +57,14 @@ class VAETask:
         """PSNR in dB (mean over clips) of whole clips coded through the posterior mean."""
         device = next(model.parameters()).device
         total = torch.zeros((), device=device)
-        indices = range(rank, len(self.validation), world_size)
-        for start in range(0, len(indices), 8):
-            part = indices[start : start + 8]
+        count = 0.0
+        for part, weight in validation_parts(len(self.validation), rank, world_size, 8):
             video = from_bytes(to_bytes(self.validation.clips(part))).to(device)
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             mse = (reconstruction.clamp(-1, 1).float() - video).square().flatten(1).mean(1)
-            total += (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
-        return {"psnr": total, "count": torch.tensor(float(len(indices)), device=device)}
+            total += weight * (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
+            count += weight * len(part)
+        return {"psnr": total, "count": torch.tensor(count, device=device)}
 
     def _noise_shape(self, batch: int) -> tuple[int, ...]:
         clip = self.config.clip

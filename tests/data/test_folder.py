@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from minisora.config import ClipConfig, Config, DataConfig
-from minisora.data.folder import FolderDataset, split_files
-from minisora.data.folder_scan import scan_folder
+from minisora.data.folder import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
+from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
 from minisora.data.shapes import ShapesWorld
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
@@ -171,6 +171,60 @@ def test_splits_share_no_file_and_ten_clips_train(mixed_folder, caplog):
     names = [{file.name for file in split_files(scan, split, 64)} for split in ("train", "validation")]
     assert not names[0] & names[1]
     assert len(open_dataset(config(mixed_folder, num_validation_clips=1), "validation")) == 1
+
+
+def split_names(names, split, dropped=(), max_validation=64):
+    files = [ScannedFile(name, "", dropped="too short" if name in dropped else None) for name in names]
+    return [file.name for file in split_files(FolderScan("clips", tuple(files)), split, max_validation)]
+
+
+def test_a_name_alone_decides_its_split():
+    names = [f"{number:04d}.mp4" for number in range(2000)]
+    few, validation = names[:500], set(split_names(names, "validation", max_validation=2000))
+    assert len(validation) == pytest.approx(200, abs=40)
+    assert validation | set(split_names(names, "train")) == set(names)
+    # Further files, and files that another clip size drops, move none.
+    assert set(split_names(few, "validation")) == validation & set(few)
+    kept = set(names) - set(names[::3])
+    assert set(split_names(names, "train", dropped=names[::3])) == kept - validation
+    # What is beyond the most clips of validation is not trained on either.
+    assert len(split_names(names, "validation", max_validation=7)) == 7
+    assert split_names(names, "train", max_validation=7) == split_names(names, "train")
+
+
+def test_of_a_few_files_each_split_has_one():
+    names = sorted((f"{number}.mp4" for number in range(100)), key=name_fraction)
+    held = [name for name in names if name_fraction(name) < VALIDATION_SHARE]
+    none, all_ = names[len(held) : len(held) + 3], held[:3]
+    assert split_names(none, "validation") == none[:1]
+    assert split_names(none, "train") == none[1:]
+    assert split_names(all_, "validation") == all_[:2]
+    assert split_names(all_, "train") == all_[2:]
+
+
+def test_sizes_that_keep_other_files_train_on_no_file_of_validation(tmp_path, ramp):
+    names = [f"{number}.mp4" for number in range(12)]
+    for number, name in enumerate(names):
+        ramp(tmp_path / name, 9 if number % 2 else 17, 8, 32, 32)
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(f"{n},grey\n" for n in names))
+    splits = {}
+    for frames in (9, 17):
+        scan = scan_folder(tmp_path, ClipConfig(frames=frames, height=32, width=32, fps=8), "skip")
+        for split in ("train", "validation"):
+            splits[frames, split] = {file.name for file in split_files(scan, split, 64)}
+    assert splits[9, "validation"] > splits[17, "validation"]
+    assert splits[17, "validation"]
+    for frames in (9, 17):
+        assert not splits[frames, "train"] & (splits[9, "validation"] | splits[17, "validation"])
+
+
+def test_an_empty_text_takes_no_caption_away(tmp_path, ramp):
+    ramp(tmp_path / "x" / "a.mp4", 9, 8)
+    (tmp_path / "metadata.csv").write_text("file_name,text\nx/a.mp4,above\n")
+    (tmp_path / "x" / "metadata.csv").write_text("file_name,text\na.mp4,\n")
+    assert FolderDataset(tmp_path, CLIP).captions() == ["above"]
+    (tmp_path / "x" / "metadata.csv").write_text("file_name,text\na.mp4,below\na.mp4,\n")
+    assert FolderDataset(tmp_path, CLIP).captions() == ["below"]
 
 
 def test_a_single_clip_is_both_splits(tmp_path, ramp):

@@ -29,6 +29,9 @@ def test_other_files_are_not_mixed_in(tmp_path):
     (tmp_path / "holiday.mp4").write_text("")
     with pytest.raises(UserError, match=r"already holds 'holiday\.mp4'"):
         make_shapes(tmp_path, 1, 0, ClipConfig(), progress=False)
+    (tmp_path / ".clip_00000.mp4.7.partial").write_text("")  # of a run that was cut off
+    with pytest.raises(UserError, match=r"already holds 'holiday\.mp4'"):
+        make_shapes(tmp_path, 1, 0, ClipConfig(), progress=False)
     with pytest.raises(UserError, match="is a file"):
         make_shapes(tmp_path / "holiday.mp4", 1, 0, ClipConfig(), progress=False)
     with pytest.raises(UserError, match="even sides"):

@@ -32,3 +32,19 @@ def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config)
 
     with pytest.raises(UserError, match="trained with vae.latent_channels=4, now it is 8"):
         run_demo(override(tiny_config, ["vae.latent_channels=8"]), tiny_run, Console(quiet=True))
+
+
+def test_other_data_and_a_damaged_record_are_refused_before_any_work(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    from minisora.config import override
+
+    other = override(tiny_config, ["data.source=folder", "data.path=clips"])
+    with pytest.raises(UserError, match="moving shapes, not data.source=folder: use minisora train"):
+        run_demo(other, tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+    for damaged in ("{", "[]"):
+        (tmp_path / "demo.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"demo.json .*: delete it, and it is measured again"):
+            run_demo(tiny_config, tmp_path, Console(quiet=True))
+    assert [item.name for item in tmp_path.iterdir()] == ["demo.json"]

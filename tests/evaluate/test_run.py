@@ -15,7 +15,7 @@ from minisora.evaluate import run_curves
 from minisora.evaluate.run import run_evaluation
 from minisora.evaluate.run_curves import measure_curves
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.training.tasks import fingerprint
+from minisora.training.latents import cache_keys
 
 QUIET = Console(quiet=True)
 
@@ -30,7 +30,7 @@ def test_a_model_and_its_run_are_evaluated_and_written_down(tiny_run: Path, tmp_
         model=tiny_run / "model",
         run=tiny_run,
         prompts=str(prompts),
-        fingerprint=fingerprint,
+        cache_keys=cache_keys,
         samples_per_prompt=2,
         steps=2,
         batch_size=3,
@@ -62,9 +62,9 @@ def test_the_curves_find_that_a_model_copies(tiny_run: Path, monkeypatch: pytest
     def copy(prompts: list[str], *, seed: int, **options: object) -> object:
         return type("Output", (), {"videos": caches[0].latents([seed + i for i in range(len(prompts))])})()
 
-    honest = measure_curves(pipeline, tiny_run, fingerprint, num_samples=4, steps=1)
+    honest = measure_curves(pipeline, tiny_run, cache_keys, num_samples=4, steps=1)
     monkeypatch.setattr(type(pipeline), "__call__", lambda self, *args, **options: copy(*args, **options))
-    copied = measure_curves(pipeline, tiny_run, fingerprint, num_samples=4)
+    copied = measure_curves(pipeline, tiny_run, cache_keys, num_samples=4)
     assert copied.samples == [0.0] * 4
     assert copied.finding.state == "memorising"
     assert copied.loss == honest.loss  # on fixed noise
@@ -78,7 +78,7 @@ def test_the_loss_is_the_one_that_training_validates_with(tiny_run: Path, tiny_c
 
     records = read_metrics(tiny_run / "metrics.jsonl")
     last = [record["val_loss"] for record in records if "val_loss" in record][-1]
-    curves = measure_curves(load_pipeline(tiny_run / "model"), tiny_run, fingerprint, num_samples=1, steps=1)
+    curves = measure_curves(load_pipeline(tiny_run / "model"), tiny_run, cache_keys, num_samples=1, steps=1)
     assert sum(curves.loss.loss) / 8 == pytest.approx(last, rel=0.1)
 
 
@@ -87,7 +87,7 @@ def test_progress_reaches_its_end_and_never_goes_back(tiny_run: Path) -> None:
     measure_curves(
         load_pipeline(tiny_run / "model"),
         tiny_run,
-        fingerprint,
+        cache_keys,
         num_samples=3,
         steps=1,
         batch_size=2,
@@ -119,8 +119,8 @@ def test_what_cannot_be_evaluated_is_refused(tiny_run: Path, tmp_path: Path) -> 
         run_evaluation(tmp_path, QUIET, videos=tmp_path, run=tiny_run)
     pipeline = load_pipeline(model)
     with pytest.raises(UserError, match="is not a run folder"):
-        measure_curves(pipeline, tmp_path, fingerprint)
+        measure_curves(pipeline, tmp_path, cache_keys)
     with torch.no_grad():
         next(pipeline.vae.parameters()).add_(1)  # the model of another run
     with pytest.raises(UserError, match="no whole latent cache of this model's VAE"):
-        measure_curves(pipeline, tiny_run, fingerprint)
+        measure_curves(pipeline, tiny_run, cache_keys)

@@ -73,5 +73,16 @@ def test_what_a_mode_cannot_use_is_refused(pipeline: MiniSoraPipeline, clip: Pat
         edit(pipeline, "inpaint", [clip], PROMPT, region=(0, 0, 64, 8))
     with pytest.raises(UserError, match=r"strength = 0 must be above 0"):
         edit(pipeline, "restyle", [clip], PROMPT, strength=0)
+    with pytest.raises(UserError, match="--strength belongs to restyle, not to loop"):
+        edit(pipeline, "loop", [clip], PROMPT, strength=0.5)
     with pytest.raises(UserError, match="unknown mode 'melt': use one of animate"):
         edit(pipeline, "melt", [clip], PROMPT)
+
+
+def test_a_size_of_nothing_is_refused_and_is_not_the_default(pipeline: MiniSoraPipeline) -> None:
+    with pytest.raises(UserError, match="0 frames do not fit"):
+        pipeline(PROMPT, num_frames=0, **FEW)
+    with pytest.raises(UserError, match="height 0 does not fit"):
+        pipeline(PROMPT, height=0, **FEW)
+    with pytest.raises(UserError, match="width 0 does not fit"):
+        pipeline(PROMPT, width=0, **FEW)

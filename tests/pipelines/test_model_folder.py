@@ -1,6 +1,7 @@
 """Model folders: a small one to pass on samples as the large one does, and shipped ones go by name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from minisora.errors import UserError
 from minisora.evaluate.judge import judge
+from minisora.pipelines import model_folder
 from minisora.pipelines.model_folder import WEIGHTS, export_model, load_pipeline, shipped
 
 
@@ -38,6 +40,73 @@ def test_the_card_shows_the_scores_it_is_given(tiny_run: Path, tmp_path: Path) -
     assert "| animate | motion | 3/4 = 75.0 % |" in card
     with pytest.raises(UserError, match="holds no scores"):
         export_model(tiny_run / "model", tmp_path / "out", [tmp_path / "nothing.json"])
+
+
+def test_an_export_replaces_nothing_but_an_export(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "run" / "model"
+    shutil.copytree(tiny_run / "model", model)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("mine")
+    (mine / "list.json").write_text("[]")
+    (tmp_path / "link").symlink_to(model)
+    (tmp_path / "note").write_text("")
+    held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(mine)
+    for out, said in (
+        (model, "holds the model itself"),
+        (tmp_path / "link", "holds the model itself"),
+        (model.parent, "holds the model itself"),
+        (model / "small", "lies in the model folder"),
+        (Path(), "is where you are"),
+        (tmp_path / "note", "is a file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            export_model(model, out)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"mine holds 'README\.md' and is no earlier export"):
+        export_model(model, mine)
+    with pytest.raises(UserError, match="holds 'dit' and is no earlier export"):
+        export_model("toy", model)  # a trained model has no card
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == held
+
+
+def test_an_earlier_export_is_replaced_whole_or_stays(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    export_model(tiny_run / "model", out, made_by="first")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_folder, "_forget_origin", full)
+    with pytest.raises(UserError, match="cannot write .*small: No space left"):
+        export_model(tiny_run / "model", out, made_by="second")
+    monkeypatch.undo()
+    assert "first" in (out / "README.md").read_text()
+    export_model(tiny_run / "model", out, made_by="second")
+    assert "second" in (out / "README.md").read_text()
+    assert [item.name for item in tmp_path.iterdir()] == ["small"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"also holds 'notes\.txt', which would be lost"):
+        export_model(tiny_run / "model", out)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_what_the_card_cannot_show_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    for name, text in (("evaluate.json", "[]"), ("others.json", "{}")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(
+            UserError, match=f"{name} holds no scores that the card shows: give evaluate.json"
+        ):
+            export_model(tiny_run / "model", tmp_path / "out", [tmp_path / name])
+    (tmp_path / "evaluate.json").write_text('{"x": 1}')
+    with pytest.raises(UserError, match="evaluate.json are not of minisora evaluate"):
+        export_model(tiny_run / "model", tmp_path / "out", [tmp_path / "evaluate.json"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_name_lists_the_shipped_models() -> None:

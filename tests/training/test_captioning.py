@@ -1,7 +1,9 @@
 """Captioning end to end on a tiny run: only labelled clips are read, and every clip gets a caption."""
 
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,16 @@ from minisora.data.make import make_shapes
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
-from minisora.training.captioning import label_folder, labelled, shift_cells, train_captioner, write_captions
+from minisora.training.captioning import (
+    CaptionTask,
+    label_folder,
+    labelled,
+    shift_cells,
+    train_captioner,
+    write_captions,
+)
+from minisora.training.checkpoint import checkpoints
+from minisora.training.metrics import read_metrics
 from minisora.training.stages import load_vae
 from minisora.training.tasks import fingerprint
 
@@ -48,6 +59,36 @@ def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: 
         label_folder(tiny_run, clips, tmp_path / "x.csv", quiet)
     with pytest.raises(UserError, match=r"share = 0 must be above 0"):
         train_captioner(config, run, Console(quiet=True), share=0)
+
+
+def test_a_resumed_captioner_is_the_uninterrupted_one(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Path(shutil.copytree(tiny_run, tmp_path / name)) for name in ("whole", "interrupted")]
+    settings = [
+        f"train_caption.{key}" for key in ("steps=6", "batch_size=4", "views_in_all=6", "log_every=1")
+    ]
+    config = load(runs[0] / "config.yaml", [*settings, "train_caption.validate_every=3"])
+    quiet = Console(quiet=True)
+    train_captioner(config, runs[0], quiet)
+    real = CaptionTask.validate
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionTask, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_captioner(config, runs[1], quiet)
+    assert [p.name for p in checkpoints(runs[1] / "captioner" / "checkpoints")] == ["step-00000003"]
+    train_captioner(config, runs[1], quiet)
+    rows = [[r for r in read_metrics(run / "metrics.jsonl") if r["stage"] == "caption"] for run in runs]
+    assert [[r["loss"] for r in each if "loss" in r] for each in rows] == [
+        [r["loss"] for r in rows[0] if "loss" in r]
+    ] * 2
+    a, b = (VideoCaptioner.from_pretrained(run / "captioner" / "model").state_dict() for run in runs)
+    assert all(a[key].equal(b[key]) for key in a)
 
 
 def test_clips_without_a_caption_or_beyond_the_share_are_not_read() -> None:

@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from minisora.config import load
+from minisora.data.batch import DiTBatch, PackedBatch
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.metrics import read_metrics
@@ -29,6 +30,14 @@ def test_one_model_learns_from_several_sizes(
     video = pipeline("a red circle moving left", num_frames=5, height=16, width=32, progress=False).videos
     assert video.shape == (1, 3, 5, 16, 32)
     assert torch.isfinite(video).all()
+
+
+def test_parts_of_one_shape_are_counted_together() -> None:
+    images = torch.zeros(3, 4, 1, 2, 2)  # of two sizes of clips may have one shape
+    parts = tuple(
+        DiTBatch(list(range(n)), images[:n], images[:n], images[:n, 0, 0, 0, 0], [""] * n) for n in (3, 2)
+    )
+    assert PackedBatch(list(range(5)), parts).kinds() == {(4, 1, 2, 2): 5}
 
 
 def test_a_row_too_short_for_a_size_is_refused_before_training(

@@ -1,0 +1,168 @@
+"""Stages that refuse, are finished already, or are given what is damaged: nothing good is written over."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from minisora.config import Config, override
+from minisora.data.batches import LatentBatches, MixedBatches, PairBatches
+from minisora.data.latent_cache import LatentCache
+from minisora.data.sources import open_dataset
+from minisora.errors import UserError
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.training import captioning, loop, stages
+from minisora.training.captioning import label_folder, train_captioner
+from minisora.training.latents import EncodedOnDemand, build_latents, cache_key, encodes_in_step
+from minisora.training.launch import make_accelerator
+from minisora.training.metrics import read_metrics
+from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
+from minisora.training.tasks import fingerprint
+from minisora.training.vae_task import VAETask
+
+QUIET = Console(quiet=True)
+
+
+def content(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def train_on(config: Config, run: Path, console: Console) -> None:
+    vae = load_vae(run / "vae" / "model")
+    sources = [
+        build_latents(config, vae, open_dataset(config, split), run / "cache", console, split)
+        for split in ("train", "validation")
+    ]
+    train_dit_on(config, vae, sources[0], sources[1], run, console)
+
+
+def train_on_pairs(config: Config, run: Path, console: Console) -> None:
+    teacher = load_pipeline(run / "model", device="cpu")
+    shape = (8, *teacher.latent_shape(*teacher.config.default_size))
+    pairs = PairBatches(torch.zeros(shape), torch.zeros(shape), ["a red circle"] * 8, 0)
+    train_student(config, teacher, pairs, run, console)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        (train_vae, "train_vae.lr=0.5"),
+        (train_dit, "train_dit.lr=0.5"),
+        (train_on, "train_dit.lr=0.5"),
+        (train_on_pairs, "train_dit.lr=0.5"),
+    ],
+)
+def test_a_refused_resumption_writes_nothing(
+    stage: Callable[[Config, Path, Console], object], setting: str, tiny_config: Config, run: Path
+) -> None:
+    before, metrics = content(run), (run / "metrics.jsonl").read_bytes()
+    if stage is train_dit:
+        shutil.rmtree(run / "cache")
+    with pytest.raises(UserError, match=r"was trained with train_\w+\.lr="):
+        stage(override(tiny_config, [setting, "train_dit.validate_every=7"]), run, QUIET)
+    assert content(run) == before
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    assert (run / "cache").exists() == (stage is not train_dit)  # nor are clips encoded for nothing
+
+
+def test_a_finished_vae_is_neither_validated_nor_written_again(
+    tiny_config: Config, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(run / "vae" / "model")
+    last = [r for r in read_metrics(run / "metrics.jsonl") if r["stage"] == "vae" and "val_psnr" in r][-1]
+
+    def again(*_: object) -> None:
+        pytest.fail("a finished stage worked again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAETask, "validate", again)
+        patch.setattr(VAETask, "set_statistics", again)
+        result = train_vae(tiny_config, run, QUIET)
+    assert content(run / "vae" / "model") == before
+    assert result.validation == {"psnr": last["val_psnr"]}
+    for name, value in load_vae(run / "vae" / "model").named_parameters():
+        assert value.equal(result.weights[name])
+    (run / "vae" / "model" / "diffusion_pytorch_model.safetensors").unlink()  # but what is not whole is
+    (run / "metrics.jsonl").unlink()
+    assert train_vae(tiny_config, run, QUIET).validation["psnr"] == pytest.approx(last["val_psnr"], rel=1e-4)
+    assert {name: c[1] for name, c in content(run / "vae" / "model").items()} == {
+        name: c[1] for name, c in before.items()
+    }
+
+
+@pytest.mark.parametrize("damage", ["missing", "pickled", "cut short"])
+def test_a_vae_without_whole_weights_is_refused_in_one_line(damage: str, run: Path) -> None:
+    folder = run / "vae" / "model"
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    if damage == "cut short":
+        weights.write_bytes(weights.read_bytes()[:100])
+    else:
+        if damage == "pickled":
+            torch.save(load_vae(folder).state_dict(), folder / "diffusion_pytorch_model.bin")
+        weights.unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(.*\): delete that folder and run") as refused:
+        load_vae(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_captioner_without_weights_is_refused_in_one_line(
+    run: Path, tmp_path: Path, tiny_config: Config
+) -> None:
+    (run / "captioner" / "model").mkdir(parents=True)
+    (run / "captioner" / "model" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be read .*: run 'minisora caption train --run"):
+        label_folder(run, tmp_path, tmp_path / "x.csv", QUIET)
+
+
+def test_a_refused_captioner_encodes_nothing(
+    tiny_config: Config, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["train_caption.steps=1", "train_caption.batch_size=4", "train_caption.views_in_all=6"]
+    train_captioner(override(tiny_config, few), run, QUIET, share=0.2)
+    monkeypatch.setattr(captioning, "build_latents", lambda *_: pytest.fail("clips were encoded"))
+    with pytest.raises(UserError, match="was trained on other data"):
+        train_captioner(override(tiny_config, few), run, QUIET, share=0.3)
+
+
+def test_latents_of_another_precision_have_a_cache_of_their_own(tiny_config: Config, run: Path) -> None:
+    vae, dataset = load_vae(run / "vae" / "model"), open_dataset(tiny_config, "validation")
+    latents = {}
+    for precision in ("fp32", "bf16"):
+        accelerator = make_accelerator(
+            precision=precision, accumulation=1, trackers=(), out=run / "dit", seed=0
+        )
+        source = build_latents(tiny_config, vae, dataset, run / "cache", QUIET, "x", accelerator)
+        latents[precision] = source.latents(range(len(dataset)))
+    assert not latents["fp32"].equal(latents["bf16"])
+    plain = LatentCache.open(run / "cache", dataset, fingerprint(vae))
+    assert plain.latents(range(len(dataset))).equal(latents["fp32"])
+    assert cache_key(vae) == fingerprint(vae)
+
+
+def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
+    tiny_config: Config, tiny_run: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = loop.batches
+
+    def batches(*args: object, workers: int, **kwargs: object) -> object:
+        asked.append(workers)
+        return real(*args, workers=0, **kwargs)
+
+    monkeypatch.setattr(loop, "batches", batches)
+    for number, cached in enumerate(("true", "false")):
+        settings = ["train_dit.workers=2", "train_dit.steps=1", f"train_dit.cache_latents={cached}"]
+        out = run / str(number)
+        stages.train_dit(override(tiny_config, settings), out, QUIET, tiny_run / "vae" / "model")
+    assert asked == [2, 0]
+    source = EncodedOnDemand(open_dataset(tiny_config, "train"), lambda videos: videos)
+    part = LatentBatches(source, tiny_config.flow, 0)
+    assert encodes_in_step(MixedBatches([part], [1.0], image_share=0, batch_size=4, seed=0))
