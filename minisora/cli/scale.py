@@ -56,8 +56,10 @@ def scale_run(
     done = {row["name"] for row in read_rows(results)}
     missing = [run.name for run in mine if run.name not in done]
     if missing:
+        failures = out / "failures.jsonl"
+        why = f"see {failures}, or" if failures.is_file() else "they were stopped:"
         console.print(
-            f"[red]{len(missing)} runs failed: {', '.join(missing)}; see {out / 'failures.jsonl'}[/red]"
+            f"[red]{len(missing)} runs are missing ({', '.join(missing)}): {why} run this again[/red]"
         )
         raise typer.Exit(1)
     console.print(

@@ -16,7 +16,7 @@ from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
-from minisora.training.latents import EncodedOnDemand, build_latents, cache_key, encodes_in_step
+from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step
 from minisora.training.launch import make_accelerator
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
@@ -144,7 +144,7 @@ def test_latents_of_another_precision_have_a_cache_of_their_own(tiny_config: Con
     assert not latents["fp32"].equal(latents["bf16"])
     plain = LatentCache.open(run / "cache", dataset, fingerprint(vae))
     assert plain.latents(range(len(dataset))).equal(latents["fp32"])
-    assert cache_key(vae) == fingerprint(vae)
+    assert cache_keys(vae)["no"] == fingerprint(vae)
 
 
 def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
