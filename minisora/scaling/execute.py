@@ -1,6 +1,6 @@
 """Run a ladder: train what is not finished yet, measure it, append its row.
 
-OUT/ladder.yaml         the ladder's file and what all runs share; with another one the folder is refused
+OUT/ladder.yaml         the ladder's file and what all runs share; another one is refused, but for further runs
    /results.jsonl       a row per finished run
    /shared/vae/, cache/    the VAE and the latents that all runs share
    /runs/NAME/          a run in progress, resumed where it stopped; its model when done
@@ -236,13 +236,15 @@ def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
 
 
 def _keep_plan(ladder: LadderConfig, out: Path) -> None:
-    """Write the ladder beside its results; a folder of another ladder, or of other configs, is refused."""
+    """Write the ladder beside its results; a folder of another ladder is refused, unless this one only adds runs."""
     file, now = out / "ladder.yaml", Kept.of(ladder)
     try:
         if file.is_file():
-            if Kept.read(out) != now:
+            before = Kept.read(out)
+            if before == now:
+                return
+            if not before.grows_into(now):
                 raise UserError(f"{out} holds the results of another ladder: choose another --out")
-            return
         out.mkdir(parents=True, exist_ok=True)
         write_whole(file, now.to_yaml())
     except OSError as error:

@@ -123,7 +123,7 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
         here = [row for row in runs if row["times"] == times]
         params, flops, color = [row["params"] for row in here], here[0]["flops"], f"C{place}"
         axes.scatter(params, [row["loss"] for row in here], s=18, color=color, label=f"{flops:.1e} FLOPs")
-        x = np.geomspace(min(params) / 1.2, max(params) * 1.2, 60)
+        x = np.geomspace(max(min(params) / 1.2, sizes[0]), min(max(params) * 1.2, sizes[-1]), 60)
         clips = flops / np.interp(x, sizes, [work[size] for size in sizes])
         axes.plot(x, loss_law.loss_of(x, clips * law["tokens_per_clip"]), color=color, linewidth=0.8)
     for optimum in law["optima"]:
@@ -133,7 +133,7 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
         xscale="log",
         xlabel="parameters of the DiT",
         ylabel="validation loss",
-        title="equal compute, growing size: runs, L(N, D), minima of parabolas",
+        title="equal compute: runs, L(N, D), minima of parabolas",
     )
     axes.legend(fontsize=8)
 
@@ -144,13 +144,15 @@ def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
     fresh = [
         r for r in rows if r["axis"] == "isoflop" and (r["dial"], r["times"]) == (same["dial"], same["times"])
     ]
-    line = fresh[:1] + repeated
-    axes.plot([row["epochs"] for row in line], [row["loss"] for row in line], "o-")
-    for row in line:
-        told = f"{row['clips']:,} clips\n{row['right']['all_right'] / row['prompts']:.0%}"
-        axes.annotate(
-            told, (row["epochs"], row["loss"]), textcoords="offset points", xytext=(4, 6), fontsize=7
-        )
+    points = ([fresh] if fresh else []) + [[row] for row in repeated]  # seeds of one point are averaged
+    losses = [float(np.mean([row["loss"] for row in alike])) for alike in points]
+    axes.plot([alike[0]["epochs"] for alike in points], losses, "o-")
+    for alike, loss in zip(points, losses, strict=True):
+        right = sum(row["right"]["all_right"] for row in alike) / sum(row["prompts"] for row in alike)
+        told = f"{alike[0]['clips']:,} clips\n{right:.0%} right"
+        at = (alike[0]["epochs"], loss)
+        axes.annotate(told, at, textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
+    axes.margins(x=0.1, y=0.15)
     axes.set(xscale="log", xlabel="times that every clip was seen", ylabel="validation loss")
     axes.set_title(f"{same['flops']:.1e} FLOPs on less data, more often")
 
@@ -168,6 +170,10 @@ def _rates(axes: Axes, rows: Sequence[Row]) -> None:
             [x for x, _ in line], [y for _, y in line], "o-", label=f"dial {dial}, width {here[0]['width']}"
         )
     axes.set(xscale="log", xlabel="learning rates, times the rule's", ylabel="validation loss")
+    axes.set_title("does one rule fit all sizes?")
+    factors = sorted({float(tick) for line in axes.lines for tick in np.asarray(line.get_xdata())})
+    axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from minisora.config import Config, read_yaml
 from minisora.errors import UserError
-from minisora.scaling.ladder import LadderConfig, shared_config
+from minisora.scaling.ladder import LadderConfig, plan, shared_config
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class Kept:
             return cls(LadderConfig.model_validate(tree["ladder"]), Config.model_validate(tree["config"]))
         except (KeyError, ValidationError) as error:
             raise UserError(f"{file} is not of 'minisora scale run': choose another --out") from error
+
+    def grows_into(self, now: "Kept") -> bool:
+        """Whether these results are results of another ladder too, which only has more runs."""
+        judged = (self.ladder.prompts, self.ladder.shown_prompt) == (
+            now.ladder.prompts,
+            now.ladder.shown_prompt,
+        )
+        return judged and self.config == now.config and set(plan(self.ladder)) <= set(plan(now.ladder))
 
     def to_yaml(self) -> str:
         """As `read` reads it."""

@@ -218,6 +218,13 @@ def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, fi
     with pytest.raises(UserError, match=r"are \d steps: leave the dial out there, or set base_flops"):
         plan(small.model_copy(update={"base_flops": 1e8}))
     assert Kept.read(finished) == Kept.of(small.model_copy(update={"flops_per_second": 1e9}))  # only a guess
+    first, *others = small.budgets
+    more = small.model_copy(update={"budgets": (first.model_copy(update={"seeds": 2}), *others)})
+    assert Kept.of(small).grows_into(Kept.of(more))
+    assert not Kept.of(more).grows_into(Kept.of(small))
+    assert not Kept.of(small).grows_into(
+        Kept.of(more.model_copy(update={"set": (*more.set, "text.width=32")}))
+    )
     other = small.model_copy(update={"base_flops": 9e9})
     with pytest.raises(UserError, match="holds the results of another ladder"):
         run_ladder(other, finished, QUIET)
