@@ -13,16 +13,15 @@ training without it to the bit.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from minisora.data.clip import ClipDataset
+from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
 from minisora.files import write_whole
 
@@ -90,14 +89,14 @@ class LatentCache:
             for shard, start in enumerate(range(0, total, CLIPS_PER_SHARD)):
                 stop = min(start + CLIPS_PER_SHARD, total)
                 file = _shard_file(place, shard)
-                if _read_shard(file, full_key, stop - start) is None:
+                if _read_latents(file, full_key, stop - start) is None:
                     encoded = []
                     for at in range(start, stop, batch_size):
                         videos = dataset.clips(range(at, min(at + batch_size, stop)))
                         encoded.append(encode(videos).detach().float().cpu())
                         if progress:
                             progress(min(at + batch_size, stop))
-                    _write_shard(file, torch.cat(encoded), full_key)
+                    write_shard(file, {"latents": torch.cat(encoded)}, full_key)
             write_whole(place / "index.json", json.dumps({"key": full_key, "captions": dataset.captions()}))
         except (OSError, SafetensorError) as error:
             raise UserError(
@@ -126,7 +125,7 @@ class LatentCache:
         shards = []
         for shard, start in enumerate(range(0, len(dataset), CLIPS_PER_SHARD)):
             rows = min(CLIPS_PER_SHARD, len(dataset) - start)
-            latents = _read_shard(_shard_file(place, shard), full_key, rows)
+            latents = _read_latents(_shard_file(place, shard), full_key, rows)
             if latents is None:
                 raise broken
             shards.append(latents)
@@ -142,24 +141,8 @@ def _shard_file(place: Path, shard: int) -> Path:
     return place / f"shard-{shard:05d}.safetensors"
 
 
-def _read_shard(file: Path, key: str, rows: int) -> Tensor | None:
-    """The latents of a shard, mapped from the file; None if it is not there, not whole, or of another key."""
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(str(file), framework="pt") as shard:
-            if (shard.metadata() or {}).get("key") != key:
-                return None
-            latents = shard.get_tensor("latents")
-    except (OSError, SafetensorError):
-        return None
-    return latents if len(latents) == rows else None
-
-
-def _write_shard(file: Path, latents: Tensor, key: str) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        save_file({"latents": latents.contiguous()}, str(partial), metadata={"key": key})
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+def _read_latents(file: Path, key: str, rows: int) -> Tensor | None:
+    """The latents of a shard; None if it is not there, not whole, or of another key."""
+    shard = read_shard(file, key)
+    latents = None if shard is None else shard.get("latents")
+    return latents if latents is not None and len(latents) == rows else None

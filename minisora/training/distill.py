@@ -9,32 +9,25 @@ one pass a step where the teacher needs two.
        /dit/, /model/, metrics.jsonl     as of `minisora train dit`
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from minisora.config import Config, load
 from minisora.data.batches import PairBatches
+from minisora.data.shards import key_of
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.training import checkpoint
+from minisora.training.pairs import make_pairs, pair_shards, sampling_of
 from minisora.training.stages import train_student
-from minisora.training.tasks import fingerprint
 
-_SHARD = 256  # pairs
 # What differs from the teacher's training: fewer, gentler steps from its weights, all noise levels alike.
 STUDENT = (
     "train_dit.steps=1500",
@@ -49,143 +42,6 @@ STUDENT = (
     "flow.image_share=0",
     "data.buckets=[]",
 )
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A file of pairs: its captions, the seed of the first one's noise, and the key of what it is made of."""
-
-    file: Path
-    captions: Sequence[str]
-    start: int
-    key: str
-
-
-def make_pairs(
-    teacher: MiniSoraPipeline,
-    captions: Sequence[str],
-    folder: Path,
-    *,
-    steps: int | None = None,
-    guidance: float | None = None,
-    batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Noise and the teacher's latents for every caption, kept in shards: a run that was killed goes on.
-
-    Args:
-        teacher: the model to distil.
-        captions: one pair each; pair i starts from the noise of seed i.
-        folder: of the shards; those of another teacher, other captions or other sampling are made anew.
-        steps, guidance: of the teacher's sampling; its own by default.
-        batch_size: pairs at a time.
-        progress: called with (pairs done, pairs in all).
-
-    Returns:
-        Noise and latents, each N Z T' H' W' float32.
-
-    Raises:
-        UserError: there is no caption, or the folder cannot be written.
-    """
-    if not captions:
-        raise UserError("no captions to make pairs of: give at least one")
-    steps, guidance = _sampling(teacher, steps, guidance)
-    shape = teacher.latent_shape(*teacher.config.default_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: list[tuple[Tensor, Tensor]] = []
-    for shard in _shards(teacher, captions, folder, steps, guidance):
-        pairs = _read_pairs(shard)
-        if pairs is None:
-            rows = []
-            for first in range(0, len(shard.captions), batch_size):
-                some = shard.captions[first : first + batch_size]
-                noise = teacher.noise(len(some), shape, shard.start + first)
-                made = teacher(
-                    some,
-                    latents=noise,
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                    output_type="latent",
-                    progress=False,
-                )
-                rows.append((noise, made.videos.cpu().float()))
-                if progress is not None:
-                    progress(shard.start + first + len(some), len(captions))
-            pairs = torch.cat([a for a, _ in rows]), torch.cat([b for _, b in rows])
-            partial = shard.file.with_name(f".{shard.file.name}.partial")
-            try:
-                save_file({"noise": pairs[0], "latents": pairs[1]}, partial, metadata={"key": shard.key})
-                partial.replace(shard.file)
-            except OSError as error:
-                raise UserError(
-                    f"cannot write {shard.file}: {error.strerror}; free space and run again"
-                ) from error
-        parts.append(pairs)
-    return torch.cat([noise for noise, _ in parts]), torch.cat([latents for _, latents in parts])
-
-
-def _sampling(teacher: MiniSoraPipeline, steps: int | None, guidance: float | None) -> tuple[int, float]:
-    """Steps and guidance of the teacher's sampling, its own where not given."""
-    return (
-        teacher.config.default_steps if steps is None else steps,
-        teacher.config.default_guidance if guidance is None else guidance,
-    )
-
-
-def _shards(
-    teacher: MiniSoraPipeline, captions: Sequence[str], folder: Path, steps: int, guidance: float
-) -> list[_Shard]:
-    """The files that the pairs of these captions go into."""
-    made_by = [
-        {name: _described(part) for name, part in teacher.components.items()},
-        teacher.config.sigma_shift,
-        steps,
-        float(guidance),
-        teacher.latent_shape(*teacher.config.default_size),
-    ]
-    shards = []
-    for number, start in enumerate(range(0, len(captions), _SHARD)):
-        said = captions[start : start + _SHARD]
-        content = json.dumps([made_by, start, list(said)], sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()
-        shards.append(_Shard(folder / f"shard-{number:05}.safetensors", said, start, key))
-    return shards
-
-
-def _described(part: Any) -> list[Any] | None:
-    """What decides how a part of the teacher behaves: its kind, its settings and its weights if it has any."""
-    if part is None:
-        return None
-    # Neither where it was read from nor the version that wrote it: the pairs do not depend on them.
-    settings = {
-        key: value
-        for key, value in json.loads(part.to_json_string()).items()
-        if not key.startswith("_") and key != "path"
-    }
-    weights = fingerprint(part) if isinstance(part, nn.Module) else ""
-    return [type(part).__name__, settings, weights]
-
-
-def _read_pairs(shard: _Shard) -> tuple[Tensor, Tensor] | None:
-    """Noise and latents of a shard; None if it is not there, not whole, or not made of the same."""
-    if _key_in(shard.file) != shard.key:
-        return None
-    try:
-        with safe_open(shard.file, "pt") as tensors:
-            return tensors.get_tensor("noise"), tensors.get_tensor("latents")
-    except (OSError, SafetensorError):
-        return None
-
-
-def _key_in(file: Path) -> str | None:
-    """The key that a shard was written with; None if it is not there or cannot be read."""
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, "pt") as tensors:
-            return (tensors.metadata() or {}).get("key", "")
-    except (OSError, SafetensorError):
-        return None
 
 
 def distill(
@@ -264,10 +120,10 @@ def _check_run(config: Config, teacher: MiniSoraPipeline, captions: Sequence[str
         checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), state.inputs)
     elif not (run / "model").exists():
         return
-    for shard in _shards(teacher, captions, run / "pairs", *_sampling(teacher, None, None)):
+    for shard in pair_shards(teacher, captions, run / "pairs", *sampling_of(teacher)):
         if not shard.file.is_file():
             raise UserError(f"{run} holds a model that did not learn from {shard.file}: use another --out")
-        if _key_in(shard.file) not in (shard.key, None):  # None: damaged, to be made anew
+        if key_of(shard.file) not in (shard.key, None):  # None: damaged, to be made anew
             raise UserError(
                 f"{run} holds the student of another teacher or of other captions ({shard.file}): "
                 "use another --out"

@@ -12,7 +12,8 @@ from minisora.data.batches import PairBatches
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.schedulers import make_scheduler
-from minisora.training.distill import distill_model, make_pairs, teacher_of
+from minisora.training.distill import distill_model, teacher_of
+from minisora.training.pairs import make_pairs
 
 FEW = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
 QUIET = Console(quiet=True)
