@@ -10,9 +10,7 @@ from torch import Tensor
 from minisora.evaluate.fit import reach_of
 from minisora.evaluate.observe import observe
 
-_TOLERANCE = (
-    1.0  # pixels that a fitted edge may lie outside: of VAE reconstructions at 30 dB it is off by half of one
-)
+_TOLERANCE = 1.0  # pixels that a fitted edge may lie outside: after a VAE at 30 dB it is off by half of one
 
 
 def whole_share(video: Tensor) -> float:
