@@ -79,7 +79,8 @@ def build_latents(
         return EncodedOnDemand(dataset, encode)
     key = cache_keys(vae)[accelerator.mixed_precision if accelerator is not None else "no"]
     if accelerator is None or accelerator.is_main_process:
-        with StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="") as progress:
+        shown = StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="", at_least=200)
+        with shown as progress:
             LatentCache.build(folder, dataset, encode, key, progress=progress.update)
     if accelerator is not None:
         accelerator.wait_for_everyone()

@@ -28,13 +28,16 @@ class StepProgress:
         start: steps done already.
         total: steps in all.
         unit: of what is counted, for a log file.
+        at_least: steps between two lines there.
     """
 
-    def __init__(self, console: Console, name: str, start: int, total: int, unit: str = "step"):
+    def __init__(
+        self, console: Console, name: str, start: int, total: int, unit: str = "step", at_least: int = 1
+    ):
         self.console, self.name, self.start, self.total = console, name, start, total
         self._counted = f"{name} {unit}".strip()
         self._began = time.perf_counter()
-        self._line_every = max(1, total // _LINES)
+        self._line_every = max(at_least, total // _LINES)
         self._told = start // self._line_every
         self._loss = self._rate = self._mfu = float("nan")
         self._silent = False
