@@ -27,6 +27,9 @@ def scale_run(
     shard: Annotated[
         str, typer.Option(help="i/n: every n-th run from the i-th, for independent jobs.")
     ] = _ALL,
+    one_of_jobs: Annotated[
+        bool, typer.Option("--one-of-jobs", hidden=True, help="How --jobs starts its processes.")
+    ] = False,
 ) -> None:
     """Train the ladder's runs that are not finished; the same command again goes on where it stopped.
 
@@ -41,6 +44,9 @@ def scale_run(
     if jobs > 1:
         refuse_beside(f"--jobs {jobs}", {f"--shard {shard}": shard != _ALL})
     settings, results = read_ladder(ladder), out / "results.jsonl"
+    if one_of_jobs:
+        run_ladder(settings, out, console, largest_first=True)
+        return  # others may be at runs that are missing
     mine = share(plan(settings), shard)
     if shard == _ALL or dry_run:
         console.print(plan_table(settings, read_rows(results)))

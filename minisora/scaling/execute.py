@@ -4,6 +4,7 @@ OUT/ladder.yaml         the ladder's file and what all runs share; another one i
    /results.jsonl       a row per finished run
    /shared/vae/, cache/    the VAE and the latents that all runs share
    /runs/NAME/          a run in progress, resumed where it stopped; its model when done
+   /runs/.NAME.lock     held by the process that trains it
 """
 
 import math
@@ -13,11 +14,12 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,7 +36,7 @@ from minisora.models.build import latent_grid
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.scaling.kept import Kept
-from minisora.scaling.ladder import LadderConfig, plan, shard, shared_config
+from minisora.scaling.ladder import LadderConfig, Run, plan, shard, shared_config
 from minisora.scaling.metrics import judge_run
 from minisora.scaling.results import Row, append_row, read_rows
 from minisora.training.checkpoint import checkpoints
@@ -85,10 +87,67 @@ def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE
     return vae, sources[0], sources[1]
 
 
-def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jobs: int) -> None:
-    """The ladder in several processes side by side, each with its share of the threads and of the runs.
+@dataclass(frozen=True)
+class _Bench:
+    """What all runs of a ladder share: they differ in size, steps and seeds only."""
 
-    Small models leave most of two cores idle between their many small products; a core each wastes less.
+    ladder: LadderConfig
+    out: Path
+    vae: VideoVAE
+    train: LatentSource
+    validation: LatentSource
+
+    def attempt(self, run: Run) -> str:
+        """Train and measure a run and append its row, or a row of failures.jsonl: one run must not end the ladder.
+
+        Returns:
+            How it went, for people to read.
+        """
+        try:
+            row = self._measure(run)
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
+            name = f"{run.name} {datetime.now(UTC).isoformat()}"
+            append_row(self.out / "failures.jsonl", {"name": name, "run": run.to_dict(), "reason": reason})
+            return f"[red]failed:[/red] {str(error).splitlines()[0] if str(error) else error!r}"
+        took = "resumed" if row["seconds"] is None else f"{row['seconds']:.0f} s"
+        return f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {took}"
+
+    def _measure(self, run: Run) -> Row:
+        folder, shared = self.out / "runs" / run.name, shared_config(self.ladder)
+        start = time.perf_counter()
+        resumed = bool(checkpoints(folder / "dit" / "checkpoints"))
+        trained = train_dit_on(
+            override(shared, run.overrides()),
+            self.vae,
+            First(self.train, run.clips),
+            self.validation,
+            folder,
+            Console(quiet=True),
+        )
+        seconds = time.perf_counter() - start
+        pipeline = load_pipeline(folder / "model")
+        real = self.validation.latents(range(len(self.validation)))
+        row = {
+            **run.to_dict(),
+            "loss": trained.validation["loss"],
+            **judge_run(pipeline, prompt_set(self.ladder.prompts), real),
+            "seconds": None if resumed else seconds,
+            "device": describe_device(str(process_device())),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        shown = pipeline([self.ladder.shown_prompt], seed=0, progress=False).videos[0]
+        write_video(self.out / "samples" / f"{run.name}.mp4", shown, shared.clip.fps)
+        append_row(self.out / "results.jsonl", row)
+        discard_checkpoints(folder)
+        return row
+
+
+def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jobs: int) -> None:
+    """The ladder in several processes side by side, each with its share of the threads.
+
+    Small models leave most of two cores idle between their many small products; a core each wastes less. Every
+    process takes the largest run that no other has, so that none waits long for the last.
 
     Args:
         ladder: the plan.
@@ -104,10 +163,7 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
     threads = str(max(1, torch.get_num_threads() // jobs))
     command = [sys.executable, "-m", "minisora", "scale", "run", "--ladder", file, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    running = [
-        subprocess.Popen([*command, "--shard", f"{job}/{jobs}"], env=environment)
-        for job in range(1, jobs + 1)
-    ]
+    running = [subprocess.Popen([*command, "--one-of-jobs"], env=environment) for _ in range(jobs)]
     try:
         for process in running:
             process.wait()
@@ -117,21 +173,26 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
         raise
 
 
-def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1/1") -> list[Row]:
-    """Every run of the ladder (or of a shard of it) that has no row yet; returns all rows.
+def run_ladder(
+    ladder: LadderConfig, out: Path, console: Console, part: str = "1/1", *, largest_first: bool = False
+) -> list[Row]:
+    """Every run of the ladder (or of a shard of it) that has no row yet and no other process; returns all rows.
 
     A run that fails is told, written to failures.jsonl, and the next one begins.
 
     Args:
         ladder: the plan.
-        out: folder of the results.
+        out: folder of the results; several processes may share it.
         console: where progress is shown.
-        part: "i/n": every n-th run from the i-th, for independent jobs on one folder.
+        part: "i/n": every n-th run from the i-th, for independent jobs.
+        largest_first: start with the runs of most compute.
 
     Raises:
         UserError: the plan is wrong, or `out` belongs to another ladder.
     """
     runs = shard(plan(ladder), part)
+    if largest_first:
+        runs.sort(key=lambda run: -run.flops)
     _keep_plan(ladder, out)
     results = out / "results.jsonl"
     finished = {row["name"] for row in read_rows(results)}
@@ -139,53 +200,23 @@ def run_ladder(ladder: LadderConfig, out: Path, console: Console, part: str = "1
     console.print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", highlight=False)
     if not left:
         return read_rows(results)
-    shared = shared_config(ladder)
-    vae, train, validation = prepare(ladder, out, console)
-    real = validation.latents(range(len(validation)))
+    bench = _Bench(ladder, out, *prepare(ladder, out, console))
+    (out / "runs").mkdir(exist_ok=True)
     for number, run in enumerate(left, start=1):
-        console.print(
-            f"[bold]{run.name}[/bold] ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
-            f"{run.steps} steps of {run.batch}, {run.flops:.3g} FLOPs",
-            highlight=False,
-            soft_wrap=True,
-        )
-        folder = out / "runs" / run.name
         try:
-            start = time.perf_counter()
-            resumed = bool(checkpoints(folder / "dit" / "checkpoints"))
-            config = override(shared, run.overrides())
-            trained = train_dit_on(
-                config, vae, First(train, run.clips), validation, folder, Console(quiet=True)
+            claim = FileLock(out / "runs" / f".{run.name}.lock").acquire(blocking=False)
+        except Timeout:  # another process trains it
+            continue
+        with claim:
+            if any(row["name"] == run.name for row in read_rows(results)):  # since this process began
+                continue
+            console.print(
+                f"[bold]{run.name}[/bold] ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
+                f"{run.steps} steps of {run.batch}, {run.flops:.3g} FLOPs",
+                highlight=False,
+                soft_wrap=True,
             )
-            seconds = time.perf_counter() - start
-            pipeline = load_pipeline(folder / "model")
-            row = {
-                **run.to_dict(),
-                "loss": trained.validation["loss"],
-                **judge_run(pipeline, prompt_set(ladder.prompts), real),
-                "seconds": None if resumed else seconds,
-                "device": describe_device(str(process_device())),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            shown = pipeline([ladder.shown_prompt], seed=0, progress=False).videos[0]
-            write_video(out / "samples" / f"{run.name}.mp4", shown, shared.clip.fps)
-            append_row(results, row)
-            discard_checkpoints(folder)
-            told = (
-                f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {seconds:.0f} s"
-            )
-            console.print(f"  {told}", highlight=False)
-        except Exception as error:  # one run must not end the ladder
-            reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
-            append_row(
-                out / "failures.jsonl",
-                {
-                    "name": f"{run.name} {datetime.now(UTC).isoformat()}",
-                    "run": run.to_dict(),
-                    "reason": reason,
-                },
-            )
-            console.print(f"  [red]failed:[/red] {str(error).splitlines()[0] if str(error) else error!r}")
+            console.print(f"  {bench.attempt(run)}", highlight=False)
     return read_rows(results)
 
 

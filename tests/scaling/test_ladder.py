@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from minisora.config import config_folder
@@ -145,6 +146,28 @@ def test_a_failing_run_is_told_and_the_others_go_on(
     assert "out of memory" in failure["reason"]
     monkeypatch.setattr(execute, "train_dit_on", real)
     assert len(run_ladder(few, tmp_path, QUIET)) == 3
+
+
+def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
+    small: LadderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = small.model_copy(update={"repetition": None, "rates": None})
+    first, *others = sorted(plan(few), key=lambda run: -run.flops)
+    begun: list[str] = []
+
+    def train(config: Any, vae: Any, source: Any, validation: Any, folder: Path, console: Console) -> Any:
+        begun.append(folder.name)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(execute, "train_dit_on", train)
+    (tmp_path / "runs").mkdir()
+    with FileLock(tmp_path / "runs" / f".{first.name}.lock"):  # as the process that trains it
+        run_ladder(few, tmp_path, QUIET, largest_first=True)
+    assert begun == [run.name for run in others]
+    append_row(tmp_path / "results.jsonl", {"name": others[0].name})  # finished by another meanwhile
+    begun.clear()
+    run_ladder(few, tmp_path, QUIET)
+    assert sorted(begun) == sorted(run.name for run in plan(few) if run.name != others[0].name)
 
 
 def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(tmp_path: Path) -> None:
