@@ -167,10 +167,14 @@ class DiTTrainConfig(TrainConfig):
 class CaptionTrainConfig(TrainConfig):
     """The captioner that fills in missing captions (`minisora.training.captioning`)."""
 
-    steps: PositiveInt = 1000
+    steps: PositiveInt = 2500
     batch_size: PositiveInt = 32
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    views_in_all: PositiveInt = 8000  # labelled clips are moved and coded again until there are so many
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    muon_lr: Annotated[float, Field(gt=0)] = 8e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    decay_share: Fraction = 0.6
+    views_in_all: PositiveInt = 16000  # labelled clips are moved and coded again until there are so many
 
 
 class SampleConfig(Section):

@@ -30,6 +30,7 @@ from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
 _NOISE = 0.2  # standard deviation of what is added to latents, which have 1
+_WIDTH = 96  # of the captioner
 _SHIFT = 0.25  # of the grid: how far clips are moved
 
 
@@ -78,7 +79,7 @@ class CaptionTask:
             return VideoCaptioner(
                 build_vocabulary(self.source.all_captions, text.max_vocabulary),
                 self.config.vae.latent_channels,
-                self.config.dit.patch,
+                _WIDTH,
                 max_tokens=text.max_tokens,
             )
 
@@ -133,7 +134,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     unseen = MovedClips(validation, labelled(validation.captions(), len(validation)), 1, 0)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
     check_resumable(config, out, inputs)
-    accelerator, where = prepare_stage(config, config.train_caption, out, 128)
+    accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
     console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
     vae.to(accelerator.device)
     sources = [

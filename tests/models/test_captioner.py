@@ -37,3 +37,17 @@ def test_no_word_is_told_from_a_later_one() -> None:
     a, b = model(latents, ids), model(latents, other)
     torch.testing.assert_close(a[:, :2], b[:, :2])
     assert not torch.allclose(a[:, 2:], b[:, 2:])
+
+
+def test_an_object_is_the_same_wherever_it_is() -> None:
+    torch.manual_seed(0)
+    model = VideoCaptioner(WORDS, in_channels=2, width=32, blocks=2, depth=1, heads=2, max_tokens=8).eval()
+    for block in model.trunk:
+        torch.nn.init.normal_(block.time.weight, std=0.1)  # which starts at zero
+    latents = torch.zeros(1, 2, 3, 16, 16)
+    latents[..., 6:8, 6:8] = torch.randn(
+        1, 2, 3, 2, 2
+    )  # farther from the borders than three convolutions see
+    memory = model.encode(latents)
+    torch.testing.assert_close(model.encode(latents.roll((2, 1), dims=(-2, -1))), memory)
+    assert not torch.allclose(model.encode(2 * latents), memory)
