@@ -14,10 +14,12 @@ _OPEN_MAX_KEYS = 1024  # longer rows would keep too many scores
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(D/h)) v by torch's fused kernel, but for short rows in bfloat16 on a CPU.
+    """softmax(q k' / sqrt(D/h)) v by torch's fused kernel, but for training on short rows in bfloat16 on a CPU.
 
     There the fused kernel's backward took 42 % of a toy step; the products written out take a third of its
-    time at 80 tokens and half at 320 (two cores of a Zen 4, torch 2.14), with scores rounded to bfloat16.
+    time at 80 tokens and half at 320 (two cores of a Zen 4, torch 2.14), with scores rounded to bfloat16. (A core
+    with AMX tiles, forward and backward: 4 for 28 ms at 80 tokens, 25 for 47 at 320; the fused kernel's forward
+    alone takes half to two thirds of the open one's.)
 
     Args:
         q: B h N D/h.
@@ -27,7 +29,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     Returns:
         B h N D/h.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= _OPEN_MAX_KEYS:
+    learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if learns and q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= _OPEN_MAX_KEYS:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # B h N M
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)

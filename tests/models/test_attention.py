@@ -25,15 +25,26 @@ def test_products_written_out_give_the_fused_kernels_result_and_gradients(masked
         assert (mine.grad.float() - right.grad).abs().max() < 0.05
 
 
-def test_float32_and_long_rows_go_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[torch.dtype] = []
+def test_all_but_training_on_short_bfloat16_rows_goes_to_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[torch.dtype, int]] = []
 
     def fused(q: torch.Tensor, *others: object, **options: object) -> torch.Tensor:
-        asked.append(q.dtype)
+        asked.append((q.dtype, q.shape[-2]))
         return q
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
-    attend(*torch.randn(3, 1, 1, 8, 4))
-    attend(*torch.randn(3, 1, 1, 8, 4).bfloat16())
-    attend(*torch.randn(3, 1, 1, 1025, 4).bfloat16())
-    assert asked == [torch.float32, torch.bfloat16]
+    attend(*torch.randn(3, 1, 1, 8, 4, requires_grad=True))
+    attend(*torch.randn(3, 1, 1, 9, 4).bfloat16())
+    learning = torch.randn(3, 1, 1, 10, 4).bfloat16().requires_grad_()
+    attend(*learning)
+    with torch.no_grad():
+        attend(*learning)
+    attend(*torch.randn(3, 1, 1, 1025, 4).bfloat16().requires_grad_())
+    assert asked == [
+        (torch.float32, 8),
+        (torch.bfloat16, 9),
+        (torch.bfloat16, 10),
+        (torch.bfloat16, 1025),
+    ]
