@@ -1,6 +1,7 @@
 """Real tiny components shared by the tests: seconds to train, the same code paths as the large ones."""
 
 import os
+import signal
 from pathlib import Path
 
 # Two test processes on two cores: more threads each would only fight.
@@ -26,6 +27,9 @@ train_vae: {steps: 12, batch_size: 4, crop: [5, 16, 16], warmup_steps: 2, save_e
 train_dit: {steps: 12, batch_size: 4, warmup_steps: 2, save_every: 5, validate_every: 6, log_every: 1}
 sample: {steps: 4}
 """
+
+# A shell starts its background jobs with SIGINT ignored, which Python then leaves so: the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

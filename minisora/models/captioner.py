@@ -3,8 +3,8 @@
 DALL-E 3 (Betker et al. 2023) trains on captions that a model wrote, because what people write leaves most things out;
 the same recipe fills in what is missing in a set. This is the smallest form of it: convolutions over VAE latents and
 their change in time, pooled over the clip, and torch's transformer decoder over words. Convolutions, because an object
-is the same wherever it is, and a few hundred labels do not teach that: of 480 labelled clips a transformer over
-patches learnt to get 57 % of unseen captions all right, these get 94 %.
+is the same wherever it is, and a few hundred labels do not teach that: of 480 labelled clips, in 1,000 steps of AdamW,
+a transformer over patches learnt to get 57 % of unseen captions all right, these get 84 %.
 
 Letters: B batch, Z channels, T' H' W' latent grid, M words, D width, V vocabulary.
 """

@@ -114,6 +114,7 @@ class _Bench:
         return f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {took}"
 
     def _measure(self, run: Run) -> Row:
+        """Train a run, or go on with it, and append what was found; returns the row."""
         folder, shared = self.out / "runs" / run.name, shared_config(self.ladder)
         start = time.perf_counter()
         resumed = bool(checkpoints(folder / "dit" / "checkpoints"))

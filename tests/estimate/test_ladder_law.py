@@ -46,7 +46,9 @@ def test_the_best_size_of_a_known_law_comes_back_with_its_interval(law_file: Pat
     exponent = BETA / (ALPHA + BETA)
     factor = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
     assert own["exponent"] == pytest.approx(exponent, rel=0.05)
-    assert own["exponent_interval"][0] <= own["exponent"] <= own["exponent_interval"][1]
+    low, high = own["exponent_interval"]  # of losses without noise, so a point but for what each CPU rounds
+    assert low - 1e-9 <= own["exponent"] <= high + 1e-9
+    assert high - low < 1e-6
     for flops, params, decades in zip(law["flops"], own["params"], law["decades_beyond_data"], strict=True):
         assert 0.1 < params / (factor * (flops / 6) ** exponent) < 10  # eleven decades out
         assert decades == pytest.approx(np.log10(flops / 6.4e13), abs=0.01)

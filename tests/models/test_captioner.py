@@ -45,9 +45,8 @@ def test_an_object_is_the_same_wherever_it_is() -> None:
     for block in model.trunk:
         torch.nn.init.normal_(block.time.weight, std=0.1)  # which starts at zero
     latents = torch.zeros(1, 2, 3, 16, 16)
-    latents[..., 6:8, 6:8] = torch.randn(
-        1, 2, 3, 2, 2
-    )  # farther from the borders than three convolutions see
+    # Farther from the borders than three convolutions see.
+    latents[..., 6:8, 6:8] = torch.randn(1, 2, 3, 2, 2)
     memory = model.encode(latents)
     torch.testing.assert_close(model.encode(latents.roll((2, 1), dims=(-2, -1))), memory)
     assert not torch.allclose(model.encode(2 * latents), memory)
