@@ -30,7 +30,7 @@ TARGET = 0.9
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", default="toy")
-    parser.add_argument("--dit-steps", nargs="+", type=int, default=[1000, 1400, 1900], metavar="N")
+    parser.add_argument("--dit-steps", nargs="+", type=int, default=[900, 1500, 2200], metavar="N")
     parser.add_argument("--seeds", type=int, default=2, help="samples of each of the 72 prompts (default 2)")
     parser.add_argument("--quick", action="store_true", help="20 steps of each: only that it runs")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")

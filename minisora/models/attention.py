@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minisora.models.checkpointing import remake
 from minisora.models.layers import zero_init
 from minisora.models.rope import rotate
 
@@ -84,11 +85,16 @@ class CrossAttention(nn.Module):
         self.norm_k = head_norm(width, heads, qk_norm)
         self.out = zero_init(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Attend from x (B N D) to text (B M D) where mask (B M or B N M) is true; returns B N D."""
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, norm: nn.Module) -> Tensor:
+        """Attend from norm(x) (B N D) to text (B M D) where mask (B M or B N M) is true; returns B N D."""
         k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
-        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
+        q = self.norm_q(remake(self._query, x, norm).unflatten(-1, (self.heads, -1))).transpose(
+            1, 2
+        )  # B h N D/h
         k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
         mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]  # B 1 N M or B 1 1 M
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
+
+    def _query(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return self.q(norm(x))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from minisora.models.attention import CrossAttention, SelfAttention
-from minisora.models.layers import MLP, modulate, zero_init
+from minisora.models.checkpointing import remake
+from minisora.models.layers import MLP, adaptive_norm, zero_init
 
 Axis = Literal["all", "space", "time"]  # which tokens attend to each other
 
@@ -73,13 +74,16 @@ class DiTBlock(nn.Module):
             modulation = modulation[0, level]  # B L 6D
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        x = torch.addcmul(
-            x, gate1, self._attend(modulate(self.norm1(x), shift1, scale1), rope, visible)
-        )  # B T S D
+        attended = self._attend(remake(adaptive_norm, self.norm1, x, shift1, scale1), rope, visible)
+        x = torch.addcmul(x, gate1, attended)  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and mask is not None:
-            attended = self.cross(self.norm2(x).flatten(1, 2), text, mask)  # B N D
+            attended = self.cross(x.flatten(1, 2), text, mask, self.norm2)  # B N D
             x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
-        return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
+        hidden = remake(self._widen, x, shift3, scale3)  # B T S 4D
+        return torch.addcmul(x, gate3, self.mlp.narrow(hidden))  # B T S D
+
+    def _widen(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return self.mlp.up(adaptive_norm(self.norm3, x, shift, scale))
 
     def _attend(self, x: Tensor, rope: Tensor, visible: Tensor | None) -> Tensor:
         batch, frames, places, _ = x.shape

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from minisora.models.checkpointing import remake
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -19,14 +21,15 @@ def zero_init(layer: Layer) -> Layer:
     return layer
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x (1 + scale) + shift (Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
+def adaptive_norm(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: norm(x) (1 + scale) + shift (Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
 
     Args:
+        norm: without gain and bias.
         x: tokens, B T S D.
         shift, scale: B F 1 D with F = 1 (one noise level per clip) or F = T (one per latent frame).
     """
-    return torch.addcmul(shift, x, 1 + scale)
+    return torch.addcmul(shift, norm(x), 1 + scale)
 
 
 def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
@@ -47,7 +50,11 @@ def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Ten
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)"""
+    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)
+
+    The hidden layer is the widest thing a block keeps for its backward pass. GELU keeps what goes into it, so what
+    comes out of it, which the second product needs, is made again instead of kept.
+    """
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -57,7 +64,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ... D to ... D."""
-        return self.down(self.act(self.up(x)))
+        return self.narrow(self.up(x))
+
+    def narrow(self, hidden: Tensor) -> Tensor:
+        """The second half: from what `up` gave."""
+        return remake(self._narrow, hidden)
+
+    def _narrow(self, hidden: Tensor) -> Tensor:
+        return self.down(self.act(hidden))
 
 
 class SigmaEmbedding(nn.Module):
