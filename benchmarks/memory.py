@@ -3,12 +3,12 @@
     python benchmarks/memory.py --json benchmarks/results/memory.json
     python benchmarks/memory.py --quick
 
-Every measurement is a process of its own: it builds the model, notes its resident memory, runs two train steps
+Every measurement is a process of its own: it notes its resident memory, builds the model, runs two train steps
 (forward, backward, AdamW) and notes the highest resident memory the system saw (ru_maxrss). "step MiB" is the
-difference: gradients, optimizer state and what the backward pass keeps. float32 for all, the DiTs at the sizes of
-dit_peers.py, the VAEs at those of vae_peers.py.
+difference to what the imports alone take: weights, gradients, optimizer state and what the backward pass keeps.
+float32 for all, the DiTs at the sizes of dit_peers.py, the VAEs at those of vae_peers.py.
 
-The long clip is ten times the toy's latent frames (161 video frames, 64x64): the VAE trains on crops as always and
+The long clip is ten times the toy's latent frames (197 video frames, 64x64): the VAE trains on crops as always and
 codes it in chunks of 4 latent frames and tiles of 4 cells, the DiT trains with gradient checkpointing. Selective
 checkpointing keeps the results of products and makes the cheap rest again (dit.checkpointing=selective).
 """
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from minisora.models.checkpointing import selective_checkpoint
 
-LONG_FRAMES = 161
+LONG_FRAMES = 197
 MIB = 2**20
 
 
@@ -114,25 +114,27 @@ GROUPS: dict[str, tuple[Callable[[str], tuple[nn.Module, Callable[[], Tensor]]],
     "VAE, 2 clips of 17x64x64": (vae_step, ["VideoVAE", "CogVideoX VAE", "Wan VAE"]),
     "toy DiT, one clip of 64x64, coded by its VAE": (
         long_step,
-        ["17 frames", "161 frames (10x)", "161 frames (10x), checkpointing, chunks and tiles"],
+        ["17 frames", "197 frames (10x)", "197 frames (10x), checkpointing, chunks and tiles"],
     ),
 }
 
 
 def measure(group: str, name: str) -> dict[str, float]:
     """In a process of its own: memory before the step, and the highest after two."""
+    import dit_peers  # noqa: F401 - all imports before the first look
+    import vae_peers  # noqa: F401
+
     torch.manual_seed(0)
     before = psutil.Process().memory_info().rss
     model, loss = GROUPS[group][0](name)
     params = sum(p.numel() for p in model.parameters())
-    built = psutil.Process().memory_info().rss
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     for _ in range(2):
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"params": params, "start_mib": before / MIB, "built_mib": built / MIB, "peak_mib": peak / MIB}
+    return {"params": params, "start_mib": before / MIB, "peak_mib": peak / MIB}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
     python benchmarks/recaption.py --run runs/demo --quick
 
 The recipe of DALL-E 3 (Betker et al. 2023): a captioner learns from the labelled clips and labels the rest. RUN needs
-a trained VAE; its latents are used, nothing is written into it. A clip without a label is trained on the empty caption.
+a trained VAE; latents that it has of its clips are used. A clip without a label is trained on the empty caption.
 
 captioner    share of unseen clips whose caption names the same colour, shape, motion, size, light and wall
 DiT          share of the 72 prompts judged right in colour, shape and motion; the same steps for all three

@@ -64,20 +64,22 @@ def loss_against(point: StepsPoint, reference: StepsPoint) -> tuple[float, float
     """Share of prompts that a point loses against another, and the one-sided 95 % upper bound of it.
 
     Both are judged on the same prompts and noise, so only those that one gets right and the other wrong count
-    (McNemar's pairs, with the normal bound of a paired difference).
+    (McNemar's pairs, with the normal bound of a paired difference; one more pair of each kind is counted as seen, so
+    that a few prompts without a difference prove little: Agresti & Min 2005, doi 10.1002/sim.1781).
     """
     pairs = list(zip(point.right, reference.right, strict=True))
     lost, won = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
-    n = len(pairs)
-    deviation = math.sqrt(lost + won - (lost - won) ** 2 / n) / n
-    return (lost - won) / n, (lost - won) / n + _Z * deviation
+    n = len(pairs) + 2
+    deviation = math.sqrt(lost + won + 2 - (lost - won) ** 2 / n) / n
+    return (lost - won) / len(pairs), (lost - won) / n + _Z * deviation
 
 
 def enough(points: list[StepsPoint]) -> StepsPoint:
     """The point of fewest steps that surely loses no more than `_MARGIN` of the prompts against the most steps."""
     most = max(points, key=lambda point: point.steps)
     return min(
-        (point for point in points if loss_against(point, most)[1] <= _MARGIN), key=lambda point: point.steps
+        (point for point in points if point is most or loss_against(point, most)[1] <= _MARGIN),
+        key=lambda point: point.steps,
     )
 
 
@@ -110,7 +112,9 @@ def run_steps(
             start = time.perf_counter()
             _, verdicts, score = evaluate_pipeline(pipeline, wanted, seed, batch_size, number, guidance)
             seconds = (time.perf_counter() - start) / len(wanted)
-            passes = number * (1 if scale == 1 else 2)
+            passes = len(pipeline.scheduler.timesteps) * (
+                1 if scale == 1 else 2
+            )  # Heun's: two a step but one
             points.append(StepsPoint(number, passes, score, seconds, _all_right(verdicts, wanted)))
     console.print(_table(points))
     chosen = enough(points)

@@ -45,7 +45,10 @@ def head_norm(width: int, heads: int, qk_norm: bool) -> nn.Module:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with QK-norm and rotary positions."""
+    """Multi-head self-attention with QK-norm and rotary positions.
+
+    Its block calls `qkv`, which knows tokens alone, before it says which of them see each other.
+    """
 
     def __init__(self, width: int, heads: int, qk_norm: bool):
         super().__init__()
@@ -54,19 +57,19 @@ class SelfAttention(nn.Module):
         self.norm = head_norm(width, heads, qk_norm)  # one for both: only the product of their gains matters
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, qkv: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend among the N tokens of each row.
 
         Args:
-            x: B N D.
+            qkv: B N 3D, of the layer `qkv`.
             rope: 2 N 1 D/h, or 2 B N 1 D/h where rows differ.
             mask: B 1 N N, true where two tokens see each other; all do by default.
 
         Returns:
             B N D.
         """
-        width = x.shape[-1]
-        qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
+        width = qkv.shape[-1] // 3
+        qk, v = qkv.split((2 * width, width), dim=-1)  # B N 2D, B N D
         qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h

@@ -74,7 +74,7 @@ class DiTBlock(nn.Module):
             modulation = modulation[0, level]  # B L 6D
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        attended = self._attend(remake(adaptive_norm, self.norm1, x, shift1, scale1), rope, visible)
+        attended = self._attend(remake(self._qkv, x, shift1, scale1), rope, visible)
         x = torch.addcmul(x, gate1, attended)  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and mask is not None:
             attended = self.cross(x.flatten(1, 2), text, mask, self.norm2)  # B N D
@@ -82,14 +82,17 @@ class DiTBlock(nn.Module):
         hidden = remake(self._widen, x, shift3, scale3)  # B T S 4D
         return torch.addcmul(x, gate3, self.mlp.narrow(hidden))  # B T S D
 
+    def _qkv(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return self.attention.qkv(adaptive_norm(self.norm1, x, shift, scale))
+
     def _widen(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return self.mlp.up(adaptive_norm(self.norm3, x, shift, scale))
 
-    def _attend(self, x: Tensor, rope: Tensor, visible: Tensor | None) -> Tensor:
-        batch, frames, places, _ = x.shape
+    def _attend(self, qkv: Tensor, rope: Tensor, visible: Tensor | None) -> Tensor:
+        batch, frames, places, _ = qkv.shape
         if self.axis == "all":
-            return self.attention(x.flatten(1, 2), rope, visible).unflatten(1, (frames, places))
+            return self.attention(qkv.flatten(1, 2), rope, visible).unflatten(1, (frames, places))
         if self.axis == "space":  # one row per frame
-            return self.attention(x.flatten(0, 1), rope).unflatten(0, (batch, frames))
-        rows = x.transpose(1, 2).flatten(0, 1)  # one row per place: (B S) T D
+            return self.attention(qkv.flatten(0, 1), rope).unflatten(0, (batch, frames))
+        rows = qkv.transpose(1, 2).flatten(0, 1)  # one row per place: (B S) T 3D
         return self.attention(rows, rope).unflatten(0, (batch, places)).transpose(1, 2)

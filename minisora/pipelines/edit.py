@@ -96,6 +96,10 @@ def _read(
     if (info.height, info.width) != (height, width):
         cut = "" if info.height * width == info.width * height else ", cut at the centre"
         say(f"{file.name} is {info.height}x{info.width}: resized to {height}x{width}{cut}")
+    if not image and info.fps and abs(info.fps - fps) > 0.01:
+        say(f"{file.name} has {info.fps:g} fps: resampled to the model's {fps:g}")
+    if whole and info.frames_at(fps) > length:
+        say(f"{file.name} is longer than {length} frames at {fps:g} fps: cut after them")
     if whole and info.frames_at(fps) < length:
         say(f"{file.name} is shorter than {length} frames at {fps:g} fps: its last frame is repeated")
     return read_video(file, frames=frames, height=height, width=width, fps=fps)[None]

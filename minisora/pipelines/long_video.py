@@ -11,6 +11,8 @@ from minisora.errors import UserError
 from minisora.pipelines.modes import Prompt, extend, known_length
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
+_OF_FIRST = ("num_frames", "height", "width")  # what extensions take from the clip before
+
 
 def long_video_pieces(
     pipeline: MiniSoraPipeline,
@@ -29,12 +31,13 @@ def long_video_pieces(
         context: latent frames that each extension sees; the more, the fewer new ones.
         later: prompts of the extensions, in turn and over again; the first prompt if there are none.
         seed: of the first clip; extension k uses seed + 1000 k.
-        options: of the pipeline.
+        options: of the pipeline; num_frames is of the first clip alone.
 
     Raises:
         UserError: the context is longer than what an extension adds, or an option is out of its range.
     """
     piece = pipeline(prompt, seed=seed, **options).videos
+    options = {name: value for name, value in options.items() if name not in _OF_FIRST}
     yield piece
     need = known_length(pipeline, context, at_start=True)
     for number in itertools.count(1):

@@ -178,6 +178,11 @@ class MiniSoraPipeline(DiffusionPipeline):
         noise = latents.to(device, torch.float32)
         if given is not None:
             given = given.match(noise)
+            if given.frames is not None and self.dit.patch[0] > 1:
+                raise UserError(
+                    f"this model's patches span {self.dit.patch[0]} latent frames, so no single one can be known: "
+                    "train with dit.patch=[1,2,2] and flow.known_share above 0"
+                )
         x = noise if given is None else given.start(noise, strength)
 
         self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)

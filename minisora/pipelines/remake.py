@@ -39,8 +39,9 @@ def inpaint(
         )
     if not bool(mask.any()):
         raise UserError("the mask is empty: mark what is to change")
+    mask = mask.bool()
     latents = encode_video(pipeline, video)
-    given = Given(latents, cells=~_cells(pipeline, mask.bool()))
+    given = Given(latents, cells=~_cells(pipeline, mask))
     made = _run(pipeline, prompt, video, given, options).to(video)
     return torch.where(mask[:, None].to(video.device), made, video)
 

@@ -9,6 +9,7 @@ OUT/ladder.yaml         the ladder's file and what all runs share; another one i
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import torch
 from filelock import FileLock, Timeout
@@ -165,6 +167,15 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
     command = [sys.executable, "-m", "minisora", "scale", "run", "--ladder", file, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     running = [subprocess.Popen([*command, "--one-of-jobs"], env=environment) for _ in range(jobs)]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in running:
+            process.terminate()
+        raise KeyboardInterrupt
+
+    before = signal.signal(
+        signal.SIGTERM, pass_on
+    )  # a terminal's Ctrl-C goes to all of them, SIGTERM to this one
     try:
         for process in running:
             process.wait()
@@ -172,6 +183,8 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
         for process in running:  # they had the signal too, and save where they are
             process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_ladder(
@@ -225,8 +238,9 @@ def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
     """Every run with its size, steps, counted FLOPs and predicted time, by the speed of finished runs if any."""
     runs, done = plan(ladder), {row["name"]: row for row in rows}
     timed = [row for row in rows if row["seconds"]]
-    speed = (
-        sum(r["flops"] for r in timed) / sum(r["seconds"] for r in timed)
+    speed = (  # of all threads: jobs side by side took a share of them each
+        sum(r["flops"] * torch.get_num_threads() / r["device"]["threads"] for r in timed)
+        / sum(r["seconds"] for r in timed)
         if timed
         else ladder.flops_per_second
     )

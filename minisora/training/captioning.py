@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from minisora.config import Config, load
 from minisora.data.batch import DiTBatch
 from minisora.data.batches import LatentBatches, LatentSource
+from minisora.data.clip import ClipDataset
 from minisora.data.folder import FolderDataset
 from minisora.data.metadata import write_metadata
 from minisora.data.moved import MovedClips, move
@@ -128,10 +129,18 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     first = max(1, round(share * len(train)))
     places = labelled(train.captions(), first)
+    said = validation.captions()
+    held_out: ClipDataset = validation
+    unseen_places = [place for place, caption in enumerate(said) if caption.strip()]
+    if (
+        not unseen_places
+    ):  # few files have a caption, and none of those held out: keep some of the labelled ones
+        held_out, unseen_places = train, places[-max(1, len(places) // 10) :]
+        places = places[: -len(unseen_places)] or places
     views = -(-config.train_caption.views_in_all // len(places))
     reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
     seen = MovedClips(train, places, views, reach, config.seed)
-    unseen = MovedClips(validation, labelled(validation.captions(), len(validation)), 1, 0)
+    unseen = MovedClips(held_out, unseen_places, 1, 0)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
     check_resumable(config, out, inputs)
     accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from minisora import files
-from minisora.config import Config, save
+from minisora.config import Config, override, save
 from minisora.data.batches import LatentSource, PairBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
@@ -147,9 +147,12 @@ def train_dit_on(
 ) -> StageResult:
     """Train the DiT on latents from anywhere and write RUN/model; to resume is up to the caller to be consistent.
 
+    They are of one size: sizes that the config has beside it are left out.
+
     Raises:
         UserError: the config or the run folder cannot be used.
     """
+    config = override(config, ["data.buckets=[]"])
     said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
     inputs = f"{said}-{fingerprint(vae)}"
     check_resumable(config, run / "dit", inputs)

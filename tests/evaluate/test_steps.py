@@ -30,7 +30,11 @@ def test_the_fewest_steps_that_lose_at_most_five_points_for_sure() -> None:
 
 def test_only_prompts_judged_differently_count() -> None:
     same, other = point(4, first(100)), point(64, first(100))
-    assert loss_against(same, other) == (0.0, 0.0)
+    lost, bound = loss_against(same, other)
+    assert lost == 0.0
+    assert bound == pytest.approx(1.645 * 2**0.5 / 202)
+    assert loss_against(point(4, [True] * 5), point(64, [True] * 5))[1] > 0.3  # five prompts prove little
+    assert enough([point(4, [True] * 5), point(64, [True] * 5)]).steps == 64
     swapped = point(4, [not right for right in first(100)])
     lost, bound = loss_against(swapped, other)
     assert lost == 0.0

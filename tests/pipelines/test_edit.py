@@ -60,6 +60,13 @@ def test_what_was_changed_on_the_way_is_said(pipeline: MiniSoraPipeline, tmp_pat
         "wide.mp4 is 48x80: resized to 32x32, cut at the centre",
         f"wide.mp4 is shorter than 9 frames at {pipeline.config.fps:g} fps: its last frame is repeated",
     ]
+    said.clear()
+    write_video(file, torch.zeros(3, 60, 32, 32), 3 * pipeline.config.fps)
+    edit(pipeline, "restyle", [file], PROMPT, say=said.append, **FEW)
+    assert said == [
+        "wide.mp4 has 24 fps: resampled to the model's 8",
+        "wide.mp4 is longer than 9 frames at 8 fps: cut after them",
+    ]
 
 
 def test_what_a_mode_cannot_use_is_refused(pipeline: MiniSoraPipeline, clip: Path) -> None:

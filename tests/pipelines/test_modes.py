@@ -87,6 +87,7 @@ def test_a_long_video_begins_as_the_short_one_and_has_the_length_asked_for(
     long = long_video(pipeline, PROMPT, 30, seed=5, context=1, **FEW)
     assert long.shape == (1, 3, 30, 32, 32)
     assert torch.equal(long[:, :, :9], short)
+    assert long_video(pipeline, PROMPT, 12, context=1, height=16, width=48, **FEW).shape == (1, 3, 12, 16, 48)
 
 
 def test_pieces_come_without_end_and_begin_where_the_last_one_stopped(pipeline: MiniSoraPipeline) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from minisora.config import Config, override
+from minisora.config import Config, load, override
 from minisora.data.batches import LatentBatches, MixedBatches, PairBatches
 from minisora.data.latent_cache import LatentCache
 from minisora.data.sources import open_dataset
@@ -49,6 +49,13 @@ def train_on_pairs(config: Config, run: Path, console: Console) -> None:
     shape = (8, *teacher.latent_shape(*teacher.config.default_size))
     pairs = PairBatches(torch.zeros(shape), torch.zeros(shape), ["a red circle"] * 8, 0)
     train_student(config, teacher, pairs, run, console)
+
+
+def test_latents_from_anywhere_are_of_one_size(tiny_config: Config, run: Path) -> None:
+    shutil.rmtree(run / "dit")
+    several = ["data.buckets=[{frames: 9, height: 16, width: 48}]", "flow.image_share=0.5"]
+    train_on(override(tiny_config, several), run, Console(quiet=True))
+    assert load(run / "config.yaml").data.buckets == ()
 
 
 @pytest.mark.parametrize(
