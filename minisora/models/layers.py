@@ -4,7 +4,8 @@ Letters: B batch, F 1 or one per latent frame, T latent frames, S tokens per fra
 """
 
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from minisora.models.checkpointing import remake
 
 Layer = TypeVar("Layer", bound=nn.Module)
+Norm: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def zero_init(layer: Layer) -> Layer:
@@ -62,13 +64,13 @@ class MLP(nn.Module):
         self.act = nn.GELU()
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ... D to ... D."""
-        return self.narrow(self.up(x))
-
-    def narrow(self, hidden: Tensor) -> Tensor:
-        """The second half: from what `up` gave."""
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
+        """Map x, or norm(x), from ... D to ... D."""
+        hidden = self.up(x) if norm is None else remake(self._widen, x, norm)
         return remake(self._narrow, hidden)
+
+    def _widen(self, x: Tensor, norm: Norm) -> Tensor:
+        return self.up(norm(x))
 
     def _narrow(self, hidden: Tensor) -> Tensor:
         return self.down(self.act(hidden))
