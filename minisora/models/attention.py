@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisora.models.checkpointing import remake
-from minisora.models.layers import Norm, zero_init
+from minisora.models.layers import zero_init
 from minisora.models.rope import rotate
 
 _OPEN_MAX_KEYS = 1024  # longer rows would keep too many scores
@@ -54,28 +53,23 @@ class SelfAttention(nn.Module):
         self.norm = head_norm(width, heads, qk_norm)  # one for both: only the product of their gains matters
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, norm: Norm, rope: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend among the N tokens of each row of norm(x).
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend among the N tokens of each row.
 
         Args:
-            x: tokens in any shape.
-            norm: normalises them and makes rows of them, B N D; made again in the backward pass.
+            x: B N D.
             rope: 2 N 1 D/h, or 2 B N 1 D/h where rows differ.
             mask: B 1 N N, true where two tokens see each other; all do by default.
 
         Returns:
             B N D.
         """
-        qkv = remake(self._qkv, x, norm)  # B N 3D
-        width = qkv.shape[-1] // 3
-        qk, v = qkv.split((2 * width, width), dim=-1)  # B N 2D, B N D
+        width = x.shape[-1]
+        qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
         qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
-
-    def _qkv(self, x: Tensor, norm: Norm) -> Tensor:
-        return self.qkv(norm(x))
 
 
 class CrossAttention(nn.Module):
@@ -90,16 +84,11 @@ class CrossAttention(nn.Module):
         self.norm_k = head_norm(width, heads, qk_norm)
         self.out = zero_init(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, norm: Norm, text: Tensor, mask: Tensor) -> Tensor:
-        """Attend from norm(x) (B N D) to text (B M D) where mask (B M or B N M) is true; returns B N D."""
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Attend from x (B N D) to text (B M D) where mask (B M or B N M) is true; returns B N D."""
         k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
-        q = self.norm_q(remake(self._query, x, norm).unflatten(-1, (self.heads, -1))).transpose(
-            1, 2
-        )  # B h N D/h
+        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
         k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
         mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]  # B 1 N M or B 1 1 M
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
-
-    def _query(self, x: Tensor, norm: Norm) -> Tensor:
-        return self.q(norm(x))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minisora.errors import UserError
 from minisora.models.dit_block import Axis, DiTBlock
-from minisora.models.layers import SigmaEmbedding, adaptive_norm, zero_init
+from minisora.models.layers import SigmaEmbedding, modulate, zero_init
 from minisora.models.packing import PackedIndex, levels_of_tokens, pack
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
 from minisora.models.rope import grid_sinusoid, rotary_table
@@ -230,7 +230,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
         if packed:
             modulation = modulation[0, packed[0]]  # B L 2D
         shift, scale = modulation[:, :, None].chunk(2, dim=-1)  # each B F 1 D
-        return self.head(adaptive_norm(self.norm_out, x, shift, scale))
+        return self.head(modulate(self.norm_out(x), shift, scale))
 
     def _condition(self, sigma: Tensor, pooled: Tensor | None, labels: Tensor | None) -> Tensor:
         """silu of the summed embeddings of noise level, pooled text and class: B F D."""

@@ -3,14 +3,13 @@
 Letters: B batch, T frames, S tokens per frame, F 1 or T, L tokens of a packed row, M text tokens, D width.
 """
 
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from minisora.models.attention import CrossAttention, SelfAttention
-from minisora.models.layers import MLP, adaptive_norm, zero_init
+from minisora.models.layers import MLP, modulate, zero_init
 
 Axis = Literal["all", "space", "time"]  # which tokens attend to each other
 
@@ -74,26 +73,19 @@ class DiTBlock(nn.Module):
             modulation = modulation[0, level]  # B L 6D
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        norm1 = partial(self._rows, shift=shift1, scale=scale1)
-        attended = self._from_rows(self.attention(x, norm1, rope, visible), x.shape)
-        x = torch.addcmul(x, gate1, attended)  # B T S D
+        x = torch.addcmul(
+            x, gate1, self._attend(modulate(self.norm1(x), shift1, scale1), rope, visible)
+        )  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and mask is not None:
-            attended = self.cross(x.flatten(1, 2), self.norm2, text, mask)  # B N D
+            attended = self.cross(self.norm2(x).flatten(1, 2), text, mask)  # B N D
             x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
-        norm3 = partial(adaptive_norm, self.norm3, shift=shift3, scale=scale3)
-        return torch.addcmul(x, gate3, self.mlp(x, norm3))  # B T S D
+        return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
 
-    def _rows(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Normalised tokens B T S D as rows of those that attend to each other."""
-        x = adaptive_norm(self.norm1, x, shift, scale)
+    def _attend(self, x: Tensor, rope: Tensor, visible: Tensor | None) -> Tensor:
+        batch, frames, places, _ = x.shape
         if self.axis == "all":
-            return x.flatten(1, 2)  # B (T S) D
+            return self.attention(x.flatten(1, 2), rope, visible).unflatten(1, (frames, places))
         if self.axis == "space":  # one row per frame
-            return x.flatten(0, 1)  # (B T) S D
-        return x.transpose(1, 2).flatten(0, 1)  # one row per place: (B S) T D
-
-    def _from_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """Rows as tokens B T S D again."""
-        if self.axis == "time":
-            return rows.unflatten(0, (shape[0], shape[2])).transpose(1, 2)
-        return rows.view(shape)
+            return self.attention(x.flatten(0, 1), rope).unflatten(0, (batch, frames))
+        rows = x.transpose(1, 2).flatten(0, 1)  # one row per place: (B S) T D
+        return self.attention(rows, rope).unflatten(0, (batch, places)).transpose(1, 2)

@@ -4,16 +4,12 @@ Letters: B batch, F 1 or one per latent frame, T latent frames, S tokens per fra
 """
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from minisora.models.checkpointing import remake
-
 Layer = TypeVar("Layer", bound=nn.Module)
-Norm: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def zero_init(layer: Layer) -> Layer:
@@ -23,15 +19,14 @@ def zero_init(layer: Layer) -> Layer:
     return layer
 
 
-def adaptive_norm(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: norm(x) (1 + scale) + shift (Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: x (1 + scale) + shift (Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
 
     Args:
-        norm: without gain and bias.
         x: tokens, B T S D.
         shift, scale: B F 1 D with F = 1 (one noise level per clip) or F = T (one per latent frame).
     """
-    return torch.addcmul(shift, norm(x), 1 + scale)
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
@@ -52,11 +47,7 @@ def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Ten
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)
-
-    The hidden layer is the widest thing a block keeps for its backward pass. GELU keeps what goes into it, so what
-    comes out of it, which the second product needs, is made again instead of kept.
-    """
+    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)"""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -64,16 +55,9 @@ class MLP(nn.Module):
         self.act = nn.GELU()
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
-        """Map x, or norm(x), from ... D to ... D."""
-        hidden = self.up(x) if norm is None else remake(self._widen, x, norm)
-        return remake(self._narrow, hidden)
-
-    def _widen(self, x: Tensor, norm: Norm) -> Tensor:
-        return self.up(norm(x))
-
-    def _narrow(self, hidden: Tensor) -> Tensor:
-        return self.down(self.act(hidden))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ... D to ... D."""
+        return self.down(self.act(self.up(x)))
 
 
 class SigmaEmbedding(nn.Module):
