@@ -42,6 +42,15 @@ def to_noise(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return noisy + (1 - broadcast_sigma(sigma, noisy)) * velocity
 
 
+def renoise(x: Tensor, low: float, high: float, noise: Tensor) -> Tensor:
+    """x at noise level `low` < 1 as it may have been at `high` >= low, with fresh noise.
+
+    Scaled by (1 - high) / (1 - low), x has the data's share of the higher level; the noise makes up the variance.
+    """
+    scale = (1 - high) / (1 - low)
+    return scale * x + (high**2 - (scale * low) ** 2) ** 0.5 * noise
+
+
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     """Move noise levels towards noise for shift > 1: s sigma / (1 + (s - 1) sigma) (Esser et al., eq. 23).
 

@@ -18,8 +18,7 @@ class Given:
     """Known latents, and where they are known.
 
     Known frames are shown to the model clean, as in training (`minisora.flow.conditioning`). Known cells are put
-    in at the noise level of each step (RePaint without its resampling, Lugmayr et al. 2022, arXiv 2201.09865), which
-    needs no training.
+    in at the noise level of each step (RePaint, Lugmayr et al. 2022, arXiv 2201.09865), which needs no training.
     """
 
     latents: Tensor  # B Z T' H' W', normalised; zeros where nothing is known

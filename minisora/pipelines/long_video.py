@@ -36,6 +36,8 @@ def long_video_pieces(
     Raises:
         UserError: the context is longer than what an extension adds, or an option is out of its range.
     """
+    if options.get("guidance_scale") is None:  # the prompts lead here, not what is there already
+        options["guidance_scale"] = pipeline.config.default_guidance
     piece = pipeline(prompt, seed=seed, **options).videos
     options = {name: value for name, value in options.items() if name not in _OF_FIRST}
     yield piece

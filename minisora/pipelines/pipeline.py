@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from minisora.config import Config
 from minisora.errors import UserError
+from minisora.flow.path import renoise
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
@@ -25,6 +26,8 @@ from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeature
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
+
+_RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
 
 
 @dataclass
@@ -117,6 +120,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         given: Given | None = None,
         strength: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        resample: int = 1,
     ) -> VideoOutput:
         """Sample one video per prompt.
 
@@ -141,6 +145,8 @@ class MiniSoraPipeline(DiffusionPipeline):
                 with that much noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
             guidance_interval: noise levels between which guidance acts; a pass outside it costs half
                 (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+            resample: how often each step is taken, with noise put back in between, so that what is made comes to
+                agree with the `given` cells (RePaint, Lugmayr et al. 2022, arXiv 2201.09865, section 4.2).
 
         Raises:
             UserError: a size that does not fit, an unusable prompt, or a setting out of its range.
@@ -169,6 +175,10 @@ class MiniSoraPipeline(DiffusionPipeline):
             raise UserError(
                 f"guidance_interval = {low:g} {high:g} must be two noise levels, 0 <= low <= high <= 1"
             )
+        if resample < 1:
+            raise UserError(f"resample = {resample} must be at least 1")
+        if resample > 1 and not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise UserError(f"resample = {resample} needs the euler scheduler, or resample=1")
         device, dtype = self._execution_device, self.dit.dtype
 
         guided = guidance != 1 and self.text_encoder is not None
@@ -188,13 +198,25 @@ class MiniSoraPipeline(DiffusionPipeline):
         self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
         sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device, strength)
         autocast = sampling_context(device, self.dit.config.width, dtype)
+
+        def velocity_at(x: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+            """What is known put in, and the velocity there."""
+            levels = sigma.to(device, torch.float32).expand(len(x))  # B
+            if given is not None:
+                x, levels = given.put(x, noise, levels), given.sigmas(levels)
+            scale = guidance if guided and low <= float(sigma) <= high else 1.0
+            return x, self.guided_velocity(x, levels, text, scale)
+
+        fresh = torch.Generator().manual_seed(seed) if generator is None else generator
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
-                levels = sigma.to(device, torch.float32).expand(len(x))  # B
-                if given is not None:
-                    x, levels = given.put(x, noise, levels), given.sigmas(levels)
-                scale = guidance if guided and low <= float(sigma) <= high else 1.0
-                velocity = self.guided_velocity(x, levels, text, scale)
+                now, then = float(sigma), float(sigmas[i + 1]) if i + 1 < len(sigmas) else 0.0
+                for _ in range(resample - 1 if now >= _RESAMPLE_ABOVE else 0):
+                    x, velocity = velocity_at(x, sigma, noise)
+                    noise = torch.randn(x.shape, generator=fresh, device=fresh.device).to(x)
+                    x = renoise(x + (then - now) * velocity, then, now, noise)
+                    noise = torch.randn(x.shape, generator=fresh, device=fresh.device).to(x)
+                x, velocity = velocity_at(x, sigma, noise)
                 x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     callback_on_step_end(i, float(sigma), x)

@@ -6,13 +6,16 @@ Videos are B 3 T H W in [-1, 1], of the model's frame rate.
 from typing import Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.pipelines.flow_edit import flow_edit
+from minisora.pipelines.flow_edit import STRENGTH, flow_edit
 from minisora.pipelines.given import Given
 from minisora.pipelines.modes import Prompt, encode_video
 from minisora.pipelines.pipeline import MiniSoraPipeline
+
+_RESAMPLE = 6
 
 
 def inpaint(
@@ -25,7 +28,8 @@ def inpaint(
         prompt: one per video.
         video: B 3 T H W, of a length and size that fits the model.
         mask: B T H W or 1 T H W, true where the video is to change.
-        options: of the pipeline.
+        options: of the pipeline. `resample` is 6 by default where its scheduler is Euler's: what is made in the
+            region fits its surroundings twice as often as with 1, in six times the time.
 
     Returns:
         B 3 T H W.
@@ -42,6 +46,8 @@ def inpaint(
     mask = mask.bool()
     latents = encode_video(pipeline, video)
     given = Given(latents, cells=~_cells(pipeline, mask))
+    if isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+        options.setdefault("resample", _RESAMPLE)
     made = _run(pipeline, prompt, video, given, options).to(video)
     return torch.where(mask[:, None].to(video.device), made, video)
 
@@ -62,7 +68,7 @@ def restyle(
         prompt: what it is to become, one per video.
         video: B 3 T H W, of a length and size that fits the model.
         strength: noise level to start from, in (0, 1]: low keeps more of the video, 1 keeps nothing; by default 0.7,
-            with a source 0.85.
+            with a source 0.75.
         source: what the video shows now. If it is given only the difference of the prompts moves the video
             (`minisora.pipelines.flow_edit`), else it is noised and made again (SDEdit, Meng et al. 2021, arXiv
             2108.01073), which keeps less.
@@ -73,7 +79,7 @@ def restyle(
     """
     if source is not None:
         return flow_edit(
-            pipeline, source, prompt, video, strength=0.85 if strength is None else strength, **options
+            pipeline, source, prompt, video, strength=STRENGTH if strength is None else strength, **options
         )
     given = Given(encode_video(pipeline, video))
     return _run(

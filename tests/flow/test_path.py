@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minisora.flow.path import flow_loss, interpolate, logit_normal, shift_sigma, to_data, to_noise
+from minisora.flow.path import flow_loss, interpolate, logit_normal, renoise, shift_sigma, to_data, to_noise
 
 SHAPE = (3, 4, 5, 2, 2)
 X0, NOISE = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -53,3 +53,12 @@ def test_loss_is_zero_for_the_true_velocity_only() -> None:
     sample = interpolate(X0, NOISE, torch.full((3,), 0.3))
     assert torch.equal(flow_loss(sample.velocity, sample), torch.zeros(3))
     torch.testing.assert_close(flow_loss(sample.velocity + 2, sample), torch.full((3,), 4.0))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.5), (0.3, 0.3), (0.4, 0.9), (0.7, 1.0)])
+def test_noise_put_back_is_as_much_as_the_path_has(low: float, high: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 100_000, generator=generator)
+    again = renoise((1 - low) * 3.0 + low * first, low, high, second)
+    assert float(again.mean()) == pytest.approx((1 - high) * 3.0, abs=0.02)
+    assert float(again.std()) == pytest.approx(high, abs=0.02)

@@ -119,6 +119,13 @@ def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video:
     mask = torch.zeros(1, 9, 32, 32, dtype=torch.bool)
     mask[:, :, 8:16, 8:16] = True
     made = inpaint(pipeline, PROMPT, video, mask, **FEW)
+    again = inpaint(pipeline, PROMPT, video, mask, **FEW)
+    once = inpaint(pipeline, PROMPT, video, mask, resample=1, **FEW)
+    assert torch.equal(made, again)
+    assert not torch.equal(made, once)
+    assert torch.equal(once[:, :, ~mask[0]], video[:, :, ~mask[0]])
+    with pytest.raises(UserError, match="resample = 0 must be at least 1"):
+        inpaint(pipeline, PROMPT, video, mask, resample=0, **FEW)
     untouched = ~mask[:, None].expand_as(video)
     assert torch.equal(made[untouched], video[untouched])
     assert not torch.equal(made, video)
