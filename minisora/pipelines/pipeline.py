@@ -28,6 +28,7 @@ from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
+_FRESH = 1 << 40  # from a video's seed to that of the noise put back, which must not be what it started from
 
 
 @dataclass
@@ -207,7 +208,7 @@ class MiniSoraPipeline(DiffusionPipeline):
             scale = guidance if guided and low <= float(sigma) <= high else 1.0
             return x, self.guided_velocity(x, levels, text, scale)
 
-        fresh = torch.Generator().manual_seed(seed) if generator is None else generator
+        fresh = torch.Generator().manual_seed(seed + _FRESH) if generator is None else generator
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
                 now, then = float(sigma), float(sigmas[i + 1]) if i + 1 < len(sigmas) else 0.0
