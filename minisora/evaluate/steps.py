@@ -112,9 +112,10 @@ def run_steps(
             start = time.perf_counter()
             _, verdicts, score = evaluate_pipeline(pipeline, wanted, seed, batch_size, number, guidance)
             seconds = (time.perf_counter() - start) / len(wanted)
-            passes = len(pipeline.scheduler.timesteps) * (
-                1 if scale == 1 else 2
-            )  # Heun's: two a step but one
+            guided = 1 if scale == 1 else 2  # passes that an evaluation of the velocity takes
+            passes = guided * len(
+                pipeline.scheduler.timesteps
+            )  # Heun evaluates twice a step but for the last
             points.append(StepsPoint(number, passes, score, seconds, _all_right(verdicts, wanted)))
     console.print(_table(points))
     chosen = enough(points)

@@ -43,9 +43,14 @@ def to_noise(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 
 
 def renoise(x: Tensor, low: float, high: float, noise: Tensor) -> Tensor:
-    """x at noise level `low` < 1 as it may have been at `high` >= low, with fresh noise.
+    """x at noise level `low` as it may have been at a higher one: the way back up that RePaint resamples by.
 
-    Scaled by (1 - high) / (1 - low), x has the data's share of the higher level; the noise makes up the variance.
+    Scaled by (1 - high) / (1 - low), x has the data's share of the higher level; fresh noise makes up the variance.
+
+    Args:
+        x: of any shape.
+        low, high: noise levels, 0 <= low <= high <= 1 and low < 1.
+        noise: standard normal, independent of x, of the same shape.
     """
     scale = (1 - high) / (1 - low)
     return scale * x + (high**2 - (scale * low) ** 2) ** 0.5 * noise

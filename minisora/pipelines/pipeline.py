@@ -8,6 +8,7 @@ The module path of this class is written into every saved pipeline: it stays.
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
-_FRESH = 1 << 40  # from a video's seed to that of the noise put back, which must not be what it started from
+_FRESH = 1 << 40  # from a seed to that of the next noise put back: never what another video starts from
 
 
 @dataclass
@@ -208,15 +209,16 @@ class MiniSoraPipeline(DiffusionPipeline):
             scale = guidance if guided and low <= float(sigma) <= high else 1.0
             return x, self.guided_velocity(x, levels, text, scale)
 
-        fresh = torch.Generator().manual_seed(seed + _FRESH) if generator is None else generator
+        fresh = (  # noise of each row's own, as at the start
+            self.noise(len(prompts), self.latent_shape(*size), seed + draw * _FRESH, generator).to(x)
+            for draw in itertools.count(1)
+        )
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
                 now, then = float(sigma), float(sigmas[i + 1]) if i + 1 < len(sigmas) else 0.0
                 for _ in range(resample - 1 if now >= _RESAMPLE_ABOVE else 0):
                     x, velocity = velocity_at(x, sigma, noise)
-                    noise = torch.randn(x.shape, generator=fresh, device=fresh.device).to(x)
-                    x = renoise(x + (then - now) * velocity, then, now, noise)
-                    noise = torch.randn(x.shape, generator=fresh, device=fresh.device).to(x)
+                    x, noise = renoise(x + (then - now) * velocity, then, now, next(fresh)), next(fresh)
                 x, velocity = velocity_at(x, sigma, noise)
                 x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:

@@ -173,9 +173,8 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
             process.terminate()
         raise KeyboardInterrupt
 
-    before = signal.signal(
-        signal.SIGTERM, pass_on
-    )  # a terminal's Ctrl-C goes to all of them, SIGTERM to this one
+    # A terminal's Ctrl-C goes to all of them, SIGTERM to this process alone.
+    before = signal.signal(signal.SIGTERM, pass_on)
     try:
         for process in running:
             process.wait()

@@ -37,10 +37,24 @@ _SHIFT = 0.25  # of the grid: how far clips are moved
 
 def labelled(captions: Sequence[str], first: int) -> list[int]:
     """The places of the clips that have a caption, of the first so many; raises UserError where there is none."""
-    places = [place for place, caption in enumerate(captions[:first]) if caption.strip()]
+    places = captioned(captions[:first])
     if not places:
         raise UserError(f"none of the first {first} clips has a caption: label some, or raise the share")
     return places
+
+
+def captioned(captions: Sequence[str]) -> list[int]:
+    """The places of the captions that say something."""
+    return [place for place, caption in enumerate(captions) if caption.strip()]
+
+
+def keep_some(places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Labelled places to train on, and a tenth of them (at least one) to validate on.
+
+    For a set of which few clips have a caption, and none of those held out. A single one is for both.
+    """
+    kept = max(1, len(places) // 10)
+    return list(places[:-kept] or places), list(places[-kept:])
 
 
 def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
@@ -129,14 +143,11 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     first = max(1, round(share * len(train)))
     places = labelled(train.captions(), first)
-    said = validation.captions()
     held_out: ClipDataset = validation
-    unseen_places = [place for place, caption in enumerate(said) if caption.strip()]
-    if (
-        not unseen_places
-    ):  # few files have a caption, and none of those held out: keep some of the labelled ones
-        held_out, unseen_places = train, places[-max(1, len(places) // 10) :]
-        places = places[: -len(unseen_places)] or places
+    unseen_places = captioned(validation.captions())
+    if not unseen_places:
+        held_out = train
+        places, unseen_places = keep_some(places)
     views = -(-config.train_caption.views_in_all // len(places))
     reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
     seen = MovedClips(train, places, views, reach, config.seed)

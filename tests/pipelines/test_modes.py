@@ -115,6 +115,14 @@ def test_keyframes_are_shown_to_the_model_where_they_belong(
             keyframes(pipeline, PROMPT, images, places)
 
 
+def test_frames_cannot_be_known_where_patches_span_several(
+    pipeline: MiniSoraPipeline, video: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.dit, "patch", (2, 2, 2))
+    with pytest.raises(UserError, match="span 2 latent frames"):
+        image_to_video(pipeline, PROMPT, video[:, :, 0], 5, **FEW)
+
+
 def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video: Tensor) -> None:
     mask = torch.zeros(1, 9, 32, 32, dtype=torch.bool)
     mask[:, :, 8:16, 8:16] = True
@@ -124,6 +132,8 @@ def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video:
     assert torch.equal(made, again)
     assert not torch.equal(made, once)
     assert torch.equal(once[:, :, ~mask[0]], video[:, :, ~mask[0]])
+    two = inpaint(pipeline, [PROMPT] * 2, video.expand(2, -1, -1, -1, -1), mask, **FEW)
+    torch.testing.assert_close(two[:1], made, atol=1e-4, rtol=0)  # a video does not hang on those beside it
     with pytest.raises(UserError, match="resample = 0 must be at least 1"):
         inpaint(pipeline, PROMPT, video, mask, resample=0, **FEW)
     untouched = ~mask[:, None].expand_as(video)

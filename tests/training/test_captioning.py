@@ -17,6 +17,7 @@ from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
 from minisora.training.captioning import (
     CaptionTask,
+    keep_some,
     label_folder,
     labelled,
     shift_cells,
@@ -95,6 +96,12 @@ def test_clips_without_a_caption_or_beyond_the_share_are_not_read() -> None:
     assert labelled(["one", "", "three", "four"], 3) == [0, 2]
     with pytest.raises(UserError, match="none of the first 2 clips has a caption"):
         labelled(["", " ", "three"], 2)
+
+
+def test_labels_are_kept_for_validation_where_no_clip_held_out_has_one() -> None:
+    assert keep_some(range(20)) == (list(range(18)), [18, 19])
+    assert keep_some([3, 5]) == ([3], [5])
+    assert keep_some([7]) == ([7], [7])
 
 
 def test_clips_are_moved_by_whole_cells_with_their_border_repeated() -> None:
