@@ -84,11 +84,11 @@ def distill(
         ),
     ] = None,
     out: OutOption = Path("runs/distilled"),
-    pairs: Annotated[int, typer.Option(min=1, help="Samples of the teacher to learn from.")] = 4000,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps that the student takes by default.")] = 4,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of the teacher to learn from.")] = 4000,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the student.")] = 4,
     set_: SetOption = None,
 ) -> None:
-    """Teach a student to sample in a few steps, without guidance, what its teacher samples in many (reflow)."""
+    """Teach a student to sample in a few steps, without guidance, what its teacher samples in many."""
     from minisora.training.distill import distill_model, teacher_of
 
     trained_by: str | Path
@@ -104,6 +104,6 @@ def distill(
     else:
         raise UserError("give the teacher by either --run DIR or --model DIR")
     distill_model(
-        trained_by, teacher, out, console, num_pairs=pairs, student_steps=steps, overrides=set_ or []
+        trained_by, teacher, out, console, num_samples=samples, student_steps=steps, overrides=set_ or []
     )
     console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)

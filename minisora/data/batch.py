@@ -51,6 +51,7 @@ class DiTBatch(Batch):
     captions: list[str]
     known: Tensor | None = None  # B T', latent frames that are given; None where no clip has any
     known_sigma: Tensor | None = None  # B, noise level of the given frames
+    sigma: Tensor | None = None  # B, noise levels where they are not to be drawn from `normal`
 
     def images(self) -> Self:
         """The first frame of every clip: a causal VAE codes it as it codes an image."""

@@ -19,10 +19,11 @@ from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.data.clip import ClipDataset
 from minisora.data.order import random_crop, rng, sample_indices
 from minisora.flow.conditioning import draw_known
+from minisora.flow.path import broadcast_sigma, to_data, to_noise
 
 _DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
 _KINDS = 2  # key of what a step is made of
-_PAIRS = 3  # key of the noise levels of distillation
+_WINDOWS = 3  # key of which step of a student is learned
 
 
 BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
@@ -232,40 +233,59 @@ def _which(cumulative: np.ndarray, draw: float) -> int:
     return min(int(np.searchsorted(cumulative, draw, side="right")), len(cumulative) - 1)
 
 
-class PairBatches:
-    """Training batches of paired noise and latents, a function of position like all of minisora's.
+class TrajectoryBatches:
+    """Steps of a student: from a teacher's state at the start of a window straight to the one at its end.
+
+    The line through both, drawn on to noise level 1 and to 0, stands for noise and latents, so the velocity to
+    learn is their difference as everywhere.
 
     Args:
-        noise, latents: N Z T' H' W'.
+        states: N K+1 Z T' H' W', of N samples.
+        sigmas: K+1 noise levels of the states, falling.
         captions: N.
-        seed: of order and noise levels.
+        seed: of the order and of the windows.
     """
 
-    def __init__(self, noise: Tensor, latents: Tensor, captions: Sequence[str], seed: int):
-        self.noise, self.latents, self.all_captions, self.seed = noise, latents, list(captions), seed
+    def __init__(self, states: Tensor, sigmas: Sequence[float], captions: Sequence[str], seed: int):
+        self.states, self.sigmas, self.all_captions, self.seed = states, list(sigmas), list(captions), seed
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self.states)
 
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions."""
-        indices = [sample_indices(len(self.noise), range(p, p + 1), self.seed)[0] for p in positions]
-        normal = torch.tensor([rng(self.seed, _PAIRS, p).standard_normal() for p in positions])
-        captions = [self.all_captions[index] for index in indices]
-        return DiTBatch(indices, self.latents[indices], self.noise[indices], normal.float(), captions)
+        indices = [sample_indices(len(self), range(p, p + 1), self.seed)[0] for p in positions]
+        windows = [int(rng(self.seed, _WINDOWS, p).integers(len(self.sigmas) - 1)) for p in positions]
+        levels = torch.tensor(self.sigmas, dtype=torch.float32)
+        high, low = levels[windows], levels[[window + 1 for window in windows]]
+        state = self.states[indices, windows]
+        end = self.states[indices, [window + 1 for window in windows]]
+        velocity = (state - end) / broadcast_sigma(high - low, state)
+        return DiTBatch(
+            indices,
+            to_data(state, velocity, high),
+            to_noise(state, velocity, high),
+            torch.zeros(len(indices)),
+            [self.all_captions[index] for index in indices],
+            sigma=high,
+        )
 
     def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """One: all pairs are of one size."""
+        """One: all samples are alike."""
         return [self.at(positions)]
 
     def fingerprint(self) -> str:
-        """Hex digits of the pairs."""
+        """Hex digits of the samples."""
         digest = hashlib.sha256("\n".join(self.all_captions).encode())
-        for tensor in (self.noise, self.latents):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(self.states.contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
 
-    def split(self, held_out: int) -> tuple["PairBatches", "PairBatches"]:
-        """The pairs but for the last so many, and those."""
-        cut = max(1, len(self.noise) - held_out)
-        return (
-            PairBatches(self.noise[:cut], self.latents[:cut], self.all_captions[:cut], self.seed),
-            PairBatches(self.noise[cut:], self.latents[cut:], self.all_captions[cut:], self.seed),
+    def split(self, held_out: int) -> tuple["TrajectoryBatches", "TrajectoryBatches"]:
+        """The samples but for the last so many, and those."""
+        cut = max(1, len(self) - held_out)
+        first, last = (
+            TrajectoryBatches(self.states[part], self.sigmas, self.all_captions[part], self.seed)
+            for part in (slice(None, cut), slice(cut, None))
         )
+        return first, last

@@ -9,14 +9,16 @@ Letters: B batch, Z channels, T' H' W' latent grid.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Pattern = Literal["first", "last", "ends", "prefix", "suffix", "subset"]
-PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+# One of these is drawn. Only a prefix or suffix of several frames shows how fast things move, and to go on at that
+# speed is learned late (drawn as often as the others: 0.44 correlation of the toy's speed with the one given).
+PATTERNS: tuple[Pattern, ...] = ("first", "last", "ends", "prefix", "prefix", "suffix", "suffix", "subset")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class FrameCondition:
 
 
 def draw_known(generator: np.random.Generator, frames: int) -> np.ndarray:
-    """The known frames (T' bool) of one training clip: one of `PATTERNS`, evenly; at least one frame is left.
+    """The known frames (T' bool) of one training clip, after one of `PATTERNS`; at least one frame is left.
 
     Args:
         generator: of this clip's draws.

@@ -39,6 +39,11 @@ def make_scheduler(name: str, shift: float = 1.0) -> Scheduler:
     return SCHEDULERS[name](shift=shift if name == "heun" else 1.0)
 
 
+def euler_sigmas(steps: int, shift: float, top: float = 1.0) -> Tensor:
+    """The steps + 1 noise levels that Euler steps go through, to 0 from `top` (before the shift); float64."""
+    return shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64) * top, shift)
+
+
 def set_sigmas(
     scheduler: Scheduler, steps: int, shift: float, device: torch.device, start: float = 1.0
 ) -> Tensor:
@@ -53,7 +58,7 @@ def set_sigmas(
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         top = shift_sigma(torch.tensor(start, dtype=torch.float64), 1 / shift)  # before the shift
         count = max(1, math.ceil(steps * float(top) - 1e-9))
-        sigmas = shift_sigma(torch.linspace(1, 1 / count, count, dtype=torch.float64) * top, shift)
+        sigmas = euler_sigmas(count, shift, float(top))[:-1]
         scheduler.set_timesteps(sigmas=sigmas.tolist(), device=device)
     elif start < 1:
         raise UserError(f"strength = {start} needs the euler scheduler: pass --scheduler euler")

@@ -1,12 +1,12 @@
-"""Few-step distillation by reflow: a student learns the straight lines between a teacher's noise and its videos.
+"""Few-step distillation: every step of a student is what its teacher does there in several.
 
-Rectified flow (Liu et al. 2022, arXiv 2209.03003, section 2.2) trains again on pairs of noise and the sample that
-the trained model makes of it. The pairs no longer cross, so the paths between them are nearly straight and a few
-Euler steps follow them. The teacher samples with guidance, so its guidance is in the pairs and the student needs
-one pass a step where the teacher needs two.
+The teacher's way from noise to a video is cut into as many windows as the student has steps. At the start of each
+window the student learns the one velocity that leads to its end: progressive distillation (Salimans & Ho 2022,
+arXiv 2202.00512) to all steps at once, over windows as in PeRFlow (Yan et al. 2024, arXiv 2405.07510). The teacher
+samples with guidance, so its guidance is in what the student learns, which needs one pass a step and not two.
 
-    OUT/pairs/shard-00000.safetensors    noise and latents of 256 pairs, and the key of what they were made of
-       /dit/, /model/, metrics.jsonl     as of `minisora train dit`
+    OUT/trajectories/shard-00000.safetensors    states of 256 samples, and the key of what they were made of
+       /dit/, /model/, metrics.jsonl            as of `minisora train dit`
 """
 
 import math
@@ -17,27 +17,25 @@ from typing import Any
 from rich.console import Console
 
 from minisora.config import Config, load
-from minisora.data.batches import PairBatches
+from minisora.data.batches import TrajectoryBatches
 from minisora.data.shards import key_of
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.schedulers import euler_sigmas
 from minisora.training import checkpoint
-from minisora.training.pairs import make_pairs, pair_shards, sampling_of
 from minisora.training.stages import train_student
+from minisora.training.trajectories import make_trajectories, shards_of
 
-# What differs from the teacher's training: fewer, gentler steps from its weights, all noise levels alike.
+# What differs from the teacher's training: fewer, gentler steps from its weights, of one size, nothing known.
 STUDENT = (
     "train_dit.steps=1500",
     "train_dit.lr=5e-4",
     "train_dit.muon_lr=5e-3",
     "train_dit.sample_every=0",
     "train_dit.ema_decay=0.995",
-    "flow.sigma_mean=0",
-    "flow.sigma_std=1.5",
-    "flow.shift=1",
     "flow.known_share=0",
     "flow.image_share=0",
     "data.buckets=[]",
@@ -53,15 +51,15 @@ def distill(
     *,
     student_steps: int = 4,
 ) -> None:
-    """Make pairs, train the student from the teacher's weights, and write RUN/model.
+    """Sample the teacher, train the student from the teacher's weights, and write RUN/model.
 
     Args:
         config: of the student's training; its clip and its model must be the teacher's.
         teacher: the model to distil.
-        captions: of the pairs.
+        captions: of the samples to learn from.
         run: folder of the student.
         console: where progress is shown.
-        student_steps: default number of sampling steps of the student.
+        student_steps: sampling steps of the student.
 
     Raises:
         UserError: the config is of another model, or the run folder cannot be written or holds another run.
@@ -69,17 +67,20 @@ def distill(
     if student_steps < 1:
         raise UserError(f"student_steps = {student_steps} must be at least 1")
     _check_same_model(config, teacher)
-    sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0})
+    sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0, "scheduler": "euler"})
     config = config.model_copy(update={"sample": sample})
-    _check_run(config, teacher, captions, run)
+    folder = run / "trajectories"
+    _check_run(config, teacher, captions, run, folder)
     with console.status("the teacher samples") as status:
-        noise, latents = make_pairs(
+        states = make_trajectories(
             teacher,
             captions,
-            run / "pairs",
+            folder,
+            student_steps,
             progress=lambda done, total: status.update(f"the teacher samples {done}/{total}"),
         )
-    train_student(config, teacher, PairBatches(noise, latents, captions, config.seed), run, console)
+    sigmas = euler_sigmas(student_steps, teacher.config.sigma_shift).tolist()
+    train_student(config, teacher, TrajectoryBatches(states, sigmas, captions, config.seed), run, console)
 
 
 def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:
@@ -93,6 +94,7 @@ def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:
         "clip": {"frames": frames, "height": height, "width": width, "fps": teacher.config.fps},
         "vae": dict(teacher.vae.config),
         "dit": dit,
+        "flow": {"shift": teacher.config.sigma_shift},
     }
     if isinstance(teacher.text_encoder, TextEncoder):
         parts["text"] = {**teacher.text_encoder.config, "kind": "scratch"}
@@ -109,10 +111,12 @@ def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:
                 )
 
 
-def _check_run(config: Config, teacher: MiniSoraPipeline, captions: Sequence[str], run: Path) -> None:
+def _check_run(
+    config: Config, teacher: MiniSoraPipeline, captions: Sequence[str], run: Path, folder: Path
+) -> None:
     """Raise UserError if the run holds a model, finished or in training, that is not this student.
 
-    Training would refuse it as well, but only when the pairs are made anew over those that it learns from.
+    Training would refuse it as well, but only when the samples are made anew over those that it learns from.
     """
     kept = checkpoint.checkpoints(run / "dit" / "checkpoints")
     if kept:
@@ -120,7 +124,7 @@ def _check_run(config: Config, teacher: MiniSoraPipeline, captions: Sequence[str
         checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), state.inputs)
     elif not (run / "model").exists():
         return
-    for shard in pair_shards(teacher, captions, run / "pairs", *sampling_of(teacher)):
+    for shard in shards_of(teacher, captions, folder, config.sample.steps):
         if not shard.file.is_file():
             raise UserError(f"{run} holds a model that did not learn from {shard.file}: use another --out")
         if key_of(shard.file) not in (shard.key, None):  # None: damaged, to be made anew
@@ -152,7 +156,7 @@ def distill_model(
     out: Path,
     console: Console,
     *,
-    num_pairs: int = 4000,
+    num_samples: int = 4000,
     student_steps: int = 4,
     overrides: Sequence[str] = (),
 ) -> None:
@@ -163,16 +167,16 @@ def distill_model(
         model: the teacher, a folder or a shipped model by name.
         out: the student's run folder.
         console: where progress is shown.
-        num_pairs: samples of the teacher.
-        student_steps: default number of sampling steps of the student.
+        num_samples: of the teacher, to learn from.
+        student_steps: sampling steps of the student.
         overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
 
     Raises:
         UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
     """
-    if num_pairs < 1:
-        raise UserError(f"num_pairs = {num_pairs} must be at least 1")
+    if num_samples < 1:
+        raise UserError(f"num_samples = {num_samples} must be at least 1")
     resolved = load(config, [*STUDENT, *overrides])
     captions = open_dataset(resolved, "train").captions()
-    captions = (captions * math.ceil(num_pairs / len(captions)))[:num_pairs]
+    captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
     distill(resolved, load_pipeline(model), captions, out, console, student_steps=student_steps)

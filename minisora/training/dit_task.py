@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.data.batch import DiTBatch, PackedBatch
-from minisora.data.batches import LatentBatches, LatentSource, MixedBatches, PackedBatches, PairBatches
+from minisora.data.batches import (
+    LatentBatches,
+    LatentSource,
+    MixedBatches,
+    PackedBatches,
+    TrajectoryBatches,
+)
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
@@ -87,8 +93,8 @@ class DiTTask:
                 f"dit.patch spans {config.dit.patch[0]} latent frames, so no single one can be known or an image: "
                 "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
             )
-        self.source: LatentBatches | MixedBatches | PackedBatches | PairBatches
-        self._validation: LatentBatches | PairBatches
+        self.source: LatentBatches | MixedBatches | PackedBatches | TrajectoryBatches
+        self._validation: LatentBatches | TrajectoryBatches
         parts = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
         self.source = parts[0]
         shares = [1.0, *(bucket.share for bucket in config.data.buckets)]
@@ -126,6 +132,8 @@ class DiTTask:
 
     def _levels(self, batch: DiTBatch) -> Tensor:
         """The noise level of every clip, B."""
+        if batch.sigma is not None:
+            return batch.sigma
         flow = self.config.flow
         return logit_normal(batch.normal, flow.sigma_mean, flow.sigma_std, flow.shift)
 
@@ -164,9 +172,10 @@ class DiTTask:
         for part, weight, batch in validation_batches(
             self._validation, self._num_validation, rank, world_size, device
         ):
-            sigma = torch.tensor(
-                [(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part], device=device
-            )
+            sigma = batch.sigma
+            if sigma is None:
+                levels = [(p % NUM_SIGMA_BUCKETS + 0.5) / NUM_SIGMA_BUCKETS for p in part]
+                sigma = torch.tensor(levels, device=device)
             total += weight * self._velocity_errors(model, batch, sigma).sum()
             count += weight * len(part)
         return {"loss": total, "count": count}
@@ -183,12 +192,12 @@ class DiTTask:
 
 
 class StudentTask(DiTTask):
-    """Distillation: velocities of the straight lines between a teacher's noise and its samples."""
+    """Distillation: at the start of each of its steps, the velocity that leads to where the teacher gets."""
 
-    def __init__(self, config: Config, teacher: MiniSoraPipeline, pairs: PairBatches):
+    def __init__(self, config: Config, teacher: MiniSoraPipeline, samples: TrajectoryBatches):
         self.config, self.settings, self.vae, self.teacher = config, config.train_dit, teacher.vae, teacher
-        held_out = min(config.data.num_validation_clips, len(pairs.noise) // 4)
-        self.source, self._validation = pairs.split(held_out)
+        held_out = min(config.data.num_validation_clips, len(samples) // 4)
+        self.source, self._validation = samples.split(held_out)
         self._num_validation = held_out
         self.model = self.fresh_model()
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from minisora import files
 from minisora.config import Config, override, save
-from minisora.data.batches import LatentSource, PairBatches
+from minisora.data.batches import LatentSource, TrajectoryBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
@@ -165,21 +165,21 @@ def train_dit_on(
 
 
 def train_student(
-    config: Config, teacher: MiniSoraPipeline, pairs: PairBatches, run: Path, console: Console
+    config: Config, teacher: MiniSoraPipeline, samples: TrajectoryBatches, run: Path, console: Console
 ) -> StageResult:
-    """Train a student on pairs that its teacher made (`minisora.training.distill`) and write RUN/model.
+    """Train a student on samples of its teacher (`minisora.training.distill`) and write RUN/model.
 
     Raises:
         UserError: the config or the run folder cannot be used.
     """
-    inputs = pairs.fingerprint()
+    inputs = samples.fingerprint()
     check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "Student", where)
     teacher.to(accelerator.device)
-    task = StudentTask(config, teacher, pairs)
+    task = StudentTask(config, teacher, samples)
     _save_config(config, run, accelerator)
-    prompts = list(dict.fromkeys(pairs.all_captions))[:NUM_SAMPLES]
+    prompts = list(dict.fromkeys(samples.all_captions))[:NUM_SAMPLES]
     return _fit(task, config, accelerator, run, console, inputs, prompts)
 
 

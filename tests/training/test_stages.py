@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from minisora.config import Config, load, override
-from minisora.data.batches import LatentBatches, MixedBatches, PairBatches
+from minisora.data.batches import LatentBatches, MixedBatches, TrajectoryBatches
 from minisora.data.latent_cache import LatentCache
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
@@ -44,11 +44,11 @@ def train_on(config: Config, run: Path, console: Console) -> None:
     train_dit_on(config, vae, sources[0], sources[1], run, console)
 
 
-def train_on_pairs(config: Config, run: Path, console: Console) -> None:
+def train_on_samples(config: Config, run: Path, console: Console) -> None:
     teacher = load_pipeline(run / "model", device="cpu")
-    shape = (8, *teacher.latent_shape(*teacher.config.default_size))
-    pairs = PairBatches(torch.zeros(shape), torch.zeros(shape), ["a red circle"] * 8, 0)
-    train_student(config, teacher, pairs, run, console)
+    states = torch.zeros(8, 2, *teacher.latent_shape(*teacher.config.default_size))
+    samples = TrajectoryBatches(states, [1.0, 0.0], ["a red circle"] * 8, 0)
+    train_student(config, teacher, samples, run, console)
 
 
 def test_latents_from_anywhere_are_of_one_size(tiny_config: Config, run: Path) -> None:
@@ -64,7 +64,7 @@ def test_latents_from_anywhere_are_of_one_size(tiny_config: Config, run: Path) -
         (train_vae, "train_vae.lr=0.5"),
         (train_dit, "train_dit.lr=0.5"),
         (train_on, "train_dit.lr=0.5"),
-        (train_on_pairs, "train_dit.lr=0.5"),
+        (train_on_samples, "train_dit.lr=0.5"),
     ],
 )
 def test_a_refused_resumption_writes_nothing(
