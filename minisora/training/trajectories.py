@@ -1,4 +1,4 @@
-"""What a student learns from: the states that its teacher passes on its way from noise; sampled once, kept in shards."""
+"""What a student learns from: the states that its teacher passes on its way from noise, kept in shards."""
 
 import hashlib
 import json

@@ -55,7 +55,9 @@ def test_trajectories_are_the_teachers_way_from_noise_and_are_made_once(
     written = next(tmp_path.glob("*.safetensors")).stat().st_mtime_ns
     torch.testing.assert_close(make_trajectories(teacher, captions, tmp_path, 2), states)
     assert next(tmp_path.glob("*.safetensors")).stat().st_mtime_ns == written
-    assert len(make_trajectories(teacher, captions[:4], tmp_path, 2)) == 4  # not the first four of another set
+    assert (
+        len(make_trajectories(teacher, captions[:4], tmp_path, 2)) == 4
+    )  # not the first four of another set
     others = ["a blue square moving up", *captions[1:]]
     assert not torch.equal(make_trajectories(teacher, others, tmp_path, 2), states)
 
@@ -109,7 +111,7 @@ def test_a_student_that_has_learned_all_takes_its_teachers_states_one_by_one() -
     assert batch.sigma is not None
     on_path = interpolate(batch.latents, batch.noise, batch.sigma)
     for row, sample in enumerate(batch.indices):
-        window = min(range(4), key=lambda k: abs(sigmas[k] - float(batch.sigma[row])))  # noqa: B023
+        window = min(range(4), key=lambda k: abs(sigmas[k] - float(batch.sigma[row])))
         seen.add((sample, window))
         torch.testing.assert_close(on_path.noisy[row], states[sample, window], atol=1e-4, rtol=1e-4)
         step = (sigmas[window + 1] - sigmas[window]) * on_path.velocity[row]
