@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from minisora.cli import cost, data, learn, scale, videos
+from minisora.cli import cost, data, judge, learn, scale, videos
 from minisora.errors import UserError
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ for command in (
     videos.edit,
     videos.augment,
     videos.export,
-    videos.evaluate,
+    judge.evaluate,
     cost.flops,
     cost.calibrate,
     cost.report,

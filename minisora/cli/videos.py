@@ -1,15 +1,18 @@
-"""Commands that use a model: sample, edit, evaluate."""
+"""Commands that use a model: sample, edit, augment, export."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, check_output, console, refuse_beside
+from minisora.cli.options import check_folder, check_output, console
 from minisora.errors import UserError
 from minisora.files import same_file
+
+if TYPE_CHECKING:
+    from minisora.pipelines.pipeline import MiniSoraPipeline
 
 
 class SchedulerName(StrEnum):
@@ -33,6 +36,9 @@ class EditMode(StrEnum):
     restyle = "restyle"
 
 
+SchedulerOption = Annotated[SchedulerName | None, typer.Option(help="Default from the model.")]
+
+
 def sample(
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
     model: Annotated[
@@ -50,18 +56,14 @@ def sample(
     guidance_interval: Annotated[
         tuple[float, float], typer.Option(help="Noise levels (low high) to guide at; 1 is noise.")
     ] = (0.0, 1.0),
-    scheduler: Annotated[SchedulerName | None, typer.Option(help="Default from the model.")] = None,
+    scheduler: SchedulerOption = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Sample videos from prompts."""
-    from minisora.pipelines.model_folder import load_pipeline
-    from minisora.pipelines.schedulers import make_scheduler
     from minisora.pipelines.write import write_videos
 
     _check_video(out, len(prompt))
-    pipeline = load_pipeline(model)
-    if scheduler is not None:
-        pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
+    pipeline = _load(model, scheduler)
     for text in prompt:
         if unknown := pipeline.check_prompt(text):
             console.print(
@@ -104,6 +106,7 @@ def edit(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    scheduler: SchedulerOption = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
@@ -111,11 +114,10 @@ def edit(
     The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
     """
     from minisora.pipelines.edit import edit as edit_files
-    from minisora.pipelines.model_folder import load_pipeline
     from minisora.pipelines.write import write_videos
 
     _check_video(out, 1, video)
-    pipeline = load_pipeline(model)
+    pipeline = _load(model, scheduler)
     made = edit_files(
         pipeline,
         mode.value,
@@ -169,15 +171,15 @@ def augment(
     batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
     from minisora.pipelines.augment import augment as augment_folder
-    from minisora.pipelines.model_folder import load_pipeline
 
     check_folder(out)
     if same_file(out, [data]) is not None:
         raise UserError(f"--out {out} is the folder of --data, whose clips would be lost: choose another")
-    pipeline = load_pipeline(model)
+    pipeline = _load(model, scheduler)
     with console.status("restyling") as status:
         count = augment_folder(
             pipeline,
@@ -196,96 +198,15 @@ def augment(
     )
 
 
-def evaluate(
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
-    videos: Annotated[
-        Path | None, typer.Option("--videos", help="Or judge this folder of mp4 files with metadata.csv.")
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="The model's run folder: also say if it is learning, stuck or memorising."),
-    ] = None,
-    prompts: Annotated[
-        str,
-        typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
-    ] = "72",
-    samples_per_prompt: Annotated[int, typer.Option(min=1, help="More samples, narrower intervals.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            "--num-inference-steps",
-            "--steps",
-            help="Default from the model; 1,2,4,8 compares them: steps.json.",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos sampled at a time.")] = 8,
-    sizes: Annotated[
-        str | None, typer.Option(help="Instead: compare sizes, such as 17x64x64,17x48x80: sizes.json.")
-    ] = None,
-    modes: Annotated[
-        bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
-    ] = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder of evaluate.json and failures.png, or modes.json, sizes.json, steps.json.",
-        ),
-    ] = Path("runs/evaluate"),
-) -> None:
-    """Judge what videos show against their prompts, without a learned network, and the judge itself."""
-    from minisora.evaluate.steps import parse_steps, run_steps
+def _load(model: Path, scheduler: SchedulerName | None) -> "MiniSoraPipeline":
+    """The pipeline of a model, with the scheduler asked for or its own."""
+    from minisora.pipelines.model_folder import load_pipeline
+    from minisora.pipelines.schedulers import make_scheduler
 
-    check_folder(out)
-    numbers = parse_steps(steps) if steps is not None else []
-    given = {"--videos": videos is not None, "--run": run is not None}
-    more = {f"--samples-per-prompt {samples_per_prompt}": samples_per_prompt != 1}
-    if len(numbers) > 1:
-        refuse_beside(f"--steps {steps}", {**given, "--sizes": sizes is not None, "--modes": modes})
-    if sizes is not None:
-        refuse_beside("--sizes", {**given, **more, "--modes": modes})
-    if modes:
-        refuse_beside("--modes", {**given, **more})
-    if videos is not None and model is None:
-        sampling = {"--prompts": prompts != "72", "--steps": steps is not None, "--seed": seed != 0}
-        refuse_beside("--videos", {**sampling, **more, "--guidance": guidance is not None})
-    shared: dict[str, Any] = {
-        "model": model,
-        "prompts": prompts,
-        "seed": seed,
-        "guidance": guidance,
-        "batch_size": batch_size,
-    }
-    if len(numbers) > 1:
-        run_steps(out, console, steps=numbers, samples_per_prompt=samples_per_prompt, **shared)
-        return
-    shared["steps"] = numbers[0] if numbers else None
-    if sizes is not None:
-        from minisora.evaluate.sizes import parse_sizes, run_sizes
-
-        run_sizes(out, console, sizes=parse_sizes(sizes), **shared)
-    elif modes:
-        from minisora.evaluate.run_modes import run_modes
-
-        run_modes(out, console, **shared)
-    else:
-        from minisora.evaluate.run import run_evaluation
-        from minisora.training.latents import cache_keys
-
-        run_evaluation(
-            out,
-            console,
-            videos=videos,
-            run=run,
-            cache_keys=cache_keys,
-            samples_per_prompt=samples_per_prompt,
-            **shared,
-        )
+    pipeline = load_pipeline(model)
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.config.sigma_shift)
+    return pipeline
 
 
 def _check_video(out: Path, count: int, inputs: Sequence[Path] = ()) -> None:

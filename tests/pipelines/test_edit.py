@@ -1,16 +1,19 @@
 """Modes on files: what was resized or repeated is said, and what a mode cannot use is refused by name."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from minisora import cli
 from minisora.data.shapes import ShapesWorld
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
 from minisora.pipelines.edit import edit
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.schedulers import make_scheduler
 
 PROMPT = "a red circle moving left"
 FEW = {"num_inference_steps": 1, "progress": False}
@@ -93,3 +96,31 @@ def test_a_size_of_nothing_is_refused_and_is_not_the_default(pipeline: MiniSoraP
         pipeline(PROMPT, height=0, **FEW)
     with pytest.raises(UserError, match="width 0 does not fit"):
         pipeline(PROMPT, width=0, **FEW)
+
+
+def test_a_mode_that_the_models_scheduler_cannot_do_names_the_remedy_and_it_works(
+    tiny_run: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SDEdit starts between noise and data, where Heun's scheduler of diffusers cannot."""
+    model, out = tmp_path / "heun", tmp_path / "night.mp4"
+    heun = load_pipeline(tiny_run / "model", device="cpu")
+    heun.scheduler = make_scheduler("heun")
+    heun.save_pretrained(model)
+    command = ["minisora", "edit", "restyle", "-m", str(model), "-v", str(clip), "-p", PROMPT, "-o", str(out)]
+    command += ["--steps", "2", "--strength", "0.5"]
+
+    def exit_code(*more: str) -> object:
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code
+
+    assert exit_code() == 2
+    assert "needs the euler scheduler: pass --scheduler euler" in capsys.readouterr().err
+    assert not out.exists()
+    assert not exit_code("--scheduler", "euler")
+    assert out.is_file()
