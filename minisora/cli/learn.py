@@ -85,12 +85,15 @@ def distill(
     ] = None,
     out: OutOption = Path("runs/distilled"),
     samples: Annotated[int, typer.Option(min=1, help="Samples of the teacher to learn from.")] = 4000,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the student.")] = 4,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Sampling steps of the student: it is made for exactly so many.")
+    ] = 4,
     set_: SetOption = None,
 ) -> None:
     """Teach a student to sample in a few steps, without guidance, what its teacher samples in many."""
     from minisora.training.distill import distill_model, teacher_of
 
+    check_folder(out)
     trained_by: str | Path
     teacher: str | Path
     if run is not None and model is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, check_output, console
+from minisora.cli.options import check_folder, check_output, console, refuse_beside
 from minisora.errors import UserError
 from minisora.files import same_file
 
@@ -117,6 +117,8 @@ def edit(
     from minisora.pipelines.write import write_videos
 
     _check_video(out, 1, video)
+    if source is not None:  # FlowEdit takes steps of its own
+        refuse_beside("--source", {"--scheduler": scheduler is not None})
     pipeline = _load(model, scheduler)
     made = edit_files(
         pipeline,
@@ -171,7 +173,10 @@ def augment(
     batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
-    scheduler: SchedulerOption = None,
+    scheduler: Annotated[
+        SchedulerName | None,
+        typer.Option(help="Where clips have no captions; clips with captions are restyled by FlowEdit."),
+    ] = None,
 ) -> None:
     """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
     from minisora.pipelines.augment import augment as augment_folder

@@ -278,12 +278,12 @@ class TrajectoryBatches:
     def fingerprint(self) -> str:
         """Hex digits of the samples."""
         digest = hashlib.sha256("\n".join(self.all_captions).encode())
-        digest.update(self.states.contiguous().numpy().tobytes())
+        digest.update(self.states.contiguous().numpy())
         return digest.hexdigest()[:32]
 
     def split(self, held_out: int) -> tuple["TrajectoryBatches", "TrajectoryBatches"]:
         """The samples but for the last so many, and those."""
-        cut = max(1, len(self) - held_out)
+        cut = len(self) - held_out
         first, last = (
             TrajectoryBatches(self.states[part], self.sigmas, self.all_captions[part], self.seed)
             for part in (slice(None, cut), slice(cut, None))

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 Pattern = Literal["first", "last", "ends", "prefix", "suffix", "subset"]
-# One of these is drawn. Only a prefix or suffix of several frames shows how fast things move, and to go on at that
-# speed is learned late (drawn as often as the others: 0.44 correlation of the toy's speed with the one given).
+# One of these is drawn. A prefix or suffix of several frames shows how fast things move, and to go on at that speed
+# is learned late.
 PATTERNS: tuple[Pattern, ...] = ("first", "last", "ends", "prefix", "prefix", "suffix", "suffix", "subset")
 
 

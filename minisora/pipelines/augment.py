@@ -56,7 +56,8 @@ def augment(
     dataset = FolderDataset(data, clip, "pad", require_captions=own)
     captions, names = dataset.captions(), dataset.names()
     wanted = [[prompt.replace(CAPTION, said) for said in captions] for prompt in prompts]
-    for text in dict.fromkeys(text for texts in wanted for text in texts):
+    sources = captions if all(captions) else None
+    for text in dict.fromkeys(text for texts in [*wanted, sources or []] for text in texts):
         pipeline.check_prompt(text)  # before the first clip is made
     digits = max(5, len(str(len(dataset) - 1)))
     files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
@@ -68,7 +69,7 @@ def augment(
             indices = range(start, min(start + batch_size, len(dataset)))
             said = [texts[index] for index in indices]
             noise = seed + number * len(dataset) + start
-            source = [captions[index] for index in indices] if all(captions) else None
+            source = [sources[index] for index in indices] if sources else None
             clips = dataset.clips(indices)
             made = restyle(
                 pipeline, said, clips, strength, source=source, seed=noise, progress=False, **options

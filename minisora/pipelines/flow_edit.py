@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.flow.path import interpolate, shift_sigma
+from minisora.flow.path import interpolate
 from minisora.models.precision import sampling_context
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.schedulers import euler_sigmas
 
 _STEPS, _GUIDANCE, STRENGTH = 40, 9.0, 0.75
 
@@ -50,7 +51,7 @@ def flow_edit(
         guidance_above: noise level below which nothing is guided: what is undecided there is fine detail, and
             guidance would distort it.
         num_noises: noises that the difference is averaged over at each step.
-        seed: of the noises.
+        seed: of the noises; those of video i are drawn from seed + i.
         progress: show a bar.
 
     Returns:
@@ -63,20 +64,24 @@ def flow_edit(
         raise UserError("this model knows no prompts: flow_edit moves a video from one to another")
     if not 0 < strength <= 1:
         raise UserError(f"strength = {strength} must be above 0 and at most 1")
-    if num_noises < 1:
-        raise UserError(f"num_noises = {num_noises} must be at least 1")
-    count, settings = len(video), pipeline.config
+    count = len(video)
     steps = _STEPS if num_inference_steps is None else num_inference_steps
     guidance = _GUIDANCE if guidance_scale is None else guidance_scale
+    for name, number in (("num_noises", num_noises), ("num_inference_steps", steps)):
+        if number < 1:
+            raise UserError(f"{name} = {number} must be at least 1")
+    if guidance < 0:
+        raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
     old = pipeline.encode_prompts(_rows(source, count, "source"), True)
     new = pipeline.encode_prompts(_rows(target, count, "target"), True)
     start = pipeline.vae.to_latents(video.to(pipeline.device, pipeline.vae.dtype)).float()  # B Z T' H' W'
-    levels = shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), settings.sigma_shift)
+    levels = euler_sigmas(steps, pipeline.config.sigma_shift)
     levels = levels[levels <= strength + 1e-9].float().to(start.device)
     if len(levels) < 2:
         raise UserError(f"no step of {steps} lies below strength = {strength}: take more steps")
 
-    edited, generator = start.clone(), torch.Generator().manual_seed(seed)
+    edited = start.clone()
+    noises = pipeline.more_noise(count, pipeline.latent_shape(*video.shape[2:]), seed)
     pipeline.set_progress_bar_config(disable=not progress, desc="editing", leave=False)
     autocast = sampling_context(pipeline.device, pipeline.dit.config.width, pipeline.dit.dtype)
     with pipeline.progress_bar(total=len(levels) - 1) as bar, autocast:
@@ -84,8 +89,7 @@ def flow_edit(
             sigma, move = now.expand(count), torch.zeros_like(start)
             scale = guidance if float(now) > guidance_above else 1.0
             for _ in range(num_noises):
-                noise = torch.randn(start.shape, generator=generator).to(start.device)
-                noised = interpolate(start, noise, sigma).noisy
+                noised = interpolate(start, next(noises).to(start.device), sigma).noisy
                 under_new = pipeline.guided_velocity(edited + noised - start, sigma, new, scale)
                 under_old = pipeline.guided_velocity(noised, sigma, old, scale)
                 move += (under_new - under_old) / num_noises

@@ -31,7 +31,9 @@ class Given:
         def fit(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(noise.device).expand(len(noise), *tensor.shape[1:])
 
-        if self.latents.shape[1:] != noise.shape[1:] or len(self.latents) not in (1, len(noise)):
+        if len(self.latents) not in (1, len(noise)):
+            raise UserError(f"{len(noise)} prompts for {len(self.latents)} videos: give one each")
+        if self.latents.shape[1:] != noise.shape[1:]:
             raise UserError(
                 f"the given latents are {tuple(self.latents.shape)}, the video to sample is {tuple(noise.shape)}: "
                 "give a video of the size and length that is sampled"

@@ -44,7 +44,7 @@ def image_to_video(
     """
     if image.ndim != 4 or image.shape[1] != 3:
         raise UserError(f"an image must be B 3 H W; got {tuple(image.shape)}")
-    frames = num_frames or pipeline.config.default_size[0]
+    frames = _length(pipeline, num_frames)
     return _sample(pipeline, prompt, frames, first=image[:, :, None], options=options)
 
 
@@ -123,7 +123,7 @@ def connect(
             f"the videos to connect are {before.shape[3]}x{before.shape[4]} and {after.shape[3]}x{after.shape[4]} "
             "(height x width): resize one to the other's size"
         )
-    frames = num_frames or pipeline.config.default_size[0]
+    frames = _length(pipeline, num_frames)
     total = _latent_frames(pipeline, frames)
     if context < 1 or 2 * context >= total:
         raise UserError(f"context = {context} at both ends leaves nothing of {total} latent frames: use less")
@@ -187,8 +187,8 @@ def keyframes(
     Raises:
         UserError: two images fall into one latent frame, or a place is not in the video.
     """
-    frames = num_frames or pipeline.config.default_size[0]
-    if images.ndim != 5 or images.shape[2] != 3:
+    frames = _length(pipeline, num_frames)
+    if images.ndim != 5 or images.shape[2] != 3 or not images.shape[1]:
         raise UserError(f"keyframes must be B K 3 H W; got {tuple(images.shape)}")
     count, factor = images.shape[1], int(pipeline.vae.config.temporal_factor)
     places = [round(i * (frames - 1) / max(count - 1, 1)) for i in range(count)] if at is None else list(at)
@@ -243,6 +243,11 @@ def encode_video(pipeline: MiniSoraPipeline, video: Tensor) -> Tensor:
     if video.ndim != 5 or video.shape[1] != 3:
         raise UserError(f"a video must be B 3 T H W; got {tuple(video.shape)}")
     return pipeline.vae.to_latents(video.to(pipeline.device, pipeline.vae.dtype)).float()
+
+
+def _length(pipeline: MiniSoraPipeline, num_frames: int | None) -> int:
+    """Frames to sample; the training length by default."""
+    return int(pipeline.config.default_size[0] if num_frames is None else num_frames)
 
 
 def _latent_frames(pipeline: MiniSoraPipeline, frames: int) -> int:

@@ -9,7 +9,7 @@ Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -209,9 +209,8 @@ class MiniSoraPipeline(DiffusionPipeline):
             scale = guidance if guided and low <= float(sigma) <= high else 1.0
             return x, self.guided_velocity(x, levels, text, scale)
 
-        fresh = (  # noise of each row's own, as at the start
-            self.noise(len(prompts), self.latent_shape(*size), seed + draw * _FRESH, generator).to(x)
-            for draw in itertools.count(1)
+        fresh = (
+            noise.to(x) for noise in self.more_noise(len(prompts), self.latent_shape(*size), seed, generator)
         )
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
@@ -281,3 +280,15 @@ class MiniSoraPipeline(DiffusionPipeline):
             return torch.randn(count, *shape, generator=generator, device=generator.device)
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
         return torch.stack(rows)
+
+    @classmethod
+    def more_noise(
+        cls,
+        count: int,
+        shape: tuple[int, int, int, int],
+        seed: int,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """Ever more of it, each row still from its own seed; never what a video of another seed starts from."""
+        for draw in itertools.count(1):
+            yield cls.noise(count, shape, seed + draw * _FRESH, generator)

@@ -26,6 +26,7 @@ from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import euler_sigmas
 from minisora.training import checkpoint
+from minisora.training.launch import main_process_first, process_device
 from minisora.training.stages import train_student
 from minisora.training.trajectories import make_trajectories, shards_of
 
@@ -71,7 +72,7 @@ def distill(
     config = config.model_copy(update={"sample": sample})
     folder = run / "trajectories"
     _check_run(config, teacher, captions, run, folder)
-    with console.status("the teacher samples") as status:
+    with main_process_first(), console.status("the teacher samples") as status:
         states = make_trajectories(
             teacher,
             captions,
@@ -129,7 +130,7 @@ def _check_run(
             raise UserError(f"{run} holds a model that did not learn from {shard.file}: use another --out")
         if key_of(shard.file) not in (shard.key, None):  # None: damaged, to be made anew
             raise UserError(
-                f"{run} holds the student of another teacher or of other captions ({shard.file}): "
+                f"{run} holds the student of another teacher, or of other captions or --steps ({shard.file}): "
                 "use another --out"
             )
 
@@ -179,4 +180,6 @@ def distill_model(
     resolved = load(config, [*STUDENT, *overrides])
     captions = open_dataset(resolved, "train").captions()
     captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
-    distill(resolved, load_pipeline(model), captions, out, console, student_steps=student_steps)
+    distill(
+        resolved, load_pipeline(model, process_device()), captions, out, console, student_steps=student_steps
+    )

@@ -3,6 +3,7 @@
 import atexit
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from minisora.errors import UserError
 def process_device() -> torch.device:
     """This process's device: its GPU, or the CPU (also of several processes on a machine without a GPU)."""
     return PartialState(cpu=not torch.accelerator.is_available()).device
+
+
+def main_process_first() -> AbstractContextManager[None]:
+    """Within it the main process is alone; then come the others, which find what it wrote."""
+    process_device()
+    return PartialState().main_process_first()
 
 
 def make_accelerator(

@@ -60,7 +60,6 @@ def make_trajectories(
     """
     if not captions:
         raise UserError("no captions to sample the teacher with: give at least one")
-    folder.mkdir(parents=True, exist_ok=True)
     parts: list[Tensor] = []
     for shard in shards_of(teacher, captions, folder, windows):
         kept = read_shard(shard.file, shard.key)
@@ -73,6 +72,7 @@ def make_trajectories(
                     progress(shard.start + first + len(some), len(captions))
             kept = {"states": torch.cat(rows)}
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 write_shard(shard.file, kept, shard.key)
             except (OSError, SafetensorError) as error:
                 raise UserError(f"cannot write {shard.file}: {error}; free space and run again") from error

@@ -16,6 +16,9 @@ def test_every_pattern_is_drawn_and_none_knows_all_frames_or_no_frame(frames: in
     seen = {tuple(row) for row in drawn.tolist()}
     alone = [tuple(i == at for i in range(frames)) for at in (0, frames - 1)]
     assert seen.issuperset(alone)
+    if frames > 3:  # runs from either end, more than one frame in each: what extensions are made from
+        for longer in (drawn[:, :2], drawn[:, -2:]):
+            assert 0.15 < longer.all(1).mean() < 0.5
     if frames > 2:
         assert tuple(i in (0, frames - 1) for i in range(frames)) in seen
 

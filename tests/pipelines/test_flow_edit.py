@@ -49,6 +49,8 @@ def test_other_prompts_move_it_and_the_seed_repeats_it(pipeline: MiniSoraPipelin
     assert (moved - coded).abs().mean() > 1e-3
     assert torch.equal(moved, flow_edit(pipeline, [NIGHT] * 2, [DAY] * 2, video, seed=1, **options))
     assert torch.equal(moved, restyle(pipeline, DAY, video, source=NIGHT, seed=1, **options))
+    second = flow_edit(pipeline, NIGHT, DAY, video[1:], seed=2, **options)
+    torch.testing.assert_close(moved[1:], second, atol=1e-4, rtol=0)  # it does not hang on those beside it
 
 
 def test_only_noise_levels_below_the_strength_are_asked(pipeline: MiniSoraPipeline, video: Tensor) -> None:
@@ -65,5 +67,9 @@ def test_bad_arguments_are_refused(pipeline: MiniSoraPipeline, video: Tensor) ->
         flow_edit(pipeline, NIGHT, DAY, video, strength=1.5)
     with pytest.raises(UserError, match=r"no step of 2 lies below strength = 0\.01: take more steps"):
         flow_edit(pipeline, NIGHT, DAY, video, strength=0.01, num_inference_steps=2)
+    with pytest.raises(UserError, match="num_inference_steps = -2 must be at least 1"):
+        flow_edit(pipeline, NIGHT, DAY, video, num_inference_steps=-2)
+    with pytest.raises(UserError, match="guidance_scale = -1 must not be negative"):
+        flow_edit(pipeline, NIGHT, DAY, video, guidance_scale=-1)
     with pytest.raises(UserError, match="3 target prompts for 2 videos"):
         flow_edit(pipeline, NIGHT, [DAY] * 3, video)

@@ -158,6 +158,12 @@ def test_what_does_not_fit_is_refused_by_name(pipeline: MiniSoraPipeline, video:
         extend(pipeline, PROMPT, video[:, :, :4], context=2)
     with pytest.raises(UserError, match="32x32 and 16x32 .*resize one"):
         connect(pipeline, PROMPT, video, video[:, :, :, :16])
+    with pytest.raises(UserError, match="1 prompts for 2 videos: give one each"):
+        extend(pipeline, PROMPT, video.expand(2, -1, -1, -1, -1))
+    with pytest.raises(UserError, match=r"num_frames|0 frames|frames"):
+        image_to_video(pipeline, PROMPT, video[:, :, 0], num_frames=0)
+    with pytest.raises(UserError, match="keyframes must be B K 3 H W"):
+        keyframes(pipeline, PROMPT, video[:, None, :, 0][:, :0])
     with pytest.raises(UserError, match=r"strength = 1\.5 must be above 0"):
         restyle(pipeline, PROMPT, video, strength=1.5)
     with pytest.raises(UserError, match="width 20 does not fit"):

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FlowMatchHeunDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from rich.console import Console
 from torch import Tensor
 
 from minisora import cli
+from minisora.config import load
 from minisora.data.batches import TrajectoryBatches
+from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.flow.path import interpolate
+from minisora.models.dit import VideoDiT
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.schedulers import euler_sigmas, make_scheduler
 from minisora.training.distill import distill_model, teacher_of
@@ -123,25 +126,56 @@ def test_a_student_that_has_learned_all_takes_its_teachers_states_one_by_one() -
 
 
 def test_batches_of_a_student_do_not_depend_on_the_split() -> None:
-    states = torch.arange(24.0).view(12, 2, 1, 1, 1, 1)
-    samples = TrajectoryBatches(states, [1.0, 0.0], [str(i) for i in range(12)], seed=0)
+    states = torch.arange(36.0).view(12, 3, 1, 1, 1, 1)
+    samples = TrajectoryBatches(states, [1.0, 0.5, 0.0], [str(i) for i in range(12)], seed=0)
     batch = samples.at(range(12))
-    assert torch.equal(batch.latents - batch.noise, torch.ones(12, 1, 1, 1, 1))
+    assert batch.sigma is not None
+    assert set(batch.sigma.tolist()) == {1.0, 0.5}
+    assert torch.equal(batch.latents - batch.noise, torch.full((12, 1, 1, 1, 1), 2.0))
     halves = [samples.at(range(6)), samples.at(range(6, 12))]
     assert torch.equal(torch.cat([half.latents for half in halves]), batch.latents)
+    assert [level for half in halves for level in half.sigma.tolist()] == batch.sigma.tolist()  # type: ignore[union-attr]
     train, held_out = samples.split(3)
     assert (len(train), len(held_out), held_out.all_captions) == (9, 3, ["9", "10", "11"])
 
 
-def test_a_student_is_trained_and_takes_its_few_steps_unguided(tiny_run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "student"
-    distill_model(*teacher_of(tiny_run, out), out, QUIET, num_samples=12, student_steps=3, overrides=FEW)
-    student = load_pipeline(tmp_path / "student" / "model", device="cpu")
+def test_a_student_learns_at_the_noise_levels_of_its_steps_and_takes_them_unguided(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a teacher with Heun's steps and a shift, which the student's Euler steps keep."""
+    teacher = load_pipeline(tiny_run / "model", device="cpu")
+    teacher.scheduler = make_scheduler("heun", 2.0)
+    teacher.register_to_config(sigma_shift=2.0)
+    teacher.save_pretrained(tmp_path / "teacher")
+    levels: set[float] = set()
+    forward = VideoDiT.forward
+
+    def seen(dit: VideoDiT, noisy: Tensor, sigma: Tensor, *said: Tensor) -> Tensor:
+        if len(sigma) == 4:  # the batch size; also of validation
+            levels.update(sigma.tolist())
+        return forward(dit, noisy, sigma, *said)
+
+    out, overrides = tmp_path / "student", [*FEW, "flow.shift=2", "sample.scheduler=heun"]
+    config = teacher_of(tiny_run, out)[0]
+    make_trajectories(  # before the DiT is watched
+        load_pipeline(tmp_path / "teacher", device="cpu"),
+        open_dataset(load(config), "train").captions()[:12],
+        out / "trajectories",
+        3,
+    )
+    monkeypatch.setattr(VideoDiT, "forward", seen)
+    distill_model(
+        config, tmp_path / "teacher", out, QUIET, num_samples=12, student_steps=3, overrides=overrides
+    )
+    assert sorted(levels, reverse=True) == pytest.approx(euler_sigmas(3, 2.0)[:-1].tolist())
+
+    student = load_pipeline(out / "model", device="cpu")
     assert (student.config.default_steps, student.config.default_guidance) == (3, 1.0)
-    calls: list[int] = []
-    student.dit.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    assert isinstance(student.scheduler, FlowMatchEulerDiscreteScheduler)
+    taken: list[Tensor] = []
+    student.dit.register_forward_pre_hook(lambda _, args: taken.append(args[1]))
     student("a red circle moving left", progress=False)
-    assert calls == [1, 1, 1]
+    torch.testing.assert_close(torch.cat(taken), euler_sigmas(3, 2.0)[:-1].float())
 
 
 def test_a_folder_without_a_run_and_the_teachers_own_are_refused(tiny_run: Path, tmp_path: Path) -> None:
@@ -198,9 +232,9 @@ def test_a_run_with_another_student_is_refused_and_its_samples_stay(
     other.save_pretrained(tmp_path / "other")
 
     refused = [
-        (tmp_path / "other", 4, FEW, "the student of another teacher or of other captions"),
-        (model, 3, FEW, "the student of another teacher or of other captions"),
-        (model, 257, FEW, "the student of another teacher or of other captions"),
+        (tmp_path / "other", 4, FEW, "the student of another teacher, or of other captions or --steps"),
+        (model, 3, FEW, "the student of another teacher, or of other captions or --steps"),
+        (model, 257, FEW, "the student of another teacher, or of other captions or --steps"),
         (model, 4, [*FEW, "train_dit.lr=1e-3"], r"train_dit\.lr=0\.0005, now it is 0\.001"),
     ]
     with monkeypatch.context() as patch:
@@ -208,6 +242,8 @@ def test_a_run_with_another_student_is_refused_and_its_samples_stay(
         for teacher, samples, overrides, said in refused:
             with pytest.raises(UserError, match=f"{said}.*another --out"):
                 distill_model(config, teacher, out, QUIET, num_samples=samples, overrides=overrides)
+        with pytest.raises(UserError, match="of other captions or --steps .*another --out"):
+            distill_model(config, model, out, QUIET, num_samples=4, student_steps=2, overrides=FEW)
         # A run of other stages has no samples at all.
         (tmp_path / "plain" / "model").mkdir(parents=True)
         with pytest.raises(UserError, match="holds a model that did not learn from .*use another --out"):
