@@ -69,6 +69,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a run of the shapes world with a VAE")
     parser.add_argument("--steps", type=int, default=1600, help="of each DiT (default 1600)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="of the DiTs' config",
+    )
     parser.add_argument("--captioner-only", action="store_true", help="no DiT: about 5 minutes")
     parser.add_argument("--quick", action="store_true", help="20 steps of each: only that it runs")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")
@@ -79,7 +87,9 @@ def main() -> None:
     often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
     # More unseen clips than the run validates on: 64 tell a share to 5 points only.
     unseen_clips = f"data.num_validation_clips={16 if arguments.quick else 512}"
-    config = load(run / "config.yaml", [unseen_clips, *few, *often, "train_dit.sample_every=0"])
+    config = load(
+        run / "config.yaml", [unseen_clips, *few, *often, "train_dit.sample_every=0", *arguments.overrides]
+    )
     scratch = Path(tempfile.mkdtemp(prefix="recaption-"))
     shutil.copytree(run / "vae" / "model", scratch / "vae" / "model")
     (scratch / "cache").mkdir()
@@ -131,7 +141,16 @@ def main() -> None:
     if rows:
         console.print(_dit_table(rows, steps))
     if arguments.json:
-        write(arguments.json, {**result, "labelled": first, "captioner": judged, "dit": rows})
+        write(
+            arguments.json,
+            {
+                **result,
+                "settings": {"run": str(arguments.run), "steps": steps, "set": arguments.overrides},
+                "labelled": first,
+                "captioner": judged,
+                "dit": rows,
+            },
+        )
 
 
 def _dit_table(rows: list[dict[str, Any]], steps: int) -> Table:

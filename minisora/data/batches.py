@@ -278,7 +278,7 @@ class TrajectoryBatches:
     def fingerprint(self) -> str:
         """Hex digits of the samples."""
         digest = hashlib.sha256("\n".join(self.all_captions).encode())
-        digest.update(self.states.contiguous().numpy())
+        digest.update(self.states.contiguous().numpy().data)
         return digest.hexdigest()[:32]
 
     def split(self, held_out: int) -> tuple["TrajectoryBatches", "TrajectoryBatches"]:
