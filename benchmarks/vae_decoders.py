@@ -6,13 +6,13 @@ The estimate's `serve.decode_macs_per_pixel` rests on these.
 """
 
 import argparse
-import json
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from interleave import write
 from torch.utils.flop_counter import FlopCounterMode
 
 # The published CogVideoX decoder; the others' defaults in diffusers are the published ones.
@@ -59,7 +59,7 @@ def main() -> None:
             "torch": torch.__version__,
             "diffusers": version("diffusers"),
         }
-        arguments.json.write_text(json.dumps({**where, "decoders": rows}, indent=1) + "\n")
+        write(arguments.json, {**where, "decoders": rows})
 
 
 if __name__ == "__main__":

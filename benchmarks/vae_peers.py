@@ -129,7 +129,8 @@ class Contender:
 
     def __init__(self, name: str, model: nn.Module, config: Config, base: int | None, lr: float):
         self.name, self.model, self.base = name, model, base
-        schedule = {"lr": lr, "warmup_steps": WARMUP, "decay_share": 0.0}
+        both = {"lr": lr, "muon_lr": config.train_vae.muon_lr * lr / config.train_vae.lr}
+        schedule = {**both, "warmup_steps": WARMUP, "decay_share": 0.0}
         self.settings = config.train_vae.model_copy(update=schedule)
         self.optimizer = optimizer_of(model, self.settings)
         self.steps, self.train_seconds = 0, 0.0

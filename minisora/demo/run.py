@@ -102,10 +102,12 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     record = Record.open(run / "demo.json")
     for name, stage in (("vae", train_vae), ("dit", train_dit)):
         start = time.perf_counter()
-        stage(config, run, console)
-        spent = time.perf_counter() - start
-        if spent > 20 or name not in record.values.get("seconds", {}):  # not the look at a finished stage
-            record.add_seconds(name, spent)
+        try:
+            stage(config, run, console)
+        finally:  # what was interrupted is work too
+            spent = time.perf_counter() - start
+            if spent > 20 or name not in record.values.get("seconds", {}):  # not the look at a finished stage
+                record.add_seconds(name, spent)
 
     pipeline = load_pipeline(run / "model")
     key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)

@@ -71,8 +71,8 @@ def evaluate_modes(
     by_day = Trial.of(pipeline, days, batch_size, seed, options)
     tests: dict[str, Callable[[], ModeScore]] = {
         "animate": lambda: _animate(trial),
-        "extend": lambda: _extend(trial, backward=False),
-        "prepend": lambda: _extend(trial, backward=True),
+        "extend": lambda: score_extension(trial, backward=False),
+        "prepend": lambda: score_extension(trial, backward=True),
         "connect": lambda: _connect(trial),
         "loop": lambda: _loop(trial),
         "inpaint": lambda: _inpaint(trial),
@@ -102,7 +102,7 @@ def _animate(trial: Trial) -> ModeScore:
     return trial.score(rates, numbers, trial.prompts, made)
 
 
-def _extend(trial: Trial, *, backward: bool) -> ModeScore:
+def score_extension(trial: Trial, *, backward: bool) -> ModeScore:
     """Half of every clip is given; the other half is made, and compared with the one that was taken away."""
     clips, factor = trial.clips, trial.frames_per_latent
     context = (1 + (clips.shape[2] - 1) // factor) // 2
@@ -117,8 +117,11 @@ def _extend(trial: Trial, *, backward: bool) -> ModeScore:
     )
     coded_limit = float(np.nanpercentile([velocity_jump(video, cut) for video in joined], 95))
     jumps = np.array([velocity_jump(video, cut) for video in made])
+    new = (
+        made[:, :, : cut + 1] if backward else made[:, :, cut - 1 :]
+    )  # what was made, and the frame that it joins
     rates = {
-        "motion": shows(made, trial.prompts, "motion"),
+        "motion": shows(new, trial.prompts, "motion"),
         "identity": rate(same),
         "smooth": rate((jumps <= limit).tolist()),
         "smooth_as_coded_data": rate((jumps <= coded_limit).tolist()),

@@ -64,13 +64,13 @@ def loss_against(point: StepsPoint, reference: StepsPoint) -> tuple[float, float
     """Share of prompts that a point loses against another, and the one-sided 95 % upper bound of it.
 
     Both are judged on the same prompts and noise, so only those that one gets right and the other wrong count
-    (McNemar's pairs, with the normal bound of a paired difference; one more pair of each kind is counted as seen, so
-    that a few prompts without a difference prove little: Agresti & Min 2005, doi 10.1002/sim.1781).
+    (McNemar's pairs, with the normal bound of a paired difference; half a pair more of each of the four kinds is
+    counted as seen, so that a few prompts without a difference prove little: Agresti & Min 2005, doi 10.1002/sim.1781).
     """
     pairs = list(zip(point.right, reference.right, strict=True))
     lost, won = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
     n = len(pairs) + 2
-    deviation = math.sqrt(lost + won + 2 - (lost - won) ** 2 / n) / n
+    deviation = math.sqrt(lost + won + 1 - (lost - won) ** 2 / n) / n
     return (lost - won) / len(pairs), (lost - won) / n + _Z * deviation
 
 

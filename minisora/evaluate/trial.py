@@ -1,5 +1,6 @@
 """What modes are tried on, and the measures of what they make: rendered clips of prompts, whose truth is known."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,9 @@ class ModeScore:
     example: Tensor  # 3 T H W in [-1, 1], always of the same prompt: not chosen
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pixels, ready for JSON."""
-        return {**{name: rate.to_dict() for name, rate in self.rates.items()}, **self.numbers}
+        """All but the pixels, ready for JSON; null for a number that nothing was seen of."""
+        numbers = {name: value if math.isfinite(value) else None for name, value in self.numbers.items()}
+        return {**{name: rate.to_dict() for name, rate in self.rates.items()}, **numbers}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Trial:
     ) -> "Trial":
         """A trial on a rendered clip of every prompt."""
         frames, height, width = pipeline.config.default_size
-        world = ShapesWorld(1, frames=frames, height=height, width=width)
+        world = ShapesWorld(1, frames=frames, height=height, width=width, fps=pipeline.config.fps)
         starts = range(0, len(prompts), 16)
         clips = torch.cat([world.render(prompts[start : start + 16], seed + start) for start in starts])
         return cls(pipeline, prompts, clips, batch_size, seed, options)
@@ -108,9 +110,9 @@ def shows(videos: Tensor, prompts: Sequence[ShapesPrompt], *attributes: str) -> 
     return rate([all(matches[name] for name in attributes) for matches in verdicts])
 
 
-def near_paths(first: Tensor, second: Tensor) -> list[bool]:
+def near_paths(made: Tensor, real: Tensor) -> list[bool]:
     """Which of two rows of videos show the same path."""
-    return [path_distance(a, b) < _SAME_PATH for a, b in zip(first, second, strict=True)]
+    return [path_distance(a, b) < _SAME_PATH for a, b in zip(made, real, strict=True)]
 
 
 def rate(flags: Sequence[bool]) -> Rate:
@@ -130,10 +132,10 @@ def step_sizes(video: Tensor) -> np.ndarray:
 
 
 def velocity_jump(video: Tensor, cut: int) -> float:
-    """Change of velocity, in pixels a frame, at the step into frame `cut`: beside the steps next to it."""
+    """Change of velocity at the step into frame `cut`, in pixels a frame: the larger of those before and after it."""
     velocity = np.diff(_centers(video), axis=0)  # T-1 2
-    around = [velocity[i] for i in (cut - 2, cut) if 0 <= i < len(velocity)]
-    return float(np.linalg.norm(velocity[cut - 1] - np.nanmean(around, axis=0)))
+    changes = np.linalg.norm(np.diff(velocity, axis=0), axis=1)[max(cut - 2, 0) : cut]
+    return float(changes.max()) if len(changes) else math.nan
 
 
 def same_object(video: Tensor, cut: int, prompt: ShapesPrompt) -> bool:
@@ -142,9 +144,12 @@ def same_object(video: Tensor, cut: int, prompt: ShapesPrompt) -> bool:
     return all((v.color, v.shape) == (prompt.color, prompt.shape) for v in map(judge, parts))
 
 
-def path_distance(first: Tensor, second: Tensor) -> float:
-    """Mean distance of the two objects' centres over the frames, as a share of the short side."""
-    apart = np.linalg.norm(_centers(first) - _centers(second), axis=1)
-    if np.isnan(apart).mean() > 0.5:
-        return float("inf")
-    return float(np.nanmean(apart)) / min(first.shape[2:])
+def path_distance(made: Tensor, real: Tensor) -> float:
+    """Mean distance of the two objects' centres over the frames that show the real one, as a share of the short side.
+
+    Infinite where the other is not seen in all of them.
+    """
+    apart = np.linalg.norm(_centers(made) - _centers(real), axis=1)[~np.isnan(_centers(real)[:, 0])]
+    if not len(apart) or np.isnan(apart).any():
+        return math.inf
+    return float(apart.mean()) / min(real.shape[2:])

@@ -32,8 +32,13 @@ def test_only_prompts_judged_differently_count() -> None:
     same, other = point(4, first(100)), point(64, first(100))
     lost, bound = loss_against(same, other)
     assert lost == 0.0
-    assert bound == pytest.approx(1.645 * 2**0.5 / 202)
-    assert loss_against(point(4, [True] * 5), point(64, [True] * 5))[1] > 0.3  # five prompts prove little
+    assert bound == pytest.approx(1.645 / 202)
+    five = loss_against(point(4, [True] * 5), point(64, [True] * 5))[1]
+    assert five == pytest.approx(1.645 / 7)  # five prompts prove little
+    lost, bound = loss_against(
+        point(4, [False, True] * 2 + first(66, 68)), point(64, [True, False] * 2 + first(66, 68))
+    )
+    assert bound == pytest.approx(1.645 * 5**0.5 / 74)  # Wald's interval with half a pair more of each kind
     assert enough([point(4, [True] * 5), point(64, [True] * 5)]).steps == 64
     swapped = point(4, [not right for right in first(100)])
     lost, bound = loss_against(swapped, other)
