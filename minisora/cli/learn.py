@@ -52,12 +52,15 @@ def train(
 
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
+    from minisora.training.dit_task import check_dit
     from minisora.training.stages import train_dit, train_vae
 
     check_folder(out)
     if vae is not None and stage is not Stage.dit:
         raise UserError(f"--vae {vae} is for the DiT alone: say 'minisora train dit', or leave --vae out")
     resolved = load_config(config, set_, data)
+    if stage is None:
+        check_dit(resolved)
     if stage in (None, Stage.vae):
         train_vae(resolved, out, console)
     if stage in (None, Stage.dit):

@@ -49,6 +49,11 @@ class ClipMemory:
         self.num_clips = min(len(dataset), max_clips)
         self._bytes: dict[int, Tensor] = {}
 
+    def fill(self) -> None:
+        """Decode or render all of them now: loader processes forked after it share the one copy."""
+        for start in range(0, self.num_clips, 64):
+            self.clips(range(start, min(start + 64, self.num_clips)))
+
     def clips(self, indices: Sequence[int]) -> list[Tensor]:
         """Clips as uint8, C T H W each, 0 is black."""
         missing = sorted({index for index in indices if index not in self._bytes})

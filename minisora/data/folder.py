@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,8 @@ class FolderDataset:
         scan: a finished scan of the folder with the same options.
         max_clips: use no more than this many.
         cache_bytes: memory for decoded clips.
+        spread: put the first clip of every file before the second ones, the files in no order, so that the first
+            clips are a sample of all; else in the order of their names and times.
 
     Raises:
         UserError: nothing usable is in the folder, or a file is too short and `short_clips` is "error".
@@ -47,6 +50,7 @@ class FolderDataset:
         scan: FolderScan | None = None,
         max_clips: int | None = None,
         cache_bytes: int = 1 << 30,
+        spread: bool = False,
     ) -> None:
         self.report = scan or scan_folder(folder, clip, short_clips, require_captions)
         if short_clips == "error":
@@ -57,8 +61,10 @@ class FolderDataset:
                     "remove it, or set data.short_clips to pad or skip"
                 )
         kept = self.report.kept if files is None else files
-        items = [(file, start) for file in kept for start in file.starts]
-        self._items = items[:max_clips]
+        items = [(number, file, start) for file in kept for number, start in enumerate(file.starts)]
+        if spread:
+            items.sort(key=lambda item: (item[0], name_fraction(item[1].name)))
+        self._items = [(file, start) for _, file, start in items[:max_clips]]
         if not self._items:
             raise UserError(f"nothing usable: {self.report.summary()}")
         self.folder = folder
@@ -170,7 +176,13 @@ def content_hash(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        about = path.stat()
+        return _content_hash(path, about.st_mtime_ns, about.st_size)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=1 << 17)
+def _content_hash(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

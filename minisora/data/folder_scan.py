@@ -95,7 +95,7 @@ def scan_folder(
         known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
         raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
     if verify is None:
-        verify = sum(video.stat().st_size for video in videos) <= _SMALL_ENOUGH
+        verify = sum(video.stat().st_size for video in videos if video.is_file()) <= _SMALL_ENOUGH
     told: dict[str, str] = {}
     for file in metadata:
         for row, text in read_metadata(file):

@@ -3,7 +3,7 @@
 What a batch holds is `minisora.data.batches`'s business; the loader's state is one number, the step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -42,11 +42,14 @@ class _Positions(Dataset):
     def __getitem__(self, position: int) -> Batch:
         return self.source.at([position])
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        return self.source.at(positions)
+    def __getitems__(self, positions: Sequence[int]) -> Batch | UserError:
+        try:
+            return self.source.at(positions)
+        except UserError as error:  # raised in a worker, it would come back with that process's traceback
+            return error
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Batch | UserError) -> Batch | UserError:
     return batch
 
 
@@ -76,17 +79,17 @@ def batches(
     world_size: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader:
+) -> Iterator[Batch]:
     """Micro-batches of one process for steps [start_step, stop_step), `accumulation` of them a step.
 
     Raises:
-        UserError: the batch does not divide over processes and micro-batches.
+        UserError: the batch does not divide over processes and micro-batches, or one cannot be loaded.
     """
     check_batch_size(batch_size, accumulation, world_size)
     schedule = _Schedule(
         start_step, stop_step, accumulation, batch_size=batch_size, rank=rank, world_size=world_size
     )
-    return DataLoader(
+    loader = DataLoader(
         _Positions(source),
         batch_sampler=schedule,  # type: ignore[arg-type]  # any iterable of index lists will do
         collate_fn=_as_is,  # type: ignore[arg-type]  # `__getitems__` hands over a whole batch
@@ -94,3 +97,11 @@ def batches(
         pin_memory=pin_memory,
         persistent_workers=False,
     )
+    return _raising(loader)
+
+
+def _raising(loader: Iterable[Batch | UserError]) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

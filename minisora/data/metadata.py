@@ -26,6 +26,10 @@ def read_metadata(file: Path) -> list[tuple[str, str]]:
                 raise UserError(f"{file}, line {line}: no 'file_name'; each row needs 'file_name' and 'text'")
             if "text" not in row:
                 raise UserError(f"{file}, line {line}: no 'text'; each row needs 'file_name' and 'text'")
+            if None in row:  # what csv makes of more fields than columns
+                raise UserError(
+                    f"{file}, line {line}: more fields than columns; put a text that has commas in quotes"
+                )
             rows.append((row["file_name"].strip(), clean(str(row["text"] or ""))))
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error

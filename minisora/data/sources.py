@@ -47,6 +47,7 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         files=split_files(scan, split, data.num_validation_clips),
         scan=scan,
         max_clips=data.num_validation_clips if split == "validation" else None,
+        spread=True,
     )
 
 

@@ -126,7 +126,7 @@ def _ucf101(
     scan = scan_folder(folder, clip, short_clips, caption_of=lambda video: _class_in_words(video.parent.name))
     files = split_files(scan, split, num_validation)
     limit = num_validation if split == "validation" else None
-    return FolderDataset(folder, clip, short_clips, files=files, scan=scan, max_clips=limit)
+    return FolderDataset(folder, clip, short_clips, files=files, scan=scan, max_clips=limit, spread=True)
 
 
 def _has_classes(place: Path) -> bool:

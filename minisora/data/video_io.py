@@ -9,16 +9,17 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import av
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from minisora.data.image_io import IMAGE_SUFFIXES, is_image, open_image
 from minisora.data.video_write import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 ShortClips = Literal["pad", "skip", "error"]
 
@@ -97,7 +97,7 @@ def read_video(
     chosen: list[Tensor] = []
     with _named_errors(path):
         if is_image(path):
-            chosen.append(_fit(_open_image(path), 1.0, height, width))
+            chosen.append(_fit(open_image(path), 1.0, height, width))
         else:
             for shown, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
                 chosen += [_fit(*_upright(shown), height, width)] * repeats
@@ -126,15 +126,17 @@ def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
     """
     path = Path(path)
     with _named_errors(path):
-        if is_image(path):
-            height, width = _open_image(path).shape[:2]
-            return VideoInfo(height, width, 0.0, 1, 0.0, path.suffix.lower().lstrip("."))
-        return _probe_video(path, verify)
+        about = path.stat()
+        return _probe(path, verify, about.st_mtime_ns, about.st_size)
 
 
-def is_image(path: Path) -> bool:
-    """Whether the name is that of a still image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+@lru_cache(maxsize=1 << 17)
+def _probe(path: Path, verify: bool, changed: int, size: int) -> VideoInfo:
+    """`probe`, once for a file as it is: both parts of a set and all its sizes look at every file."""
+    if is_image(path):
+        height, width = open_image(path).shape[:2]
+        return VideoInfo(height, width, 0.0, 1, 0.0, path.suffix.lower().lstrip("."))
+    return _probe_video(path, verify)
 
 
 def _probe_video(path: Path, verify: bool) -> VideoInfo:
@@ -177,7 +179,10 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
 def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
     if not container.streams.video:
         raise UserError(f"{container.name}: has no video stream; remove it from the folder")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise UserError(f"{container.name}: there is no decoder for its codec; export it as H.264")
+    return stream
 
 
 def _header_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
@@ -272,13 +277,6 @@ def _upright(shown: _Shown) -> tuple[Tensor, float]:
     quarter_turns = round(shown.frame.rotation / 90) % 4  # counterclockwise, as torch turns
     aspect = 1 / shown.pixel_aspect if quarter_turns % 2 else shown.pixel_aspect
     return torch.rot90(pixels, quarter_turns, (0, 1)), aspect
-
-
-def _open_image(path: Path) -> Tensor:
-    """`H W 3` uint8, turned as its EXIF says."""
-    with Image.open(path) as image:
-        image.load()
-        return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB")))
 
 
 def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:

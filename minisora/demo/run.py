@@ -34,6 +34,7 @@ from minisora.files import write_json
 from minisora.measure.report import count_config
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.training.dit_task import check_dit
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import fingerprint
@@ -98,6 +99,7 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
             f"the demo shows moving shapes, not data.source={config.data.source}: "
             "use minisora train, then minisora sample"
         )
+    check_dit(config)
     run.mkdir(parents=True, exist_ok=True)
     record = Record.open(run / "demo.json")
     for name, stage in (("vae", train_vae), ("dit", train_dit)):

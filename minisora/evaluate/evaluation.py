@@ -126,11 +126,12 @@ def evaluate_model(
         verdicts=verdicts,
         score=score,
         kinds=score_kinds(captions, verdicts),
-        rendered=judge_accuracy(prompts, size, num_clips=num_checks),
+        rendered=judge_accuracy(prompts, size, num_clips=num_checks, fps=pipeline.config.fps),
         reconstructed=judge_accuracy(
             prompts,
             size,
             num_clips=num_checks,
+            fps=pipeline.config.fps,
             degrade=lambda clips: reconstruct(pipeline.vae, clips, batch_size),
         ),
         failures=failures,
@@ -152,6 +153,7 @@ def judge_accuracy(
     *,
     seed: int = 0,
     num_clips: int = CHECKS,
+    fps: float = 8.0,
     degrade: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 16,
 ) -> Score:
@@ -162,6 +164,7 @@ def judge_accuracy(
         size: (frames, height, width) of the clips.
         seed: of what the captions leave open.
         num_clips: at least so many are rendered.
+        fps: frames a second of the clips.
         degrade: makes B 3 T H W worse before it is judged, such as a VAE's reconstruction.
         batch_size: clips rendered and degraded at a time.
 
@@ -172,7 +175,7 @@ def judge_accuracy(
     if not once:
         raise UserError("no caption to validate the judge on: pass at least one")
     frames, height, width = size
-    world = ShapesWorld(1, frames=frames, height=height, width=width)
+    world = ShapesWorld(1, frames=frames, height=height, width=width, fps=fps)
     prompts = once * math.ceil(num_clips / len(once))
     verdicts: list[Verdict] = []
     for number, start in enumerate(range(0, len(prompts), batch_size)):

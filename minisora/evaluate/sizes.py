@@ -91,7 +91,8 @@ def run_sizes(
             )
             seconds = (time.perf_counter() - start) / len(wanted)
             example = videos[min(_EXAMPLE, len(videos) - 1)]
-            points.append(SizePoint(size, score, judge_accuracy(wanted, size), seconds, example))
+            rendered = judge_accuracy(wanted, size, fps=pipeline.config.fps)
+            points.append(SizePoint(size, score, rendered, seconds, example))
     console.print(_table(points))
     out.mkdir(parents=True, exist_ok=True)
     settings = {"model": str(model), "prompts": prompts, "seed": seed, "steps": steps, "guidance": guidance}

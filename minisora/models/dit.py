@@ -25,6 +25,8 @@ from minisora.models.packing import PackedIndex, levels_of_tokens, pack
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
 from minisora.models.rope import grid_sinusoid, rotary_table
 
+PACKED_NEEDS_FULL = "packed rows need dit.attention=full: tokens of one clip would not see each other"
+
 
 class VideoDiT(ModelMixin, ConfigMixin):
     """Predicts the velocity noise - x_0 of noisy video latents (`minisora.flow.path` states the convention).
@@ -172,9 +174,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
             UserError: a clip does not fit a row, or attention is not "full".
         """
         if set(self.axes) != {"all"}:
-            raise UserError(
-                "packed rows need dit.attention=full: tokens of one clip would not see each other"
-            )
+            raise UserError(PACKED_NEEDS_FULL)
         device = clips[0].device
         grids = [token_grid((clip.shape[1], clip.shape[2], clip.shape[3]), self.patch) for clip in clips]
         index = PackedIndex.build(pack([t * h * w for t, h, w in grids], capacity), device)

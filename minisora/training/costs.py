@@ -60,14 +60,22 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
 
         with torch.compiler.set_stance("force_eager"):
             count = count_step(loss)
+            _finish(accelerator.device)
             start = time.perf_counter()
             loss().backward()
+            _finish(accelerator.device)
             seconds += (time.perf_counter() - start) * settings.accumulation / len(examples)
         for shape, clips in batch.kinds().items():
             clip_flops[shape] = count.model_flops / clips
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     peak = measure_matmul_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS) * world
     return Costs(clip_flops, seconds, peak)
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for what a device was given to do."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def introduce(task: Task, costs: Costs, accelerator: Accelerator, steps: int, console: Console) -> None:

@@ -19,11 +19,12 @@ from minisora.data.batches import (
     PackedBatches,
     TrajectoryBatches,
 )
+from minisora.data.loader import check_batch_size
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
-from minisora.models.dit import VideoDiT
+from minisora.models.dit import PACKED_NEEDS_FULL, VideoDiT
 from minisora.models.packing import pack
 from minisora.models.patchify import token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
@@ -32,6 +33,34 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.training.tasks import size_text, validation_batches
 
 NUM_SIGMA_BUCKETS = 8  # validation noise levels: the middles of eighths of [0, 1]
+
+
+def check_dit(config: Config) -> None:
+    """Refuse a config whose DiT cannot be trained; to be called before the time of a VAE is spent.
+
+    Raises:
+        UserError: the message says what does not fit and how to mend it.
+    """
+    dit, flow = config.dit, config.flow
+    if dit.num_classes is not None:
+        raise UserError(
+            "dit.num_classes is for the FLOP tables of the DiT paper; training conditions on captions: "
+            "set dit.num_classes=null dit.text_conditioning=true"
+        )
+    if dit.patch[0] > 1 and (flow.known_share or flow.image_share):
+        raise UserError(
+            f"dit.patch spans {dit.patch[0]} latent frames, so no single one can be known or an image: "
+            "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
+        )
+    with torch.device("meta"):
+        build_dit(config, config.text.width)  # says which widths do not fit
+    sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
+    lengths = [math.prod(token_grid(latent_grid(config, size), dit.patch)) for size in sizes]
+    if config.data.packing is not None:
+        pack(lengths, config.data.packing)  # says which clip is too long for a row
+        if dit.attention != "full":
+            raise UserError(PACKED_NEEDS_FULL)
+    check_batch_size(config.train_dit.batch_size, config.train_dit.accumulation, 1)
 
 
 class Denoiser(nn.Module):
@@ -77,22 +106,9 @@ class DiTTask:
         validation: LatentSource,
         buckets: Sequence[LatentSource] = (),
     ):
-        if config.dit.num_classes is not None:
-            raise UserError(
-                "dit.num_classes is for the FLOP tables of the DiT paper; training conditions on captions: "
-                "set dit.num_classes=null dit.text_conditioning=true"
-            )
+        check_dit(config)
         self.config, self.settings, self.vae = config, config.train_dit, vae
         flow = config.flow
-        sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
-        lengths = [math.prod(token_grid(latent_grid(config, size), config.dit.patch)) for size in sizes]
-        if config.data.packing is not None:
-            pack(lengths, config.data.packing)  # says which clip is too long for a row
-        if config.dit.patch[0] > 1 and (flow.known_share or flow.image_share):
-            raise UserError(
-                f"dit.patch spans {config.dit.patch[0]} latent frames, so no single one can be known or an image: "
-                "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
-            )
         self.source: LatentBatches | MixedBatches | PackedBatches | TrajectoryBatches
         self._validation: LatentBatches | TrajectoryBatches
         parts = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]

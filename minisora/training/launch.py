@@ -4,6 +4,7 @@ import atexit
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from minisora.errors import UserError
 
 def process_device() -> torch.device:
     """This process's device: its GPU, or the CPU (also of several processes on a machine without a GPU)."""
-    return PartialState(cpu=not torch.accelerator.is_available()).device
+    # Others wait while one renders, encodes or samples, which takes longer than the 10 minutes that NCCL allows.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1)).device
 
 
 def main_process_first() -> AbstractContextManager[None]:

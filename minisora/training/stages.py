@@ -252,7 +252,6 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         files.replace_folder(folder, write)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free space or use another --out"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {folder}: {reason}; free space or use another --out") from error

@@ -37,6 +37,8 @@ class VAETask:
         self.crop = _fit_crop(config.train_vae.crop, (clip.frames, clip.height, clip.width))
         latent_shape = (config.vae.latent_channels, *self.model.latent_size(*self.crop))
         self.memory = ClipMemory(train, config.train_vae.max_clips)
+        if config.train_vae.workers:
+            self.memory.fill()
         self.validation = validation
         self.source = CropBatches(self.memory, self.crop, latent_shape, config.seed)
 
@@ -83,7 +85,8 @@ class VAETask:
             raw.append(vae.to_latents(from_bytes(torch.stack(clips)).to(vae.device)).cpu())
         values = torch.cat(raw).transpose(0, 1).flatten(1)  # Z (B T' H' W')
         vae.latent_mean.copy_(values.mean(1))
-        vae.latent_std.copy_(values.std(1).clamp_min(1e-4))
+        spread = values.std(1) if values.shape[1] > 1 else torch.ones(len(values))
+        vae.latent_std.copy_(spread.clamp_min(1e-4))
 
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""

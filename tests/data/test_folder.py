@@ -10,6 +10,7 @@ from minisora.data.folder import VALIDATION_SHARE, FolderDataset, name_fraction,
 from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
 from minisora.data.shapes import ShapesWorld
 from minisora.data.sources import open_dataset
+from minisora.data.video_io import probe
 from minisora.errors import UserError
 
 CLIP = ClipConfig(frames=9, height=24, width=32, fps=8)
@@ -102,6 +103,11 @@ def test_images_are_clips(tmp_path):
     [
         ("metadata.csv", "name,text\na.mp4,x\n", "line 2: no 'file_name'"),
         ("metadata.csv", "file_name,caption\na.mp4,x\n", "line 2: no 'text'"),
+        (
+            "metadata.csv",
+            "file_name,text\na.mp4,a red ball, moving left\n",
+            "line 2: more fields than columns",
+        ),
         ("metadata.jsonl", '{"file_name": "a.mp4", "text": "x"}\n{oops\n', "line 2: not JSON"),
         ("metadata.jsonl", '["a.mp4"]\n', "line 1: no 'file_name'"),
     ],
@@ -241,3 +247,41 @@ def test_the_shapes_source():
     world = ShapesWorld(20, 5, 9, 24, 32, 8.0)
     assert torch.equal(train[3].video, world[3].video)
     assert not torch.equal(train[3].video, validation[3].video)
+
+
+def test_the_first_clips_of_a_spread_set_are_a_sample_of_all_files(tmp_path, ramp):
+    """The VAE's clips, their statistics and the validation clips are each the beginning of a set."""
+    names = [f"{letter}.mp4" for letter in "abcdef"]
+    for name in names:
+        ramp(tmp_path / name, 40, 8)
+    plain = FolderDataset(tmp_path, CLIP, require_captions=False)
+    spread = FolderDataset(tmp_path, CLIP, require_captions=False, spread=True)
+    assert len(plain) == len(spread) == 24
+    assert plain.names()[:4] == ["a.mp4"] * 4
+    for first in range(0, 24, 6):
+        assert sorted(spread.names()[first : first + 6]) == names
+    assert spread.names()[:6] != names  # sorted names are often sorted classes
+    capped = FolderDataset(tmp_path, CLIP, require_captions=False, spread=True, max_clips=6)
+    assert torch.equal(capped.clips(range(6)), spread.clips(range(6)))
+    assert capped[0].video.mean() < plain[1].video.mean()  # the first clip of its file: a ramp grows brighter
+    train = open_dataset(
+        Config(data=DataConfig(source="folder", path=tmp_path, require_captions=False), clip=CLIP), "train"
+    )
+    assert len(set(train.names()[:4])) == 4
+
+
+def test_a_link_to_nowhere_is_a_file_that_is_not_there(tmp_path, ramp):
+    ramp(tmp_path / "a.mp4", 16, 8)
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    scan = scan_folder(tmp_path, CLIP, "pad", require_captions=False)
+    assert reasons(scan) == {"b.mp4": "no such file"}
+    assert [file.name for file in scan.kept] == ["a.mp4"]
+
+
+def test_a_file_is_looked_at_anew_when_it_has_changed(tmp_path, ramp):
+    file = ramp(tmp_path / "a.mp4", 16, 8)
+    assert probe(file).frames == 16
+    before = FolderDataset(tmp_path, CLIP, require_captions=False).fingerprint()
+    ramp(file, 24, 8)
+    assert probe(file).frames == 24
+    assert FolderDataset(tmp_path, CLIP, require_captions=False).fingerprint() != before

@@ -170,6 +170,16 @@ def test_images_are_still_videos(tmp_path):
         read_video(tmp_path / "x.jpg", frames=5, height=32, width=32, fps=60, short="error")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_sixteen_bits_keeps_its_brightness(tmp_path, suffix):
+    levels = np.repeat(np.array([0, 16384, 32768, 65535], np.uint16), 8)[None].repeat(32, 0)
+    Image.fromarray(levels).save(tmp_path / f"x.{suffix}")
+    image = read_video(tmp_path / f"x.{suffix}", frames=1, height=32, width=32, fps=8)[:, 0]
+    assert (
+        image[:, 0, ::8].tolist() == [pytest.approx([-1, 64 / 127.5 - 1, 128 / 127.5 - 1, 1], abs=1e-5)] * 3
+    )
+
+
 def test_exif_rotation_of_a_photo_is_undone(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned 90 degrees clockwise

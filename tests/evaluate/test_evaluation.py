@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ class Coder:
 
 class Painter:
     """A pipeline that draws what `change` makes of the words it is asked for."""
+
+    config = SimpleNamespace(fps=8.0)
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Stages that refuse, are finished already, or are given what is damaged: nothing good is written over."""
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,16 @@ import torch
 from rich.console import Console
 
 from minisora.config import Config, load, override
+from minisora.data.batch import Batch
 from minisora.data.batches import LatentBatches, MixedBatches, TrajectoryBatches
 from minisora.data.latent_cache import LatentCache
+from minisora.data.loader import batches
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
+from minisora.training.dit_task import check_dit
 from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step
 from minisora.training.launch import make_accelerator
 from minisora.training.metrics import read_metrics
@@ -152,6 +156,41 @@ def test_latents_of_another_precision_have_a_cache_of_their_own(tiny_config: Con
     plain = LatentCache.open(run / "cache", dataset, fingerprint(vae))
     assert plain.latents(range(len(dataset))).equal(latents["fp32"])
     assert cache_keys(vae)["no"] == fingerprint(vae)
+
+
+def test_an_error_in_a_loader_worker_is_its_own_line() -> None:
+    class Broken:
+        def at(self, positions: Sequence[int]) -> Batch:
+            raise UserError(f"clips/{positions[0]}.mp4: cannot be decoded")
+
+        def examples(self, positions: Sequence[int]) -> list[Batch]:
+            return []
+
+    for workers in (0, 1):
+        with pytest.raises(UserError) as caught:
+            next(batches(Broken(), start_step=3, stop_step=5, batch_size=4, workers=workers))
+        assert str(caught.value) == "clips/12.mp4: cannot be decoded"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("dit.patch=[1,3,3]", "stride"),
+        ("dit.heads=5", "is not a multiple of heads = 5"),
+        ("data.packing=1", "does not fit a packed row"),
+        ("train_dit.accumulation=3", "does not divide"),
+        ("dit.patch=[2,2,2]", "set dit.patch="),
+    ],
+)
+def test_a_dit_that_cannot_be_trained_is_refused_before_its_vae_is(
+    setting: str, said: str, tiny_config: Config
+) -> None:
+    config = override(tiny_config, ["flow.known_share=0.5"])
+    check_dit(config)
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_dit(override(config, [setting]))
+    with pytest.raises(UserError, match=r"packed rows need dit\.attention=full"):
+        check_dit(override(config, ["data.packing=512", "dit.attention=factorised"]))
 
 
 def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
