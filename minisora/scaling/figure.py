@@ -149,7 +149,7 @@ def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
     axes.plot([alike[0]["epochs"] for alike in points], losses, "o-")
     for alike, loss in zip(points, losses, strict=True):
         right = sum(row["right"]["all_right"] for row in alike) / sum(row["prompts"] for row in alike)
-        told = f"{alike[0]['clips']:,} clips\n{right:.0%} right"
+        told = f"{loss:.3f}\n{alike[0]['clips']:,} clips\n{right:.0%} right"
         at = (alike[0]["epochs"], loss)
         axes.annotate(told, at, textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
     axes.margins(x=0.1, y=0.15)

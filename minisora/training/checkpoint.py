@@ -64,6 +64,9 @@ _FREE = {
     ),
 }
 
+# Sections that a stage does not look at; what it is given by others is in its inputs.
+_OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit": {"train_caption"}}
+
 
 @dataclass(frozen=True)
 class TrainState:
@@ -213,9 +216,14 @@ def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Op
 
 def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inputs: str) -> None:
     """Raise UserError, naming the first setting that differs, unless the checkpoint belongs to this run."""
-    for key, (then, now) in _differences(state.config, config).items():
+    then, now = (
+        {key: value for key, value in each.items() if key not in _OF_OTHERS.get(state.stage, set())}
+        for each in (state.config, config)
+    )
+    for key, (before, after) in _differences(then, now).items():
         raise UserError(
-            f"checkpoint {place} was trained with {key}={then}, now it is {now}: use the same setting or another --out"
+            f"checkpoint {place} was trained with {key}={before}, now it is {after}: "
+            "use the same setting or another --out"
         )
     if state.inputs != inputs:
         raise UserError(

@@ -84,6 +84,14 @@ def test_a_refused_resumption_writes_nothing(
     assert (run / "cache").exists() == (stage is not train_dit)  # nor are clips encoded for nothing
 
 
+def test_a_finished_vae_does_not_ask_what_its_dit_is(tiny_config: Config, run: Path) -> None:
+    before = content(run / "vae" / "model")
+    train_vae(override(tiny_config, ["dit.depth=3", "train_dit.lr=0.5", "flow.shift=2"]), run, QUIET)
+    assert content(run / "vae" / "model") == before
+    with pytest.raises(UserError, match=r"was trained with train_vae\.lr="):
+        train_vae(override(tiny_config, ["train_vae.lr=0.5"]), run, QUIET)
+
+
 def test_a_finished_vae_is_neither_validated_nor_written_again(
     tiny_config: Config, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
