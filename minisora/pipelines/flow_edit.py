@@ -81,7 +81,7 @@ def flow_edit(
         raise UserError(f"no step of {steps} lies below strength = {strength}: take more steps")
 
     edited = start.clone()
-    noises = pipeline.more_noise(count, pipeline.latent_shape(*video.shape[2:]), seed)
+    noises = pipeline.noises(count, pipeline.latent_shape(*video.shape[2:]), seed)
     pipeline.set_progress_bar_config(disable=not progress, desc="editing", leave=False)
     autocast = sampling_context(pipeline.device, pipeline.dit.config.width, pipeline.dit.dtype)
     with pipeline.progress_bar(total=len(levels) - 1) as bar, autocast:

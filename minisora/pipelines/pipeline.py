@@ -8,7 +8,6 @@ The module path of this class is written into every saved pipeline: it stays.
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,6 @@ from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
-_FRESH = 1 << 40  # from a seed to that of the next noise put back: never what another video starts from
 
 
 @dataclass
@@ -185,9 +183,8 @@ class MiniSoraPipeline(DiffusionPipeline):
 
         guided = guidance != 1 and self.text_encoder is not None
         text = self.encode_prompts(prompts, guided)
-        if latents is None:
-            latents = self.noise(len(prompts), self.latent_shape(*size), seed, generator)
-        noise = latents.to(device, torch.float32)
+        noises = self.noises(len(prompts), self.latent_shape(*size), seed, generator)
+        noise = (next(noises) if latents is None else latents).to(device, torch.float32)
         if given is not None:
             given = given.match(noise)
             if given.frames is not None and self.dit.patch[0] > 1:
@@ -209,15 +206,13 @@ class MiniSoraPipeline(DiffusionPipeline):
             scale = guidance if guided and low <= float(sigma) <= high else 1.0
             return x, self.guided_velocity(x, levels, text, scale)
 
-        fresh = (
-            noise.to(x) for noise in self.more_noise(len(prompts), self.latent_shape(*size), seed, generator)
-        )
         with self.progress_bar(total=len(sigmas)) as bar, autocast:
             for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
                 now, then = float(sigma), float(sigmas[i + 1]) if i + 1 < len(sigmas) else 0.0
                 for _ in range(resample - 1 if now >= _RESAMPLE_ABOVE else 0):
                     x, velocity = velocity_at(x, sigma, noise)
-                    x, noise = renoise(x + (then - now) * velocity, then, now, next(fresh)), next(fresh)
+                    fresh = next(noises).to(x)
+                    x, noise = renoise(x + (then - now) * velocity, then, now, fresh), next(noises).to(x)
                 x, velocity = velocity_at(x, sigma, noise)
                 x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:
@@ -276,19 +271,22 @@ class MiniSoraPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Standard normal noise B Z T' H' W', row i from seed + i, drawn on the CPU: the same everywhere."""
-        if generator is not None:
-            return torch.randn(count, *shape, generator=generator, device=generator.device)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
-        return torch.stack(rows)
+        return next(MiniSoraPipeline.noises(count, shape, seed, generator))
 
-    @classmethod
-    def more_noise(
-        cls,
+    @staticmethod
+    def noises(
         count: int,
         shape: tuple[int, int, int, int],
         seed: int,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """Ever more of it, each row still from its own seed; never what a video of another seed starts from."""
-        for draw in itertools.count(1):
-            yield cls.noise(count, shape, seed + draw * _FRESH, generator)
+        """What `noise` gives, and ever more of it: each row goes on drawing from a generator of its own seed.
+
+        (A seed far from the others would not do: of a CPU generator's seed only the lower 32 bits count.)
+        """
+        if generator is not None:
+            while True:
+                yield torch.randn(count, *shape, generator=generator, device=generator.device)
+        rows = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+        while True:
+            yield torch.stack([torch.randn(shape, generator=row) for row in rows])

@@ -159,3 +159,15 @@ def test_written_files_are_the_same_bytes_each_time(pipeline: MiniSoraPipeline, 
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     with pytest.raises(UserError, match=r"must end in \.mp4"):
         write_videos(tmp_path / "x.avi", video, [PROMPT], 8)
+
+
+def test_every_further_noise_is_another_and_each_row_has_its_own() -> None:
+    shape = (2, 3, 4, 4)
+    draws = [draw for draw, _ in zip(MiniSoraPipeline.noises(3, shape, seed=7), range(4), strict=False)]
+    assert torch.equal(draws[0], MiniSoraPipeline.noise(3, shape, 7))
+    beside = MiniSoraPipeline.noises(1, shape, seed=8)
+    for draw in draws:
+        assert torch.equal(draw[1:2], next(beside))
+    rows = torch.cat(draws).flatten(1)
+    correlation = torch.corrcoef(rows) - torch.eye(len(rows))
+    assert correlation.abs().max() < 0.5
