@@ -18,7 +18,7 @@ from minisora.models.precision import sampling_context
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import euler_sigmas
 
-_STEPS, _GUIDANCE, STRENGTH = 40, 15.0, 0.75
+_STEPS, _GUIDANCE, STRENGTH = 40, 20.0, 0.75
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def flow_edit(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_noises: int = 4,
-    guidance_above: float = 0.7,
+    guidance_above: float = 0.68,
     seed: int = 0,
     progress: bool = True,
 ) -> Tensor:
@@ -46,10 +46,10 @@ def flow_edit(
         num_inference_steps: from noise level 1; those above `strength` are left out. 40 by default.
         guidance_scale: under both prompts, so that what guidance does to what they share cancels too (with 1.5
             under the source and 3 under the target, as in the paper, the toy's objects left their paths twice as
-            often). 15 by default.
+            often). 20 by default.
         guidance_above: noise level below which nothing is guided: there the style is decided, and guidance only
-            moves what should stay. (Of 36 clips turned from day to night, with this and a guidance of 14 or 20 above
-            0.68, 33 keep their path; with 9 above 0.6, 0.4, 0.2 30, 27 and 26.)
+            moves what should stay. (Of 36 clips turned from day to night 33 keep their path with a guidance of 14 or 20
+            above this level; with 9 above 0.6, 0.4, 0.2 30, 27 and 26.)
         num_noises: noises that the difference is averaged over at each step.
         seed: of the noises; those of video i are drawn from seed + i.
         progress: show a bar.
