@@ -10,7 +10,7 @@ padded       every clip of a batch padded to the longest
 packed       common rows of tokens (minisora.models.packing), at several capacities
 a size       one size a step, as configs/modes.yaml trains: no padding, but a step sees one size only
 
-Seconds are of forward and backward of a width-192 DiT, interleaved; a packed row attends to all of itself under a
+Seconds are of forward and backward of that DiT, interleaved; a packed row attends to all of itself under a
 mask, so long rows pay for products between clips that the mask then hides.
 """
 
