@@ -152,7 +152,7 @@ def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
         told = f"{loss:.3f}\n{alike[0]['clips']:,} clips\n{right:.0%} right"
         at = (alike[0]["epochs"], loss)
         axes.annotate(told, at, textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
-    axes.margins(x=0.1, y=0.15)
+    axes.margins(x=0.1, y=0.25)
     axes.set(xscale="log", xlabel="times that every clip was seen", ylabel="validation loss")
     axes.set_title(f"{same['flops']:.1e} FLOPs on less data, more often")
 
