@@ -280,7 +280,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         seed: int,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """What `noise` gives, and ever more of it: each row goes on drawing from a generator of its own seed.
+        """What `noise` gives, and ever more of it: B Z T' H' W' each, every row drawn on from its own seed's generator.
 
         (A seed far from the others would not do: of a CPU generator's seed only the lower 32 bits count.)
         """
