@@ -78,13 +78,16 @@ def _finish(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def introduce(task: Task, costs: Costs, accelerator: Accelerator, steps: int, console: Console) -> None:
+def introduce(
+    task: Task, costs: Costs, accelerator: Accelerator, steps: int, console: Console, compiled: str
+) -> None:
     """Print what is about to happen.
 
     Args:
         task, costs, accelerator: of the stage.
         steps: still to be done.
         console: where.
+        compiled: what was compiled, in words; empty if nothing was to be.
     """
     settings, world = task.settings, accelerator.num_processes
     flops = sorted(each * settings.batch_size / 1e9 for each in costs.clip_flops.values())
@@ -98,6 +101,7 @@ def introduce(task: Task, costs: Costs, accelerator: Accelerator, steps: int, co
         + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
         "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
         f"matrix products reach {costs.peak / 1e9:,.0f} GFLOP/s here",
+        **({"compile": compiled} if compiled else {}),
         "time": f"about {_duration(costs.step_seconds * steps)} for {steps} steps, and the optimizer's own time",
     }
     for name, fact in facts.items():

@@ -20,6 +20,7 @@ from minisora.data.order import rng
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
 from minisora.training import checkpoint
+from minisora.training.compilation import compile_blocks
 from minisora.training.costs import introduce, measure_costs
 from minisora.training.interrupt import StopSignals
 from minisora.training.latents import encodes_in_step
@@ -109,8 +110,9 @@ class Trainer:
         self.metrics = MetricsLog(metrics, task.name, accelerator)
         check_batch_size(self.settings.batch_size, self.settings.accumulation, accelerator.num_processes)
 
+        self.compiled = ""  # what was, in words
         if self.settings.compile:
-            task.model.compile()
+            self.compiled = compile_blocks(task.model, task.block, accelerator.device)
         plugin = getattr(accelerator.state, "fsdp_plugin", None)
         if plugin is not None and self.settings.optimizer == "muon":
             raise UserError(
@@ -141,7 +143,9 @@ class Trainer:
                 self.costs = measure_costs(self.task, self.model, self.accelerator)
             self.optimizer.zero_grad()
             if self.accelerator.is_main_process:
-                introduce(self.task, self.costs, self.accelerator, settings.steps - self.step, self.console)
+                introduce(
+                    self.task, self.costs, self.accelerator, settings.steps - self.step, self.console, self.compiled
+                )
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
             with shown, StopSignals() as signals:
@@ -292,7 +296,8 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         try:
             self.ema.copy_to(parameters)
-            sums = self.task.validate(self.model, rank, world)
+            with torch.compiler.set_stance("force_eager"):  # seldom run: not worth a graph of its own
+                sums = self.task.validate(self.model, rank, world)
         finally:
             self.ema.restore(parameters)
         for module in self.model.modules():

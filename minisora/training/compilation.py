@@ -1,0 +1,35 @@
+"""torch.compile for training: the repeated layer alone, once for all its copies.
+
+Compiling a whole model unrolls its layers and takes minutes, again for every size of clip; one block takes seconds
+and gives most of the gain, the fusion of what lies between matrix products ("regional compilation" in torch's
+recipes). A step of the modes' DiT, forward and backward in bfloat16 on two cores with AMX tiles, takes 0.74 to 0.81 of
+its time; the first step of each size some 20 s more.
+"""
+
+import shutil
+
+import torch
+from torch import nn
+
+_MAX_SHAPES = 64  # one graph each; past torch's own 8, further sizes would go on uncompiled
+
+
+def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
+    """Compile every layer of class `block` in place, for static shapes.
+
+    Args:
+        model: in training; the names of its weights stay.
+        block: class of the repeated layer.
+        device: where it trains.
+
+    Returns:
+        What was done, or why nothing was, for people to read.
+    """
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "not compiled: no C++ compiler here"
+    layers = [module for module in model.modules() if type(module).__name__ == block]
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_SHAPES)
+    for layer in layers:
+        layer.compile(dynamic=False)
+    return f"{len(layers)} {block}s compiled, some seconds for each size of clip"
+
