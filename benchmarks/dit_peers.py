@@ -2,6 +2,7 @@
 
     python benchmarks/dit_peers.py --json benchmarks/results/dit-peers.json
     python benchmarks/dit_peers.py --quick                  # about a minute
+    python benchmarks/dit_peers.py --compile                # the repeated block of each compiled
 
 factorised  VideoDiT (blocks in turn over a frame and through time)  beside  LatteTransformer3DModel
 full        VideoDiT (every token sees every other)                  beside  CogVideoXTransformer3DModel
@@ -18,7 +19,8 @@ latter over that of large matrix products on this machine in the same format. Th
 Train steps in bfloat16: torch's fused attention has a slow backward on a CPU, which VideoDiT goes round
 (minisora.models.attention), so each peer is timed twice: as it comes, and "unfused", with torch's open kernel.
 "as each comes" is what users get who set nothing: minisora picks bfloat16 where this CPU has units for it,
-diffusers stays in float32. Nothing is compiled.
+diffusers stays in float32. Nothing is compiled without --compile, which does to each model's repeated block what
+minisora's training does with `compile: true` (and diffusers' own compile_repeated_blocks).
 """
 
 import argparse
@@ -34,6 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.measure.counter import StepCount, count_step
 from minisora.models.dit import VideoDiT
+from minisora.training.compilation import compile_blocks
 
 CHANNELS, FRAMES, SIDE = 12, 5, 16  # latents: with patch 1x2x2, 5 x 8 x 8 = 320 tokens
 WIDTH, DEPTH, HEADS = 256, 8, 4
@@ -104,10 +107,13 @@ PAIRS = {
 }
 
 
-class Contender:
-    """A model with its optimizer, the batch that all contenders share, and its FLOPs."""
+BLOCKS = {"VideoDiT": "DiTBlock", "Latte": "BasicTransformerBlock", "CogVideoX": "CogVideoXBlock"}
 
-    def __init__(self, build: Callable[[], tuple[nn.Module, Forward]], batch: int):
+
+class Contender:
+    """A model with its optimizer, the batch that all contenders share, and its FLOPs; `block` is compiled if given."""
+
+    def __init__(self, build: Callable[[], tuple[nn.Module, Forward]], batch: int, block: str | None = None):
         torch.manual_seed(0)
         self.model, self.forward = build()
         self.params = sum(p.numel() for p in self.model.parameters())
@@ -120,6 +126,8 @@ class Contender:
         self.model.train()
         self.count: StepCount = count_step(self.loss)
         self.optimizer.zero_grad()
+        if block is not None:
+            compile_blocks(self.model, block, torch.device("cpu"))
 
     def predict(self) -> Tensor:
         return self.forward(self.latents, self.sigma, self.text)
@@ -160,6 +168,7 @@ def main() -> None:
         default=precisions(),
         help="formats to time (default: fp32, and bf16 where this CPU has units for it)",
     )
+    parser.add_argument("--compile", action="store_true", help="compile the repeated block of every model")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (2 if arguments.quick else 15)
@@ -168,7 +177,10 @@ def main() -> None:
     peaks = measured_peaks(arguments.precision)
     rows, models = [], []
     for pair, builders in PAIRS.items():
-        contenders = {name: Contender(build, arguments.batch) for name, build in builders.items()}
+        contenders = {
+            name: Contender(build, arguments.batch, BLOCKS[name] if arguments.compile else None)
+            for name, build in builders.items()
+        }
         mine, peer = contenders["VideoDiT"], next(name for name in contenders if name != "VideoDiT")
         models += [
             {"attention": pair, "model": name, "params": one.params} for name, one in contenders.items()
@@ -192,6 +204,7 @@ def main() -> None:
             "batch": arguments.batch,
             "rounds": rounds,
             "quick": arguments.quick,
+            "compile": arguments.compile,
             "latents": [CHANNELS, FRAMES, SIDE, SIDE],
             "tokens": tokens,
             "text_tokens": TEXT_TOKENS,

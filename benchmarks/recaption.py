@@ -77,6 +77,7 @@ def main() -> None:
         dest="overrides",
         help="of the DiTs' config",
     )
+    parser.add_argument("--samples", type=int, default=2, help="videos of each of the 72 prompts (default 2)")
     parser.add_argument("--captioner-only", action="store_true", help="no DiT: about 5 minutes")
     parser.add_argument("--quick", action="store_true", help="20 steps of each: only that it runs")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")
@@ -126,7 +127,7 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         train_dit_on(config, vae, Relabelled(train, captions), unseen, out, quiet)
         pipeline = load_pipeline(out / "model")
-        score = evaluate_pipeline(pipeline, prompt_set("72") * 2, 0, 24)[2]
+        score = evaluate_pipeline(pipeline, prompt_set("72") * arguments.samples, 0, 24)[2]
         rows.append({"labels": name, "steps": steps, **score.to_dict()})
     shutil.rmtree(scratch)
 
@@ -139,13 +140,18 @@ def main() -> None:
         table.add_row(name, *(f"{shares[field]:.1%}" for field in (*FIELDS, "all")))
     console.print(table)
     if rows:
-        console.print(_dit_table(rows, steps))
+        console.print(_dit_table(rows, steps, arguments.samples))
     if arguments.json:
         write(
             arguments.json,
             {
                 **result,
-                "settings": {"run": str(arguments.run), "steps": steps, "set": arguments.overrides},
+                "settings": {
+                    "run": str(arguments.run),
+                    "steps": steps,
+                    "samples": arguments.samples,
+                    "set": arguments.overrides,
+                },
                 "labelled": first,
                 "captioner": judged,
                 "dit": rows,
@@ -153,8 +159,8 @@ def main() -> None:
         )
 
 
-def _dit_table(rows: list[dict[str, Any]], steps: int) -> Table:
-    table = Table(title=f"DiT, {steps} steps, 72 prompts twice", title_justify="left")
+def _dit_table(rows: list[dict[str, Any]], steps: int, samples: int) -> Table:
+    table = Table(title=f"DiT, {steps} steps, {samples} videos of each of 72 prompts", title_justify="left")
     for head in ("labels", "colour", "shape", "motion", "all right"):
         table.add_column(head)
     for row in rows:

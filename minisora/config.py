@@ -139,7 +139,7 @@ class TrainConfig(Section):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Decay = 0.999
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what this device does well
-    compile: bool = False
+    compile: bool = False  # the repeated block, once for each size of clip
     workers: Natural = 0
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 250

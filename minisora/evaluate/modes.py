@@ -103,9 +103,12 @@ def _animate(trial: Trial) -> ModeScore:
 
 
 def score_extension(trial: Trial, *, backward: bool) -> ModeScore:
-    """Half of every clip is given; the other half is made, and compared with the one that was taken away."""
+    """Half of every clip is given; the other half is made, and compared with the one that was taken away.
+
+    Half of its latent frames, rounded up, as is the default of `extend`.
+    """
     clips, factor = trial.clips, trial.frames_per_latent
-    context = (1 + (clips.shape[2] - 1) // factor) // 2
+    context = (2 + (clips.shape[2] - 1) // factor) // 2
     cut = clips.shape[2] - context * factor if backward else 1 + (context - 1) * factor  # of the first part
     part = clips[:, :, cut:] if backward else clips[:, :, :cut]
     made = trial.make(extend, trial.prompts, [part], backward=backward, context=context)

@@ -32,4 +32,3 @@ def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
     for layer in layers:
         layer.compile(dynamic=False)
     return f"{len(layers)} {block}s compiled, some seconds for each size of clip"
-

@@ -144,7 +144,12 @@ class Trainer:
             self.optimizer.zero_grad()
             if self.accelerator.is_main_process:
                 introduce(
-                    self.task, self.costs, self.accelerator, settings.steps - self.step, self.console, self.compiled
+                    self.task,
+                    self.costs,
+                    self.accelerator,
+                    settings.steps - self.step,
+                    self.console,
+                    self.compiled,
                 )
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()

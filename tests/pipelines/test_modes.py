@@ -69,6 +69,18 @@ def test_extension_returns_the_video_itself_with_new_frames_beside_it(
     assert (sigmas[0][0] == 0).tolist() == ([False, False, True] if backward else [True, False, False])
 
 
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_extension_sees_half_a_clip_or_as_much_as_there_is(
+    pipeline: MiniSoraPipeline, video: Tensor, backward: bool
+) -> None:
+    _, sigmas = levels_seen(pipeline)
+    for frames in (9, 4):  # of 9, coded in 3 latent frames
+        extend(pipeline, PROMPT, video[:, :, :frames], backward=backward, **FEW)
+        known = int((sigmas[-1][0] == 0).sum())
+        assert known == (2 if frames == 9 else 1)
+    pipeline.dit._forward_pre_hooks.clear()
+
+
 def test_connection_keeps_both_and_a_loop_comes_back(pipeline: MiniSoraPipeline, video: Tensor) -> None:
     joined = connect(pipeline, PROMPT, video, video.flip(2), **FEW)
     assert joined.shape[2] == 9 + (9 - 1 - 4) + 9

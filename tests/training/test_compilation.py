@@ -1,0 +1,74 @@
+"""Training with the repeated block compiled: the same losses, whatever the sizes of clips."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from minisora.config import load
+from minisora.models.dit import VideoDiT
+from minisora.training.compilation import compile_blocks
+from minisora.training.metrics import read_metrics
+from minisora.training.stages import train_dit, train_vae
+
+BUCKET = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}]"
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler"
+)
+
+
+def tiny_dit(checkpointing: bool = False) -> VideoDiT:
+    dit = VideoDiT(4, (1, 2, 2), width=32, depth=2, heads=2)
+    if checkpointing:
+        dit.enable_gradient_checkpointing()
+    return dit
+
+
+@needs_compiler
+def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
+    tiny_config_file: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for compiled in ("false", "true"):
+        names = ("vae", "dit")
+        settings = [f"train_{name}.{what}" for name in names for what in ("steps=4", f"compile={compiled}")]
+        settings += ["train_vae.precision=fp32", "train_dit.precision=fp32", "flow.known_share=0.5", BUCKET]
+        config, run = load(tiny_config_file, settings), tmp_path / compiled
+        train_vae(config, run, Console(quiet=True))
+        train_dit(config, run, Console(quiet=True), tiny_run / "vae" / "model")
+        losses[compiled] = [row["loss"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+    assert len(losses["true"]) == 8
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: bool) -> None:
+    torch.manual_seed(0)
+    dit = tiny_dit(checkpointing)
+    names = list(dit.state_dict())
+    latents, sigma = torch.randn(2, 4, 3, 4, 4), torch.rand(2)
+    dit.head.weight.data.normal_()  # zero at first, and nothing would tell the blocks' results apart
+    plain = dit(latents, sigma)
+    plain.square().mean().backward()
+    expected = {name: p.grad.clone() for name, p in dit.named_parameters() if p.grad is not None}
+    dit.zero_grad()
+
+    assert compile_blocks(dit, "DiTBlock", torch.device("cpu")).startswith("2 DiTBlocks compiled")
+    assert list(dit.state_dict()) == names
+    assert [type(m).__name__ for m in dit.modules() if m._compiled_call_impl is not None] == ["DiTBlock"] * 2
+    found = dit(latents, sigma)
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    found.square().mean().backward()
+    for name, parameter in dit.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_without_a_compiler_training_goes_on_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minisora.training.compilation.shutil.which", lambda _: None)
+    dit = tiny_dit()
+    assert "no C++ compiler" in compile_blocks(dit, "DiTBlock", torch.device("cpu"))
+    assert all(module._compiled_call_impl is None for module in dit.modules())
