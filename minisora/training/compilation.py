@@ -6,10 +6,15 @@ recipes). A step of the modes' DiT, forward and backward in bfloat16 on two core
 its time; the first step of each size some 20 s more.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from minisora.errors import UserError
 
 _MAX_SHAPES = 64  # one graph each; past torch's own 8, further sizes would go on uncompiled
 
@@ -32,3 +37,22 @@ def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
     for layer in layers:
         layer.compile(dynamic=False)
     return f"{len(layers)} {block}s compiled, some seconds for each size of clip"
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Say what to do where a graph of stage `name` cannot be made.
+
+    Raises:
+        UserError: torch's compiler or the C++ compiler failed.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"compiling failed ({reason}): delete {cache_dir()}, where a killed run may have left half a file, or "
+            f"set train_{name}.compile=false"
+        ) from error

@@ -20,7 +20,7 @@ from minisora.data.order import rng
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
 from minisora.training import checkpoint
-from minisora.training.compilation import compile_blocks
+from minisora.training.compilation import compile_blocks, explained
 from minisora.training.costs import introduce, measure_costs
 from minisora.training.interrupt import StopSignals
 from minisora.training.latents import encodes_in_step
@@ -143,17 +143,11 @@ class Trainer:
                 self.costs = measure_costs(self.task, self.model, self.accelerator)
             self.optimizer.zero_grad()
             if self.accelerator.is_main_process:
-                introduce(
-                    self.task,
-                    self.costs,
-                    self.accelerator,
-                    settings.steps - self.step,
-                    self.console,
-                    self.compiled,
-                )
+                left = settings.steps - self.step
+                introduce(self.task, self.costs, self.accelerator, left, self.console, self.compiled)
             progress = StepProgress(self.console, self.task.name, self.step, settings.steps)
             shown = progress if self.accelerator.is_main_process else progress.silenced()
-            with shown, StopSignals() as signals:
+            with shown, StopSignals() as signals, explained(self.task.name):
                 self._run(progress, signals)
         if not self.validation:
             self.validation = self._validate()
