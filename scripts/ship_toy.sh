@@ -9,7 +9,7 @@ minisora=.venv/bin/minisora
 $minisora train --config modes --out "$run"
 $minisora evaluate --model "$run/model" --prompts all --batch-size 24 --out "$run/scores"
 $minisora evaluate --model "$run/model" --modes --batch-size 24 --out "$run/scores"
-$minisora evaluate --model "$run/model" --batch-size 24 --out "$run/scores" \
+$minisora evaluate --model "$run/model" --batch-size 24 --samples-per-prompt 4 --out "$run/scores" \
   --sizes 17x64x64,17x48x80,17x80x48,17x96x96,5x64x64,9x64x64,33x64x64,1x64x64
 $minisora evaluate --model "$run/model" --steps 1,2,4,8,16,32,64,250 --batch-size 24 --out "$run/scores"
 $minisora export --model "$run/model" --out minisora/weights/toy --made-by "minisora train --config modes" \

@@ -60,7 +60,7 @@ def evaluate(
     if len(numbers) > 1:
         refuse_beside(f"--steps {steps}", {**given, "--sizes": sizes is not None, "--modes": modes})
     if sizes is not None:
-        refuse_beside("--sizes", {**given, **more, "--modes": modes})
+        refuse_beside("--sizes", {**given, "--modes": modes})
     if modes:
         refuse_beside("--modes", {**given, **more})
     if videos is not None and model is None:
@@ -80,7 +80,8 @@ def evaluate(
     if sizes is not None:
         from minisora.evaluate.sizes import parse_sizes, run_sizes
 
-        run_sizes(out, console, sizes=parse_sizes(sizes), **shared)
+        wanted = parse_sizes(sizes)
+        run_sizes(out, console, sizes=wanted, samples_per_prompt=samples_per_prompt, **shared)
     elif modes:
         from minisora.evaluate.run_modes import run_modes
 

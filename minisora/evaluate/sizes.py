@@ -69,6 +69,7 @@ def run_sizes(
     steps: int | None = None,
     guidance: float | None = None,
     batch_size: int = 24,
+    samples_per_prompt: int = 1,
 ) -> list[SizePoint]:
     """Judge the same prompts at every size; print a table, write `sizes.json` and `sizes.png`.
 
@@ -80,7 +81,7 @@ def run_sizes(
     pipeline = load_pipeline(model)
     for size in sizes:
         pipeline.latent_shape(*size)  # refuses what does not fit before anything is sampled
-    wanted = prompt_set(prompts)
+    wanted = prompt_set(prompts) * samples_per_prompt
     points = []
     with console.status("sampling") as status:
         for size in sizes:
@@ -95,7 +96,14 @@ def run_sizes(
             points.append(SizePoint(size, score, rendered, seconds, example))
     console.print(_table(points))
     out.mkdir(parents=True, exist_ok=True)
-    settings = {"model": str(model), "prompts": prompts, "seed": seed, "steps": steps, "guidance": guidance}
+    settings = {
+        "model": str(model),
+        "prompts": prompts,
+        "samples_per_prompt": samples_per_prompt,
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+    }
     rows = [point.to_dict() for point in points]
     write_json(out / "sizes.json", {"settings": settings, "points": rows})
     captions = [f"{_name(point.size)}: {wanted[min(_EXAMPLE, len(wanted) - 1)]}" for point in points]
