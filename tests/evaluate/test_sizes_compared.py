@@ -14,12 +14,13 @@ def test_every_size_is_sampled_judged_and_shown(tiny_run: Path, tmp_path: Path) 
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle moving left\na small blue square moving up\n")
     sizes = parse_sizes("9x32x32, 5x32x48")
+    model, said = tiny_run / "model", str(prompts)
     run_sizes(
-        tmp_path, Console(quiet=True), model=tiny_run / "model", sizes=sizes, prompts=str(prompts), steps=1
+        tmp_path, Console(quiet=True), model=model, sizes=sizes, prompts=said, steps=1, samples_per_prompt=2
     )
     points = json.loads((tmp_path / "sizes.json").read_text())["points"]
     assert [point["size"] for point in points] == [[9, 32, 32], [5, 32, 48]]
-    assert all(point["score"]["all_right"]["total"] == 2 for point in points)
+    assert all(point["score"]["all_right"]["total"] == 4 for point in points)
     assert (tmp_path / "sizes.png").stat().st_size > 1000
 
 
