@@ -8,7 +8,9 @@ its time; the first step of each size some 20 s more.
 
 import contextlib
 import shutil
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -30,8 +32,11 @@ def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
     Returns:
         What was done, or why nothing was, for people to read.
     """
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return "not compiled: no C++ compiler here"
+    if device.type == "cpu":
+        if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            return "not compiled: no C++ compiler here"
+        if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+            return "not compiled: Python's headers are not installed here (python3-dev)"
     layers = [module for module in model.modules() if type(module).__name__ == block]
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_SHAPES)
     for layer in layers:

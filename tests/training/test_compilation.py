@@ -1,6 +1,7 @@
 """Training with the repeated block compiled: the same losses, whatever the sizes of clips."""
 
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from minisora.training.stages import train_dit
 
 BUCKET = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}]"
 needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler"
+    not any(map(shutil.which, ("g++", "clang++", "c++")))
+    or not Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
+    reason="torch.compile needs a C++ compiler and Python's headers",
 )
 
 
@@ -67,10 +70,17 @@ def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: bool) -> Non
             torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
 
 
-def test_without_a_compiler_training_goes_on_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minisora.training.compilation.shutil.which", lambda _: None)
+@pytest.mark.parametrize("missing", ["C++ compiler", "headers"])
+def test_without_a_compiler_training_goes_on_as_written(
+    missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    which = None if missing == "C++ compiler" else "/usr/bin/g++"
+    monkeypatch.setattr("minisora.training.compilation.shutil.which", lambda _: which)
+    monkeypatch.setattr(
+        "minisora.training.compilation.sysconfig.get_paths", lambda: {"include": str(tmp_path)}
+    )
     dit = tiny_dit()
-    assert "no C++ compiler" in compile_blocks(dit, "DiTBlock", torch.device("cpu"))
+    assert missing in compile_blocks(dit, "DiTBlock", torch.device("cpu"))
     assert all(module._compiled_call_impl is None for module in dit.modules())
 
 
