@@ -2,6 +2,8 @@
 
 OUT/sizes.json    a row per size: score, the judge's own accuracy there, seconds a video
    /sizes.png     a video of each size, of the same prompt; not chosen
+
+"2nd blob" is the share of frames that show a second object, which "all right" does not count.
 """
 
 import time
@@ -118,7 +120,16 @@ def _name(size: Size) -> str:
 
 def _table(points: list[SizePoint]) -> Table:
     table = Table(title="the same prompts at each size", title_justify="left")
-    for head in ("frames x height x width", "colour", "motion", "shape", "all right", "judge", "s a video"):
+    for head in (
+        "frames x height x width",
+        "colour",
+        "motion",
+        "shape",
+        "all right",
+        "2nd blob",
+        "judge",
+        "s a video",
+    ):
         table.add_column(head, justify="right")
     for point in points:
         score, still = point.score, point.size[0] == 1  # an image does not move
@@ -128,6 +139,7 @@ def _table(points: list[SizePoint]) -> Table:
             "-" if still else f"{score.motion.share:.1%}",
             f"{score.shape.share:.1%}",
             "-" if still else f"{score.all_right.share:.1%}",
+            f"{score.quality['leftovers']:.1%}",
             "-" if still else f"{point.rendered.all_right.share:.1%}",
             f"{point.seconds_per_video:.2f}",
         )
