@@ -105,8 +105,7 @@ PAIRS = {
     "factorised": {"VideoDiT": lambda: ours("factorised"), "Latte": latte},
     "full": {"VideoDiT": lambda: ours("full"), "CogVideoX": cogvideox},
 }
-
-
+# Class of the repeated layer.
 BLOCKS = {"VideoDiT": "DiTBlock", "Latte": "BasicTransformerBlock", "CogVideoX": "CogVideoXBlock"}
 
 

@@ -29,7 +29,15 @@ from minisora.evaluate.trial import (
 )
 from minisora.measure.device import peak_memory_mib
 from minisora.pipelines.long_video import long_video_pieces
-from minisora.pipelines.modes import connect, extend, image_to_video, keyframes, loop
+from minisora.pipelines.modes import (
+    connect,
+    default_context,
+    extend,
+    image_to_video,
+    keyframes,
+    known_length,
+    loop,
+)
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.remake import inpaint, restyle
 
@@ -103,18 +111,16 @@ def _animate(trial: Trial) -> ModeScore:
 
 
 def score_extension(trial: Trial, *, backward: bool) -> ModeScore:
-    """Half of every clip is given; the other half is made, and compared with the one that was taken away.
-
-    Half of its latent frames, rounded up, as is the default of `extend`.
-    """
-    clips, factor = trial.clips, trial.frames_per_latent
-    context = (2 + (clips.shape[2] - 1) // factor) // 2
-    cut = clips.shape[2] - context * factor if backward else 1 + (context - 1) * factor  # of the first part
+    """What `extend` sees of every clip by default is given; the rest is made, and compared with what was taken away."""
+    pipeline, clips = trial.pipeline, trial.clips
+    context = default_context(pipeline, clips, backward=backward)
+    given = known_length(pipeline, context, at_start=not backward)
+    cut = clips.shape[2] - given if backward else given  # of the first part
     part = clips[:, :, cut:] if backward else clips[:, :, :cut]
     made = trial.make(extend, trial.prompts, [part], backward=backward, context=context)
     same = [same_object(video, cut, prompt) for video, prompt in zip(made, trial.prompts, strict=True)]
     limit = float(np.nanpercentile([velocity_jump(video, cut) for video in clips], 95))
-    coded = reconstruct(trial.pipeline.vae, clips)  # the true second half, as sharp as the VAE can show it
+    coded = reconstruct(pipeline.vae, clips)  # the true second half, as sharp as the VAE can show it
     joined = torch.cat(
         [coded[:, :, :cut], clips[:, :, cut:]] if backward else [part, coded[:, :, cut:]], dim=2
     )

@@ -81,7 +81,7 @@ def extend(
     """
     total = _latent_frames(pipeline, pipeline.config.default_size[0])
     if context is None:
-        context = _default_context(pipeline, video, total, backward)
+        context = default_context(pipeline, video, backward=backward)
     if not 1 <= context < total:
         raise UserError(f"context = {context} latent frames must be 1 to {total - 1}: a clip has {total}")
     need = known_length(pipeline, context, at_start=not backward)
@@ -264,9 +264,9 @@ def known_length(pipeline: MiniSoraPipeline, context: int, *, at_start: bool) ->
     return 1 + (context - 1) * factor if at_start else context * factor
 
 
-def _default_context(pipeline: MiniSoraPipeline, video: Tensor, total: int, backward: bool) -> int:
-    """Half of `total` latent frames, rounded up, or as many as the video has; at least one."""
-    context = (total + 1) // 2
+def default_context(pipeline: MiniSoraPipeline, video: Tensor, *, backward: bool) -> int:
+    """Latent frames that `extend` sees: half a clip, rounded up, or as many as the video has; at least one."""
+    context = (_latent_frames(pipeline, pipeline.config.default_size[0]) + 1) // 2
     while context > 1 and known_length(pipeline, context, at_start=not backward) > video.shape[-3]:
         context -= 1
     return context

@@ -21,6 +21,17 @@ from minisora.errors import UserError
 _MAX_SHAPES = 64  # one graph each; past torch's own 8, further sizes would go on uncompiled
 
 
+def missing_compiler(device: torch.device) -> str | None:
+    """What torch.compile lacks here to make graphs for a device; None where nothing is missing."""
+    if device.type != "cpu":
+        return None
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "no C++ compiler here"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return "Python's headers are not installed here (python3-dev)"
+    return None
+
+
 def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
     """Compile every layer of class `block` in place, for static shapes.
 
@@ -32,11 +43,9 @@ def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
     Returns:
         What was done, or why nothing was, for people to read.
     """
-    if device.type == "cpu":
-        if not any(map(shutil.which, ("g++", "clang++", "c++"))):
-            return "not compiled: no C++ compiler here"
-        if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
-            return "not compiled: Python's headers are not installed here (python3-dev)"
+    missing = missing_compiler(device)
+    if missing is not None:
+        return f"not compiled: {missing}"
     layers = [module for module in model.modules() if type(module).__name__ == block]
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_SHAPES)
     for layer in layers:

@@ -1,7 +1,6 @@
 """Training with the repeated block compiled: the same losses, whatever the sizes of clips."""
 
-import shutil
-import sysconfig
+import io
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,19 @@ from torch._dynamo.exc import TorchDynamoException
 
 from minisora.config import load
 from minisora.errors import UserError
+from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
-from minisora.training.compilation import compile_blocks, explained
+from minisora.training.compilation import compile_blocks, explained, missing_compiler
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit
 
 BUCKET = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}]"
-needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("g++", "clang++", "c++")))
-    or not Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
-    reason="torch.compile needs a C++ compiler and Python's headers",
-)
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(missing_compiler(CPU) is not None, reason=str(missing_compiler(CPU)))
 
 
-def tiny_dit(checkpointing: bool = False) -> VideoDiT:
-    dit = VideoDiT(4, (1, 2, 2), width=32, depth=2, heads=2)
-    if checkpointing:
-        dit.enable_gradient_checkpointing()
-    return dit
+def tiny_dit() -> VideoDiT:
+    return VideoDiT(4, (1, 2, 2), width=32, depth=2, heads=2)
 
 
 @needs_compiler
@@ -40,17 +34,21 @@ def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
         settings = ["steps=4", "precision=fp32", f"compile={compiled}"]
         settings = [*(f"train_dit.{each}" for each in settings), "flow.known_share=0.5", BUCKET]
         config, run = load(tiny_config_file, settings), tmp_path / compiled
-        train_dit(config, run, Console(quiet=True), tiny_run / "vae" / "model")
+        shown = io.StringIO()
+        train_dit(config, run, Console(file=shown), tiny_run / "vae" / "model")
+        assert ("DiTBlocks compiled" in shown.getvalue()) == (compiled == "true")
         losses[compiled] = [row["loss"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
     assert len(losses["true"]) == 4
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
 
 
 @needs_compiler
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", ["none", "full", "selective"])
+def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: str) -> None:
     torch.manual_seed(0)
-    dit = tiny_dit(checkpointing)
+    dit = tiny_dit()
+    if checkpointing != "none":
+        dit.enable_gradient_checkpointing(selective_checkpoint if checkpointing == "selective" else None)
     names = list(dit.state_dict())
     latents, sigma = torch.randn(2, 4, 3, 4, 4), torch.rand(2)
     dit.head.weight.data.normal_()  # zero at first, and nothing would tell the blocks' results apart
@@ -59,7 +57,7 @@ def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: bool) -> Non
     expected = {name: p.grad.clone() for name, p in dit.named_parameters() if p.grad is not None}
     dit.zero_grad()
 
-    assert compile_blocks(dit, "DiTBlock", torch.device("cpu")).startswith("2 DiTBlocks compiled")
+    assert compile_blocks(dit, "DiTBlock", CPU).startswith("2 DiTBlocks compiled")
     assert list(dit.state_dict()) == names
     assert [type(m).__name__ for m in dit.modules() if m._compiled_call_impl is not None] == ["DiTBlock"] * 2
     found = dit(latents, sigma)
@@ -80,7 +78,7 @@ def test_without_a_compiler_training_goes_on_as_written(
         "minisora.training.compilation.sysconfig.get_paths", lambda: {"include": str(tmp_path)}
     )
     dit = tiny_dit()
-    assert missing in compile_blocks(dit, "DiTBlock", torch.device("cpu"))
+    assert missing in compile_blocks(dit, "DiTBlock", CPU)
     assert all(module._compiled_call_impl is None for module in dit.modules())
 
 
