@@ -9,14 +9,18 @@ from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file at once; a crash or a full disk leaves what was there before.
+    r"""Write a file at once; a crash or a full disk leaves what was there before.
+
+    Text is written as UTF-8, a lone surrogate (a byte of a file name that is not UTF-8) as its escape, `\udce9`.
 
     Raises:
         OSError: the place cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        partial.write_bytes(
+            content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
+        )
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import typer
 
 from minisora.cli import cost, data, judge, learn, scale, videos
 from minisora.errors import UserError
+from minisora.screen import plain
 
 app = typer.Typer(
     help="A miniature Sora that trains on a laptop, and an exact instrument for what such models cost.\n\n"
@@ -72,5 +73,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {plain(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)

@@ -18,6 +18,7 @@ from minisora.cli.options import (
     show,
 )
 from minisora.errors import UserError
+from minisora.screen import say
 
 _PLOTS = (".png", ".svg")  # as in minisora.measure.plots, which is slow to import
 
@@ -103,12 +104,12 @@ def flops(
         )
         show(timed, json_.with_name(f"{json_.stem}-time.json") if json_ else None)
         for warning in timed.warnings():
-            console.print(f"[yellow]{warning}[/yellow]", highlight=False, soft_wrap=True)
+            say(console, warning, style="yellow")
     if plot is not None:
         from minisora.measure.plots import plot_attention_share
 
         plot_attention_share(plot)
-        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {plot}")
 
 
 def calibrate(
@@ -132,12 +133,12 @@ def calibrate(
         )
     calibration.save(out)
     console.print(calibration.table())
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    say(console, f"wrote {out}")
     if plot is not None:
         from minisora.measure.plots import plot_roofline
 
         plot_roofline(calibration, plot)
-        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {plot}")
 
 
 def report(
@@ -181,7 +182,7 @@ def report(
     )
     page = write_report(built, out)
     print_report(built, console)
-    console.print(f"wrote {page}", highlight=False, soft_wrap=True)
+    say(console, f"wrote {page}")
 
 
 def _check_device(device: Device | RealDevice, others: str) -> None:

@@ -16,6 +16,7 @@ from minisora.cli.options import (
     write_result,
 )
 from minisora.errors import UserError
+from minisora.screen import say
 
 
 def data_make(
@@ -30,9 +31,7 @@ def data_make(
 
     check_folder(out)
     make_shapes(out, clips, seed, load_config(config, set_).clip)
-    console.print(
-        f"wrote {clips} clips to {out}; next: minisora data check {out}", highlight=False, soft_wrap=True
-    )
+    say(console, f"wrote {clips} clips to {out}; next: minisora data check {out}")
 
 
 def data_check(
@@ -85,8 +84,7 @@ def caption_label(
     if out.exists():
         raise UserError(f"{out} exists, and its captions would be lost: choose another --out")
     written, left_out = label_folder(run, data, out, console, min_confidence)
-    console.print(
+    say(
+        console,
         f"{written} files captioned, {left_out} below confidence {min_confidence:g} left out; wrote {out}",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -16,6 +16,7 @@ from minisora.cli.options import (
     load_config,
 )
 from minisora.errors import UserError
+from minisora.screen import say
 
 
 class Stage(StrEnum):
@@ -35,7 +36,7 @@ def demo(
 
     check_folder(out)
     page = run_demo(load_config(config, set_), out, console)
-    console.print(f"Open [bold]{page}[/bold]")
+    say(console, "Open ", (str(page), "bold"))
 
 
 def train(
@@ -66,10 +67,11 @@ def train(
     if stage in (None, Stage.dit):
         train_dit(resolved, out, console, vae)
         model = out / "model"
-        console.print(
-            f'Model in [bold]{model}[/bold]. Next: minisora sample --model {model} --prompt "..." --out sample.mp4',
-            highlight=False,
-            soft_wrap=True,
+        say(
+            console,
+            "Model in ",
+            (str(model), "bold"),
+            f'. Next: minisora sample --model {model} --prompt "..." --out sample.mp4',
         )
 
 
@@ -112,4 +114,4 @@ def distill(
     distill_model(
         trained_by, teacher, out, console, num_samples=samples, student_steps=steps, overrides=set_ or []
     )
-    console.print(f"Model in [bold]{out / 'model'}[/bold]", highlight=False, soft_wrap=True)
+    say(console, "Model in ", (str(out / "model"), "bold"))

@@ -1,6 +1,5 @@
 """What the commands share: options, the console, and how configs come in and results go out."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,9 +37,16 @@ OutOption = Annotated[
 
 def load_config(config: str, overrides: list[str] | None, data: Path | None = None) -> "Config":
     """The config of a command: a file or shipped name, a data folder if given, then --set overrides."""
+    import yaml
+
     from minisora.config import load
 
-    folder = [] if data is None else ["data.source=folder", f"data.path={json.dumps(str(data))}"]
+    # As YAML escapes it: JSON writes a character such as an emoji as two halves, which YAML would keep apart.
+    folder = (
+        []
+        if data is None
+        else ["data.source=folder", "data.path=" + yaml.safe_dump(str(data), default_style='"', width=2**30)]
+    )
     return load(config, folder + (overrides or []))
 
 

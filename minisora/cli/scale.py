@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from minisora.cli.options import check_folder, console, refuse_beside
+from minisora.screen import say
 
 LadderOption = Annotated[
     str, typer.Option("--ladder", "-l", help="A ladder file, or a shipped one: smoke, cpu, h100.")
@@ -53,7 +54,7 @@ def scale_run(
     if dry_run:
         if shard != _ALL:
             names = ", ".join(run.name for run in mine) or "none: there are fewer runs than shards"
-            console.print(f"shard {shard}, {len(mine)} runs: {names}", highlight=False, soft_wrap=True)
+            say(console, f"shard {shard}, {len(mine)} runs: {names}")
         return
     if jobs > 1:
         run_in_jobs(settings, ladder, out, console, jobs)
@@ -64,15 +65,13 @@ def scale_run(
     if missing:
         failures = out / "failures.jsonl"
         why = f"see {failures}, or" if failures.is_file() else "they were stopped:"
-        console.print(
-            f"[red]{len(missing)} runs are missing ({', '.join(missing)}): {why} run this again[/red]"
+        say(
+            console,
+            f"{len(missing)} runs are missing ({', '.join(missing)}): {why} run this again",
+            style="red",
         )
         raise typer.Exit(1)
-    console.print(
-        f"{len(done)} runs in {results}; next: minisora scale fit --out {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"{len(done)} runs in {results}; next: minisora scale fit --out {out}")
 
 
 def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
@@ -85,11 +84,7 @@ def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     tokens = tokens_per_clip(Kept.read(out).config)
     found = fit_file(out / "results.jsonl", tokens, out / "law.json")
     console.print(fit_tables(found))
-    console.print(
-        f"wrote {out / 'law.json'}; next: minisora report --law {out / 'law.json'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"wrote {out / 'law.json'}; next: minisora report --law {out / 'law.json'}")
 
 
 def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
@@ -103,4 +98,4 @@ def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
     kept, results = Kept.read(out), out / "results.jsonl"
     law = fit_file(results, tokens_per_clip(kept.config), out / "law.json")
     for file in write_figures(kept.ladder, read_rows(results), law, out / "samples", out):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {file}")

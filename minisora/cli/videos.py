@@ -10,6 +10,7 @@ import typer
 from minisora.cli.options import check_folder, check_output, console, refuse_beside
 from minisora.errors import UserError
 from minisora.files import same_file
+from minisora.screen import say
 
 if TYPE_CHECKING:
     from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -66,9 +67,7 @@ def sample(
     pipeline = _load(model, scheduler)
     for text in prompt:
         if unknown := pipeline.check_prompt(text):
-            console.print(
-                f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False, soft_wrap=True
-            )
+            say(console, f"the model never saw: {', '.join(unknown)}", style="yellow")
     videos = pipeline(
         prompt,
         num_frames=frames,
@@ -80,7 +79,7 @@ def sample(
         seed=seed,
     ).videos
     for file in write_videos(out, videos, prompt, pipeline.config.fps):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {file}")
 
 
 def edit(
@@ -128,13 +127,13 @@ def edit(
         strength=strength,
         source=source,
         region=region,
-        say=lambda line: console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True),
+        say=lambda line: say(console, line, style="yellow"),
         num_inference_steps=steps,
         guidance_scale=guidance,
         seed=seed,
     )
     for file in write_videos(out, made, [prompt], pipeline.config.fps):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {file}")
 
 
 def export(
@@ -151,7 +150,7 @@ def export(
 
     check_folder(out)
     size = export_model(model, out, scores or [], made_by)
-    console.print(f"wrote {out}: {size:.1f} MiB", highlight=False, soft_wrap=True)
+    say(console, f"wrote {out}: {size:.1f} MiB")
 
 
 def augment(
@@ -198,9 +197,7 @@ def augment(
             num_inference_steps=steps,
             guidance_scale=guidance,
         )
-    console.print(
-        f"wrote {count} clips to {out}; next: minisora data check {out}", highlight=False, soft_wrap=True
-    )
+    say(console, f"wrote {count} clips to {out}; next: minisora data check {out}")
 
 
 def _load(model: Path, scheduler: SchedulerName | None) -> "MiniSoraPipeline":

@@ -8,12 +8,11 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from minisora.config import Config
 from minisora.data.folder import content_hash, split_files
 from minisora.data.folder_scan import NOT_THERE, FolderScan, scan_folder
+from minisora.screen import Table, say
 
 _MOST_NAMES = 20  # of one kind in print; `to_dict` has all
 
@@ -100,6 +99,7 @@ class DoctorReport:
             "too_short": self.too_short,
             "duplicates": self.duplicates,
             "ignored": dict(self.scan.ignored),
+            "notes": list(self.scan.notes),
             "sizes": dict(self.sizes),
             "fps": dict(self.rates),
             "frames": self.lengths,
@@ -112,7 +112,7 @@ class DoctorReport:
         facts.add_column(style="bold")
         facts.add_column()
         clip = self.config.clip
-        facts.add_row("folder", escape(str(self.folder)))
+        facts.add_row("folder", str(self.folder))
         facts.add_row("files", str(len(self.scan.files)))
         facts.add_row("sizes (HxW)", _counts(self.sizes))
         facts.add_row("fps", _counts(self.rates))
@@ -132,14 +132,17 @@ class DoctorReport:
         ]
         _list(console, "without a caption", uncaptioned, "yellow")
         _list(console, "the same file twice", [" = ".join(group) for group in self.duplicates], "yellow")
+        _list(console, "notes", list(self.scan.notes), "yellow")
         if self.usable:
-            console.print(f"[green]usable: {self.usable} clips from {len(self.scan.kept)} files[/green]")
+            say(console, f"usable: {self.usable} clips from {len(self.scan.kept)} files", style="green")
         elif self.scan.num_clips:
-            console.print(
-                "[red]not usable: data.short_clips is 'error' and files are too short; set pad or skip[/red]"
+            say(
+                console,
+                "not usable: data.short_clips is 'error' and files are too short; set pad or skip",
+                style="red",
             )
         else:
-            console.print("[red]nothing usable is left: every file was dropped, see the reasons above[/red]")
+            say(console, "nothing usable is left: every file was dropped, see the reasons above", style="red")
 
 
 def check(folder: Path, config: Config, progress: Callable[[int, int], None] | None = None) -> DoctorReport:
@@ -174,9 +177,7 @@ def _duplicates(scan: FolderScan) -> list[list[str]]:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return (
-        ", ".join(f"{escape(value)} ({count})" for value, count in counter.most_common(8)) or "none readable"
-    )
+    return ", ".join(f"{value} ({count})" for value, count in counter.most_common(8)) or "none readable"
 
 
 def _range(values: list[int] | list[float], form: str) -> str:
@@ -187,8 +188,8 @@ def _range(values: list[int] | list[float], form: str) -> str:
 def _list(console: Console, title: str, lines: list[str], color: str) -> None:
     if not lines:
         return
-    console.print(f"[{color}]{title} ({len(lines)}):[/{color}]")
+    say(console, f"{title} ({len(lines)}):", style=color)
     for line in lines[:_MOST_NAMES]:
-        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        say(console, f"  {line}")
     if len(lines) > _MOST_NAMES:
-        console.print(f"  and {len(lines) - _MOST_NAMES} more")
+        say(console, f"  and {len(lines) - _MOST_NAMES} more")

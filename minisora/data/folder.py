@@ -165,8 +165,8 @@ def split_files(
 
 
 def name_fraction(name: str) -> float:
-    """A name's hash as a fraction in [0, 1): the same for ever, and spread evenly over names."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+    """A name's hash as a fraction in [0, 1), of its bytes on disk: the same for ever, and spread evenly."""
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6]) / 2**48
 
 
 def content_hash(path: Path) -> str:

@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minisora.config import ClipConfig
-from minisora.data.metadata import METADATA_NAMES, read_metadata, read_sidecar
+from minisora.data.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
 from minisora.data.video_io import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
 from minisora.errors import UserError
 
@@ -36,6 +36,7 @@ class FolderScan:
     folder: Path
     files: tuple[ScannedFile, ...]
     ignored: Counter[str] = field(default_factory=Counter)  # files of no use here, by suffix
+    notes: tuple[str, ...] = ()  # what was decided between several captions of a file, and links not followed
 
     @property
     def kept(self) -> list[ScannedFile]:
@@ -60,6 +61,8 @@ class FolderScan:
             text += f"; too short, last frame repeated: {_some(padded)}"
         if self.dropped:
             text += f"; dropped: {_some([f'{file.name} ({file.dropped})' for file in self.dropped])}"
+        if self.notes:
+            text += f"; {_some(list(self.notes))}"
         return text
 
 
@@ -74,9 +77,13 @@ def scan_folder(
 ) -> FolderScan:
     """Look at every video and image below a folder; hidden files and folders are passed over.
 
-    A caption comes from the `metadata.csv` or `metadata.jsonl` in the file's folder or one above it (names in
-    it are relative to it), else from `NAME.txt`. A video long enough for several clips gives them one after
+    A caption comes from the `metadata.csv` or `metadata.jsonl` in the file's folder or one above it (see
+    `FileNames` for the names in it), else from `NAME.txt`. Of several rows for a file the last one with a text
+    counts, of several tables the one furthest down. A video long enough for several clips gives them one after
     another, all with its caption.
+
+    Linked folders are followed, each real folder once, under its own name if it lies in this one; links to a
+    folder that holds them are not. `notes` has what is left out.
 
     Args:
         folder: to look in.
@@ -90,19 +97,14 @@ def scan_folder(
     Raises:
         UserError: the folder is not there, cannot be read, has no videos, or its metadata is broken.
     """
-    videos, metadata, ignored = _walk(folder)
+    videos, metadata, ignored, notes = walk(folder)
     if not videos:
         known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
         raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
     if verify is None:
         verify = sum(video.stat().st_size for video in videos if video.is_file()) <= _SMALL_ENOUGH
-    told: dict[str, str] = {}
-    for file in metadata:
-        for row, text in read_metadata(file):
-            name = os.path.normpath(file.parent.relative_to(folder) / row).replace(os.sep, "/")
-            if text or name not in told:  # an empty text takes no caption away
-                told[name] = text  # rows of a metadata file further down win: they come later in the walk
     names = [video.relative_to(folder).as_posix() for video in videos]
+    told, several = _captions(folder, metadata, FileNames(folder, names))
 
     def look(video: Path) -> ScannedFile:
         name = video.relative_to(folder).as_posix()
@@ -115,7 +117,26 @@ def scan_folder(
             files.append(scanned)
             if progress:
                 progress(done, len(videos))
-    return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored)
+    return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored, (*several, *notes))
+
+
+def _captions(folder: Path, metadata: list[Path], files: FileNames) -> tuple[dict[str, str], list[str]]:
+    """The caption of every file that the tables name, and which was taken where they have several."""
+    told: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
+    for file in metadata:  # rows of a table further down win: it comes later in the walk
+        place = file.parent.relative_to(folder).as_posix()
+        for row in read_metadata(file):
+            name = files.find(row.file_name, place)
+            texts.setdefault(name, []).append(row.text)
+            if row.text or name not in told:  # an empty text takes no caption away
+                told[name] = row.text
+    notes = [
+        f"{name}: {len(given)} rows in the metadata, the last one with a text is used: {told[name]!r}"
+        for name, given in sorted(texts.items())
+        if len(set(filter(None, given))) > 1
+    ]
+    return told, notes
 
 
 def _judge(
@@ -148,31 +169,67 @@ def _judge(
     return ScannedFile(name, caption, info, dropped, too_short, starts)
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str]]:
-    """Videos and images, metadata files, and a count of the rest, all in a fixed order."""
+def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]:
+    """Videos and images, metadata files, a count of the rest by suffix, and the links not followed.
+
+    All are in a fixed order, a folder before those in it, real folders before linked ones.
+
+    Raises:
+        UserError: the folder is not there, or a folder cannot be read.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the videos")
+    videos: list[Path] = []
+    metadata: list[Path] = []
+    ignored: Counter[str] = Counter()
+    notes: list[str] = []
+    seen: dict[str, Path] = {}  # real folders, and under which name
+    places = [folder]
+    while places:
+        links: list[Path] = []
+        for place in places:
+            if (first := seen.get(os.path.realpath(place))) is not None:
+                shown = first.relative_to(folder)
+                notes.append(
+                    f"{place.relative_to(folder)}: a link to the folder {shown}, whose files are used once"
+                )
+                continue
+            for path in _below(place, seen, links):
+                suffix = path.suffix.lower()
+                if suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+                    videos.append(path)
+                elif path.name in METADATA_NAMES:
+                    metadata.append(path)
+                elif path.is_symlink() and not path.exists():
+                    notes.append(f"{path.relative_to(folder)}: a link to nothing")
+                elif suffix != ".txt":
+                    ignored[suffix or "no suffix"] += 1
+        places = []
+        for link in links:
+            target = Path(os.path.realpath(link))
+            if any(Path(os.path.realpath(held)).is_relative_to(target) for held in (folder, link.parent)):
+                notes.append(f"{link.relative_to(folder)}: a link to a folder that holds it, not followed")
+            else:
+                places.append(link)
+    return videos, metadata, ignored, notes
+
+
+def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Path]:
+    """The files in a folder and in the real ones below it that were not seen; links to folders go to `links`."""
 
     def fail(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 
-    videos: list[Path] = []
-    metadata: list[Path] = []
-    ignored: Counter[str] = Counter()
-    for place, subfolders, names in os.walk(folder, onerror=fail):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(place, name)
-            suffix = path.suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
-                videos.append(path)
-            elif name in METADATA_NAMES:
-                metadata.append(path)
-            elif suffix != ".txt":
-                ignored[suffix or "no suffix"] += 1
-    return videos, metadata, ignored
+    for here, subfolders, names in os.walk(place, onerror=fail):
+        real = os.path.realpath(here)
+        if real in seen:  # a link led into it
+            subfolders.clear()
+            continue
+        seen[real] = Path(here)
+        shown = [Path(here, name) for name in sorted(subfolders) if not name.startswith(".")]
+        links += [path for path in shown if path.is_symlink()]
+        subfolders[:] = [path.name for path in shown if not path.is_symlink()]
+        yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _some(items: list[str], most: int = 5) -> str:

@@ -9,6 +9,7 @@ from minisora.data.folder import FolderDataset, split_files
 from minisora.data.folder_scan import scan_folder
 from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
+from minisora.screen import plain
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         limit = data.num_validation_clips
         return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips)
     scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
-    if split == "train" and (scan.dropped or any(file.too_short for file in scan.kept)):
-        _log.warning("%s", scan.summary())
+    if split == "train" and (scan.dropped or scan.notes or any(file.too_short for file in scan.kept)):
+        _log.warning("%s", plain(scan.summary()))
     return FolderDataset(
         data.path,
         clip,

@@ -34,6 +34,7 @@ from minisora.files import write_json
 from minisora.measure.report import count_config
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.screen import say
 from minisora.training.dit_task import check_dit
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit, train_vae
@@ -113,13 +114,13 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
 
     pipeline = load_pipeline(run / "model")
     key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
-    console.print(f"[bold]VAE[/bold] on {NUM_UNSEEN} unseen clips")
+    say(console, ("VAE", "bold"), f" on {NUM_UNSEEN} unseen clips")
     vae = record.keep("vae_quality", key, lambda: _reconstruct(config, pipeline, run / "reconstructions"))
-    console.print(f"  {vae['psnr']:.2f} dB PSNR", highlight=False, soft_wrap=True)
-    console.print("[bold]Prompts[/bold], one sample each")
+    say(console, f"  {vae['psnr']:.2f} dB PSNR")
+    say(console, ("Prompts", "bold"), ", one sample each")
     score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
     _print_score(score, console)
-    console.print("[bold]FLOPs[/bold] of one denoising forward pass")
+    say(console, ("FLOPs", "bold"), " of one denoising forward pass")
     ledger = count_config(config, device="cpu")
     console.print(ledger.table())
 
@@ -144,11 +145,7 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
         ),
     )
     total = sum(record.values["seconds"].values()) + vae["seconds"] + score["seconds"]
-    console.print(
-        f"[bold]Done[/bold] in {total / 60:.1f} minutes of work over all runs",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, ("Done", "bold"), f" in {total / 60:.1f} minutes of work over all runs")
     return page
 
 
@@ -208,8 +205,8 @@ def _print_score(found: dict[str, Any], console: Console) -> None:
     rows += [(light, found["kinds"]["light"][light]) for light in ("day", "night")]
     for name, part in rows:
         low, high = part["interval"]
-        console.print(
+        say(
+            console,
             f"  {name.replace('_', ' '):>10}  {part['right']}/{part['total']} = {part['share']:.1%}"
             f"  (95 %: {low:.0%} to {high:.0%})",
-            highlight=False,
         )

@@ -22,7 +22,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from scipy.stats import t as student_t
 
 from minisora.estimate.backtest_row import DIT_PARAMS, Row, chip, flops, naive_macs, predict
@@ -30,6 +29,7 @@ from minisora.estimate.cost import TransformerShape, forward_macs
 from minisora.estimate.units import SECONDS_PER_HOUR
 from minisora.estimate.video_models import Timing, VideoModel, load_models
 from minisora.measure.hardware import CARDS
+from minisora.screen import Table
 
 __all__ = ["Row", "backtest", "implication", "load_models", "table"]
 

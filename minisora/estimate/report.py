@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
-from rich.table import Table
+from rich.text import Text
 
 from minisora.errors import UserError
 from minisora.estimate import evidence
@@ -31,6 +31,7 @@ from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
 from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
 from minisora.files import write_whole
+from minisora.screen import Table
 
 MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
 
@@ -213,11 +214,11 @@ def print_report(report: Report, console: Console) -> None:
         found = report.findings[name]
         if claim.input:
             continue  # the report's own guesses: nothing to audit
-        follows = "[green]yes[/green]" if found.follows else "[red]no[/red]"
+        follows = Text("yes", "green") if found.follows else Text("no", "red")
         numbers = (human(found.published), human(found.recomputed))
         audited.add_row(claim_words(name), *numbers, follows, human(found.corrected), human(found.measured))
         if not found.follows:
-            reasons.add_row(f"[red]{claim_words(name)}[/red]", found.note)
+            reasons.add_row(Text(claim_words(name), "red"), found.note)
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
     for column in ("result", "value", "5 to 95 %"):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from minisora.data.captions import parse
-from minisora.data.metadata import read_metadata
+from minisora.data.folder_scan import walk
+from minisora.data.metadata import FileNames, read_metadata
 from minisora.data.video_io import probe, read_video
 from minisora.errors import UserError
 from minisora.evaluate.evaluation import (
@@ -56,7 +57,10 @@ def evaluate_videos(
     failures: list[Failure] = []
     sizes: Counter[tuple[int, int, int]] = Counter()
     num_failures, skipped = 0, []
-    for number, (name, caption) in enumerate(rows, start=1):
+    videos, *_ = walk(folder)
+    names = FileNames(folder, (video.relative_to(folder).as_posix() for video in videos))
+    captioned = [(names.find(row.file_name), row.text) for row in rows]
+    for number, (name, caption) in enumerate(captioned, start=1):
         try:
             prompt = parse(caption)
             video = _read(folder / name)
@@ -74,7 +78,7 @@ def evaluate_videos(
                     failures.append(Failure(f"{name}: {caption}", wrong, video))
         if on_progress:
             on_progress(number, len(rows))
-    known = {name for name, _ in rows}
+    known = {name for name, _ in captioned}
     skipped += [
         f"{path.name}: it has no row in metadata.csv"
         for path in sorted(folder.glob("*.mp4"))

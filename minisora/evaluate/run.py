@@ -22,6 +22,7 @@ from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.run_curves import measure_curves
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.screen import say
 
 _NAMED = 10  # skipped files named on the screen; the JSON names all
 
@@ -115,27 +116,26 @@ def write_evaluation(out: Path, found: Evaluation, curves: Curves | None = None)
 def _print(found: Evaluation, curves: Curves | None, files: list[Path], console: Console) -> None:
     console.print(found.table())
     if found.skipped:
-        console.print(f"[yellow]{len(found.skipped)} files not judged:[/yellow]")
+        say(console, f"{len(found.skipped)} files not judged:", style="yellow")
         for line in found.skipped[:_NAMED]:
-            console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"  {line}")
         if len(found.skipped) > _NAMED:
-            console.print(f"  and {len(found.skipped) - _NAMED} more, named in {files[0]}", soft_wrap=True)
+            say(console, f"  and {len(found.skipped) - _NAMED} more, named in {files[0]}")
     shown = f"; the sheet shows {len(found.failures)} of them" if found.failures else ""
-    console.print(
+    say(
+        console,
         f"{found.num_failures} of {len(found.captions)} clips differ from their prompt in something{shown}",
-        highlight=False,
-        soft_wrap=True,
     )
     if curves is not None:
-        console.print(curves.finding.sentence, style="bold", highlight=False, soft_wrap=True, markup=False)
+        say(console, curves.finding.sentence, style="bold")
     for file in files:
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {file}")
 
 
 @contextmanager
 def _bar(console: Console, name: str) -> Iterator[Callable[[float, int], None]]:
     """A bar with the time left; what it yields takes (done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
     ) as bar:

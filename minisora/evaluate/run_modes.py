@@ -7,7 +7,6 @@ OUT/modes.json    shares with counts and intervals, and the plain numbers, of ea
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from minisora.data.video_write import write_contact_sheet
 from minisora.errors import UserError
@@ -16,6 +15,7 @@ from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.trial import ModeScore
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.screen import Table, say
 
 
 def run_modes(
@@ -56,7 +56,7 @@ def run_modes(
     write_contact_sheet(
         out / "modes.png", [score.example for score in found.values()], captions, max_frames=13
     )
-    console.print(f"wrote {out / 'modes.json'} and modes.png", highlight=False, soft_wrap=True)
+    say(console, f"wrote {out / 'modes.json'} and modes.png")
     return found
 
 

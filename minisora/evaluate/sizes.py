@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from minisora.data.video_write import write_contact_sheet
@@ -23,6 +22,7 @@ from minisora.evaluate.prompts import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.screen import Table, say
 
 _EXAMPLE = 5  # which prompt's video is shown
 
@@ -110,7 +110,7 @@ def run_sizes(
     write_json(out / "sizes.json", {"settings": settings, "points": rows})
     captions = [f"{_name(point.size)}: {wanted[min(_EXAMPLE, len(wanted) - 1)]}" for point in points]
     write_contact_sheet(out / "sizes.png", [point.example for point in points], captions)
-    console.print(f"wrote {out / 'sizes.json'} and sizes.png", highlight=False, soft_wrap=True)
+    say(console, f"wrote {out / 'sizes.json'} and sizes.png")
     return points
 
 

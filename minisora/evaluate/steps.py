@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from minisora.data.captions import parse
 from minisora.errors import UserError
@@ -23,6 +22,7 @@ from minisora.evaluate.prompts import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.screen import Table, say
 
 _MAX_STEPS = 1000
 _MARGIN = 0.05  # of the prompts
@@ -123,12 +123,11 @@ def run_steps(
     settings = {"model": str(model), "prompts": prompts, "seed": seed, "guidance": scale}
     rows = [point.to_dict() for point in points]
     write_json(out / "steps.json", {"settings": settings, "enough_steps": chosen.steps, "points": rows})
-    console.print(
+    say(
+        console,
         f"{chosen.steps} steps are enough: with 95 % confidence they lose at most {_MARGIN:.0%} of the prompts "
         f"against {max(steps)}; "
         f"wrote {out / 'steps.json'}",
-        highlight=False,
-        soft_wrap=True,
     )
     return points
 

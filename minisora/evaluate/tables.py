@@ -7,10 +7,10 @@ share of a model is worth no more than the judge's on its VAE copies.
 from collections.abc import Mapping
 
 from rich import box
-from rich.table import Table
 
 from minisora.evaluate.prompt_sets import Kind
 from minisora.evaluate.score import Rate, Score
+from minisora.screen import Table
 
 _RATES = {
     "color": "colour",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.table import Table
+from rich.text import Text
 
 from minisora.errors import UserError
 from minisora.files import write_json
@@ -17,6 +17,7 @@ from minisora.measure import law, sweep
 from minisora.measure.device import describe_device
 from minisora.measure.sweep import SweepPoint
 from minisora.measure.timing import Utilisation, known_peak, measure_matmul_peak
+from minisora.screen import Table
 
 FORMAT = 1
 Kind = Literal["forward", "train"]
@@ -103,7 +104,7 @@ class Calibration:
         ):
             if fit is not None:
                 values = ", ".join(f"{key} {value:.4g}" for key, value in fit.coefficients.items())
-                row = (f"{name}\n[dim]{fit.formula}[/dim]", values)
+                row = (Text.assemble(f"{name}\n", (fit.formula, "dim")), values)
                 table.add_row(*row, f"{fit.held_out_error:.2%}", f"{fit.held_out_median:.2%}")
         uses = [(self.use(point, kind), kind) for point in self.points for kind in KINDS]
         best = max((use.mfu_measured, kind) for use, kind in uses if use is not None)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from minisora.config import load
 from minisora.measure.agreement import Counts
 from minisora.measure.closed_form import dit_terms
 from minisora.measure.passes import count_pass, dit_pass
 from minisora.models.build import build_dit
+from minisora.screen import Table
 
 PUBLISHED: dict[str, tuple[float, float]] = {
     "s8": (0.36, 33e6),

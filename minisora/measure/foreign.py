@@ -13,7 +13,6 @@ from math import prod
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
@@ -21,6 +20,7 @@ from minisora.measure.closed_form import Term
 from minisora.measure.foreign_forms import CLOSED_FORMS
 from minisora.measure.passes import Pass, PassCount, count_pass
 from minisora.measure.trace_shims import meta_allowances
+from minisora.screen import Table
 
 Size = tuple[int, int, int]  # latent frames, height, width
 

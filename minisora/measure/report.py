@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.table import Table
 
 from minisora.config import Config
 from minisora.measure import closed_form, closed_form_vae
@@ -29,6 +28,7 @@ from minisora.measure.video import VideoCost, video_cost
 from minisora.models.build import build_dit, build_text_encoder, build_vae
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid
+from minisora.screen import Table
 
 TRAIN_CASES = ("plain", "checkpointed", "frozen_input", "input_gradient")
 """As the config trains without and with checkpointing; with a frozen text encoder; with every input needing a

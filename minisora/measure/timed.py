@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from minisora.config import Config
@@ -17,6 +16,7 @@ from minisora.measure.device import describe_device
 from minisora.measure.passes import Pass, decode_pass, dit_pass, encode_pass
 from minisora.measure.timing import Timing, Utilisation, measure, utilisation
 from minisora.models.build import build_dit, build_vae
+from minisora.screen import Table
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from types import FrameType
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from minisora.config import override
@@ -41,10 +40,13 @@ from minisora.scaling.kept import Kept
 from minisora.scaling.ladder import LadderConfig, Run, plan, shard, shared_config
 from minisora.scaling.metrics import judge_run
 from minisora.scaling.results import Row, append_row, read_rows
+from minisora.screen import Table, say
 from minisora.training.checkpoint import checkpoints
 from minisora.training.latents import build_latents
 from minisora.training.launch import process_device
 from minisora.training.stages import discard_checkpoints, load_vae, train_dit_on, train_vae
+
+_FAILED = "failed: "  # how the line of a run that did not finish begins
 
 
 class First:
@@ -77,7 +79,7 @@ def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE
     clips = max(run.clips for run in plan(ladder))
     with FileLock(folder / ".lock"):
         if not (folder / "vae" / "model" / "config.json").is_file():
-            console.print("training the VAE that all runs share", highlight=False)
+            say(console, "training the VAE that all runs share")
             train_vae(shared, folder, Console(quiet=True))
         vae = load_vae(folder / "vae" / "model").to(process_device())
         many = open_dataset(override(shared, [f"data.num_clips={clips}"]), "train")
@@ -111,7 +113,7 @@ class _Bench:
             reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
             name = f"{run.name} {datetime.now(UTC).isoformat()}"
             append_row(self.out / "failures.jsonl", {"name": name, "run": run.to_dict(), "reason": reason})
-            return f"[red]failed:[/red] {str(error).splitlines()[0] if str(error) else error!r}"
+            return f"{_FAILED}{str(error).splitlines()[0] if str(error) else error!r}"
         took = "resumed" if row["seconds"] is None else f"{row['seconds']:.0f} s"
         return f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {took}"
 
@@ -210,7 +212,7 @@ def run_ladder(
     results = out / "results.jsonl"
     finished = {row["name"] for row in read_rows(results)}
     left = [run for run in runs if run.name not in finished]
-    console.print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", highlight=False)
+    say(console, f"{len(runs) - len(left)} of {len(runs)} runs are finished")
     if not left:
         return read_rows(results)
     bench = _Bench(ladder, out, *prepare(ladder, out, console))
@@ -223,13 +225,14 @@ def run_ladder(
         with claim:
             if any(row["name"] == run.name for row in read_rows(results)):  # since this process began
                 continue
-            console.print(
-                f"[bold]{run.name}[/bold] ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
+            say(
+                console,
+                (run.name, "bold"),
+                f" ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
                 f"{run.steps} steps of {run.batch}, {run.flops:.3g} FLOPs",
-                highlight=False,
-                soft_wrap=True,
             )
-            console.print(f"  {bench.attempt(run)}", highlight=False)
+            told = bench.attempt(run)
+            say(console, f"  {told}", style="red" if told.startswith(_FAILED) else "")
     return read_rows(results)
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
+
+from minisora.screen import Table
 
 
 def fit_tables(found: dict[str, Any]) -> Group:

@@ -23,6 +23,7 @@ from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.text import build_vocabulary
+from minisora.screen import say
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
@@ -155,7 +156,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
     check_resumable(config, out, inputs)
     accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
-    console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
+    say(console, ("Captioner", "bold"), f" on {where}")
     vae.to(accelerator.device)
     sources = [
         build_latents(config, vae, dataset, run / "cache", console, name, accelerator)

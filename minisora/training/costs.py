@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from minisora.data.batch import Batch
 from minisora.measure.counter import count_step
 from minisora.measure.timing import measure_matmul_peak
+from minisora.screen import say
 from minisora.training.tasks import Task
 
 _PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
@@ -105,7 +106,7 @@ def introduce(
         "time": f"about {_duration(costs.step_seconds * steps)} for {steps} steps, and the optimizer's own time",
     }
     for name, fact in facts.items():
-        console.print(f"  [bold]{name:>16}[/bold]  {fact}", highlight=False, soft_wrap=True)
+        say(console, (f"  {name:>16}", "bold"), f"  {fact}")
 
 
 def _duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from minisora.data.loader import batches, check_batch_size
 from minisora.data.order import rng
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
+from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.compilation import compile_blocks, explained
 from minisora.training.costs import introduce, measure_costs
@@ -333,4 +334,4 @@ class Trainer:
         if self.step >= self.settings.steps:
             self.validation = self.metrics.validation(state.step)
         if self.accelerator.is_main_process and self.step < self.settings.steps:
-            self.console.print(f"[dim]resuming {self.task.name} at step {self.step} from {kept[-1]}[/dim]")
+            say(self.console, f"resuming {self.task.name} at step {self.step} from {kept[-1]}", style="dim")

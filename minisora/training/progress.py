@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from minisora.screen import say
+
 _LINES = 10  # how many lines a stage leaves in a log file
 
 
@@ -42,10 +44,10 @@ class StepProgress:
         self._loss = self._rate = self._mfu = float("nan")
         self._silent = False
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -87,14 +89,12 @@ class StepProgress:
                 self._status(),
                 f"{spent:.0f} s, {left:.0f} s left",
             ]
-            self.console.print("  ".join(filter(None, parts)), highlight=False)
+            say(self.console, "  ".join(filter(None, parts)))
 
     def note(self, step: int, text: str) -> None:
         """A line that stays, above the bar."""
         if not self._silent:
-            self.console.print(
-                f"{self._counted} {step}/{self.total}  {text}", highlight=False, soft_wrap=True
-            )
+            say(self.console, f"{self._counted} {step}/{self.total}  {text}")
 
     def _status(self) -> str:
         if math.isnan(self._loss):  # nothing was read yet

@@ -31,6 +31,7 @@ from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
+from minisora.screen import say
 from minisora.training.dit_task import DiTTask, StudentTask
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
@@ -233,7 +234,7 @@ def _pipeline(config: Config, task: DiTTask, weights: dict[str, Tensor]) -> Mini
 
 def _announce(console: Console, accelerator: Accelerator, name: str, where: str) -> None:
     if accelerator.is_main_process:
-        console.print(f"[bold]{name}[/bold] on {where}", highlight=False, soft_wrap=True)
+        say(console, (name, "bold"), f" on {where}")
 
 
 def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
