@@ -69,15 +69,24 @@ def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: Iterable[
         raise UserError(f"'{path}' must end in {' or '.join(each for each in suffixes if each)}")
     if (clash := same_file(path, inputs)) is not None:
         raise UserError(f"{path} is the input {clash}, which would be lost: choose another name")
-    check_folder(path.parent)
+    _check_place(path.parent)
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that cannot be made or written to, before any work is done.
+    """Refuse a folder of results that cannot be made, written to or read again, before any work is done.
 
     Raises:
-        UserError: it or a part of its path is a file, or may not be written to.
+        UserError: it or a part of its path is a file, may not be written to, or has a name that is not UTF-8.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # clips may have such names, but safetensors reads no weights there
+        raise UserError(f"{path} is not UTF-8 text: choose another name for the folder") from error
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a folder that cannot be made or written to."""
     place = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not place.is_dir():
         raise UserError(f"{place} is a file, not a folder: choose another place than {path}")

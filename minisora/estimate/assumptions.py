@@ -20,6 +20,7 @@ from minisora.errors import UserError, nearest
 from minisora.estimate.model import Inputs
 from minisora.estimate.units import Number, Quantity
 from minisora.measure.hardware import CARDS
+from minisora.screen import plain
 
 Status = Literal["published", "corrected", "measured", "derived", "sourced", "assumed"]
 GPU = "hardware.gpu"
@@ -212,7 +213,7 @@ def load_preset(name: str) -> Assumptions:
             # A new value leaves the range of the old one behind, unless the preset gives it one.
             fresh = {"low": None, "high": None} if "value" in fields else {}
             changed = changed.change(entry, **{**fresh, **fields})
-        assumptions = replace(changed, preset=path.stem, title=title)
+        assumptions = replace(changed, preset=plain(path.stem), title=plain(title))
     else:
         checked = {entry: _validate(entry, fields) for entry, fields in entries.items()}
         assumptions = Assumptions(path.stem, title, checked)

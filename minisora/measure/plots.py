@@ -47,7 +47,7 @@ def plot_roofline(calibration: Calibration, path: Path) -> None:
         axes.axhline(calibration.datasheet_peak, color="black", lw=1, ls="--", label="datasheet peak, dense")
     axes.set(xscale="log", yscale="log", xlabel="FLOPs of a call", ylabel="FLOP/s")
     where = calibration.device["name"] or calibration.device["type"]
-    axes.set_title(f"{where}, {calibration.device['dtype']}", fontsize=10)
+    axes.set_title(f"{where}, {calibration.device['dtype']}", fontsize=10, parse_math=False)
     axes.legend(fontsize=8)
     _save(figure, path)
 

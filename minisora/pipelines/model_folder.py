@@ -1,6 +1,8 @@
 """Model folders: reading one, the ones that are shipped with minisora, and making a small one to pass on."""
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from minisora.errors import UserError
 from minisora.files import replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.screen import plain
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
 _PARTS = ("vae", "dit", "text_encoder", "scheduler")
@@ -186,13 +189,30 @@ def _cast(pipeline: MiniSoraPipeline, dtype: torch.dtype) -> None:
             torch.nn.Module.to(part, dtype)
 
 
+def _as_text(text: str) -> str:
+    """A text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", plain(text))
+
+
+def _as_code(text: str) -> str:
+    """A code span, between more backticks than stand in it anywhere."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{plain(text)}{pad}{fence}"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("minisora.pipelines", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown
+        autoescape=False,  # Markdown, by the filters below
     )
+    environment.filters |= {
+        "text": _as_text,
+        "code": _as_code,
+        "argument": lambda word: shlex.quote(plain(word)),
+    }
     environment.filters["rate"] = lambda r: f"{r['right']}/{r['total']} = {100 * r['share']:.1f} %"
     return environment

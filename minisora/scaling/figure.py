@@ -77,7 +77,7 @@ def _compute(
     figure = plt.figure(figsize=(8, 1.5 * len(shown) + 3.6), layout="constrained")
     above, beneath = figure.subfigures(2, 1, height_ratios=[1.5 * len(shown), 3.6])
     grid = above.subplots(len(shown), _FRAMES, squeeze=False)
-    above.suptitle(f'"{ladder.shown_prompt}", the same noise', fontsize=10)
+    above.suptitle(f'"{ladder.shown_prompt}", the same noise', fontsize=10, parse_math=False)
     for line, row in zip(grid, shown, strict=True):
         video = _video(samples, row)
         picked = np.linspace(0, video.shape[1] - 1, _FRAMES).round().astype(int)

@@ -1,5 +1,8 @@
 import json
 import logging
+import os
+import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +10,8 @@ from PIL import Image
 
 from minisora.config import ClipConfig, Config, DataConfig
 from minisora.data.folder import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
-from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
+from minisora.data.folder_scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
+from minisora.data.metadata import read_metadata, write_metadata
 from minisora.data.shapes import ShapesWorld
 from minisora.data.sources import open_dataset
 from minisora.data.video_io import probe
@@ -101,8 +105,19 @@ def test_images_are_clips(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metadata.csv", "name,text\na.mp4,x\n", "line 2: no 'file_name'"),
-        ("metadata.csv", "file_name,caption\na.mp4,x\n", "line 2: no 'text'"),
+        (
+            "metadata.csv",
+            "name,text\na.mp4,x\n",
+            r"line 1: no 'file_name' among the columns found \('name', 'text'\); name one of them",
+        ),
+        ("metadata.csv", "file_name;words\na.mp4;x\n", r"line 1: no 'text' among.*'file_name', 'words'"),
+        (
+            "metadata.csv",
+            "path,video,text\na,b,x\n",
+            "line 1: 'path' and 'video' could each be the 'file_name'",
+        ),
+        ("metadata.csv", "file_name,text,text\na.mp4,x,y\n", "line 1: 'text' and 'text' could each be"),
+        ("metadata.csv", "file_name,text\n,x\n", "line 2: no file name"),
         (
             "metadata.csv",
             "file_name,text\na.mp4,a red ball, moving left\n",
@@ -110,6 +125,17 @@ def test_images_are_clips(tmp_path):
         ),
         ("metadata.jsonl", '{"file_name": "a.mp4", "text": "x"}\n{oops\n', "line 2: not JSON"),
         ("metadata.jsonl", '["a.mp4"]\n', "line 1: no 'file_name'"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "words": "x"}\n', r"line 1: no 'text' among.*'words'"),
+        ("metadata.jsonl", '\n{"file_name": "a.mp4", "text": ["x"]}\n', "line 2: the caption is a list"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.mp4", "text": {"en": "x"}}\n',
+            "line 1: the caption is an object",
+        ),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "text": 5}\n', "line 1: the caption is a number"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "text": Infinity}\n', "line 1: the caption is a number"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "text": false}\n', "line 1: the caption is a truth value"),
+        ("metadata.jsonl", '{"file_name": 5, "text": "x"}\n', "line 1: no file name"),
     ],
 )
 def test_broken_metadata_is_named_by_line(tmp_path, ramp, name, text, message):
@@ -285,3 +311,192 @@ def test_a_file_is_looked_at_anew_when_it_has_changed(tmp_path, ramp):
     ramp(file, 24, 8)
     assert probe(file).frames == 24
     assert FolderDataset(tmp_path, CLIP, require_captions=False).fingerprint() != before
+
+
+def read(folder, table, name="metadata.csv"):
+    """Captions of the files a.mp4, b.mp4, ... in a folder by a table."""
+    (folder / name).write_bytes(table if isinstance(table, bytes) else table.encode())
+    scan = scan_folder(folder, CLIP, verify=False)
+    return {file.name: file.caption for file in scan.files if file.dropped != NO_CAPTION}, scan
+
+
+@pytest.fixture
+def two(tmp_path, ramp):
+    ramp(tmp_path / "a.mp4", 9, 8)
+    ramp(tmp_path / "b.mp4", 10, 8)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file_name, text\na.mp4, one\nb.mp4 , two\n",
+        "file_name;text\na.mp4;one\nb.mp4;two\n",
+        "\ufefffile_name\ttext\r\na.mp4\tone\r\nb.mp4\ttwo\r\n",
+        "video,caption\na.mp4,one\nb.mp4,two\n",
+        " Path ;id; Prompt \na.mp4;1;one\nb.mp4;2;two",
+        ",File Name,Description\n0,a.mp4,one\n1,b.mp4,two\n",
+        "text,file_name,caption\none,a.mp4,other\ntwo,b.mp4,other\n",
+        "file_name,text\n,\na.mp4,one,,\n\n , \nb.mp4,two\n,\n,,\n",
+        ".\\a.mp4,one\n".join(["file_name,text\n", "./x/../b.mp4,two\n"]),
+        '"file_name","text"\n"a.mp4","one"\n"b.mp4","two\n"\n',
+        "{folder}",
+    ],
+)
+def test_tables_as_people_have_them(two, table):
+    if table == "{folder}":
+        table = f"file_name,text\n{two}/a.mp4,one\n{two}/x/../b.mp4,two\n"
+    assert read(two, table)[0] == {"a.mp4": "one", "b.mp4": "two"}
+
+
+def test_an_absolute_path_elsewhere_is_not_there(two, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "a.mp4"
+    other.write_bytes((two / "a.mp4").read_bytes())
+    captions, scan = read(two, f"file_name,text\n{other},one\na.mp4,own\n")
+    assert captions == {"a.mp4": "own", str(other): "one"}
+    assert reasons(scan)[str(other)] == "named in the metadata, but there is no such file"
+
+
+def test_a_name_that_holds_a_backslash_or_blanks_is_found_first(two):
+    (two / "a.mp4").rename(two / "x\\a.mp4")
+    (two / "b.mp4").rename(two / " b.mp4")
+    assert read(two, 'file_name,text\nx\\a.mp4,one\n" b.mp4",two\n')[0] == {
+        "x\\a.mp4": "one",
+        " b.mp4": "two",
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            'a.mp4,"slow, then fast\nb.mp4,up\nc.mp4,down\n',
+            "line 2: a quotation mark is opened and never closed",
+        ),
+        ('a.mp4,one\nb.mp4,"', "line 3: a quotation mark is opened and never closed"),
+        (
+            'a.mp4,5" tall\nb.mp4,"slow\nc.mp4,up\nd.mp4,"down\n',
+            "line 3: .*swallows the row of c.mp4 on line 4",
+        ),
+        ('a.mp4,"slow\nB.MOV , "up\n', "line 2: .*swallows the row of B.MOV on line 3"),
+    ],
+)
+def test_a_lone_quotation_mark_is_named(two, table, message):
+    with pytest.raises(UserError, match=f"metadata.csv, {message}"):
+        read(two, "file_name,text\n" + table)
+
+
+def test_a_lone_quotation_mark_before_the_name_column(two):
+    with pytest.raises(UserError, match=r"line 2: .*swallows the row of b.mp4 on line 3"):
+        read(two, 'text,file_name\n"slow,a.mp4\nup,b.mp4\n"down,c.mp4\n')
+
+
+def test_captions_of_several_lines_with_quotation_marks_are_read(two):
+    table = 'file_name,text\na.mp4,"says ""hi"",\nthen, a.mp4 starts\n\nlate"\nb.mp4,a 5" screen\n'
+    assert read(two, table)[0] == {"a.mp4": 'says "hi", then, a.mp4 starts late', "b.mp4": 'a 5" screen'}
+
+
+def test_what_is_no_caption_is_never_the_word_nan(two):
+    for word in ("nan", "NaN", "null", "None", "<NA>"):
+        assert read(two, f"file_name,text\na.mp4,{word}\nb.mp4,two\n")[0] == {"b.mp4": "two"}
+    (two / "metadata.csv").unlink()
+    (two / "b.txt").write_text("nan\n")
+    table = '{"file_name": "a.mp4", "text": NaN}\n{"video": "b.mp4", "prompt": null}\n'
+    assert read(two, table, "metadata.jsonl")[0] == {}
+
+
+def test_of_several_rows_the_last_is_used_and_that_is_said(two, caplog):
+    captions, scan = read(
+        two, "file_name,text\na.mp4,first\nb.mp4,same\n./a.mp4,second\nb.mp4,same\na.mp4,\n"
+    )
+    assert captions == {"a.mp4": "second", "b.mp4": "same"}
+    assert scan.notes == ("a.mp4: 3 rows in the metadata, the last one with a text is used: 'second'",)
+    assert scan.notes[0] in scan.summary()
+    open_dataset(config(two), "train")
+    assert scan.notes[0] in caplog.text
+
+
+@pytest.mark.parametrize(("disk", "table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_match_composed_or_not(tmp_path, ramp, disk, table):
+    on_disk, named = (unicodedata.normalize(form, "é/ü.mp4") for form in (disk, table))
+    ramp(tmp_path / on_disk, 9, 8)
+    assert read(tmp_path, f"file_name,text\n{named},one\n")[0] == {on_disk: "one"}
+    assert read(tmp_path, f"file_name,text\n{tmp_path}/{named},one\n")[0] == {on_disk: "one"}
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / on_disk).with_name(unicodedata.normalize(table, "ü.txt")).write_text("beside")
+    assert [file.caption for file in scan_folder(tmp_path, CLIP).files] == ["beside"]
+
+
+def test_both_forms_of_an_accent_on_disk_are_two_files(tmp_path, ramp):
+    composed, decomposed = (unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD"))
+    ramp(tmp_path / composed, 9, 8)
+    ramp(tmp_path / decomposed, 9, 8)
+    want = {composed: "one", decomposed: "two"}
+    assert read(tmp_path, f"file_name,text\n{decomposed},two\n{composed},one\n")[0] == want
+
+
+def test_linked_folders_are_followed_once(tmp_path, ramp):
+    folder, far = tmp_path / "clips", tmp_path / "far"
+    for file in (folder / "z" / "a.mp4", far / "b.mp4", far / "deep" / "c.mp4"):
+        ramp(file, 9, 8)
+    (far / "metadata.csv").write_text("file_name,text\nb.mp4,b\n")
+    links = {"a_z": folder / "z", "far": far, "far2": far, "up": tmp_path, "gone": tmp_path / "gone"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (folder / "z" / "loop").symlink_to("..")
+    (far / "back").symlink_to(folder)
+    (far / "deep" / "self").symlink_to(".")
+    scan = scan_folder(folder, CLIP, require_captions=False)
+    assert {file.name: file.caption for file in scan.files} == {
+        "z/a.mp4": None,
+        "far/b.mp4": "b",
+        "far/deep/c.mp4": None,
+    }
+    assert sorted(scan.notes) == [
+        "a_z: a link to the folder z, whose files are used once",
+        "far/back: a link to a folder that holds it, not followed",
+        "far/deep/self: a link to a folder that holds it, not followed",
+        "far2: a link to the folder far, whose files are used once",
+        "gone: a link to nothing",
+        "up: a link to a folder that holds it, not followed",
+        "z/loop: a link to a folder that holds it, not followed",
+    ]
+
+
+def bytes_name(folder, name):
+    return Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+
+
+def test_names_that_are_not_utf8(two):
+    for file in ("a.mp4", "b.mp4"):
+        (two / file).rename(bytes_name(two, file[:1].encode() + b"\xe9.mp4"))
+    want = {"a\udce9.mp4": "one", "b\udce9.mp4": "two"}
+    assert read(two, b"file_name,text\na\xe9.mp4,one\nb\xe9.mp4,two\n")[0] == want
+    write_metadata(two / "metadata.csv", ("file_name", "text"), want.items())
+    assert (two / "metadata.csv").read_bytes() == b"file_name,text\na\xe9.mp4,one\nb\xe9.mp4,two\n"
+    assert {row.file_name: row.text for row in read_metadata(two / "metadata.csv")} == want
+    (two / "metadata.csv").unlink()
+    rows = "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in want.items())
+    assert read(two, rows, "metadata.jsonl")[0] == want
+    data = open_dataset(config(two), "train")
+    assert len(data.fingerprint()) == 32
+    assert data.clips([0]).shape == (1, 3, 9, 24, 32)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"file_name,text\na.mp4,caf\xe9\n",
+        b"file_name,text\ncaf\xe9.mp4,one\n",
+        "file_name,text\na.mp4,one\n".encode("utf-16"),
+        b"file_name,t\xe9xt\na.mp4,one\n",
+    ],
+)
+def test_a_table_in_another_encoding_is_named(two, table):
+    with pytest.raises(UserError, match=r"metadata.csv is not UTF-8 text \(line [12]\); save it as UTF-8"):
+        read(two, table)
+
+
+def test_half_a_character_in_json_is_no_text(two):
+    with pytest.raises(UserError, match=r"metadata.jsonl is not UTF-8 text \(line 1\)"):
+        read(two, '{"file_name": "a.mp4", "text": "\\ud83d"}\n', "metadata.jsonl")
