@@ -292,3 +292,49 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     assert {p: p.read_bytes() for p in kept[0].iterdir()} == content
     monkeypatch.undo()
     train_dit(load(tiny_config_file, ["train_dit.steps=10"]), tmp_path, quiet)
+
+
+def test_a_result_in_a_folder_with_brackets_is_named_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in ("out[v2]/a.mp4", "out[/b]/:dog:.mp4"):
+        arguments = ["sample", "-p", "a red circle moving left", "--steps", "1", "--frames", "1", "-o", out]
+        code, told, _ = run(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 0
+        assert told.splitlines() == [
+            f"wrote {Path(out).with_suffix(kind)}" for kind in (".mp4", ".gif", ".png")
+        ]
+        assert Path(out).is_file()
+
+
+def test_a_data_folder_may_have_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minisora.cli.options import load_config
+
+    for name in ("🐶 é", "[/b]: #x", "caf\udce9", "a\\b'\"", "x" * 200 + " y" * 20):
+        assert load_config("toy", None, tmp_path / name).data.path == tmp_path / name
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    (folder / "a\udce9\x1b[31m.mp4").write_bytes(b"no video")
+    report = tmp_path / "report.json"
+    code, told, err = run(
+        "data", "check", str(folder), "--json", str(report), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert (code, err) == (1, "")
+    assert r"a\udce9\x1b[31m.mp4: cannot be decoded" in told
+    assert json.loads(report.read_text())["dropped"].keys() == {"a\udce9\x1b[31m.mp4"}
+    code, _, err = run("data", "check", f"{folder}/\x1b]no", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, err.isprintable()) == (2, False)  # but for the line's end
+    assert err[:-1].isprintable()
+
+
+def test_results_go_to_a_folder_with_a_name_of_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights could be written there and never be read."""
+    code, _, err = run("train", "-o", f"{tmp_path}/caf\udce9", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert err == rf"error: {tmp_path}/caf\udce9 is not UTF-8 text: choose another name for the folder" + "\n"
+    assert not list(tmp_path.iterdir())

@@ -200,9 +200,11 @@ def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]
                     videos.append(path)
                 elif path.name in METADATA_NAMES:
                     metadata.append(path)
+                elif suffix == ".txt":
+                    continue
                 elif path.is_symlink() and not path.exists():
                     notes.append(f"{path.relative_to(folder)}: a link to nothing")
-                elif suffix != ".txt":
+                else:
                     ignored[suffix or "no suffix"] += 1
         places = []
         for link in links:

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from minisora.data.video_io import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from minisora.errors import UserError
@@ -70,6 +70,8 @@ class FileNames:
             given: the name in a table.
             place: the table's folder, relative to this one.
         """
+        if place in ("", ".") and given in self._names:
+            return given
         stripped = given.strip()
         for spelt in dict.fromkeys((given, stripped, stripped.replace("\\", "/"))):
             name = os.path.normpath(os.path.join(place, spelt)).replace(os.sep, "/")  # noqa: PTH118
@@ -110,6 +112,9 @@ def read_metadata(file: Path) -> list[CaptionRow]:
         content = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    broken = (
+        "\\ud" in content.lower() or _SURROGATE.search(content) is not None
+    )  # in some row, as it is or escaped
     rows: list[CaptionRow] = []
     for line, name, value in reader(file, content):
         text = _text(file, line, value)
@@ -117,7 +122,9 @@ def read_metadata(file: Path) -> list[CaptionRow]:
             if name is None and not text:
                 continue
             raise UserError(f"{file}, line {line}: no file name; give it one, or delete the row")
-        if _SURROGATE.search(text) or (_SURROGATE.search(name) and not (file.parent / name.strip()).exists()):
+        if broken and (
+            _SURROGATE.search(text) or (_SURROGATE.search(name) and not (file.parent / name.strip()).exists())
+        ):
             raise _not_utf8(file, line)
         rows.append(CaptionRow(name, text, line))
     return rows
@@ -130,7 +137,7 @@ def read_sidecar(video: Path) -> str | None:
         UserError: the file is there and cannot be read as UTF-8.
     """
     sidecar = video.with_suffix(".txt")
-    forms = () if sidecar.name.isascii() else ("NFC", "NFD")
+    forms: tuple[Literal["NFC", "NFD"], ...] = () if sidecar.name.isascii() else ("NFC", "NFD")
     spelt = (sidecar, *(sidecar.with_name(unicodedata.normalize(form, sidecar.name)) for form in forms))
     found = next((each for each in spelt if each.is_file()), None)
     if found is None:
@@ -181,13 +188,18 @@ def _not_utf8(file: Path, line: int) -> UserError:
     return UserError(f"{file} is not UTF-8 text (line {line}); save it as UTF-8")
 
 
+def _plain_name(column: str) -> str:
+    """A column's name as in `_FILE_COLUMNS`."""
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
+
+
 def _columns(file: Path, line: int, found: Sequence[str]) -> tuple[str, str]:
     """The two columns that hold file names and captions, of those that were found.
 
     Raises:
         UserError: one is missing, or there is more than one of a kind; the message shows what was found.
     """
-    plain_names = {column: re.sub(r"[\s-]+", "_", column.strip().lower()) for column in found}
+    plain_names = {column: _plain_name(column) for column in found}
     chosen = []
     for known in (_FILE_COLUMNS, _TEXT_COLUMNS):
         here = [column for column in found if plain_names[column] == known[0]]
@@ -221,7 +233,7 @@ def _csv_rows(file: Path, content: str) -> Iterator[tuple[int, str | None, str |
             line, start = start + 1, reader.line_num  # of the row, and of its end
             if cells == [_END]:
                 return
-            if any(_END in cell for cell in cells):
+            if cells and _END in cells[-1]:
                 raise UserError(
                     f"{file}, line {line}: a quotation mark is opened and never closed; close it, or write it twice"
                 )
@@ -234,11 +246,12 @@ def _csv_rows(file: Path, content: str) -> Iterator[tuple[int, str | None, str |
                 names = _columns(file, line, columns)
                 places = columns.index(names[0]), columns.index(names[1])
                 continue
-            if any(cell.strip() for cell in cells[len(columns) :]):
+            if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
                 raise UserError(
                     f"{file}, line {line}: more fields than columns; put a text that has '{delimiter}' in quotes"
                 )
-            _check_quotation(file, line, cells, delimiter, places[0])
+            if start > line:
+                _check_quotation(file, line, cells, delimiter, places[0])
             name, text = (cells[place] if place < len(cells) else None for place in places)
             yield line, name if name and name.strip() else None, text
     except csv.Error as error:
@@ -251,7 +264,7 @@ def _delimiter(content: str) -> str:
 
     def count(delimiter: str) -> tuple[bool, int]:
         cells = {
-            re.sub(r"[\s-]+", "_", cell.strip().lower())
+            _plain_name(cell)
             for cell in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
         }
         return not (cells.isdisjoint(_FILE_COLUMNS) or cells.isdisjoint(_TEXT_COLUMNS)), first.count(
@@ -282,6 +295,7 @@ def _check_quotation(file: Path, line: int, cells: Sequence[str], delimiter: str
 
 def _jsonl_rows(file: Path, content: str) -> Iterator[tuple[int, object, object]]:
     """(line, file name, caption) of each line that is not empty."""
+    known: dict[tuple[str, ...], tuple[str, str]] = {}  # most rows have the same keys
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
@@ -294,5 +308,7 @@ def _jsonl_rows(file: Path, content: str) -> Iterator[tuple[int, object, object]
             raise UserError(
                 f"{file}, line {number}: no 'file_name'; each line is an object with file_name and text"
             )
-        name, text = _columns(file, number, list(row))
+        if (keys := tuple(row)) not in known:
+            known[keys] = _columns(file, number, keys)
+        name, text = known[keys]
         yield number, row[name], row[text]

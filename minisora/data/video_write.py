@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.screen import plain
 
 
 def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: int = 12) -> None:
@@ -91,7 +92,8 @@ def write_contact_sheet(
     font = ImageFont.load_default(size=_FONT_SIZE)
     width = max(row.width for row in rows)
     wrapped = [
-        textwrap.wrap(caption, max(8, int(width / (0.55 * _FONT_SIZE)))) or [""] for caption in captions
+        textwrap.wrap(plain(caption), max(8, int(width / (0.55 * _FONT_SIZE)))) or [""]
+        for caption in captions
     ]
     heights = [_LINE * len(lines) + row.height + _GAP for row, lines in zip(rows, wrapped, strict=True)]
     sheet = Image.new("RGB", (width + 2 * _GAP, sum(heights) + _GAP), "white")

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from pathlib import Path
 
 from rich.console import Console
 
@@ -73,3 +75,22 @@ def test_a_made_set_is_healthy(tmp_path):
     assert not report.scan.dropped
     assert report.sizes == {"64x64": 5}
     assert report.rates == {"8": 5}
+
+
+def test_names_and_captions_are_never_markup(tmp_path, ramp):
+    folder = tmp_path / "clips [red]x[" / "b] :dog:"
+    for name in ("a[bold].mp4", "b[", "c\x1b[31m.mp4"):
+        ramp(folder / "x.mp4", 9, 8)
+        (folder / "x.mp4").rename(folder / name if name.endswith("mp4") else folder / f"{name}.[z]")
+    Path(os.fsdecode(os.fsencode(folder) + b"/d\xe9.mp4")).write_bytes(b"no video")
+    (folder / "metadata.csv").write_text("file_name,text\na[bold].mp4,[/x]\na[bold].mp4,:dog: [/y]\n")
+    report = check(folder, Config(clip=CLIP))
+    text = told(report)
+    assert f"folder       {folder}" in text
+    assert ".[z] (1)" in text
+    assert "a[bold].mp4: 2 rows in the metadata, the last one with a text is used: ':dog: [/y]'" in text
+    assert r"c\x1b[31m.mp4: no caption" in text
+    assert r"d\udce9.mp4: " in text
+    facts = json.loads(json.dumps(report.to_dict()))
+    assert facts["dropped"].keys() == {"c\x1b[31m.mp4", "d\udce9.mp4"}
+    assert facts["notes"] == list(report.scan.notes)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minisora.config import Config
+from minisora.config import Config, override
+from minisora.demo.page import PageData, write_page
 from minisora.demo.run import run_demo
 from minisora.errors import UserError
 
@@ -28,8 +29,6 @@ def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, t
 
 
 def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config) -> None:
-    from minisora.config import override
-
     with pytest.raises(UserError, match="trained with vae.latent_channels=4, now it is 8"):
         run_demo(override(tiny_config, ["vae.latent_channels=8"]), tiny_run, Console(quiet=True))
 
@@ -37,8 +36,6 @@ def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config)
 def test_other_data_and_a_damaged_record_are_refused_before_any_work(
     tiny_config: Config, tmp_path: Path
 ) -> None:
-    from minisora.config import override
-
     other = override(tiny_config, ["data.source=folder", "data.path=clips"])
     with pytest.raises(UserError, match="moving shapes, not data.source=folder: use minisora train"):
         run_demo(other, tmp_path / "run", Console(quiet=True))
@@ -48,3 +45,33 @@ def test_other_data_and_a_damaged_record_are_refused_before_any_work(
         with pytest.raises(UserError, match=r"demo.json .*: delete it, and it is measured again"):
             run_demo(tiny_config, tmp_path, Console(quiet=True))
     assert [item.name for item in tmp_path.iterdir()] == ["demo.json"]
+
+
+def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_path: Path) -> None:
+    rate = {"right": 3, "total": 4, "share": 0.75}
+    scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
+    hostile = "<script>alert(1)</script> </pre> {{ 7 * 7 }} & \udce9"
+    config = override(tiny_config, ["data.source=folder", "data.path='<script>alert(2)</script>'"])
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    page = write_page(
+        tmp_path / "page.html",
+        PageData(
+            config=config,
+            seconds={"vae": 1.0, "dit": 1.0},
+            metrics=[{"stage": stage, "step": 1, "psnr": 1.0, "loss": 1.0} for stage in ("vae", "dit")],
+            vae={"psnr": 1.0, "worst_psnr": 1.0, "num_clips": 1},
+            score=scores,
+            kinds={"wall": scores, "light": scores},
+            judge={"rendered": scores, "reconstructed": scores},
+            report=f"javascript:{hostile}",
+            samples=[({"prompt": hostile, "right": dict.fromkeys(scores, True)}, tmp_path / "a.mp4")],
+            pairs=[tmp_path / "a.mp4"],
+            flops={"forward": {"macs": 1, "flops": 2, "by_group": {hostile: 1}}},
+            machine=hostile,
+            day=hostile,
+        ),
+    )
+    html = page.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 5
+    assert "path: &lt;script&gt;alert(2)&lt;/script&gt;" in html

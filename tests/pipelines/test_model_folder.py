@@ -42,6 +42,15 @@ def test_the_card_shows_the_scores_it_is_given(tiny_run: Path, tmp_path: Path) -
         export_model(tiny_run / "model", tmp_path / "out", [tmp_path / "nothing.json"])
 
 
+def test_the_card_shows_names_and_commands_as_they_are(tiny_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a `<script>` *b* [c](d)"
+    export_model(tiny_run / "model", out, made_by="minisora train -o `<b>`\n# no heading")
+    card = (out / "README.md").read_text().splitlines()
+    assert card[4] == r"# a \`\<script\>\` \*b\* \[c\](d): a minisora model of moving shapes"
+    assert card[6].startswith("    minisora sample --model 'a `<script>` *b* [c](d)' --prompt")
+    assert any(r"by `` minisora train -o `<b>`\n# no heading ``. It knows" in line for line in card)
+
+
 def test_an_export_replaces_nothing_but_an_export(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
