@@ -163,7 +163,7 @@ def test_the_video_is_read_not_the_cover_before_it(tmp_path):
 def test_a_cover_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         cover = add_video(container, "mjpeg", "yuvj420p", 8, 64, 64)
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         sound = container.add_stream("aac", rate=44100)
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
         silence.sample_rate = 44100
