@@ -10,11 +10,19 @@ from typing import Any
 from rich.console import Console
 
 from minisora.config import Config
-from minisora.data.folder import content_hash, split_files
-from minisora.data.folder_scan import NOT_THERE, FolderScan, scan_folder
+from minisora.data.folder import CACHE_BYTES, content_hash, costly_seeks, split_files
+from minisora.data.folder_scan import NOT_MAPPED, NOT_THERE, ONE_FIELD, FolderScan, scan_folder
 from minisora.screen import Table, say
 
 _MOST_NAMES = 20  # of one kind in print; `to_dict` has all
+
+# What to do about files that are read, but not well; FFmpeg does it, IN and OUT being two names of files.
+_TO_SDR = (
+    "ffmpeg -i IN -vf zscale=transfer=linear:npl=203,format=gbrpf32le,zscale=primaries=bt709,tonemap=mobius:desat=0,"
+    "zscale=transfer=bt709:matrix=bt709:range=tv,format=yuv420p -c:a copy OUT"
+)
+_TO_PROGRESSIVE = "ffmpeg -i IN -vf bwdif=mode=send_frame -c:a copy OUT"
+_TO_MORE_KEYS = "ffmpeg -i IN -force_key_frames 'expr:gte(t,n_forced)' -c:a copy OUT"
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class DoctorReport:
     @property
     def usable(self) -> int:
         """How many clips training and validation get; 0 if `short_clips` is "error" and one is too short."""
-        if self.config.data.short_clips == "error" and self.too_short:
+        if self.config.data.short_clips == "error" and (self.too_short or self.stills):
             return 0
         return self.scan.num_clips
 
@@ -55,8 +63,38 @@ class DoctorReport:
 
     @property
     def too_short(self) -> list[str]:
-        """Names of files, else fit for use, with fewer frames than a clip."""
-        return [file.name for file in self.scan.files if file.too_short]
+        """Names of videos, else fit for use, with fewer frames than a clip; not `stills`."""
+        return [file.name for file in self.scan.files if file.too_short and not file.still]
+
+    @property
+    def stills(self) -> list[str]:
+        """Names of single pictures, else fit for use, where a clip is longer."""
+        return [file.name for file in self.scan.files if file.too_short and file.still]
+
+    @property
+    def high_dynamic_range(self) -> dict[str, str]:
+        """How the light of HDR videos is coded (HLG, PQ), by name; their colours are read too pale."""
+        return {file.name: file.info.transfer for file in self.scan.files if file.info and file.info.transfer}
+
+    @property
+    def interlaced(self) -> list[str]:
+        """Names of videos whose odd and even lines are of two moments; every other line is read."""
+        return [file.name for file in self.scan.files if file.info and file.info.interlaced]
+
+    @property
+    def rare_key_frames(self) -> dict[str, float]:
+        """Longest stretch without a key frame, seconds, of kept files that are slow to read for it.
+
+        Their clips are read in one pass, as many as `CACHE_BYTES` hold; beyond that each is decoded from afar.
+        """
+        clip = self.config.clip
+        if self.scan.num_clips * 3 * clip.frames * clip.height * clip.width <= CACHE_BYTES:
+            return {}
+        return {
+            file.name: file.info.key_gap
+            for file in self.scan.kept
+            if file.info and len(file.starts) > 1 and costly_seeks(file, clip)
+        }
 
     @property
     def sizes(self) -> Counter[str]:
@@ -97,6 +135,10 @@ class DoctorReport:
             "missing": self.missing,
             "without_caption": self.without_caption,
             "too_short": self.too_short,
+            "stills": self.stills,
+            "high_dynamic_range": self.high_dynamic_range,
+            "interlaced": self.interlaced,
+            "rare_key_frames": self.rare_key_frames,
             "duplicates": self.duplicates,
             "ignored": dict(self.scan.ignored),
             "notes": list(self.scan.notes),
@@ -125,8 +167,16 @@ class DoctorReport:
             facts.add_row("other files", _counts(self.scan.ignored))
         console.print(facts)
         _list(console, "dropped", [f"{file.name}: {file.dropped}" for file in self.scan.dropped], "red")
-        padded = [f"{file.name}: last frame repeated" for file in self.scan.kept if file.too_short]
+        kept = {file.name for file in self.scan.kept}
+        padded = [f"{name}: last frame repeated" for name in self.too_short if name in kept]
         _list(console, "shorter than a clip", padded, "yellow")
+        stills = [name for name in self.stills if name in kept]
+        _list(console, "stand still, one picture for a whole clip", stills, "yellow")
+        coded = [f"{name}: {transfer}" for name, transfer in self.high_dynamic_range.items()]
+        _list(console, NOT_MAPPED, coded, "yellow", _TO_SDR)
+        _list(console, ONE_FIELD, self.interlaced, "yellow", _TO_PROGRESSIVE)
+        gaps = [f"{name}: {gap:.0f} s without one" for name, gap in self.rare_key_frames.items()]
+        _list(console, "slow to read, key frames are rare", gaps, "yellow", _TO_MORE_KEYS)
         uncaptioned = [
             f"{file.name}: trained on an empty caption" for file in self.scan.kept if not file.caption
         ]
@@ -134,7 +184,8 @@ class DoctorReport:
         _list(console, "the same file twice", [" = ".join(group) for group in self.duplicates], "yellow")
         _list(console, "notes", list(self.scan.notes), "yellow")
         if self.usable:
-            say(console, f"usable: {self.usable} clips from {len(self.scan.kept)} files", style="green")
+            still = f"; {len(stills)} of {len(kept)} stand still" if stills else ""
+            say(console, f"usable: {self.usable} clips from {len(kept)} files{still}", style="green")
         elif self.scan.num_clips:
             say(
                 console,
@@ -185,7 +236,7 @@ def _range(values: list[int] | list[float], form: str) -> str:
     return f"{low} to {high}, median {middle}"
 
 
-def _list(console: Console, title: str, lines: list[str], color: str) -> None:
+def _list(console: Console, title: str, lines: list[str], color: str, remedy: str = "") -> None:
     if not lines:
         return
     say(console, f"{title} ({len(lines)}):", style=color)
@@ -193,3 +244,5 @@ def _list(console: Console, title: str, lines: list[str], color: str) -> None:
         say(console, f"  {line}")
     if len(lines) > _MOST_NAMES:
         say(console, f"  and {len(lines) - _MOST_NAMES} more")
+    if remedy:
+        say(console, f"  to mend it: {remedy}")

@@ -13,10 +13,11 @@ from torch import Tensor
 from minisora.config import ClipConfig
 from minisora.data.clip import Clip
 from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
-from minisora.data.video_io import ShortClips, read_video
+from minisora.data.video_io import ShortClips, read_clips, read_video
 from minisora.errors import UserError
 
 VALIDATION_SHARE = 0.1  # of the files; see `split_files`
+CACHE_BYTES = 1 << 30  # of memory for decoded clips
 
 
 class FolderDataset:
@@ -49,7 +50,7 @@ class FolderDataset:
         files: Sequence[ScannedFile] | None = None,
         scan: FolderScan | None = None,
         max_clips: int | None = None,
-        cache_bytes: int = 1 << 30,
+        cache_bytes: int = CACHE_BYTES,
         spread: bool = False,
     ) -> None:
         self.report = scan or scan_folder(folder, clip, short_clips, require_captions)
@@ -72,6 +73,12 @@ class FolderDataset:
         self._cache: dict[int, Tensor] = {}
         self._cache_left = cache_bytes
         self._fingerprint: str | None = None
+        self._of_file: dict[str, list[int]] = {}  # clips of files with rare key frames, in the order of time
+        for index, (file, _) in enumerate(self._items):
+            if costly_seeks(file, clip) and len(file.starts) > 1:
+                self._of_file.setdefault(file.name, []).append(index)
+        for indices in self._of_file.values():
+            indices.sort(key=lambda index: self._items[index][1])
 
     def __len__(self) -> int:
         return len(self._items)
@@ -113,27 +120,67 @@ class FolderDataset:
         index = range(len(self._items))[index]  # IndexError beyond the end; negative from the end
         pixels = self._cache.get(index)
         if pixels is None:
-            file, start = self._items[index]
-            clip = self._clip
             try:
-                video = read_video(
-                    self.folder / file.name,
-                    frames=clip.frames,
-                    height=clip.height,
-                    width=clip.width,
-                    fps=clip.fps,
-                    short="pad",  # which files may be padded was decided by the scan
-                    start=start,
-                )
+                pixels = self._read(index)
             except UserError as error:  # a scan of a large folder does not decode everything
                 raise UserError(
                     f"{error}; `minisora data check {self.folder}` finds all such files"
                 ) from error
-            pixels = ((video + 1) * 127.5).round_().to(torch.uint8)
-            if pixels.nbytes <= self._cache_left:
-                self._cache[index] = pixels
-                self._cache_left -= pixels.nbytes
         return pixels.float() / 127.5 - 1
+
+    def _read(self, index: int) -> Tensor:
+        """`3 T H W` uint8 from the file, and what is read with it, if that is worth while, into the cache."""
+        file, start = self._items[index]
+        clip = self._clip
+        size = {"frames": clip.frames, "height": clip.height, "width": clip.width}
+        path = self.folder / file.name
+        together = self._together(index)
+        if len(together) > 1:
+            starts = [self._items[other][1] for other in together]
+            try:
+                for other, video in zip(
+                    together, read_clips(path, starts, **size, fps=clip.fps), strict=False
+                ):
+                    self._keep(other, _to_bytes(video))
+            except UserError:
+                # Damage further on is the business of the clips that lie there.
+                pass
+            if index in self._cache:
+                return self._cache[index]
+        # Which files may be padded was decided by the scan.
+        pixels = _to_bytes(read_video(path, **size, fps=clip.fps, short="pad", start=start))
+        self._keep(index, pixels)
+        return pixels
+
+    def _together(self, index: int) -> list[int]:
+        """The clips to read in one pass with this one: of a file with rare key frames, as many as memory holds."""
+        file = self._items[index][0]
+        missing = [other for other in self._of_file.get(file.name, []) if other not in self._cache]
+        clip = self._clip
+        room = self._cache_left // (3 * clip.frames * clip.height * clip.width)
+        if len(missing) <= room:
+            return missing
+        at = missing.index(index) if missing else 0
+        return missing[at : at + room]
+
+    def _keep(self, index: int, pixels: Tensor) -> None:
+        if pixels.nbytes <= self._cache_left:
+            self._cache[index] = pixels
+            self._cache_left -= pixels.nbytes
+
+
+def costly_seeks(file: ScannedFile, clip: ClipConfig) -> bool:
+    """Whether key frames are so rare that a clip costs over three times what it does with one a second.
+
+    A clip is decoded from the key frame before it on: on average half the distance of two and its own length.
+    """
+    seconds = clip.frames / clip.fps
+    return file.info is not None and file.info.key_gap / 2 + seconds > 3 * (0.5 + seconds)
+
+
+def _to_bytes(video: Tensor) -> Tensor:
+    """[-1, 1] -> uint8, 0 is black."""
+    return ((video + 1) * 127.5).round_().to(torch.uint8)
 
 
 def split_files(

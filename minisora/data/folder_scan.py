@@ -15,6 +15,10 @@ from minisora.errors import UserError
 _SMALL_ENOUGH = 1 << 30  # bytes of video that are decoded in a minute or two on two cores
 NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
 NOT_THERE = "named in the metadata, but there is no such file"
+STANDS_STILL = "one picture, repeated for a whole clip"
+PADDED = "too short, last frame repeated"
+NOT_MAPPED = "high dynamic range, colours read as they are and so too pale"
+ONE_FIELD = "interlaced, every other line read"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class ScannedFile:
     dropped: str | None = None  # why it is not used; None: it is
     too_short: bool = False  # fit for use, but with fewer frames than a clip
     starts: tuple[float, ...] = ()  # seconds at which its clips start; empty if dropped
+
+    @property
+    def still(self) -> bool:
+        """Whether it is one picture."""
+        return self.info is not None and self.info.still
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,21 @@ class FolderScan:
         """How many clips the kept files give."""
         return sum(len(file.starts) for file in self.files)
 
+    def remarks(self) -> dict[str, list[ScannedFile]]:
+        """The kept files that are not read as they are, by what is done to them."""
+        kinds = {
+            STANDS_STILL: [file for file in self.kept if file.too_short and file.still],
+            PADDED: [file for file in self.kept if file.too_short and not file.still],
+            NOT_MAPPED: [file for file in self.kept if file.info is not None and file.info.transfer],
+            ONE_FIELD: [file for file in self.kept if file.info is not None and file.info.interlaced],
+        }
+        return {title: files for title, files in kinds.items() if files}
+
     def summary(self) -> str:
         """One line: what is used, what is not, and why."""
         text = f"{self.folder}: {self.num_clips} clips from {len(self.kept)} of {len(self.files)} files"
-        padded = [file.name for file in self.kept if file.too_short]
-        if padded:
-            text += f"; too short, last frame repeated: {_some(padded)}"
+        for title, files in self.remarks().items():
+            text += f"; {title}: {_some([file.name for file in files])}"
         if self.dropped:
             text += f"; dropped: {_some([f'{file.name} ({file.dropped})' for file in self.dropped])}"
         if self.notes:
@@ -163,7 +181,8 @@ def _judge(
     elif available < clip.frames:
         too_short = True
         if short_clips != "pad":
-            dropped = f"too short: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
+            what = "a single picture" if info.still else "too short"
+            dropped = f"{what}: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
     num_clips = 0 if dropped else max(1, available // clip.frames)
     starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
     return ScannedFile(name, caption, info, dropped, too_short, starts)

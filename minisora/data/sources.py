@@ -38,7 +38,7 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         limit = data.num_validation_clips
         return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips)
     scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
-    if split == "train" and (scan.dropped or scan.notes or any(file.too_short for file in scan.kept)):
+    if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))
     return FolderDataset(
         data.path,

@@ -1,15 +1,15 @@
 """Read videos and images of any size, length and rate as tensors (and write, by `video_write`).
 
 Stands alone: nothing else of minisora is needed but its error. Videos are `C T H W` float32 in [-1, 1] and
-sizes (height, width). Decoding is PyAV's for videos and gifs, Pillow's for still images (which are one-frame
-videos); a phone's rotation and non-square pixels are undone, so sizes are those a player shows.
+sizes (height, width), as a player shows them (`video_frames`); still images are videos of one frame.
 """
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from minisora.data.image_io import IMAGE_SUFFIXES, is_image, open_image
+from minisora.data.image_io import IMAGE_SUFFIXES, count_pictures, is_image, open_image
+from minisora.data.video_frames import (
+    Header,
+    Shown,
+    Transfer,
+    count_packets,
+    decode,
+    demux,
+    packets,
+    read_header,
+    size,
+    upright,
+)
 from minisora.data.video_write import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 
@@ -30,6 +42,7 @@ __all__ = [
     "VideoInfo",
     "is_image",
     "probe",
+    "read_clips",
     "read_video",
     "write_contact_sheet",
     "write_gif",
@@ -56,12 +69,21 @@ class VideoInfo:
     duration: float  # seconds, until the last frame ends; 0 for an image
     codec: str
     damage: str | None = None  # what is wrong with a file that can be read only in part
+    last: float = 0.0  # seconds the last frame lasts
+    key_gap: float = 0.0  # the longest stretch without a key frame, seconds; all of it is decoded for its end
+    transfer: Transfer | None = None  # of a high dynamic range, which is not mapped to what a screen shows
+    interlaced: bool = False  # in lines of two moments, of which one is read
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing can move in it."""
+        return self.frames == 1
 
     def frames_at(self, fps: float) -> int:
         """How many frames `read_video` finds at this rate."""
-        if self.fps == 0 or self.frames == 1:
+        if self.still:
             return 1
-        return _frames_until(self.duration, 1 / self.fps, fps)
+        return _frames_until(self.duration, self.last, fps)
 
 
 def read_video(
@@ -96,11 +118,11 @@ def read_video(
     path = Path(path)
     chosen: list[Tensor] = []
     with _named_errors(path):
-        if is_image(path):
+        if _is_still(path):
             chosen.append(_fit(open_image(path), 1.0, height, width))
         else:
             for shown, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
-                chosen += [_fit(*_upright(shown), height, width)] * repeats
+                chosen += [_fit(*upright(shown), height, width)] * repeats
     if not chosen:
         raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")
     if len(chosen) < frames:
@@ -110,7 +132,44 @@ def read_video(
                 "ask for fewer frames or a higher rate, or set short_clips to 'pad'"
             )
         chosen += chosen[-1:] * (frames - len(chosen))
-    return torch.stack(chosen[:frames], dim=1) / 127.5 - 1
+    return _to_video(chosen[:frames])
+
+
+def read_clips(
+    path: str | os.PathLike[str],
+    starts: Sequence[float],
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    fps: float,
+) -> Iterator[Tensor]:
+    """Clips of one video that follow each other, each as `read_video` gives it, in a single pass.
+
+    Where key frames are rare, that is the time of one clip: each alone would decode all that lies before it.
+
+    Args:
+        path: a video.
+        starts: seconds into the video, rising, at least `frames / fps` apart.
+        frames, height, width, fps: of a clip; the last may be padded.
+
+    Yields:
+        `3 T H W` float32 in [-1, 1], one for each start that lies within the video.
+
+    Raises:
+        UserError: the file cannot be decoded so far.
+    """
+    path = Path(path)
+    wanted = [start + k / fps for start in starts for k in range(frames)]
+    chosen: list[Tensor] = []
+    with _named_errors(path):
+        for shown, repeats in _frames_at(path, wanted, fps):
+            chosen += [_fit(*upright(shown), height, width)] * repeats
+            while len(chosen) >= frames:
+                yield _to_video(chosen[:frames])
+                del chosen[:frames]
+    if chosen:
+        yield _to_video(chosen + chosen[-1:] * (frames - len(chosen)))
 
 
 def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
@@ -133,113 +192,75 @@ def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
 @lru_cache(maxsize=1 << 17)
 def _probe(path: Path, verify: bool, changed: int, size: int) -> VideoInfo:
     """`probe`, once for a file as it is: both parts of a set and all its sizes look at every file."""
-    if is_image(path):
+    if _is_still(path):
         height, width = open_image(path).shape[:2]
         return VideoInfo(height, width, 0.0, 1, 0.0, path.suffix.lower().lstrip("."))
     return _probe_video(path, verify)
 
 
+def _is_still(path: Path) -> bool:
+    return is_image(path) and count_pictures(path) == 1
+
+
 def _probe_video(path: Path, verify: bool) -> VideoInfo:
-    with av.open(str(path)) as container:
-        stream = _video_stream(container)
-        promised = stream.frames  # 0 where the container does not say
-        header_seconds = _header_seconds(container, stream)
-        codec = stream.codec_context.name
+    header = read_header(path)
     damage = None
-    size: tuple[int, int] | None = None
-    times: list[float] = []
-    period = 0.0
+    shown_size: tuple[int, int] | None = None
+    interlaced = False
+    times: list[tuple[float, float]] = []  # and how long the frame lasts
+    keys: list[float] = []
     try:
-        for shown in _decode(path) if verify else _demux(path):
-            if shown.frame is not None and size is None:
-                pixels, stretch = _upright(shown)
-                size = (pixels.shape[0], round(pixels.shape[1] * stretch))
-            if shown.frame is not None and shown.frame.is_corrupt:
+        for shown in decode(path) if verify else demux(path):
+            if shown.frame is not None and shown_size is None:
+                shown_size = size(shown)
+            if isinstance(shown.frame, av.VideoFrame) and shown.frame.is_corrupt:
                 damage = f"frame {len(times)} is corrupt"
-            times.append(shown.time)
-            period = shown.length or period
-    except av.error.FFmpegError as error:
-        if size is None:
+            interlaced = interlaced or shown.interlaced
+            times.append((shown.time, shown.length))
+            if shown.key:
+                keys.append(shown.time)
+    except (av.error.FFmpegError, OSError, SyntaxError) as error:
+        if shown_size is None:
             raise
-        damage = f"decoding stops after {len(times)} frames ({error.strerror})"
-    if size is None:
+        damage = f"decoding stops after {len(times)} frames ({getattr(error, 'strerror', None) or error})"
+    if shown_size is None:
         raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
     times.sort()
-    count, span = len(times), times[-1] - times[0]
-    period = period or (span / (count - 1) if count > 1 else 0.0)
-    duration = times[-1] + period
-    if promised > count + 1:  # + 1: some writers count a frame that an edit list hides
-        damage = f"truncated: {count} of {promised} frames are there"
-    elif damage is None and header_seconds - duration > max(0.1 * header_seconds, 2 * period):
-        damage = f"truncated: {duration:.2f} of {header_seconds:.2f} seconds are there"
-    fps = (count - 1) / span if span > 0 else 1 / period if period > 0 else 0.0
-    return VideoInfo(*size, fps, count, duration, codec, damage)
+    (first, _), (end, last) = times[0], times[-1]
+    count, span = len(times), end - first
+    last = last or (end - times[-2][0] if count > 1 else 0.0)
+    duration = end + last
+    damage = _truncation(path, header, [time for time, _ in times], duration, last, verify) or damage
+    fps = (count - 1) / span if span > 0 else 1 / last if last > 0 else 0.0
+    marks = sorted([first, *keys, duration])
+    gap = max(later - earlier for earlier, later in pairwise(marks))
+    return VideoInfo(
+        *shown_size, fps, count, duration, header.codec, damage, last, gap, header.transfer, interlaced
+    )
 
 
-def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
-    if not container.streams.video:
-        raise UserError(f"{container.name}: has no video stream; remove it from the folder")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise UserError(f"{container.name}: there is no decoder for its codec; export it as H.264")
-    return stream
+def _truncation(
+    path: Path, header: Header, times: Sequence[float], duration: float, last: float, verify: bool
+) -> str | None:
+    """What the header promises and the file lacks."""
+    # + 1: some writers count a frame that an edit list hides
+    if header.frames > len(times) + 1:
+        there = len(times) if is_image(path) else count_packets(path)
+        if there < header.frames:
+            return f"truncated: {there} of {header.frames} frames are there"
+        # A cut may leave frames at the start that refer to what was cut off: no player shows them.
+        promised = sum(shown.time >= times[0] for shown in packets(path)) if verify else len(times)
+        if promised > len(times) + 1:
+            return f"damaged: {len(times)} of {promised} frames can be decoded"
+    if header.seconds - duration > max(0.1 * header.seconds, 2 * last):
+        return f"truncated: {duration:.2f} of {header.seconds:.2f} seconds are there"
+    return None
 
 
-def _header_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
-    """Length of the video as the header promises it, 0 if it does not; other streams may be longer."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1 and container.duration
-    return container.duration / av.time_base if alone else 0.0
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A frame and when it is shown."""
-
-    time: float  # seconds since the first frame
-    length: float  # seconds it lasts; 0 where the file does not say
-    frame: av.VideoFrame | None  # None: counted, not decoded
-    pixel_aspect: float  # how much wider than high a pixel is, before any rotation
-
-
-def _decode(path: Path, start: float = 0.0) -> Iterator[_Shown]:
-    """Every frame from the last key frame before `start`, in the order of time."""
-    with av.open(str(path)) as container:
-        stream = _video_stream(container)
-        tick = float(stream.time_base or 0)
-        origin = stream.start_time or 0
-        if start > 0 and tick:
-            container.seek(origin + int(start / tick), stream=stream, backward=True)
-        rate = float(stream.average_rate or 25)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        for count, frame in enumerate(container.decode(stream)):
-            time = (frame.pts - origin) * tick if frame.pts is not None else count / rate
-            yield _Shown(time, (frame.duration or 0) * tick, frame, aspect)
-
-
-def _demux(path: Path) -> Iterator[_Shown]:
-    """The first frame, decoded, and the rest as packets in the order of the file."""
-    for shown in _decode(path):
-        yield shown
-        break
-    with av.open(str(path)) as container:
-        stream = _video_stream(container)
-        tick = float(stream.time_base or 0)
-        origin = stream.start_time or 0
-        rate = float(stream.average_rate or 25)
-        packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        for count, packet in enumerate(packets):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            time = (stamp - origin) * tick if stamp is not None else count / rate
-            if count:  # the first came with its frame
-                yield _Shown(time, (packet.duration or 0) * tick, None, 1.0)
-
-
-def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[_Shown, int]]:
+def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[Shown, int]]:
     """(frame, how many of the wanted times it is the nearest to); ends where the video does."""
     done, held, gap = 0, None, 0.0
-    for shown in _decode(path, wanted[0]):
+    for shown in decode(path, wanted[0]):
         if held is not None:
             before = done
             while done < len(wanted) and wanted[done] <= (held.time + shown.time) / 2:
@@ -270,13 +291,9 @@ def _frames_until(duration: float, period: float, fps: float) -> int:
     return max(1, math.ceil((duration - period + _tail(period, fps)) * fps))
 
 
-def _upright(shown: _Shown) -> tuple[Tensor, float]:
-    """The frame as shown: `H W 3` uint8 turned upright, and how much wider than high its pixels are."""
-    assert shown.frame is not None
-    pixels = torch.from_numpy(shown.frame.to_ndarray(format="rgb24"))
-    quarter_turns = round(shown.frame.rotation / 90) % 4  # counterclockwise, as torch turns
-    aspect = 1 / shown.pixel_aspect if quarter_turns % 2 else shown.pixel_aspect
-    return torch.rot90(pixels, quarter_turns, (0, 1)), aspect
+def _to_video(chosen: Sequence[Tensor]) -> Tensor:
+    """Frames `3 H W` in [0, 255] -> `3 T H W` in [-1, 1]."""
+    return torch.stack(list(chosen), dim=1) / 127.5 - 1
 
 
 def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:

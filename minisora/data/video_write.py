@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from minisora.data.video_frames import file_url
 from minisora.errors import UserError
 from minisora.screen import plain
 
@@ -38,7 +39,7 @@ def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: in
     pixels = _to_uint8(video)  # T H W 3
     height, width = pixels.shape[1:3]
     pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with _whole(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with _whole(Path(path)) as partial, av.open(file_url(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "yuv420p"

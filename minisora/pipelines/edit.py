@@ -96,6 +96,10 @@ def _read(
     if (info.height, info.width) != (height, width):
         cut = "" if info.height * width == info.width * height else ", cut at the centre"
         say(f"{file.name} is {info.height}x{info.width}: resized to {height}x{width}{cut}")
+    if info.transfer:
+        say(f"{file.name} is of high dynamic range ({info.transfer}): its colours are read too pale")
+    if info.interlaced:
+        say(f"{file.name} is interlaced: every other line is read")
     if not image and info.fps and abs(info.fps - fps) > 0.01:
         say(f"{file.name} has {info.fps:g} fps: resampled to the model's {fps:g}")
     if whole and info.frames_at(fps) > length:

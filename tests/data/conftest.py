@@ -22,12 +22,15 @@ def write_ramp(
 ) -> Path:
     """A grey video whose brightness is 100 units per second, from 20: brightness tells the time."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # How many frames from one key frame to the next is the encoder's business, the others are the file's.
+    gop = int(options.pop("g", 250))
     with av.open(str(path), "w", options=options) as container:
         rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream(CODECS[path.suffix], rate=rate)
         stream.height, stream.width = height, width
         stream.pix_fmt = "rgb8" if path.suffix == ".gif" else "yuv420p"
         stream.bit_rate = 2_000_000
+        stream.gop_size = gop
         for index in range(frames):
             grey = np.full((height, width, 3), min(255, round(20 + 100 * index / fps)), np.uint8)
             frame = av.VideoFrame.from_ndarray(grey, format="rgb24")

@@ -3,6 +3,9 @@ import os
 import shutil
 from pathlib import Path
 
+import av
+import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from minisora.config import ClipConfig, Config, DataConfig
@@ -94,3 +97,57 @@ def test_names_and_captions_are_never_markup(tmp_path, ramp):
     facts = json.loads(json.dumps(report.to_dict()))
     assert facts["dropped"].keys() == {"c\x1b[31m.mp4", "d\udce9.mp4"}
     assert facts["notes"] == list(report.scan.notes)
+
+
+def test_stills_and_short_videos_are_two_lists_and_the_verdict_counts(tmp_path, ramp):
+    for index in range(3):
+        Image.new("RGB", (32, 24), (index,) * 3).save(tmp_path / f"{index}.png")
+    ramp(tmp_path / "long.mp4", 20, 8)
+    ramp(tmp_path / "short.mp4", 3, 8)
+    anyhow = DataConfig(require_captions=False)
+    report = check(tmp_path, Config(clip=CLIP, data=anyhow))
+    assert report.stills == report.to_dict()["stills"] == ["0.png", "1.png", "2.png"]
+    assert report.too_short == report.to_dict()["too_short"] == ["short.mp4"]
+    assert "usable: 6 clips from 5 files; 3 of 5 stand still" in told(report)
+    assert "one picture, repeated for a whole clip: 0.png, 1.png, 2.png" in report.scan.summary()
+    assert "too short, last frame repeated: short.mp4" in report.scan.summary()
+    stopped = check(tmp_path, Config(clip=CLIP, data=DataConfig(require_captions=False, short_clips="error")))
+    assert stopped.usable == 0
+    skipped = check(tmp_path, Config(clip=CLIP, data=DataConfig(require_captions=False, short_clips="skip")))
+    assert "stand still" not in told(skipped)
+    assert skipped.to_dict()["dropped"]["0.png"] == "a single picture: 1 frames at 8 fps, a clip has 9"
+    single = check(tmp_path, Config(clip=CLIP.model_copy(update={"frames": 1}), data=anyhow))
+    assert single.stills == []
+
+
+def test_high_dynamic_range_and_interlacing_are_named_with_the_remedy(tmp_path):
+    for name, options, code in (("hlg", {}, 18), ("fields", {"flags": "+ildct+ilme"}, 1)):
+        with av.open(str(tmp_path / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=8, options=options)
+            stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+            stream.codec_context.color_trc = code
+            for level in range(9):
+                frame = np.full((64, 64, 3), 100 + level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+    report = check(tmp_path, Config(clip=CLIP, data=DataConfig(require_captions=False)))
+    assert report.to_dict()["high_dynamic_range"] == {"hlg.mp4": "HLG"}
+    assert report.to_dict()["interlaced"] == ["fields.mp4"]
+    text = told(report)
+    for part in ("hlg.mp4: HLG", "tonemap=", "interlaced, every other line read (1)", "bwdif"):
+        assert part in text
+    assert "hlg.mp4" in report.scan.summary()
+    assert "fields.mp4" in report.scan.summary()
+
+
+def test_rare_key_frames_are_named_where_memory_does_not_make_up_for_them(tmp_path, ramp, monkeypatch):
+    ramp(tmp_path / "x.mp4", 30, 1, g="1000")
+    clip = CLIP.model_copy(update={"frames": 5})
+    config = Config(clip=clip, data=DataConfig(require_captions=False))
+    text = told(check(tmp_path, config))
+    assert "key frames" not in text
+    monkeypatch.setattr("minisora.data.doctor.CACHE_BYTES", 100_000)
+    report = check(tmp_path, config)
+    assert report.to_dict()["rare_key_frames"] == {"x.mp4": 30.0}
+    assert "x.mp4: 30 s without one" in told(report)
+    assert "-force_key_frames" in told(report)

@@ -4,6 +4,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from minisora.data.folder_scan import NO_CAPTION, FolderScan, ScannedFile, scan_
 from minisora.data.metadata import read_metadata, write_metadata
 from minisora.data.shapes import ShapesWorld
 from minisora.data.sources import open_dataset
+from minisora.data.video_frames import decode
 from minisora.data.video_io import probe
 from minisora.errors import UserError
 
@@ -500,3 +502,48 @@ def test_a_table_in_another_encoding_is_named(two, table):
 def test_half_a_character_in_json_is_no_text(two):
     with pytest.raises(UserError, match=r"metadata.jsonl is not UTF-8 text \(line 1\)"):
         read(two, '{"file_name": "a.mp4", "text": "\\ud83d"}\n', "metadata.jsonl")
+
+
+def test_a_file_with_rare_key_frames_is_decoded_once_for_all_its_clips(tmp_path, ramp, monkeypatch):
+    ramp(tmp_path / "x.mp4", 96, 1)
+    clip = ClipConfig(frames=5, height=24, width=32, fps=0.5)
+    scan = scan_folder(tmp_path, clip, require_captions=False)
+    alone = FolderDataset(tmp_path, clip, scan=scan, cache_bytes=0)
+    assert len(alone) == 9
+    started = []
+
+    def counted(path, start=0.0):
+        started.append(start)
+        return decode(path, start)
+
+    monkeypatch.setattr("minisora.data.video_io.decode", counted)
+    monkeypatch.setattr("minisora.data.folder.costly_seeks", lambda file, clip: True)
+    data = FolderDataset(tmp_path, clip, scan=scan)
+    few = FolderDataset(tmp_path, clip, scan=scan, cache_bytes=4 * data.clips([0]).numel())
+    started.clear()
+    data = FolderDataset(tmp_path, clip, scan=scan)
+    clips = data.clips([7, 2, 8, 0, 1, 3, 4, 5, 6])
+    assert started == [0.0]
+    # Clips 6 to 8 and none before fit when 6 is asked for first; what does not fit is read as ever.
+    assert torch.equal(few.clips([6]), alone.clips([6]))
+    assert torch.equal(few.clips([7, 2, 8, 0, 1, 3, 4, 5, 6]), clips)
+    assert torch.equal(alone.clips([7, 2, 8, 0, 1, 3, 4, 5, 6]), clips)
+
+
+def test_damage_further_on_does_not_stop_the_clips_before_it(tmp_path, ramp, monkeypatch):
+    ramp(tmp_path / "x.mp4", 60, 8)
+    clip = ClipConfig(frames=9, height=24, width=32, fps=8)
+    scan = scan_folder(tmp_path, clip, require_captions=False)
+    monkeypatch.setattr("minisora.data.folder.costly_seeks", lambda file, clip: True)
+
+    def broken(path, start=0.0):
+        for shown in decode(path, start):
+            if shown.time > 4:
+                raise av.error.InvalidDataError(1, "invalid data")
+            yield shown
+
+    monkeypatch.setattr("minisora.data.video_io.decode", broken)
+    data = FolderDataset(tmp_path, clip, scan=scan)
+    assert data.clips([1, 0, 2]).shape[0] == 3
+    with pytest.raises(UserError, match="x.mp4: cannot be decoded"):
+        data.clips([5])

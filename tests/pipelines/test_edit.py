@@ -3,8 +3,11 @@
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from minisora import cli
 from minisora.data.shapes import ShapesWorld
@@ -124,3 +127,32 @@ def test_a_mode_that_the_models_scheduler_cannot_do_names_the_remedy_and_it_work
     assert not out.exists()
     assert not exit_code("--scheduler", "euler")
     assert out.is_file()
+
+
+def test_transparency_shows_the_background_and_what_is_not_read_as_it_is_is_said(
+    pipeline: MiniSoraPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, height, width = pipeline.config.default_size
+    pixels = np.zeros((height, width, 4), np.uint8)
+    # Red that full transparency hides.
+    pixels[..., 0] = 255
+    Image.fromarray(pixels).save(tmp_path / "cutout.png")
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "minisora.pipelines.modes.image_to_video", lambda pipe, prompt, image, **_: seen.append(image)
+    )
+    said: list[str] = []
+    edit(pipeline, "animate", [tmp_path / "cutout.png"], PROMPT, say=said.append, **FEW)
+    assert torch.equal(seen[0], torch.ones(1, 3, height, width))
+    assert said == []
+    with av.open(str(tmp_path / "hlg.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"flags": "+ildct+ilme"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.codec_context.color_trc = 18
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels[..., :3].copy(), format="rgb24")))
+        container.mux(stream.encode(None))
+    edit(pipeline, "animate", [tmp_path / "hlg.mp4"], PROMPT, say=said.append, **FEW)
+    assert said == [
+        "hlg.mp4 is of high dynamic range (HLG): its colours are read too pale",
+        "hlg.mp4 is interlaced: every other line is read",
+    ]
