@@ -1,7 +1,8 @@
 """FLOPs of a real pass, forward and backward, by torch's `FlopCounterMode` made strict.
 
 Three things are added to it: the formulas it lacks (`torch_formulas`); an error, in place of a silent 0, for
-an operator that has no formula and is not known to be free; and one counting rule for attention everywhere.
+an operator that has no formula and is not known to be free; and one counting rule for attention everywhere
+(`attention_formulas`). What is compiled or fused runs as it is written (`as_written`) while it is counted.
 On meta tensors attention is taken as the fused kernel that a CPU or a GPU runs (so a 20-billion-parameter
 model counts the same before and after it has a machine), and the channels that CUDA's flash kernel pads to
 a multiple of 8 are not counted.
@@ -9,7 +10,8 @@ a multiple of 8 are not counted.
 Units: FLOPs, 2 per multiply-accumulate, of everything inside the call (so per batch, not per sample).
 """
 
-from collections import Counter
+import contextlib
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, shape_wrapper
 
 from minisora.errors import UserError
-from minisora.measure.torch_formulas import FORMULAS, FUSED_BACKWARD, is_free
+from minisora.measure.as_written import as_written
+from minisora.measure.attention_formulas import LAYOUTS, arguments, attention_size, is_backward
+from minisora.measure.torch_formulas import FORMULAS, Formulas, is_free, operator_name, remedy
 
 
 @dataclass(frozen=True)
@@ -55,31 +59,44 @@ class StepCount:
 class StrictFlopCounter(FlopCounterMode):
     """`FlopCounterMode` that refuses an operator it cannot count. Use as a context manager; counts FLOPs.
 
+    Args:
+        formulas: for operators that have none here, or in place of the one they have.
+
     Raises:
         UserError: on leaving the context, if any operator had no formula and is not known to be free.
     """
 
-    def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping=FORMULAS)
+    def __init__(self, formulas: Formulas | None = None) -> None:
+        super().__init__(display=False)
         self.recompute_flops = 0
-        self.unknown: Counter[str] = Counter()
+        # operator -> the module of every call
+        self.unknown: defaultdict[str, list[str]] = defaultdict(list)
+        self._formulas = dict(formulas or {})
         self._attention = _AttentionWatch()
+        self._context = contextlib.ExitStack()
 
     def __enter__(self) -> "StrictFlopCounter":
-        super().__enter__()
-        self._attention.__enter__()
+        self.flop_counts.clear()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(as_written())
+            stack.enter_context(self._attention)
+            self.mod_tracker.__enter__()
+            stack.callback(self.mod_tracker.__exit__)
+            self.mode = stack.enter_context(_StrictMode(self))
+            self._context = stack.pop_all()
         return self
 
     def __exit__(self, *args: Any) -> Any:
-        self._attention.__exit__(*args)
-        result = super().__exit__(*args)
+        self._context.__exit__(*args)
+        self.mode = None
         if self.unknown and args[0] is None:
-            named = ", ".join(f"{op} ({times}x)" for op, times in sorted(self.unknown.items()))
-            raise UserError(
-                f"no FLOP formula for {named}: the count would be short; add one to "
-                "minisora.measure.torch_formulas.FORMULAS, or list the operator as free there"
+            named = ", ".join(
+                f"{operator} ({len(modules)}x{_inside(max(modules, key=len))})"
+                for operator, modules in sorted(self.unknown.items())
             )
-        return result
+            raise UserError(
+                f"no FLOP formula for {named}: the count would be short; {remedy(sorted(self.unknown))}"
+            )
 
     def by_module(self) -> dict[str, int]:
         """FLOPs by module path as the root module names it ("" is everything), forward passes only."""
@@ -94,22 +111,70 @@ class StrictFlopCounter(FlopCounterMode):
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         """torch's hook, called once for every operator that does not decompose."""
-        if func_packet not in self.flop_registry:
+        operator = operator_name(func_packet)
+        args = self._attention.unpad(operator, args)
+        flops, rebuilt = self._flops(operator, func_packet, out, args, kwargs)
+        if flops is None:
             if not is_free(func_packet):
-                self.unknown[str(func_packet._qualified_op_name)] += 1
+                self.unknown[operator].append(self._module())
             return out
-        args = self._attention.unpad(func_packet, args)
-        before = self.get_total_flops()
-        super()._count_flops(func_packet, out, args, kwargs)
-        flops = self.get_total_flops() - before
+        for parent in set(self.mod_tracker.parents):
+            self.flop_counts[parent][func_packet] += flops
         # Autograd runs with gradients off; a checkpoint turns them on to run a block again.
         in_backward = torch._C._current_graph_task_id() != -1
-        if in_backward and torch.is_grad_enabled():
-            self.recompute_flops += flops
-        elif func_packet in FUSED_BACKWARD:
-            batch, heads, queries, channels = args[1].shape
-            self.recompute_flops += 2 * batch * heads * queries * args[2].shape[2] * channels
+        self.recompute_flops += flops if in_backward and torch.is_grad_enabled() else rebuilt
         return out
+
+    def _flops(self, operator: str, packet: Any, out: Any, args: Any, kwargs: Any) -> tuple[int | None, int]:
+        """FLOPs of a call, None if unknown, and those of them that rebuild attention scores."""
+        if operator in self._formulas:
+            given = arguments(operator, args, kwargs)
+            macs = shape_wrapper(lambda *all_of_them, out_shape: self._formulas[operator](*all_of_them))
+            return 2 * int(macs(*given.values())), 0
+        formula: Callable[..., int] | None = self.flop_registry.get(packet)
+        if operator not in LAYOUTS and operator not in FORMULAS and formula is None:
+            return None, 0
+        _refuse_ragged(operator, args)
+        if operator in LAYOUTS:
+            size = attention_size(operator, args, kwargs)
+            if is_backward(operator):
+                return size.backward_flops, size.recompute_flops
+            return size.forward_flops, 0
+        if operator in FORMULAS or formula is None:
+            formula = shape_wrapper(FORMULAS[operator])
+        return int(formula(*args, **kwargs, out_val=out)), 0
+
+    def _module(self) -> str:
+        """Path of the innermost module that runs now, as the root module names it."""
+        return max(self.mod_tracker.parents, key=len).partition(".")[2]
+
+
+def _inside(path: str) -> str:
+    return f", such as in '{path}'" if path else ""
+
+
+def _refuse_ragged(operator: str, args: Any) -> None:
+    if any(isinstance(t, Tensor) and t.is_nested and t.layout == torch.strided for t in args):
+        raise UserError(
+            f"{operator} ran on a nested tensor, whose sizes no formula takes: count it on a padded one"
+        )
+
+
+class _StrictMode(_FlopCounterMode):
+    """torch's dispatch hook, with higher-order operators counted or refused by name."""
+
+    def __init__(self, counter: StrictFlopCounter) -> None:
+        super().__init__(counter)
+
+    def _handle_higher_order_ops(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        operator = operator_name(func)
+        if operator in LAYOUTS:
+            return self.counter._count_flops(func, func(*args, **kwargs), args, kwargs)
+        if "triton_kernel" in operator:
+            return super()._handle_higher_order_ops(func, types, args, kwargs)
+        raise UserError(
+            f"the operator {operator} hides what it runs, so it cannot be counted: {remedy([operator])}"
+        )
 
 
 class _AttentionWatch:
@@ -140,10 +205,10 @@ class _AttentionWatch:
         finally:
             self._asked = None
 
-    def unpad(self, packet: Any, args: Any) -> Any:
+    def unpad(self, operator: str, args: Any) -> Any:
         """Arguments of a fused attention kernel with the channels that padding added taken off again."""
-        backward = packet in FUSED_BACKWARD
-        if "_scaled_dot_product" not in str(packet) or not all(isinstance(t, Tensor) for t in args[:3]):
+        backward = is_backward(operator)
+        if "_scaled_dot_product" not in operator or not all(isinstance(t, Tensor) for t in args[:3]):
             return args
         tensors = list(args[:4] if backward else args[:3])
         key = tuple(tensors[-3].shape) + tuple(tensors[-2].shape)
@@ -191,18 +256,22 @@ def _fused_attention(
     return kernel(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
-def count_forward(fn: Callable[[], Any]) -> int:
+def count_forward(fn: Callable[[], Any], *, formulas: Formulas | None = None) -> int:
     """FLOPs of `fn()`: whatever runs inside it, on the tensors it has.
+
+    Args:
+        fn: called once, without compilation and fused fast paths.
+        formulas: MACs of operators that have no formula here, as in `StrictFlopCounter`.
 
     Raises:
         UserError: an operator ran that has no formula.
     """
-    with StrictFlopCounter() as counter:
+    with StrictFlopCounter(formulas) as counter:
         fn()
     return counter.get_total_flops()
 
 
-def count_step(loss_fn: Callable[[], Tensor]) -> StepCount:
+def count_step(loss_fn: Callable[[], Tensor], *, formulas: Formulas | None = None) -> StepCount:
     """FLOPs of one training step: `loss_fn()`, then `.backward()` on what it returns.
 
     It runs the step for real and adds to the parameters' gradients; the caller zeroes them. The optimizer is
@@ -210,11 +279,13 @@ def count_step(loss_fn: Callable[[], Tensor]) -> StepCount:
 
     Args:
         loss_fn: returns a scalar loss that requires a gradient.
+        formulas: MACs of operators that have no formula here, as in `StrictFlopCounter`; an operator's
+            backward has a name of its own.
 
     Raises:
         UserError: an operator ran that has no formula, or the loss needs no gradient.
     """
-    with StrictFlopCounter() as counter:
+    with StrictFlopCounter(formulas) as counter:
         loss = loss_fn()
         forward = counter.get_total_flops()
         if not loss.requires_grad:

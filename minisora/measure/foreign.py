@@ -19,6 +19,7 @@ from minisora.errors import UserError, nearest
 from minisora.measure.closed_form import Term
 from minisora.measure.foreign_forms import CLOSED_FORMS
 from minisora.measure.passes import Pass, PassCount, count_pass
+from minisora.measure.torch_formulas import Formulas
 from minisora.measure.trace_shims import meta_allowances
 from minisora.screen import Table
 
@@ -80,22 +81,29 @@ def count_module(
     *,
     terms: list[Term] | None = None,
     name: str | None = None,
+    formulas: Formulas | None = None,
 ) -> ForeignLedger:
     """Count a forward pass of any module on the tensors given, without gradients.
+
+    A compiled module is counted as it was before, `torch.cond` and `while_loop` as they run on these values.
 
     Args:
         model: on any device; on meta nothing is computed.
         args, kwargs: of the call.
         terms: a closed form, if there is one.
         name: for messages; the class's name by default.
+        formulas: operator ("library::name") -> a function of its arguments in order, shapes in place of
+            tensors, that returns MACs; for operators that have no formula here.
 
     Raises:
-        UserError: an operator is unknown to a counter, or the counts disagree.
+        UserError: an operator is unknown to a counter, torch's tracer cannot follow the model, or the counts
+            disagree.
     """
+    model = getattr(model, "_orig_mod", model)
     name = name or type(model).__name__
     what = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}))
     with meta_allowances():
-        count = count_pass(what, terms, strict=False)
+        count = count_pass(what, terms, strict=False, formulas=formulas)
     return ForeignLedger(name, count, sum(p.numel() for p in model.parameters()))
 
 

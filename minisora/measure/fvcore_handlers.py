@@ -8,15 +8,15 @@ Units: MACs (1 MAC = 2 FLOPs); elementwise work in operations.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from minisora.errors import UserError
-from minisora.measure.torch_formulas import native_attention_macs
-from minisora.measure.trace_shims import CONVOLUTION
+from minisora.measure.torch_formulas import bilinear_macs, native_attention_macs, recurrent_macs
+from minisora.measure.trace_shims import ATTENTION, CONVOLUTION
 
 Values = list[Any]  # of torch._C.Value
 Handler = Callable[[Values, Values], Counter[str]]
@@ -34,6 +34,15 @@ def shape(value: Any) -> list[int]:
             f"the trace has no shape for '{value.debugName()}', so its operator cannot be counted"
         )
     return list(value.type().sizes())
+
+
+def python_value(value: Any) -> Any:
+    """A traced value as a formula takes it: shapes in place of tensors, lists of them, constants."""
+    if value.isCompleteTensor():
+        return tuple(shape(value))
+    if value.node().kind() in ("prim::ListConstruct", "prim::TupleConstruct"):
+        return [python_value(each) for each in value.node().inputs()]
+    return value.toIValue()
 
 
 def matmul_macs(a: list[int], b: list[int]) -> int:
@@ -106,6 +115,26 @@ def _einsum(inputs: Values, outputs: Values) -> int:
     return einsum_macs(inputs[0].toIValue(), [shape(v) for v in inputs[1].node().inputs()], path)
 
 
+def _recurrent(inputs: Values, outputs: Values) -> int:
+    """An LSTM, GRU or RNN of several layers: the last list of tensors holds the weights."""
+    weights = [v for v in map(python_value, inputs) if isinstance(v, list) and len(v) > 1][-1]
+    return recurrent_macs(prod(shape(inputs[0])[:-1]), weights)
+
+
+def _recurrent_cell(inputs: Values, outputs: Values) -> int:
+    return recurrent_macs(prod(shape(inputs[0])[:-1]), [tuple(shape(v)) for v in inputs[2:4]])
+
+
+def _tensordot(inputs: Values, outputs: Values) -> int:
+    a, b, _, summed = map(python_value, inputs[:4])
+    return prod(a) * prod(size for axis, size in enumerate(b) if axis not in {d % len(b) for d in summed})
+
+
+def _grouped(inputs: Values, outputs: Values) -> int:
+    a, b = shape(inputs[0]), shape(inputs[1])
+    return (a[0] if len(a) == len(b) == 3 else 1) * a[-2] * a[-1] * b[-1]
+
+
 def _product(first: int) -> Callable[[Values, Values], int]:
     return lambda i, o: matmul_macs(shape(i[first]), shape(i[first + 1]))
 
@@ -123,6 +152,13 @@ _MACS: dict[str, Callable[[Values, Values], int]] = {
     "baddbmm": _product(1),
     "addbmm": _product(1),
     "einsum": _einsum,
+    "tensordot": _tensordot,
+    "bilinear": lambda i, o: bilinear_macs(prod(shape(i[0])[:-1]), tuple(shape(i[2]))),
+    "_int_mm": _product(0),
+    "_grouped_mm": _grouped,
+    "_scaled_grouped_mm": _grouped,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent_cell),
     "_convolution": lambda i, o: _conv(i, o, i[6].toIValue()),
     "convolution": lambda i, o: _conv(i, o, i[6].toIValue()),
     "_convolution_mode": lambda i, o: _conv(i, o, False),
@@ -147,7 +183,7 @@ _ONE = _names(
     "hardtanh le leaky_relu lerp linalg_vector_norm log log1p logical_and logical_not logical_or "
     "logsumexp lt masked_fill masked_fill_ max max_pool2d max_pool3d maximum mean min minimum mish mul "
     "mul_ ne neg norm outer pow prod reciprocal relu relu6 relu_ remainder round rsqrt rsub sigmoid "
-    "sigmoid_ sign sin softplus sqrt square std sub sub_ sum tanh threshold trunc upsample_bilinear2d "
+    "sigmoid_ sign sin softplus sqrt square std sub sub_ sum tanh tanh_ threshold trunc upsample_bilinear2d "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var where"
 )
 _FOUR = _names("batch_norm gelu glu log_softmax logaddexp normalize selu silu silu_ softmax")
@@ -166,8 +202,10 @@ FREE = frozenset(
         "reflection_pad2d repeat repeat_interleave "
         "replication_pad1d replication_pad2d replication_pad3d reshape "
         "resolve_conj "
+        "_pack_padded_sequence _pad_packed_sequence "
         "resolve_neg roll scalar_tensor scatter select size slice sort split split_with_sizes squeeze stack "
         "swapaxes t tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsqueeze "
+        "unsafe_chunk unsafe_split "
         "unsqueeze_ view view_as view_as_complex view_as_real vstack zero_ zeros zeros_like"
     )
 )
@@ -192,9 +230,16 @@ def _elementwise(name: str, per_element: int) -> Handler:
     return handler
 
 
-def handlers() -> dict[str, Handler]:
-    """Handler by traced operator name (`aten::linear`)."""
+def handlers(formulas: Mapping[str, Callable[..., int]] | None = None) -> dict[str, Handler]:
+    """Handler by traced operator name (`aten::linear`); `formulas` are a user's own, as in `count_macs`."""
     table = {f"aten::{name}": _mac(count)(name) for name, count in _MACS.items()}
     table[CONVOLUTION] = _mac(lambda i, o: _conv(i, o, i[2].toIValue()))("_convolution")
     table |= {f"aten::{name}": _elementwise(name, n) for name, n in _ELEMENTWISE.items()}
+    table[ATTENTION] = lambda i, o: Counter({f"{MAC}:{i[4].toIValue()}": i[3].toIValue()})
+    for operator, macs in (formulas or {}).items():
+        table[operator] = _mac(_by_user(macs))(operator.removeprefix("aten::"))
     return table
+
+
+def _by_user(macs: Callable[..., int]) -> Callable[[Values, Values], int]:
+    return lambda inputs, outputs: macs(*map(python_value, inputs))

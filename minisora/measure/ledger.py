@@ -7,9 +7,10 @@ count is refused.
 Units: MACs (1 MAC = 2 FLOPs) of the whole call, so per batch.
 """
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,10 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
 from minisora.errors import UserError
+from minisora.measure.as_written import as_written, uncompiled
 from minisora.measure.fvcore_handlers import FREE, FREE_PRIM, MAC, handlers
-from minisora.measure.trace_shims import traceable
+from minisora.measure.torch_formulas import Formulas, remedy
+from minisora.measure.trace_shims import traceable, traced_operators
 
 with warnings.catch_warnings():  # fvcore scripts two functions of its own, which torch calls deprecated
     warnings.simplefilter("ignore", FutureWarning)
@@ -104,11 +107,12 @@ def tensors_in(output: Any) -> list[Tensor]:
 class _StrictAnalysis(FlopCountAnalysis):
     """fvcore's analysis with our handlers and nothing ignored but what is listed."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]):
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], formulas: Formulas | None):
         super().__init__(model, inputs)
         self.clear_op_handles()
-        self._ignored_ops = {f"aten::{name}" for name in FREE} | {f"prim::{name}" for name in FREE_PRIM}
-        self.set_op_handle(**handlers())
+        free = {f"aten::{name}" for name in FREE} | {f"prim::{name}" for name in FREE_PRIM}
+        self._ignored_ops = free - set(formulas or {})
+        self.set_op_handle(**handlers(formulas))
         self.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
 
     def _should_ignore_node(self, node: Any) -> bool:
@@ -116,7 +120,11 @@ class _StrictAnalysis(FlopCountAnalysis):
 
 
 def count_macs(
-    model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    formulas: Formulas | None = None,
 ) -> FvcoreCount:
     """Trace `model(*args, **kwargs)` and count its MACs, without gradients.
 
@@ -125,17 +133,39 @@ def count_macs(
     Args:
         model: any module; it is left as it was, in its own train or eval mode.
         args, kwargs: its arguments; tensors may be nested in tuples, lists and dicts.
+        formulas: MACs of operators that have no handler here, as in `StrictFlopCounter`.
 
     Raises:
-        UserError: an operator has no handler; the message names it and the modules it ran in.
+        UserError: an operator has no handler (the message names it and the modules it ran in), or torch's
+            tracer cannot follow the model.
     """
-    call = _Call(model, args, kwargs or {}).train(model.training)
-    analysis = _StrictAnalysis(call, call.tensors)
+    refuse_scripted(model)
+    with uncompiled(model):
+        return _count_macs(model, args, kwargs or {}, formulas)
+
+
+def _count_macs(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], formulas: Formulas | None
+) -> FvcoreCount:
+    call = _Call(model, args, kwargs)
+    # not `.train()`, which would reach into the model
+    call.training = model.training
+    analysis = _StrictAnalysis(call, call.tensors, formulas)
     meta = any(
         t.device.type == "meta" or isinstance(t, FakeTensor) for t in (*model.parameters(), *call.tensors)
     )
-    with torch.no_grad(), traceable(meta):
-        inclusive = analysis.by_module_and_operator()
+    try:
+        with torch.no_grad(), _hooks_put_back(call), as_written(traced_operators()), traceable(meta):
+            inclusive = analysis.by_module_and_operator()
+    except UserError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"torch's tracer, which fvcore's count stands on, cannot follow {type(model).__name__} "
+            f"({type(error).__name__}: {first}): count its parts one by one, or by torch alone with "
+            "minisora.measure.counter.count_forward, which traces nothing"
+        ) from error
     _refuse_unknown(analysis)
     count = FvcoreCount()
     for path, work in _exclusive(inclusive).items():
@@ -144,6 +174,37 @@ def count_macs(
             if amount:
                 (count.macs if kind == MAC else count.elementwise)[_own_path(path), name] = int(amount)
     return count
+
+
+def refuse_scripted(model: nn.Module) -> None:
+    """Stop at TorchScript, which a trace does not enter.
+
+    Raises:
+        UserError: the model or a part of it was made by `torch.jit.script` or `torch.jit.trace`.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            where = f"'{path}' of {type(model).__name__}" if path else "the model"
+            raise UserError(
+                f"{where} is TorchScript ({getattr(module, 'original_name', type(module).__name__)}), which "
+                "fvcore's trace cannot enter: count the module that was given to torch.jit"
+            )
+
+
+@contextlib.contextmanager
+def _hooks_put_back(model: nn.Module) -> Iterator[None]:
+    """Takes off the hooks that fvcore leaves on every module when a trace fails."""
+    before = [
+        (hooks, set(hooks))
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+    ]
+    try:
+        yield
+    finally:
+        for hooks, known in before:
+            for key in set(hooks) - known:
+                del hooks[key]
 
 
 def _own_path(path: str) -> str:
@@ -170,6 +231,5 @@ def _refuse_unknown(analysis: FlopCountAnalysis) -> None:
         deepest = max(inside, key=lambda p: (p.count("."), len(p)), default="")
         named.append(f"{operator} ({times}x, such as in '{_own_path(deepest) or 'the model itself'}')")
     raise UserError(
-        f"fvcore has no handler for {', '.join(named)}: the count would be short; add one to "
-        "minisora.measure.fvcore_handlers, or list the operator as free there"
+        f"fvcore has no handler for {', '.join(named)}: the count would be short; {remedy(sorted(unknown))}"
     )

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import Config
+from minisora.errors import UserError
 from minisora.measure.agreement import Counts, agree
+from minisora.measure.as_written import as_written, uncompiled
 from minisora.measure.closed_form import Term, by_module
 from minisora.measure.counter import StepCount, StrictFlopCounter, count_step
-from minisora.measure.ledger import FvcoreCount, count_macs, tensors_in
+from minisora.measure.ledger import FvcoreCount, count_macs, refuse_scripted, tensors_in
+from minisora.measure.torch_formulas import Formulas
 from minisora.models.dit import VideoDiT
 from minisora.models.vae import VideoVAE
 
@@ -54,15 +57,27 @@ class PassCount:
         return self.counts.fvcore_macs if closed is None else closed
 
 
-def count_pass(what: Pass, terms: list[Term] | None, batch: int = 1, *, strict: bool = True) -> PassCount:
+def count_pass(
+    what: Pass,
+    terms: list[Term] | None,
+    batch: int = 1,
+    *,
+    strict: bool = True,
+    formulas: Formulas | None = None,
+) -> PassCount:
     """Count a forward pass all the ways there are; `terms` are per sample, the call is of `batch` samples.
+
+    `strict`: whether the counts must agree in every module, not only in total. `formulas`: MACs of operators
+    that have no formula here, as in `StrictFlopCounter`.
 
     Raises:
         UserError: an operator is unknown, or the counts disagree; the message names where.
     """
-    fvcore = count_macs(what.module, what.args, what.kwargs)
-    with torch.no_grad(), StrictFlopCounter() as counter:
-        what()
+    refuse_scripted(what.module)
+    # Before the trace, so that an error of the model's own is seen as the model raises it.
+    with uncompiled(what.module):
+        counter = _count_by_torch(what, formulas)
+    fvcore = count_macs(what.module, what.args, what.kwargs, formulas=formulas)
     closed = None if terms is None else {p: macs * batch for p, macs in by_module(terms).items()}
     counts = agree(
         what.name,
@@ -73,6 +88,25 @@ def count_pass(what: Pass, terms: list[Term] | None, batch: int = 1, *, strict: 
         torch_operators=counter.by_operator(),
     )
     return PassCount(what.name, counts, fvcore)
+
+
+def _count_by_torch(what: Pass, formulas: Formulas | None) -> StrictFlopCounter:
+    """Raises: UserError as `StrictFlopCounter`, or if the module runs but not while it is counted."""
+    try:
+        with torch.no_grad(), StrictFlopCounter(formulas) as counter:
+            what()
+        return counter
+    except UserError:
+        raise
+    except Exception as error:
+        # The model's own errors come from its own run, as they are.
+        with torch.no_grad(), as_written():
+            what()
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{what.name} runs, but not under torch's counter ({type(error).__name__}: {first}): count its "
+            "parts one by one, on dense tensors"
+        ) from error
 
 
 def count_training(what: Pass) -> StepCount:

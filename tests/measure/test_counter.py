@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minisora.errors import UserError
 from minisora.measure.counter import StrictFlopCounter, count_forward, count_step
+from minisora.measure.foreign import count_module
 
 B, H, S, M, D = 2, 4, 10, 6, 8
 PRODUCT = 2 * B * H * S * M * D  # FLOPs of one batched product of the attention below
@@ -102,12 +103,8 @@ def test_native_attention_is_counted_as_its_parts():
     [
         ("cdist", lambda: torch.cdist(torch.randn(3, 4), torch.randn(5, 4))),
         ("fft", lambda: torch.fft.fft(torch.randn(8))),
-        ("rnn", lambda: nn.LSTM(4, 4)(torch.randn(2, 1, 4))),
-        ("_trilinear", lambda: F.bilinear(torch.randn(2, 3), torch.randn(2, 4), torch.randn(5, 3, 4))),
-        (
-            "_transformer_encoder_layer_fwd",
-            lambda: nn.TransformerEncoderLayer(16, 4, batch_first=True).eval()(torch.randn(2, 5, 16)),
-        ),
+        ("svd", lambda: torch.linalg.svd(torch.randn(4, 4))),
+        ("_sparse_addmm", lambda: torch.sparse.mm(torch.eye(4).to_sparse(), torch.randn(4, 4))),
     ],
 )
 def test_an_unknown_operator_is_refused_by_name(name: str, fn):
@@ -120,8 +117,32 @@ def test_a_custom_operator_is_refused_by_name():
     def product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
-    with pytest.raises(UserError, match="minisora_test::product"):
-        count_forward(lambda: product(torch.randn(3, 4), torch.randn(4, 5)))
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    with pytest.raises(UserError, match=r"minisora_test::product.*formulas=\{'minisora_test::product'"):
+        count_forward(lambda: product(a, b))
+
+    # The remedy of the message, followed: MACs from shapes.
+    formulas = {"minisora_test::product": lambda a, b: a[0] * a[1] * b[1]}
+    assert count_forward(lambda: product(a, b=b), formulas=formulas) == 2 * 3 * 4 * 5
+    model = Calls(lambda x, y: product(x, y))
+    assert count_module(model, (a, b), formulas=formulas).count.macs == 3 * 4 * 5
+
+
+class Calls(nn.Module):
+    """A module around a function."""
+
+    def __init__(self, fn):
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, *args: Tensor):
+        return self.fn(*args)
+
+
+def test_the_module_of_an_unknown_operator_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Calls(torch.linalg.inv)))
+    with pytest.raises(UserError, match=r"aten::linalg_inv_ex \(1x, such as in '1\.0'\)"):
+        count_forward(lambda: model(torch.eye(4)))
 
 
 def test_matrix_vector_products_count():

@@ -130,8 +130,7 @@ def test_norms_and_activations_stay_out_of_the_macs():
     [
         ("aten::cdist", lambda self, x: torch.cdist(x, x)),
         ("aten::fft_fft", lambda self, x: torch.fft.fft(x)),
-        ("aten::bilinear", lambda self, x: F.bilinear(x, x, x.new_ones(5, 6, 6))),
-        ("aten::tensordot", lambda self, x: torch.tensordot(x, x, dims=([1], [1]))),
+        ("aten::kron", lambda self, x: torch.kron(x, x)),
     ],
 )
 def test_an_unknown_operator_is_refused_with_its_module(device: str, name: str, fn):
@@ -141,9 +140,49 @@ def test_an_unknown_operator_is_refused_with_its_module(device: str, name: str, 
         count_macs(model, (torch.randn(4, 6, device=device),))
 
 
-def test_an_lstm_is_refused():
-    with pytest.raises(UserError, match="lstm"):
-        count_macs(nn.LSTM(4, 4), (torch.randn(2, 1, 4),))
+# packing reads the lengths, which a meta tensor has not
+@pytest.mark.parametrize(("device", "packed"), [("cpu", False), ("cpu", True), ("meta", False)])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_every_weight_of_a_recurrent_layer_meets_every_token(device: str, kind, gates: int, packed: bool):
+    with torch.device(device):
+        layer, x = kind(4, 8, 2, bidirectional=True), torch.randn(5, 3, 4)
+    # layer 1 takes 4 channels, layer 2 both directions of layer 1
+    weights = 2 * gates * 8 * ((4 + 8) + (2 * 8 + 8))
+
+    def run(self, x: Tensor) -> Tensor:
+        lengths = torch.tensor([5, 3, 2])
+        return self.layer(nn.utils.rnn.pack_padded_sequence(x, lengths) if packed else x)[1]
+
+    assert both(Calls(run, layer=layer), x) == (10 if packed else 15) * weights
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTMCell, 4), (nn.GRUCell, 3), (nn.RNNCell, 1)])
+def test_recurrent_cells(kind, gates: int):
+    assert both(kind(4, 8), torch.randn(2, 4)) == 2 * gates * 8 * (4 + 8)
+
+
+def test_an_lstm_with_projection():
+    assert both(nn.LSTM(4, 8, proj_size=3), torch.randn(5, 2, 4)) == 10 * (32 * 4 + 32 * 3 + 3 * 8)
+
+
+@DEVICES
+def test_bilinear_is_its_einsum_from_left_to_right(device: str):
+    with torch.device(device):
+        layer, a, b = nn.Bilinear(3, 4, 5), torch.randn(2, 7, 3), torch.randn(2, 7, 4)
+    with torch.device(device):
+        # x1 A for the 14 rows, then its product with x2
+        first = both(Calls(lambda self, x, w: x @ w), torch.randn(14, 3), torch.randn(3, 20))
+        second = both(Calls(lambda self, x, y: x @ y), torch.randn(14, 5, 4), torch.randn(14, 4, 1))
+    assert both(layer, a, b) == first + second == 14 * 5 * 4 * (3 + 1)
+
+
+@DEVICES
+def test_other_products(device: str):
+    with torch.device(device):
+        a, b = torch.randn(4, 6), torch.randn(3, 2, 6)
+        bytes_ = torch.ones(32, 16, dtype=torch.int8), torch.ones(16, 8, dtype=torch.int8)
+    assert both(Calls(lambda self, a, b: torch.tensordot(a, b, dims=([1], [-1]))), a, b) == 4 * 6 * 3 * 2
+    assert both(Calls(lambda self, a, b: torch._int_mm(a, b)), *bytes_) == 32 * 16 * 8
 
 
 def test_a_python_autograd_function_is_refused():
@@ -191,3 +230,19 @@ def test_counting_changes_nothing():
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert F.conv2d is conv2d
     assert Tensor.masked_fill is masked_fill
+
+
+def test_a_part_in_eval_stays_in_eval():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    model[1].eval()
+    count_macs(model, (torch.randn(2, 4),))
+    assert [m.training for m in model] == [True, False]
+
+
+def test_what_the_tracer_cannot_follow_is_one_line_and_leaves_no_hooks():
+    hidden = torch.randn(3, requires_grad=True)
+    model = nn.Sequential(nn.Linear(3, 3), Calls(lambda self, x: x + torch.compile(lambda y: y)(hidden)))
+    with pytest.raises(UserError, match="cannot follow Sequential.*count_forward") as raised:
+        count_macs(model, (torch.randn(2, 3),))
+    assert "\n" not in str(raised.value)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
