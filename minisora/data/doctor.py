@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from minisora.config import Config
 from minisora.data.folder import content_hash, split_files
 from minisora.data.folder_scan import NOT_THERE, FolderScan, scan_folder
+from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 
 _MOST_NAMES = 20  # of one kind in print; `to_dict` has all
 
@@ -59,6 +61,17 @@ class DoctorReport:
         """Names of files, else fit for use, with fewer frames than a clip."""
         return [file.name for file in self.scan.files if file.too_short]
 
+    @cached_property
+    def cut(self) -> str | None:
+        """How many captions of the kept files a model would not read to their end, and what to do; None if none."""
+        text, captions = self.config.text, [file.caption or "" for file in self.scan.kept]
+        if not self.config.dit.text_conditioning:
+            return None
+        tokenizer = caption_tokenizer(text)
+        if text.max_tokens is None:
+            tokenizer.max_tokens = fitting_tokens(tokenizer, captions)
+        return cut_captions(tokenizer, captions)
+
     @property
     def sizes(self) -> Counter[str]:
         """How many files have each size, "height x width"."""
@@ -98,6 +111,7 @@ class DoctorReport:
             "missing": self.missing,
             "without_caption": self.without_caption,
             "too_short": self.too_short,
+            "cut_captions": self.cut,
             "duplicates": self.duplicates,
             "ignored": dict(self.scan.ignored),
             "sizes": dict(self.sizes),
@@ -131,6 +145,8 @@ class DoctorReport:
             f"{file.name}: trained on an empty caption" for file in self.scan.kept if not file.caption
         ]
         _list(console, "without a caption", uncaptioned, "yellow")
+        if self.cut:
+            console.print(self.cut, style="yellow", markup=False, highlight=False, soft_wrap=True)
         _list(console, "the same file twice", [" = ".join(group) for group in self.duplicates], "yellow")
         if self.usable:
             console.print(f"[green]usable: {self.usable} clips from {len(self.scan.kept)} files[/green]")
@@ -147,7 +163,7 @@ def check(folder: Path, config: Config, progress: Callable[[int, int], None] | N
 
     Args:
         folder: with videos or images.
-        config: its `clip`, `data.short_clips`, `data.require_captions` and `data.num_validation_clips` count.
+        config: its `clip`, `text`, `data.short_clips`, `data.require_captions` and `data.num_validation_clips` count.
         progress: called with (files done, files in all).
 
     Raises:
