@@ -20,6 +20,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of an average; at 1 it never moves
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
+MIN_TOKENS, MAX_TOKENS = 24, 256  # of a caption, where a run chooses text.max_tokens from its captions
+
 # What PyYAML raises: also whatever its constructors meet in a value such as 2001-99-99, 0x_ or !!int "".
 _NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -106,8 +108,16 @@ class TextConfig(Section):
     width: PositiveInt = 128
     depth: PositiveInt = 2
     heads: PositiveInt = 4
-    max_tokens: PositiveInt = 24
+    max_tokens: PositiveInt | None = None  # null: what all captions fit into, of 24, 32, ... 256
     max_vocabulary: PositiveInt = 8192
+    tokenizer_version: Literal[1, 2] = (
+        2  # how a caption is split into words; 1: as models before version 2 do
+    )
+
+    @property
+    def tokens(self) -> int:
+        """`max_tokens`, or the fewest that a run chooses, where there are no captions to look at."""
+        return self.max_tokens or MIN_TOKENS
 
 
 class FlowConfig(Section):

@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"config"},
     {"models", "flow", "data"},
     {"pipelines", "measure"},
-    {"evaluate", "training"},
+    {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
     {"scaling", "estimate"},
     {"demo"},
     {"cli"},

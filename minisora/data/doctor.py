@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from minisora.config import Config
 from minisora.data.folder import CACHE_BYTES, content_hash, costly_seeks, split_files
 from minisora.data.folder_scan import NOT_MAPPED, NOT_THERE, ONE_FIELD, FolderScan, scan_folder
+from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 from minisora.screen import Table, say
 
 _MOST_NAMES = 20  # of one kind in print; `to_dict` has all
@@ -96,6 +98,17 @@ class DoctorReport:
             if file.info and len(file.starts) > 1 and costly_seeks(file, clip)
         }
 
+    @cached_property
+    def cut(self) -> str | None:
+        """How many captions of the kept files a model would not read to their end, and what to do; None if none."""
+        text, captions = self.config.text, [file.caption or "" for file in self.scan.kept]
+        if not self.config.dit.text_conditioning:
+            return None
+        tokenizer = caption_tokenizer(text)
+        if text.max_tokens is None:
+            tokenizer.max_tokens = fitting_tokens(tokenizer, captions)
+        return cut_captions(tokenizer, captions)
+
     @property
     def sizes(self) -> Counter[str]:
         """How many files have each size, "height x width"."""
@@ -139,6 +152,7 @@ class DoctorReport:
             "high_dynamic_range": self.high_dynamic_range,
             "interlaced": self.interlaced,
             "rare_key_frames": self.rare_key_frames,
+            "cut_captions": self.cut,
             "duplicates": self.duplicates,
             "ignored": dict(self.scan.ignored),
             "notes": list(self.scan.notes),
@@ -181,6 +195,8 @@ class DoctorReport:
             f"{file.name}: trained on an empty caption" for file in self.scan.kept if not file.caption
         ]
         _list(console, "without a caption", uncaptioned, "yellow")
+        if self.cut:
+            say(console, self.cut, style="yellow")
         _list(console, "the same file twice", [" = ".join(group) for group in self.duplicates], "yellow")
         _list(console, "notes", list(self.scan.notes), "yellow")
         if self.usable:
@@ -201,7 +217,7 @@ def check(folder: Path, config: Config, progress: Callable[[int, int], None] | N
 
     Args:
         folder: with videos or images.
-        config: its `clip`, `data.short_clips`, `data.require_captions` and `data.num_validation_clips` count.
+        config: its `clip`, `text`, `data.short_clips`, `data.require_captions` and `data.num_validation_clips` count.
         progress: called with (files done, files in all).
 
     Raises:

@@ -133,7 +133,7 @@ def dit_pass(
     latents = torch.randn(size, device=device, dtype=dtype).requires_grad_(latent_grad)
     kwargs: dict[str, Any] = {"latents": latents, "sigma": torch.rand(batch, device=device)}
     if dit.embed_text is not None and text_width is not None:
-        tokens = config.text.max_tokens
+        tokens = config.text.tokens
         text = torch.randn(batch, tokens, text_width, device=device, dtype=dtype)
         kwargs |= {
             "text": text.requires_grad_(text_grad),

@@ -155,7 +155,7 @@ def count_config(
         text_encoder = build_text_encoder(config, [""]) if config.dit.text_conditioning else None
         text_width = text_encoder.width if text_encoder is not None else None
         dit = build_dit(config, text_width)
-    text_tokens = config.text.max_tokens
+    text_tokens = config.text.tokens
     terms = dit_terms(config, latent_size, text_width=text_width, text_tokens=text_tokens, text_grad=scratch)
     inputs: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
     components = {
@@ -228,7 +228,7 @@ def _train_case(
         dit.disable_gradient_checkpointing()
     flags: dict[str, Any] = {"text_width": text_width, "latent_grad": latent_grad, "text_grad": text_grad}
     count = count_training(dit_pass(config, dit, latent_size, device=device, dtype=dtype, **flags))
-    terms = dit_terms(config, latent_size, text_tokens=config.text.max_tokens, **flags)
+    terms = dit_terms(config, latent_size, text_tokens=config.text.tokens, **flags)
     closed = train_macs(terms, checkpointing=checkpointing)
     closed_form.refuse_disagreement(f"a training step ({name})", count.train_flops, 2 * closed.train)
     return TrainCase(count.train_flops, count.recompute_flops, count.ratio)
@@ -258,6 +258,11 @@ def _forward_table(ledger: Ledger) -> Table:
         f"counted three ways (fvcore, torch, closed form) on {ledger.device['type']}; they differ by "
         f"{counts.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
     )
+    text = ledger.config.text
+    if "text_encoder" in ledger.components and text.max_tokens is None:
+        table.caption += (
+            f". A text counts {text.tokens} tokens; training sets text.max_tokens by the captions"
+        )
     return table
 
 

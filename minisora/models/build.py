@@ -6,7 +6,8 @@ from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
-from minisora.models.text import PretrainedTextEncoder, TextEncoder, build_vocabulary
+from minisora.models.text import PretrainedTextEncoder, TextEncoder
+from minisora.models.tokenizer import build_vocabulary
 from minisora.models.vae import VideoVAE
 
 
@@ -36,9 +37,10 @@ def build_text_encoder(config: Config, captions: Iterable[str]) -> TextEncoder |
     """A fresh text encoder whose vocabulary is the words of `captions`, or the pretrained one of the config."""
     text = config.text
     if text.kind == "pretrained":
-        return PretrainedTextEncoder(str(text.path), max_tokens=text.max_tokens)
-    vocabulary = build_vocabulary(captions, text.max_vocabulary)
-    return TextEncoder(vocabulary, text.width, text.depth, text.heads, text.max_tokens)
+        return PretrainedTextEncoder(str(text.path), max_tokens=text.tokens)
+    version = text.tokenizer_version
+    vocabulary = build_vocabulary(captions, text.max_vocabulary, version)
+    return TextEncoder(vocabulary, text.width, text.depth, text.heads, text.tokens, version)
 
 
 def build_dit(config: Config, text_width: int | None) -> VideoDiT:

@@ -18,7 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.models.causal_conv import FrameConv, ResBlock
-from minisora.models.text import NUM_SPECIAL, PAD, START, UNKNOWN, Tokenizer
+from minisora.models.tokenizer import NUM_SPECIAL, PAD, START, UNKNOWN, Tokenizer, join_words
 
 _END = PAD  # what follows the last word
 
@@ -42,6 +42,7 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
         depth, heads: of the decoder.
         max_tokens: longest caption in words, and one for its start.
         dropout: in training.
+        tokenizer_version: of `minisora.models.tokenizer.words`; a saved captioner that does not say is of version 1.
     """
 
     @register_to_config
@@ -55,9 +56,10 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
         heads: int = 4,
         max_tokens: int = 24,
         dropout: float = 0.1,
+        tokenizer_version: int = 1,
     ):
         super().__init__()
-        self.tokenizer = Tokenizer(vocabulary, max_tokens)
+        self.tokenizer = Tokenizer(vocabulary, max_tokens, tokenizer_version)
         self.words = ["", "", "", *vocabulary]
         self.embed = FrameConv(2 * in_channels, width)
         self.trunk = nn.Sequential(*(ResBlock(width) for _ in range(blocks)))
@@ -118,5 +120,6 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
             ids = torch.cat([ids, word[:, None]], dim=1)
             if bool(ended.all()):
                 break
-        texts = [" ".join(self.words[i] for i in row[1:] if i != _END) for row in ids.tolist()]
+        version = self.tokenizer.version
+        texts = [join_words([self.words[i] for i in row[1:] if i != _END], version) for row in ids.tolist()]
         return [Caption(text, value) for text, value in zip(texts, logs.exp().tolist(), strict=True)]

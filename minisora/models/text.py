@@ -1,13 +1,11 @@
-"""Text to features: a word-level tokenizer and a small transformer trained from scratch with the DiT, or a
-frozen T5 or CLIP encoder from a local folder. Both answer `encode(prompts)` with the same `TextFeatures`.
+"""Text to features: a small transformer over words, trained from scratch with the DiT, or a frozen T5 or CLIP encoder
+from a local folder. Both answer `encode(prompts)` with the same `TextFeatures`.
 
 Letters: B batch, M tokens, D width.
 """
 
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,30 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from minisora.errors import UserError, nearest
+from minisora.errors import UserError
 from minisora.files import write_json
 from minisora.models.attention import attend
 from minisora.models.layers import MLP, zero_init
+from minisora.models.tokenizer import (
+    NUM_SPECIAL,
+    CaptionTokenizer,
+    Subwords,
+    Tokenizer,
+    build_vocabulary,
+    read_subwords,
+    words,
+)
 
-PAD, START, UNKNOWN = 0, 1, 2
-NUM_SPECIAL = 3
+__all__ = [
+    "PretrainedTextEncoder",
+    "TextEncoder",
+    "TextFeatures",
+    "Tokenizer",
+    "build_vocabulary",
+    "words",
+]
+
 _OWN = "minisora.json"  # in the folder of a pretrained encoder
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -35,48 +48,6 @@ class TextFeatures:
     tokens: Tensor  # B M D
     mask: Tensor  # B M, true where the token is real
     pooled: Tensor  # B D
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words and punctuation marks of a caption."""
-    return _WORD.findall(text.lower())
-
-
-def build_vocabulary(captions: Iterable[str], max_words: int) -> list[str]:
-    """The most frequent words of the captions; ties in alphabetical order, so it is reproducible."""
-    counts = Counter(word for caption in captions for word in words(caption))
-    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:max_words]
-
-
-class Tokenizer:
-    """Words to ids: 0 pads, 1 starts every caption (alone it is the null prompt ""), 2 is an unknown word."""
-
-    def __init__(self, vocabulary: Sequence[str], max_tokens: int):
-        self.ids = {word: i + NUM_SPECIAL for i, word in enumerate(vocabulary)}
-        self.max_tokens = max_tokens
-
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids (B M, int64) and mask (B M, bool); M is the longest caption, rounded up to a multiple of 8."""
-        rows = [
-            [START, *(self.ids.get(word, UNKNOWN) for word in words(p))][: self.max_tokens] for p in prompts
-        ]
-        longest = min(self.max_tokens, -(-max(len(row) for row in rows) // 8) * 8)
-        ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
-        return ids, ids != PAD
-
-    def check(self, prompt: str) -> list[str]:
-        """The words of a prompt that the model never saw.
-
-        Raises:
-            UserError: it knows none of them, so the prompt could not steer anything.
-        """
-        found = words(prompt)
-        unknown = [word for word in found if word not in self.ids]
-        if found and len(unknown) == len(found):
-            hint = nearest(found[0], self.ids)
-            known = ", ".join(list(self.ids)[:12])
-            raise UserError(f"the model knows no word of the prompt '{prompt}'{hint}; it knows: {known}, ...")
-        return unknown
 
 
 class TextBlock(nn.Module):
@@ -108,16 +79,23 @@ class TextEncoder(ModelMixin, ConfigMixin):
         vocabulary: known words, most frequent first.
         width, depth, heads: of the transformer.
         max_tokens: longer captions are cut.
+        tokenizer_version: of `minisora.models.tokenizer.words`; a saved encoder that does not say is of version 1.
     """
 
     @register_to_config
     def __init__(
-        self, vocabulary: list[str], width: int = 128, depth: int = 2, heads: int = 4, max_tokens: int = 24
+        self,
+        vocabulary: list[str],
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        max_tokens: int = 24,
+        tokenizer_version: int = 1,
     ):
         super().__init__()
         if width % heads:
             raise UserError(f"text width = {width} is not a multiple of text heads = {heads}")
-        self.tokenizer = Tokenizer(vocabulary, max_tokens)
+        self.tokenizer = Tokenizer(vocabulary, max_tokens, tokenizer_version)
         self.embed = nn.Embedding(NUM_SPECIAL + len(vocabulary), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(depth))
@@ -158,6 +136,11 @@ class TextEncoder(ModelMixin, ConfigMixin):
         """Unknown words of a prompt; raises UserError when all are."""
         return self.tokenizer.check(prompt)
 
+    @property
+    def lengths(self) -> CaptionTokenizer:
+        """What tells how much of a prompt is read."""
+        return self.tokenizer
+
 
 class PretrainedTextEncoder(ModelMixin, ConfigMixin):
     """A frozen T5 or CLIP text encoder, read by transformers from a local folder.
@@ -177,7 +160,7 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
     def __init__(self, path: str, max_tokens: int = 77):
         super().__init__()
         try:
-            from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
+            from transformers import AutoConfig, CLIPTextModel, T5EncoderModel
         except ImportError as error:
             raise UserError(
                 "text.kind=pretrained needs transformers: pip install 'minisora[text]'"
@@ -192,10 +175,10 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
             if kind not in kinds:
                 raise UserError(f"'{path}' holds a '{kind}' model; T5 and CLIP text encoders are supported")
             self.encoder = kinds[kind].from_pretrained(path, local_files_only=True, use_safetensors=True)
-            self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"the text encoder in '{path}' cannot be read: {first}") from error
+        self.tokenizer = read_subwords(path)
         self.encoder.requires_grad_(False).eval()
 
     @property
@@ -236,6 +219,11 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
     def check(self, prompt: str) -> list[str]:
         """A subword tokenizer knows every word."""
         return []
+
+    @property
+    def lengths(self) -> CaptionTokenizer:
+        """What tells how much of a prompt is read."""
+        return Subwords(self.tokenizer, self.config.max_tokens)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write encoder, tokenizer and the limit of tokens into the folder itself."""

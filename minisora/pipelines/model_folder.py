@@ -13,11 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from minisora.errors import UserError
 from minisora.files import replace_folder, write_json, write_whole
-from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
 from minisora.screen import plain
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
 _PARTS = ("vae", "dit", "text_encoder", "scheduler")
+_OWN_FILES = ("model_index.json", "README.md", CODE_FILE)
 _SCORES = ("evaluate", "modes", "sizes", "steps")  # files of `minisora evaluate`
 _MIB = 2**20
 
@@ -44,8 +45,12 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
         index = json.loads(index_file.read_text())
     except ValueError as error:
         raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
-    if index.get("_class_name") != MiniSoraPipeline.__name__:
-        raise UserError(f"{folder} holds a {index.get('_class_name')}, not a {MiniSoraPipeline.__name__}")
+    kind = index.get("_class_name")
+    if kind not in (
+        CLASS_NAME,
+        MiniSoraPipeline.__name__,
+    ):  # the name alone: written before there was CODE_FILE
+        raise UserError(f"{folder} holds a {kind}, not a {MiniSoraPipeline.__name__}")
     for name in _PARTS:
         if index.get(name, [None])[0] is None:
             continue
@@ -136,7 +141,7 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
     held = sorted(item.name for item in place.iterdir())
     if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
         raise UserError(f"{out} holds '{held[0]}' and is no earlier export: choose an empty folder")
-    foreign = [name for name in held if name not in ("model_index.json", "README.md", *_PARTS)]
+    foreign = [name for name in held if name not in (*_OWN_FILES, *_PARTS)]
     if foreign:
         raise UserError(f"{out} also holds '{foreign[0]}', which would be lost: choose an empty folder")
 

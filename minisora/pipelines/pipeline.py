@@ -3,13 +3,24 @@
     pipeline = MiniSoraPipeline.from_pretrained("runs/demo/model")
     videos = pipeline("a red circle moving left", seed=0).videos  # 1 3 17 64 64 in [-1, 1]
 
+diffusers' own class reads the folder too:
+
+    pipeline = DiffusionPipeline.from_pretrained("runs/demo/model", trust_remote_code=True)
+
+The code to trust is the folder's pipeline.py, which imports this class.
+
 The module path of this class is written into every saved pipeline: it stays.
 
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
+import json
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
@@ -18,16 +29,28 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.errors import UserError
+from minisora.files import write_json, write_whole
 from minisora.flow.path import renoise
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
+from minisora.models.tokenizer import cut_captions
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
+CODE_FILE = "pipeline.py"  # of a model folder; older ones have none
+CLASS_NAME = ["pipeline", "MiniSoraPipeline"]  # in model_index.json: CODE_FILE and what it holds
+_CODE = '''"""Where diffusers finds the pipeline of this folder: in the installed package minisora."""
+
+from minisora.pipelines.pipeline import MiniSoraPipeline
+
+__all__ = ["MiniSoraPipeline"]
+'''
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,6 +100,24 @@ class MiniSoraPipeline(DiffusionPipeline):
             default_guidance=default_guidance,
             sigma_shift=sigma_shift,
         )
+
+    def save_config(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write model_index.json and the code that it names, as diffusers documents for pipelines from elsewhere.
+
+        `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` needs both; `save_pretrained` calls this.
+        """
+        super().save_config(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        index = json.loads((folder / self.config_name).read_text())
+        write_json(folder / self.config_name, index | {"_class_name": CLASS_NAME})
+        write_whole(folder / CODE_FILE, _CODE)
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """What diffusers reads of model_index.json, less the code that it names: this class needs none of a folder."""
+        found = super().load_config(*args, **kwargs)
+        (found[0] if isinstance(found, tuple) else found)["_class_name"] = cls.__name__
+        return found
 
     @classmethod
     def build(
@@ -256,11 +297,17 @@ class MiniSoraPipeline(DiffusionPipeline):
         return unconditional + guidance * (conditional - unconditional)
 
     def encode_prompts(self, prompts: list[str], guided: bool) -> TextFeatures | None:
-        """Text features of the prompts, followed by as many of the null prompt if guided."""
+        """Text features of the prompts, followed by as many of the null prompt if guided.
+
+        Prompts that the model does not read to their end are logged as a warning.
+        """
         if self.text_encoder is None:
             return None
         for prompt in prompts:
             self.check_prompt(prompt)
+        remedy = "shorten what you ask for, or train with"
+        if line := cut_captions(self.text_encoder.lengths, prompts, "prompts", remedy):
+            _log.warning("%s", line)
         return self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts)
 
     @staticmethod

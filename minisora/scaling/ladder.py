@@ -267,6 +267,6 @@ def _count(
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
         one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
-        said = text_pass(text, resolved.text.max_tokens)
+        said = text_pass(text, resolved.text.tokens)
     flops = [count_training(each).model_flops for each in (one, said)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

@@ -22,12 +22,12 @@ from minisora.data.moved import MovedClips, move
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.models.captioner import Caption, VideoCaptioner
-from minisora.models.text import build_vocabulary
+from minisora.models.tokenizer import build_vocabulary
 from minisora.screen import say
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.stages import load_vae, read_model, replace_folder
+from minisora.training.stages import load_vae, read_model, replace_folder, settle_text, warn_of_cuts
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
@@ -93,10 +93,11 @@ class CaptionTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             return VideoCaptioner(
-                build_vocabulary(self.source.all_captions, text.max_vocabulary),
+                build_vocabulary(self.source.all_captions, text.max_vocabulary, text.tokenizer_version),
                 self.config.vae.latent_channels,
                 _WIDTH,
-                max_tokens=text.max_tokens,
+                max_tokens=text.tokens,
+                tokenizer_version=text.tokenizer_version,
             )
 
     def loss(self, model: nn.Module, batch: DiTBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -153,6 +154,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
     seen = MovedClips(train, places, views, reach, config.seed)
     unseen = MovedClips(held_out, unseen_places, 1, 0)
+    config = settle_text(config, [*train.captions(), *held_out.captions()], out)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
     check_resumable(config, out, inputs)
     accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
@@ -163,6 +165,8 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         for name, dataset in (("labelled", seen), ("validation", unseen))
     ]
     task = CaptionTask(config, sources[0], sources[1])
+    if accelerator.is_main_process:
+        warn_of_cuts(console, task.model.tokenizer, [train.captions()[place] for place in places])
     trainer = Trainer(
         task,
         config,

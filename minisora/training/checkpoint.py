@@ -64,6 +64,9 @@ _FREE = {
     ),
 }
 
+# Settings that older checkpoints do not name, and what they were then.
+_BEFORE: dict[str, dict[str, Any]] = {"text": {"tokenizer_version": 1}}
+
 # Sections that a stage does not look at; what it is given by others is in its inputs.
 _OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit": {"train_caption"}}
 
@@ -216,9 +219,12 @@ def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Op
 
 def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inputs: str) -> None:
     """Raise UserError, naming the first setting that differs, unless the checkpoint belongs to this run."""
+    known = {
+        key: {**_BEFORE[key], **value} if key in _BEFORE else value for key, value in state.config.items()
+    }
     then, now = (
         {key: value for key, value in each.items() if key not in _OF_OTHERS.get(state.stage, set())}
-        for each in (state.config, config)
+        for each in (known, config)
     )
     for key, (before, after) in _differences(then, now).items():
         raise UserError(

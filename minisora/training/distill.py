@@ -27,7 +27,7 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import euler_sigmas
 from minisora.training import checkpoint
 from minisora.training.launch import main_process_first, process_device
-from minisora.training.stages import train_student
+from minisora.training.stages import train_student, with_text_of
 from minisora.training.trajectories import make_trajectories, shards_of
 
 # What differs from the teacher's training: fewer, gentler steps from its weights, of one size, nothing known.
@@ -67,6 +67,7 @@ def distill(
     """
     if student_steps < 1:
         raise UserError(f"student_steps = {student_steps} must be at least 1")
+    config = with_text_of(config, teacher)
     _check_same_model(config, teacher)
     sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0, "scheduler": "euler"})
     config = config.model_copy(update={"sample": sample})

@@ -12,9 +12,9 @@ Every function goes on where a run stopped: what is finished is not done again.
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
@@ -28,10 +28,13 @@ from minisora.data.batches import LatentSource, TrajectoryBatches
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
+from minisora.models.text import TextEncoder
+from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_captions, fitting_tokens
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
 from minisora.screen import say
+from minisora.training import checkpoint
 from minisora.training.dit_task import DiTTask, StudentTask
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
@@ -127,6 +130,8 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
             )
     train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
     buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
+    captions = [caption for each in (train, validation, *buckets) for caption in each.captions()]
+    config = settle_text(config, captions, run / "dit")
     inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
     check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
@@ -154,6 +159,7 @@ def train_dit_on(
         UserError: the config or the run folder cannot be used.
     """
     config = override(config, ["data.buckets=[]"])
+    config = settle_text(config, [*train.captions(), *validation.captions()], run / "dit")
     said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
     inputs = f"{said}-{fingerprint(vae)}"
     check_resumable(config, run / "dit", inputs)
@@ -173,6 +179,7 @@ def train_student(
     Raises:
         UserError: the config or the run folder cannot be used.
     """
+    config = with_text_of(config, teacher)
     inputs = samples.fingerprint()
     check_resumable(config, run / "dit", inputs)
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
@@ -194,6 +201,8 @@ def _fit(
     prompts: list[str],
 ) -> StageResult:
     """Train a DiT, with samples of `prompts` on the way, and write RUN/model."""
+    if accelerator.is_main_process and task.model.text_encoder is not None:
+        warn_of_cuts(console, task.model.text_encoder.lengths, task.source.all_captions)
 
     def sample(step: int, weights: dict[str, Tensor]) -> None:
         if accelerator.is_main_process:
@@ -218,6 +227,50 @@ def _fit(
         replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
     end_stage(accelerator)
     return result
+
+
+def settle_text(config: Config, captions: Sequence[str], out: Path) -> Config:
+    """The config with what a stage settles about text before it starts.
+
+    `text.max_tokens`, if it is null, becomes what all captions fit into; and a stage that older code began, when
+    there was one tokenizer, goes on with that one.
+
+    Args:
+        config: the whole run's.
+        captions: of training and validation.
+        out: the stage's folder.
+
+    Raises:
+        UserError: the tokenizer of a pretrained encoder, or the newest checkpoint, cannot be read.
+    """
+    text = config.text
+    kept = checkpoint.checkpoints(out / "checkpoints")
+    if kept and "tokenizer_version" not in checkpoint.read_state(kept[-1]).config["text"]:
+        text = text.model_copy(update={"tokenizer_version": 1})
+    if text.max_tokens is None:
+        reads_text = config.dit.text_conditioning
+        fitting = fitting_tokens(caption_tokenizer(text), captions) if reads_text else text.tokens
+        text = text.model_copy(update={"max_tokens": fitting})
+    return config.model_copy(update={"text": text})
+
+
+def with_text_of(config: Config, teacher: MiniSoraPipeline) -> Config:
+    """The config with the tokenizer of a teacher, and its `text.max_tokens` if the config leaves that open."""
+    encoder = teacher.text_encoder
+    if encoder is None:
+        return config
+    update: dict[str, Any] = {}
+    if config.text.max_tokens is None:
+        update["max_tokens"] = encoder.config.max_tokens
+    if isinstance(encoder, TextEncoder):
+        update["tokenizer_version"] = encoder.config.tokenizer_version
+    return config.model_copy(update={"text": config.text.model_copy(update=update)})
+
+
+def warn_of_cuts(console: Console, tokenizer: CaptionTokenizer, captions: Sequence[str]) -> None:
+    """Print how many captions are cut, if any are."""
+    if line := cut_captions(tokenizer, captions):
+        say(console, line, style="yellow")
 
 
 def discard_checkpoints(run: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from minisora.config import ClipConfig, Config, DataConfig
+from minisora.config import ClipConfig, Config, DataConfig, TextConfig
 from minisora.data.doctor import check
 from minisora.data.folder import FolderDataset
 from minisora.data.make import make_shapes
@@ -61,6 +61,25 @@ def test_what_a_config_keeps_depends_on_it(mixed_folder):
     stopped = check(mixed_folder, Config(clip=CLIP, data=DataConfig(short_clips="error")))
     assert stopped.usable == 0
     assert "short_clips is 'error'" in told(stopped)
+
+
+def test_captions_that_are_cut_are_said(tmp_path, ramp):
+    for name in ("a", "b", "c"):
+        ramp(tmp_path / f"{name}.mp4", 9, 8)
+        (tmp_path / f"{name}.txt").write_text(f"[bold]in this calm scene a {name}")
+    short = check(tmp_path, Config(clip=CLIP, text=TextConfig(max_tokens=6)))
+    line = "3 of 3 captions are cut after '[ bold ] in this'; set text.max_tokens=10 (it is 6)"
+    assert line in told(short)
+    assert short.to_dict()["cut_captions"] == line
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text("in this calm scene " * 10 + name)
+    chosen = check(tmp_path, Config(clip=CLIP))
+    assert chosen.cut is None
+    assert "cut after" not in told(chosen)
+    (tmp_path / "c.txt").write_text("in this calm scene " * 100)
+    bounded = check(tmp_path, Config(clip=CLIP))
+    assert "1 of 3 captions is cut after" in told(bounded)
+    assert "set text.max_tokens=401 (it is 256)" in told(bounded)
 
 
 def test_nothing_usable_is_said(tmp_path, ramp):

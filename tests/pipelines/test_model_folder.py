@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,15 @@ from minisora.errors import UserError
 from minisora.evaluate.judge import judge
 from minisora.pipelines import model_folder
 from minisora.pipelines.model_folder import WEIGHTS, export_model, load_pipeline, shipped
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
 
 def test_an_exported_model_is_half_the_size_and_samples_the_same(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     mib = export_model(tiny_run / "model", out, made_by="minisora train --config tiny")
     files = {path.suffix for path in out.rglob("*") if path.is_file()}
-    assert files <= {".safetensors", ".json", ".md"}  # nothing that unpickles
+    assert files <= {".safetensors", ".json", ".md", ".py"}  # nothing that unpickles
+    assert [path.relative_to(out).as_posix() for path in out.rglob("*.py")] == ["pipeline.py"]
     assert not any("_name_or_path" in path.read_text() for path in out.rglob("*.json"))
     before = sum(path.stat().st_size for path in (tiny_run / "model").rglob("*.safetensors"))
     assert mib * 2**20 < 0.6 * before
@@ -134,3 +138,42 @@ def test_the_shipped_toy_is_small_documented_and_right() -> None:
     video = pipeline("a red circle moving left", seed=0, num_inference_steps=12, progress=False).videos[0]
     seen = judge(video)
     assert (seen.color, seen.shape, seen.motion) == ("red", "circle", "left")
+
+
+def test_diffusers_loads_a_folder_in_a_process_that_never_imported_minisora(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))  # diffusers copies the code there
+    export_model(tiny_run / "model", tmp_path / "small")
+    folders = {"trained": tiny_run / "model", "exported": tmp_path / "small", "shipped": WEIGHTS / "toy"}
+    few = {"num_inference_steps": 1, "num_frames": 1, "height": 32, "width": 32, "progress": False}
+    script = f"""
+import sys, torch
+from diffusers import DiffusionPipeline
+assert "minisora" not in sys.modules
+folders = { {name: str(folder) for name, folder in folders.items()} }
+try:
+    DiffusionPipeline.from_pretrained(folders["trained"])
+except ValueError as error:
+    assert "trust_remote_code=True" in str(error), error
+else:
+    raise AssertionError("the code was not asked for")
+for name, folder in folders.items():
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).to(torch.float32)
+    torch.save(pipeline("a red circle", **{few}).videos, {str(tmp_path)!r} + "/" + name)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    for name, folder in folders.items():
+        video = load_pipeline(folder, "cpu")("a red circle", **few).videos
+        assert torch.load(tmp_path / name).equal(video), name
+
+
+def test_minisora_runs_no_code_of_a_folder_and_reads_folders_without(tiny_run: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_run / "model", tmp_path / "model"))
+    (model / "pipeline.py").write_text("raise SystemExit('the code of the folder ran')")
+    assert MiniSoraPipeline.from_pretrained(model).config.fps == load_pipeline(model, "cpu").config.fps
+    (model / "pipeline.py").unlink()
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "MiniSoraPipeline"}))
+    assert MiniSoraPipeline.from_pretrained(model).config.fps == load_pipeline(model, "cpu").config.fps

@@ -102,7 +102,7 @@ def test_decoding_in_chunks_changes_nothing(pipeline: MiniSoraPipeline) -> None:
 def test_nothing_in_a_model_folder_is_a_pickle(tiny_run: Path) -> None:
     names = [p.name for p in (tiny_run / "model").rglob("*") if p.is_file()]
     assert sum(name.endswith(".safetensors") for name in names) == 3
-    assert all(name.endswith((".safetensors", ".json")) for name in names)
+    assert all(name.endswith((".safetensors", ".json")) or name == "pipeline.py" for name in names)
 
 
 @pytest.mark.parametrize(
@@ -171,3 +171,14 @@ def test_every_further_noise_is_another_and_each_row_has_its_own() -> None:
     rows = torch.cat(draws).flatten(1)
     correlation = torch.corrcoef(rows) - torch.eye(len(rows))
     assert correlation.abs().max() < 0.5
+
+
+def test_a_prompt_that_is_cut_is_said(pipeline: MiniSoraPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline.encode_prompts([PROMPT], True)
+    assert not caplog.messages
+    pipeline([PROMPT, "a red circle " * 8 + "moving left"], num_inference_steps=1, progress=False)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("1 of 2 prompts is cut after '...")
+    assert caplog.messages[0].endswith(
+        "a red'; shorten what you ask for, or train with text.max_tokens=27 (it is 24)"
+    )

@@ -1,5 +1,7 @@
 """Stages that refuse, are finished already, or are given what is damaged: nothing good is written over."""
 
+import io
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from minisora.data.latent_cache import LatentCache
 from minisora.data.loader import batches
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
@@ -28,6 +31,7 @@ from minisora.training.tasks import fingerprint
 from minisora.training.vae_task import VAETask
 
 QUIET = Console(quiet=True)
+CONSOLE = Console(record=True, width=200, file=io.StringIO())
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -220,3 +224,47 @@ def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
     source = EncodedOnDemand(open_dataset(tiny_config, "train"), lambda videos: videos)
     part = LatentBatches(source, tiny_config.flow, 0)
     assert encodes_in_step(MixedBatches([part], [1.0], image_share=0, batch_size=4, seed=0))
+
+
+def _captioned(config: Config, run: Path, captions: list[str]) -> None:
+    """Train a step of the DiT on latents of nothing under captions."""
+    latents = torch.zeros(len(captions), 4, 3, 4, 4)
+    source = LatentCache(run, [latents], captions)
+    few = ["train_dit.steps=1", "train_dit.validate_every=1", "train_dit.save_every=1"]
+    train_dit_on(override(config, few), load_vae(run / "vae" / "model"), source, source, run, CONSOLE)
+
+
+def test_long_captions_are_read_to_their_end(tiny_config: Config, run: Path) -> None:
+    shutil.rmtree(run / "dit")
+    captions = ["in this calm scene " * 10 + last for last in ("red", "blue")] * 2
+    _captioned(tiny_config, run, captions)
+    assert "cut after" not in CONSOLE.export_text()
+    assert load(run / "config.yaml").text.max_tokens == 48
+    pipeline = load_pipeline(run / "model", "cpu")
+    assert isinstance(pipeline.text_encoder, TextEncoder)
+    ids, _ = pipeline.text_encoder.tokenize(captions[:2])
+    assert not ids[0].equal(ids[1])
+    _captioned(tiny_config, run, captions)  # resumed: the same choice
+    with pytest.raises(UserError, match=r"text\.max_tokens=48, now it is 8"):
+        _captioned(override(tiny_config, ["text.max_tokens=8"]), run, captions)
+    shutil.rmtree(run / "dit")
+    _captioned(override(tiny_config, ["text.max_tokens=8"]), run, captions)
+    assert "4 of 4 captions are cut after 'in this calm scene in this calm'; set" in CONSOLE.export_text()
+
+
+def test_a_run_that_older_code_began_goes_on_with_its_tokenizer(tiny_config: Config, run: Path) -> None:
+    shutil.rmtree(run / "dit")
+    captions = ["un cafe\u0301 rouge"] * 4
+    _captioned(override(tiny_config, ["text.tokenizer_version=1", "text.max_tokens=24"]), run, captions)
+    state = next((run / "dit" / "checkpoints").glob("*/state.json"))
+    about = json.loads(state.read_text())
+    del about["config"]["text"]["tokenizer_version"]
+    state.write_text(json.dumps(about))
+    _captioned(tiny_config, run, captions)
+    pipeline = load_pipeline(run / "model", "cpu")
+    assert isinstance(pipeline.text_encoder, TextEncoder)
+    assert set(pipeline.text_encoder.tokenizer.ids) == {"un", "cafe", "\u0301", "rouge"}
+    shutil.rmtree(run / "dit")
+    _captioned(tiny_config, run, captions)
+    again = load_pipeline(run / "model", "cpu")
+    assert again.check_prompt("un café") == []
