@@ -10,7 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from minisora.errors import UserError
-from minisora.files import replace_folder, write_json, write_whole
+from minisora.files import SUMS, changed_file, replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
@@ -55,6 +55,11 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
             raise UserError(
                 f"model folder {folder} is incomplete: {name} has no .safetensors weights; copy or export it again"
             )
+    if (changed := changed_file(folder)) is not None:
+        raise UserError(
+            f"model folder {folder} is damaged ({changed}); copy or export it again, or run its training command "
+            "again, which writes it anew from the last checkpoint"
+        )
     diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -133,7 +138,7 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
     held = sorted(item.name for item in place.iterdir())
     if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
         raise UserError(f"{out} holds '{held[0]}' and is no earlier export: choose an empty folder")
-    foreign = [name for name in held if name not in ("model_index.json", "README.md", *_PARTS)]
+    foreign = [name for name in held if name not in ("model_index.json", "README.md", SUMS, *_PARTS)]
     if foreign:
         raise UserError(f"{out} also holds '{foreign[0]}', which would be lost: choose an empty folder")
 

@@ -26,7 +26,7 @@ from minisora.models.text import build_vocabulary
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.stages import load_vae, read_model, replace_folder
+from minisora.training.stages import load_vae, open_record, read_model, replace_folder
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
@@ -140,7 +140,8 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         raise UserError(f"share = {share} must be above 0 and at most 1")
     out = run / "captioner"
     vae = load_vae(run / "vae" / "model")
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    record = open_record(out)
+    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
     places = labelled(train.captions(), first)
     held_out: ClipDataset = validation
@@ -157,6 +158,11 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
     console.print(f"[bold]Captioner[/bold] on {where}", highlight=False, soft_wrap=True)
     vae.to(accelerator.device)
+    if accelerator.is_main_process:
+        try:
+            record.keep()
+        except OSError as error:
+            raise UserError(f"cannot write to {out}: {error.strerror}; free space and run again") from error
     sources = [
         build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
         for name, dataset in (("labelled", seen), ("validation", unseen))
