@@ -18,8 +18,8 @@ from minisora.files import put_in_place
 
 def key_of(file: Path) -> str | None:
     """The key that a shard was written with, "" without one; None if it is not there or cannot be read."""
-    metadata = _metadata(file)
-    return None if metadata is None else metadata.get("key", "")
+    written = _written(file)
+    return None if written is None else written[0]
 
 
 def read_shard(file: Path, key: str) -> dict[str, Tensor] | None:
@@ -27,41 +27,47 @@ def read_shard(file: Path, key: str) -> dict[str, Tensor] | None:
 
     One that was written before there were checksums is taken as it is.
     """
-    metadata = _metadata(file)
-    if metadata is None or metadata.get("key", "") != key:
+    written = _written(file)
+    if written is None or written[0] != key:
         return None
     try:
         with safe_open(str(file), framework="pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (not a mapping)
         about = file.stat()
-        expected = metadata.get("sha256")
-        if (
-            expected
-            and _checksum(file.absolute(), about.st_mtime_ns, about.st_size, about.st_ino) != expected
-        ):
-            return None
-        return tensors
+        digest = (
+            _checksum(file.absolute(), about.st_mtime_ns, about.st_size, about.st_ino) if written[1] else ""
+        )
+        return tensors if digest == written[1] else None
     except (OSError, SafetensorError):
         return None
 
 
 def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
-    """Write a shard at once; raises OSError or SafetensorError where its place cannot be written."""
+    """Write a shard at once; raises OSError or SafetensorError where its place cannot be written.
+
+    Args:
+        file: its place.
+        tensors: by name.
+        key: of what they are made of, without a space.
+    """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(whole, str(partial), metadata={"key": key, "sha256": _digest(whole)})
+        # One entry: of several, safetensors writes now one first and now another.
+        save_file(whole, str(partial), metadata={"key": f"{key} {_digest(whole)}"})
         put_in_place(partial, file)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _metadata(file: Path) -> dict[str, str] | None:
+def _written(file: Path) -> tuple[str, str] | None:
+    """Key and checksum of a shard, each "" if it has none; None if it is not there or cannot be read."""
     if not file.is_file():
         return None
     try:
         with safe_open(str(file), framework="pt") as shard:
-            return shard.metadata() or {}
+            key, _, digest = (shard.metadata() or {}).get("key", "").partition(" ")
+            return key, digest
     except (OSError, SafetensorError):
         return None
 

@@ -137,7 +137,8 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
         raise UserError(f"{out} is a file: choose a folder for the model")
     held = sorted(item.name for item in place.iterdir())
     if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
-        raise UserError(f"{out} holds '{held[0]}' and is no earlier export: choose an empty folder")
+        first = next((name for name in held if name != SUMS), SUMS)
+        raise UserError(f"{out} holds '{first}' and is no earlier export: choose an empty folder")
     foreign = [name for name in held if name not in ("model_index.json", "README.md", SUMS, *_PARTS)]
     if foreign:
         raise UserError(f"{out} also holds '{foreign[0]}', which would be lost: choose an empty folder")
