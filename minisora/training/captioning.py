@@ -212,8 +212,10 @@ def label_folder(
         console: where progress is shown.
         min_confidence: files below it are left out.
 
+    Files that turn out to be damaged are named and get no row.
+
     Returns:
-        How many files were captioned, and how many left out.
+        How many files were captioned, and how many left out for their confidence.
 
     Raises:
         UserError: there is no captioner, nothing usable in the folder, or the CSV cannot be written.
@@ -228,15 +230,28 @@ def label_folder(
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
     names = dataset.names()
     best: dict[str, Caption] = {}
+    damaged: dict[str, str] = {}
     with console.status("captioning") as status:
         for index, (name, said) in enumerate(zip(names, dataset.captions(), strict=True)):
             status.update(f"captioning {index + 1}/{len(names)}")
             if said:
                 best[name] = Caption(said, 1.0)
                 continue
-            found = captioner.eval().caption(vae.to_latents(dataset.clips([index])))[0]
+            try:
+                clip = dataset.clips([index])
+            except UserError as error:  # the others are captioned all the same
+                damaged[name] = str(error)
+                continue
+            found = captioner.eval().caption(vae.to_latents(clip))[0]
             if name not in best or found.confidence > best[name].confidence:
                 best[name] = found
+    for name, why in damaged.items():
+        rest = "captioned by its other clips" if name in best else "left out"
+        console.print(f"{why}: {rest}", markup=False, highlight=False, soft_wrap=True)
+    if not best:
+        raise UserError(
+            f"none of the {len(damaged)} files of {data} can be decoded: copy or export them again"
+        )
     given = {name for name, said in zip(names, dataset.captions(), strict=True) if said}
     rows: list[tuple[str, str, str]] = []
     left_out = 0

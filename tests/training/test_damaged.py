@@ -198,3 +198,27 @@ def test_a_run_goes_on_without_its_damaged_clips(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     train_dit(moved, tmp_path / "cut", QUIET)
     assert (tmp_path / "cut" / "model" / "model_index.json").is_file()
+
+
+def test_of_a_pretrained_text_encoder_the_content_decides(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}" if name != "c" else "[]")
+    a, b, c = (
+        checkpoint.described(override({}, ["text.kind=pretrained", f"text.path={tmp_path / name}"]))
+        for name in ("a", "b", "c")
+    )
+    state = checkpoint.TrainState(1, a, "fp32", "dit", "data-vae")
+    checkpoint.check_resumable(tmp_path, state, b, "data-vae")
+    with pytest.raises(UserError, match=r"trained with text\.content="):
+        checkpoint.check_resumable(tmp_path, state, c, "data-vae")
+    del a["text"]["content"]  # of an older version
+    checkpoint.check_resumable(tmp_path, state, b, "data-vae")
+
+
+def test_a_refusal_says_what_is_another() -> None:
+    state = checkpoint.TrainState(1, {}, "fp32", "dit", "data-bucket-vae")
+    with pytest.raises(UserError, match="with another VAE"):
+        checkpoint.check_resumable(Path("x"), state, {}, "data-bucket-other")
+    with pytest.raises(UserError, match="on other data"):
+        checkpoint.check_resumable(Path("x"), state, {}, "other-bucket-vae")
