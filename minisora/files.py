@@ -1,11 +1,19 @@
-"""Files and folders that are whole or not there: written under another name beside their place, then put into it."""
+"""Files and folders that are whole or not there: written under another name beside their place, then put into it.
 
+What was written is on the disk before it takes its place: without that a power cut may leave a file of the right
+length with zeros in it. Folders of tensors get a `SHA256SUMS` (as of `sha256sum`), so that such a file is noticed.
+"""
+
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+SUMS = "SHA256SUMS"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -21,7 +29,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.write_bytes(
             content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
         )
-        partial.replace(path)
+        put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -29,6 +37,30 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, at once; raises ValueError for a NaN, which JSON does not have."""
     write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Rename a file or a folder that is written to the end, once all of it is on the disk.
+
+    Raises:
+        OSError: the disk is full, or the place cannot be written.
+    """
+    for written in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
+        _settle(written)
+    partial.replace(path)
+    _settle(path.parent)
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # of folders not every file system knows it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
@@ -49,14 +81,63 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         write(partial)
+        _write_sums(partial)
         if folder.exists():
             folder.replace(old)
-        partial.replace(folder)
+        put_in_place(partial, folder)
     finally:
         if old.exists() and not folder.exists():
             old.replace(folder)
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits; of a file that has not changed since, without reading it again.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    about = path.stat()
+    return _checksum(path.absolute(), about.st_mtime_ns, about.st_size, about.st_ino)
+
+
+@lru_cache(maxsize=1 << 17)
+def _checksum(path: Path, changed: int, size: int, inode: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_sums(folder: Path) -> None:
+    """Write down what the safetensors in a folder hold; nothing where there are none."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.safetensors"))
+    if names:
+        write_whole(folder / SUMS, "".join(f"{checksum(folder / name)}  {name}\n" for name in names))
+
+
+def changed_file(folder: Path) -> str | None:
+    """The first file in a folder that is not as its `SHA256SUMS` says, and why; None: all are, or it has none.
+
+    A part of a larger folder, such as MODEL/vae, is judged by the sums of the whole.
+    """
+    place = next((each for each in (folder, folder.parent) if (each / SUMS).is_file()), None)
+    if place is None:
+        return None
+    try:
+        lines = (place / SUMS).read_text().splitlines()
+    except (OSError, ValueError) as error:
+        return f"{SUMS} cannot be read: {error}"
+    for line in lines:
+        digits, _, name = line.partition("  ")
+        file = place / name
+        if not file.is_relative_to(folder):
+            continue
+        try:
+            if checksum(file) != digits:
+                return f"{name} is not as {SUMS} says"
+        except (OSError, ValueError) as error:
+            return f"{name or line!r} of {SUMS}: {getattr(error, 'strerror', None) or error}"
+    return None
 
 
 def same_file(path: Path, others: Iterable[Path]) -> Path | None:

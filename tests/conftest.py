@@ -2,12 +2,15 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 # Two test processes on two cores: more threads each would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import av
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -30,6 +33,40 @@ sample: {steps: 4}
 
 # A shell starts its background jobs with SIGINT ignored, which Python then leaves so: the tests of Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _write_noise(path: Path, seed: int) -> None:
+    """Frames that cannot be predicted, so that every part of the file is needed."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"x264-params": "keyint=2:scenecut=0"}
+        for pixels in np.random.default_rng(seed).integers(0, 256, (6, 64, 64, 3), np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _damage(path: Path) -> None:
+    """Zeros over the second half of the pictures: the first frame and the index stay."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    size = int.from_bytes(data[start - 8 : start - 4], "big")
+    first, last = start + size // 2, start + size - 100
+    data[first:last] = bytes(last - first)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def write_noise() -> Callable[[Path, int], None]:
+    """Makes a video by its path and seed."""
+    return _write_noise
+
+
+@pytest.fixture
+def damage() -> Callable[[Path], None]:
+    """Spoils such a video so that a scan of a large folder does not see it."""
+    return _damage
 
 
 @pytest.fixture(scope="session")

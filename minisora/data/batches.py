@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minisora.config import FlowConfig
 from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
-from minisora.data.clip import ClipDataset
+from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.order import random_crop, rng, sample_indices
 from minisora.flow.conditioning import draw_known
 from minisora.flow.path import broadcast_sigma, to_data, to_noise
@@ -136,9 +136,13 @@ class LatentBatches:
         generators = [rng(self.seed, _DRAWS, p) for p in positions]
         noise = torch.stack([_normal(generator, latents.shape[1:]) for generator in generators])
         normal = torch.stack([_normal(generator, ()) for generator in generators])
+        if isinstance(self.source, StandsIn):
+            captions = self.source.captions_of(indices)
+        else:
+            captions = [self.all_captions[index] for index in indices]
         captions = [
-            "" if generator.random() < self.flow.caption_dropout else self.all_captions[index]
-            for index, generator in zip(indices, generators, strict=True)
+            "" if generator.random() < self.flow.caption_dropout else caption
+            for caption, generator in zip(captions, generators, strict=True)
         ]
         return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
 

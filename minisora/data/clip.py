@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -36,4 +36,13 @@ class ClipDataset(Protocol):
 
     def fingerprint(self) -> str:
         """Hex digits that change when the data, the clip size or a caption changes."""
+        ...
+
+
+@runtime_checkable
+class StandsIn(Protocol):
+    """Clips or latents of which damaged ones are left out, so that others stand in for them."""
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of what was given for these clips: to be asked after it was."""
         ...

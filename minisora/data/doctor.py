@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from minisora.config import Config
-from minisora.data.folder import CACHE_BYTES, content_hash, costly_seeks, split_files
+from minisora.data.folder import AHEAD_BYTES, content_hash, costly_seeks, split_files
 from minisora.data.folder_scan import NOT_MAPPED, NOT_THERE, ONE_FIELD, FolderScan, scan_folder
 from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 from minisora.screen import Table, say
@@ -87,10 +87,10 @@ class DoctorReport:
     def rare_key_frames(self) -> dict[str, float]:
         """Longest stretch without a key frame, seconds, of kept files that are slow to read for it.
 
-        Their clips are read in one pass, as many as `CACHE_BYTES` hold; beyond that each is decoded from afar.
+        Their clips are read in one pass, as many as `AHEAD_BYTES` hold; beyond that each is decoded from afar.
         """
         clip = self.config.clip
-        if self.scan.num_clips * 3 * clip.frames * clip.height * clip.width <= CACHE_BYTES:
+        if self.scan.num_clips * 3 * clip.frames * clip.height * clip.width <= AHEAD_BYTES:
             return {}
         return {
             file.name: file.info.key_gap

@@ -5,7 +5,7 @@
 
 The digits are a hash of the VAE's weights and precision (the caller's `key`), the data set's fingerprint and
 the format; each shard carries the whole key: latents of another VAE or of other clips cannot be read by mistake.
-A build that was killed goes on after the last whole shard.
+A build that was killed goes on after the last whole shard; a shard whose bytes have changed since is built again.
 
 Stored as float32: the toy set (10k clips of 8x5x8x8) takes 102 MB, and training from the cache then equals
 training without it to the bit.
@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from minisora.data.clip import ClipDataset
+from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
 from minisora.files import write_whole
@@ -86,18 +86,26 @@ class LatentCache:
         place = folder / full_key[:16]
         try:
             place.mkdir(parents=True, exist_ok=True)
+            for leftover in place.glob(".*.partial"):  # of a build that was killed
+                leftover.unlink(missing_ok=True)
+            whole = _read_index(place, full_key, total) is not None
             for shard, start in enumerate(range(0, total, CLIPS_PER_SHARD)):
                 stop = min(start + CLIPS_PER_SHARD, total)
                 file = _shard_file(place, shard)
                 if _read_latents(file, full_key, stop - start) is None:
-                    encoded = []
+                    encoded, whole = [], False
                     for at in range(start, stop, batch_size):
                         videos = dataset.clips(range(at, min(at + batch_size, stop)))
                         encoded.append(encode(videos).detach().float().cpu())
                         if progress:
                             progress(min(at + batch_size, stop))
                     write_shard(file, {"latents": torch.cat(encoded)}, full_key)
-            write_whole(place / "index.json", json.dumps({"key": full_key, "captions": dataset.captions()}))
+            if not whole:
+                captions = dataset.captions()
+                if isinstance(dataset, StandsIn):  # asked last, when it is known which clips are damaged
+                    captions = dataset.captions_of(range(total))
+                about = {"key": full_key, "captions": captions, "captions_sha256": _digest(captions)}
+                write_whole(place / "index.json", json.dumps(about))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"cannot write the latent cache {place}: {error}; free space or move it"
@@ -116,11 +124,8 @@ class LatentCache:
         broken = UserError(
             f"{place} is not a whole latent cache of this data and VAE: delete it and build again"
         )
-        try:
-            index = json.loads((place / "index.json").read_text())
-        except (OSError, ValueError) as error:
-            raise broken from error
-        if index.get("key") != full_key or len(index.get("captions", [])) != len(dataset):
+        captions = _read_index(place, full_key, len(dataset))
+        if captions is None:
             raise broken
         shards = []
         for shard, start in enumerate(range(0, len(dataset), CLIPS_PER_SHARD)):
@@ -129,12 +134,27 @@ class LatentCache:
             if latents is None:
                 raise broken
             shards.append(latents)
-        return cls(place, shards, index["captions"])
+        return cls(place, shards, captions)
 
 
 def _full_key(dataset: ClipDataset, key: str) -> str:
     facts = json.dumps([FORMAT, CLIPS_PER_SHARD, key, dataset.fingerprint()])
     return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _read_index(place: Path, key: str, count: int) -> list[str] | None:
+    """The captions in an index; None if it is not there, not whole, or of another key."""
+    try:
+        index = json.loads((place / "index.json").read_text())
+        captions = index["captions"]
+        whole = index["key"] == key and len(captions) == count
+        return captions if whole and index.get("captions_sha256") in (None, _digest(captions)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _digest(captions: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(captions).encode()).hexdigest()
 
 
 def _shard_file(place: Path, shard: int) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minisora.data.clip import Clip, ClipDataset
+from minisora.data.clip import Clip, ClipDataset, StandsIn
 from minisora.data.order import uniforms
 
 
@@ -50,7 +50,7 @@ class MovedClips:
     def __getitem__(self, index: int) -> Clip:
         """View `index % views` of clip `index // views`; raises IndexError beyond the end."""
         index = range(len(self))[index]
-        return Clip(self.clips([index])[0], self.dataset[self.places[index // self.views]].caption)
+        return Clip(self.clips([index])[0], self.captions_of([index])[0])
 
     def clips(self, indices: Sequence[int]) -> Tensor:
         """The videos of these views, `B C T H W`."""
@@ -64,6 +64,13 @@ class MovedClips:
         """The caption of every view: its clip's."""
         said = self.dataset.captions()
         return [said[place] for place in self.places for _ in range(self.views)]
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of the videos that `clips` gave for these views."""
+        if not isinstance(self.dataset, StandsIn):
+            said = self.captions()
+            return [said[index] for index in indices]
+        return self.dataset.captions_of([self.places[index // self.views] for index in indices])
 
     def fingerprint(self) -> str:
         """Hex digits of the clips and of where they are moved."""

@@ -7,6 +7,7 @@ from minisora.config import Config
 from minisora.data.clip import ClipDataset
 from minisora.data.folder import FolderDataset, split_files
 from minisora.data.folder_scan import scan_folder
+from minisora.data.record import DataRecord
 from minisora.data.shapes import ShapesWorld
 from minisora.errors import UserError
 from minisora.screen import plain
@@ -14,8 +15,12 @@ from minisora.screen import plain
 _log = logging.getLogger(__name__)
 
 
-def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipDataset:
+def open_dataset(
+    config: Config, split: Literal["train", "validation"], record: DataRecord | None = None
+) -> ClipDataset:
     """The clips of `config.data`, cut and resampled to `config.clip`.
+
+    With the `record` of a stage they are those that the stage was begun on, and damaged ones are left out.
 
     What a folder drops or pads is logged as a warning when its training part is opened; the data set's
     `report` has it file by file.
@@ -36,8 +41,10 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         from minisora.data.torchvision import open_torchvision
 
         limit = data.num_validation_clips
-        return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips)
+        return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips, record)
     scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
+    if record is not None:
+        scan = record.pin(scan, clip, tell=split == "train")
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))
     return FolderDataset(
@@ -49,6 +56,7 @@ def open_dataset(config: Config, split: Literal["train", "validation"]) -> ClipD
         scan=scan,
         max_clips=data.num_validation_clips if split == "validation" else None,
         spread=True,
+        record=record,
     )
 
 

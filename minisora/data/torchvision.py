@@ -19,6 +19,7 @@ from minisora.config import ClipConfig
 from minisora.data.clip import Clip
 from minisora.data.folder import FolderDataset, content_hash, split_files
 from minisora.data.folder_scan import scan_folder
+from minisora.data.record import DataRecord
 from minisora.data.video_io import ClipTooShort, ShortClips
 from minisora.errors import UserError, nearest
 
@@ -33,6 +34,7 @@ def open_torchvision(
     split: Literal["train", "validation"],
     num_validation: int,
     short_clips: ShortClips,
+    record: DataRecord | None = None,
 ) -> "MovingDigits | FolderDataset":
     """A data set by the name of its torchvision class.
 
@@ -42,7 +44,7 @@ def open_torchvision(
     if name == "MovingMNIST":
         return MovingDigits(root, clip, split, num_validation, short_clips)
     if name == "UCF101":
-        return _ucf101(root, clip, split, num_validation, short_clips)
+        return _ucf101(root, clip, split, num_validation, short_clips, record)
     raise UserError(
         f"data.dataset '{name}' is unknown{nearest(name, DATASETS)}; known: {', '.join(DATASETS)}"
     )
@@ -117,6 +119,7 @@ def _ucf101(
     split: Literal["train", "validation"],
     num_validation: int,
     short_clips: ShortClips,
+    record: DataRecord | None,
 ) -> FolderDataset:
     folder = next((place for place in (root / "UCF-101", root / "UCF101", root) if _has_classes(place)), None)
     if folder is None:
@@ -124,9 +127,13 @@ def _ucf101(
             f"UCF101 is not in {root}: unpack UCF101.rar there, so that {root / 'UCF-101'} has 101 folders"
         )
     scan = scan_folder(folder, clip, short_clips, caption_of=lambda video: _class_in_words(video.parent.name))
+    if record is not None:
+        scan = record.pin(scan, clip, tell=split == "train")
     files = split_files(scan, split, num_validation)
     limit = num_validation if split == "validation" else None
-    return FolderDataset(folder, clip, short_clips, files=files, scan=scan, max_clips=limit, spread=True)
+    return FolderDataset(
+        folder, clip, short_clips, files=files, scan=scan, max_clips=limit, spread=True, record=record
+    )
 
 
 def _has_classes(place: Path) -> bool:

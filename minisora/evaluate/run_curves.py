@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from minisora.config import load
 from minisora.data.clip import ClipDataset
 from minisora.data.latent_cache import LatentCache
+from minisora.data.record import DataRecord
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.evaluate.curves import Curves, Velocity, diagnose, loss_by_sigma, moments, nearest
@@ -52,7 +53,8 @@ def measure_curves(
         raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
     config = load(run / "config.yaml")
     keys = list(cache_keys(pipeline.vae).values())
-    training, validation = (_open_cache(run, open_dataset(config, split), keys) for split in SPLITS)
+    record = DataRecord(run / "dit", begun=True)
+    training, validation = (_open_cache(run, open_dataset(config, split, record), keys) for split in SPLITS)
     unseen, captions = validation.latents(range(len(validation))), validation.captions()
     count = min(num_samples, len(unseen))
     passes = -(-len(unseen) // batch_size)  # the loss calls back eight times as often, each an eighth

@@ -4,9 +4,13 @@ OUT/00012-1.mp4     clip 12 under prompt 1
    /metadata.csv    file_name, text, and the file that it came from
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from minisora.config import ClipConfig
 from minisora.data.folder import FolderDataset
@@ -17,6 +21,7 @@ from minisora.errors import UserError
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.remake import restyle
 
+_log = logging.getLogger(__name__)
 CAPTION = "{caption}"  # in a prompt: the clip's own caption
 
 
@@ -33,6 +38,8 @@ def augment(
     **options: Any,
 ) -> int:
     """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
+
+    A clip that turns out to be damaged is named and left out.
 
     Args:
         pipeline: restyles the clips (`minisora.pipelines.remake.restyle`), from their captions where all have one.
@@ -64,20 +71,42 @@ def augment(
     only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
 
     rows, total = [], len(dataset) * len(prompts)
+    damaged: dict[int, str] = {}
     for number, texts in enumerate(wanted):
         for start in range(0, len(dataset), batch_size):
             indices = range(start, min(start + batch_size, len(dataset)))
-            said = [texts[index] for index in indices]
             noise = seed + number * len(dataset) + start
-            source = [sources[index] for index in indices] if sources else None
-            clips = dataset.clips(indices)
+            readable = _readable(dataset, indices, damaged)
+            if not readable:
+                continue
+            chosen, clips = list(readable), torch.stack(list(readable.values()))
+            said = [texts[index] for index in chosen]
+            source = [sources[index] for index in chosen] if sources else None
             made = restyle(
                 pipeline, said, clips, strength, source=source, seed=noise, progress=False, **options
             )
-            for index, video in zip(indices, made, strict=True):
+            for index, video in zip(chosen, made, strict=True):
                 write_video(out / files[number][index], video, clip.fps)
                 rows.append((files[number][index], texts[index], names[index]))
             if progress is not None:
-                progress(len(rows), total)
+                progress(len(rows) + len(damaged) * (number + 1), total)
+    if not rows:
+        raise UserError(
+            f"none of the {len(dataset)} clips of {data} can be decoded: copy or export them again"
+        )
     write_metadata(out / "metadata.csv", ("file_name", "text", "source"), rows)
-    return total
+    return len(rows)
+
+
+def _readable(dataset: FolderDataset, indices: Sequence[int], damaged: dict[int, str]) -> dict[int, Tensor]:
+    """The clips of these that can be decoded, C T H W each; the others go to `damaged`, said once."""
+    clips: dict[int, Tensor] = {}
+    for index in indices:
+        if index in damaged:
+            continue
+        try:
+            clips[index] = dataset.clips([index])[0]
+        except UserError as error:
+            damaged[index] = str(error)
+            _log.warning("%s: left out (%d so far)", error, len(damaged))
+    return clips

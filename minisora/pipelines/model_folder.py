@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from minisora.errors import UserError
-from minisora.files import replace_folder, write_json, write_whole
+from minisora.files import SUMS, changed_file, replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
 from minisora.screen import plain
 
@@ -63,6 +63,11 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
             raise UserError(
                 f"model folder {folder} is incomplete: {name} has no .safetensors weights; copy or export it again"
             )
+    if (changed := changed_file(folder)) is not None:
+        raise UserError(
+            f"model folder {folder} is damaged ({changed}); copy or export it again, or run its training command "
+            "again, which writes it anew from the last checkpoint"
+        )
     diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -140,8 +145,9 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
         raise UserError(f"{out} is a file: choose a folder for the model")
     held = sorted(item.name for item in place.iterdir())
     if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
-        raise UserError(f"{out} holds '{held[0]}' and is no earlier export: choose an empty folder")
-    foreign = [name for name in held if name not in (*_OWN_FILES, *_PARTS)]
+        first = next((name for name in held if name != SUMS), SUMS)
+        raise UserError(f"{out} holds '{first}' and is no earlier export: choose an empty folder")
+    foreign = [name for name in held if name not in (*_OWN_FILES, SUMS, *_PARTS)]
     if foreign:
         raise UserError(f"{out} also holds '{foreign[0]}', which would be lost: choose an empty folder")
 

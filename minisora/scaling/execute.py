@@ -27,6 +27,7 @@ from torch import Tensor
 
 from minisora.config import override
 from minisora.data.batches import LatentSource
+from minisora.data.clip import StandsIn
 from minisora.data.sources import open_dataset
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
@@ -65,6 +66,13 @@ class First:
     def captions(self) -> list[str]:
         """Of these clips."""
         return self.source.captions()[: self.count]
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of the clips whose latents were given for these."""
+        if isinstance(self.source, StandsIn):
+            return self.source.captions_of(indices)
+        captions = self.captions()
+        return [captions[index] for index in indices]
 
 
 def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE, LatentSource, LatentSource]:

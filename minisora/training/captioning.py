@@ -27,7 +27,14 @@ from minisora.screen import say
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.stages import load_vae, read_model, replace_folder, settle_text, warn_of_cuts
+from minisora.training.stages import (
+    load_vae,
+    open_record,
+    read_model,
+    replace_folder,
+    settle_text,
+    warn_of_cuts,
+)
 from minisora.training.tasks import fingerprint, validation_batches
 
 _BATCH = 64
@@ -142,7 +149,8 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         raise UserError(f"share = {share} must be above 0 and at most 1")
     out = run / "captioner"
     vae = load_vae(run / "vae" / "model")
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    record = open_record(out)
+    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
     places = labelled(train.captions(), first)
     held_out: ClipDataset = validation
@@ -160,6 +168,11 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
     say(console, ("Captioner", "bold"), f" on {where}")
     vae.to(accelerator.device)
+    if accelerator.is_main_process:
+        try:
+            record.keep()
+        except OSError as error:
+            raise UserError(f"cannot write to {out}: {error.strerror}; free space and run again") from error
     sources = [
         build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
         for name, dataset in (("labelled", seen), ("validation", unseen))
@@ -211,8 +224,10 @@ def label_folder(
         console: where progress is shown.
         min_confidence: files below it are left out.
 
+    Files that turn out to be damaged are named and get no row.
+
     Returns:
-        How many files were captioned, and how many left out.
+        How many files were captioned, and how many left out for their confidence.
 
     Raises:
         UserError: there is no captioner, nothing usable in the folder, or the CSV cannot be written.
@@ -227,15 +242,28 @@ def label_folder(
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
     names = dataset.names()
     best: dict[str, Caption] = {}
+    damaged: dict[str, str] = {}
     with console.status("captioning") as status:
         for index, (name, said) in enumerate(zip(names, dataset.captions(), strict=True)):
             status.update(f"captioning {index + 1}/{len(names)}")
             if said:
                 best[name] = Caption(said, 1.0)
                 continue
-            found = captioner.eval().caption(vae.to_latents(dataset.clips([index])))[0]
+            try:
+                clip = dataset.clips([index])
+            except UserError as error:  # the others are captioned all the same
+                damaged[name] = str(error)
+                continue
+            found = captioner.eval().caption(vae.to_latents(clip))[0]
             if name not in best or found.confidence > best[name].confidence:
                 best[name] = found
+    for name, why in damaged.items():
+        rest = "captioned by its other clips" if name in best else "left out"
+        say(console, f"{why}: {rest}")
+    if not best:
+        raise UserError(
+            f"none of the {len(damaged)} files of {data} can be decoded: copy or export them again"
+        )
     given = {name for name, said in zip(names, dataset.captions(), strict=True) if said}
     rows: list[tuple[str, str, str]] = []
     left_out = 0

@@ -3,13 +3,16 @@
     CHECKPOINTS/step-00000250/model.safetensors       weights
                              /ema.safetensors         their moving average
                              /optimizer.safetensors   "NAME/exp_avg", ... by parameter name
-                             /state.json              step, config, precision; written last
+                             /state.json              step, config, precision, checksums; written last
 
 Data order, noise and crops are functions of (seed, step), so the step is also the state of every random
 choice. A folder is written under another name and renamed when it is whole: a crash or a full disk leaves
-the checkpoint before it as it was.
+the checkpoint before it as it was. Bytes that have changed on the disk since are noticed by their checksum, and the
+stage goes on from the checkpoint before. (Checkpoints without checksums, as older versions wrote them, are taken
+as they are.)
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -32,7 +35,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from minisora.config import Config
+from minisora.data.folder import content_hash
 from minisora.errors import UserError
+from minisora.files import checksum, put_in_place
 
 FORMAT = 1
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -45,8 +51,11 @@ _STATE, _MODEL, _EMA, _OPTIMIZER = (
 )
 
 # Settings that may change between a checkpoint and its resumption: they move no weight, or (steps) extend the run.
+# Of paths the content decides: that of the data is in the inputs, that of a text encoder in text.content.
 _FREE = {
     ("sample",),
+    ("data", "path"),
+    ("text", "path"),
     *(
         (stage, key)
         for stage in ("train_vae", "train_dit", "train_caption")
@@ -82,12 +91,62 @@ class TrainState:
     inputs: str  # fingerprint of what the stage was given: data, and for the DiT the VAE
 
 
+def described(config: Config) -> dict[str, Any]:
+    """A config as checkpoints have it: with the content of a pretrained text encoder beside its path."""
+    settings = config.model_dump(mode="json")
+    if config.text.kind == "pretrained" and config.text.path is not None:
+        files = sorted(file for file in config.text.path.rglob("*") if file.is_file())
+        facts = [[file.relative_to(config.text.path).as_posix(), content_hash(file)] for file in files]
+        settings["text"]["content"] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return settings
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a folder, oldest first."""
+    """Checkpoints of a folder that were written to the end, oldest first."""
     found = [
         p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name) and (p / _STATE).is_file()
     ]
     return sorted(found)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is as it was written; None if there is no checkpoint.
+
+    Raises:
+        UserError: there are some, but each is damaged.
+    """
+    kept = checkpoints(folder)
+    for place in reversed(kept):
+        if damage(place) is None:
+            return place
+    if not kept:
+        return None
+    raise UserError(
+        f"checkpoint {kept[-1]} is damaged ({damage(kept[-1])}), and no other is whole: put a copy of it back, or "
+        f"delete {folder}, and the same command trains this stage from its start"
+    )
+
+
+def passed_over(folder: Path) -> list[Path]:
+    """The damaged checkpoints after the newest that is whole."""
+    last = newest(folder)
+    return [place for place in checkpoints(folder) if last is not None and place.name > last.name]
+
+
+def damage(place: Path) -> str | None:
+    """What of a checkpoint is not as it was written; None: it is whole."""
+    try:
+        about = _read_about(place)
+        sums = about.get("files", dict.fromkeys((_MODEL, _EMA, _OPTIMIZER)))
+        for name, expected in sums.items():
+            if expected is None:  # of an older version: only a file that was cut off is noticed
+                with safe_open(str(place / name), framework="pt"):
+                    pass
+            elif checksum(place / name) != expected:
+                return f"{name} does not match its checksum"
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        return f"{_STATE if isinstance(error, ValueError | KeyError) else 'a file'}: {_reason(error)}"
+    return None
 
 
 def save(
@@ -118,23 +177,29 @@ def save(
         }
         partial = folder / f".{place.name}.partial"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in folder.glob(".step-*.partial"):  # of a run that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir(parents=True)
             for name, tensors in ((_MODEL, raw), (_EMA, average), (_OPTIMIZER, slots)):
                 save_file({k: v.contiguous().clone() for k, v in tensors.items()}, partial / name)
             about = {"format": FORMAT, "step": state.step, "stage": state.stage, "precision": state.precision}
             about |= {"inputs": state.inputs, "config": state.config}
+            about["files"] = {name: checksum(partial / name) for name in (_MODEL, _EMA, _OPTIMIZER)}
+            about["checksum"] = _own_checksum(about)
             (partial / _STATE).write_text(json.dumps(about, indent=1))
             shutil.rmtree(place, ignore_errors=True)
-            partial.replace(place)
+            put_in_place(partial, place)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             kept = checkpoints(folder)
-            last = f"; the last good checkpoint is {kept[-1]}" if kept else ""
+            hint = f"; the last checkpoint is {kept[-1]}" if kept else ""
             raise UserError(
-                f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{last}"
+                f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{hint}"
             ) from error
-        for old in checkpoints(folder)[:-keep]:
+        kept = checkpoints(folder)
+        last = kept.index(place) + 1
+        # Those of later steps are damaged: training went on from one before them.
+        for old in kept[: max(0, last - keep)] + kept[last:]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
     return place
@@ -173,9 +238,7 @@ def read_state(place: Path) -> TrainState:
         UserError: it is not whole, or of another format.
     """
     try:
-        about = json.loads((place / _STATE).read_text())
-        if about["format"] != FORMAT:
-            raise UserError(f"checkpoint {place} has format {about['format']}; this version reads {FORMAT}")
+        about = _read_about(place)
         return TrainState(about["step"], about["config"], about["precision"], about["stage"], about["inputs"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
@@ -227,13 +290,18 @@ def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inpu
         for each in (known, config)
     )
     for key, (before, after) in _differences(then, now).items():
+        if key == "text.content" and before is None:  # of an older version
+            continue
         raise UserError(
             f"checkpoint {place} was trained with {key}={before}, now it is {after}: "
             "use the same setting or another --out"
         )
     if state.inputs != inputs:
+        # A VAE's fingerprint comes last, after a hyphen; see `minisora.training.stages`.
+        same_data = "-" in inputs and state.inputs.rpartition("-")[0] == inputs.rpartition("-")[0]
+        what = "with another VAE than this run has" if same_data else "on other data than this run has"
         raise UserError(
-            f"checkpoint {place} was trained on other data or another VAE than this run has: use another --out"
+            f"checkpoint {place} was trained {what}: give what it was trained with, or use another --out"
         )
 
 
@@ -246,6 +314,28 @@ def _differences(then: Any, now: Any, path: tuple[str, ...] = ()) -> dict[str, t
     for key in {**then, **now}:
         found |= _differences(then.get(key), now.get(key), (*path, key))
     return found
+
+
+def _read_about(place: Path) -> dict[str, Any]:
+    """What state.json holds.
+
+    Raises:
+        UserError: it is of another format.
+        OSError, ValueError, KeyError: it is not there or damaged.
+    """
+    about = json.loads((place / _STATE).read_text())
+    if not isinstance(about, dict):
+        raise ValueError("no JSON object")
+    if about["format"] != FORMAT:
+        raise UserError(f"checkpoint {place} has format {about['format']}; this version reads {FORMAT}")
+    if about.get("checksum", expected := _own_checksum(about)) != expected:
+        raise ValueError("it does not match its checksum")
+    return about
+
+
+def _own_checksum(about: dict[str, Any]) -> str:
+    rest = {key: value for key, value in about.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

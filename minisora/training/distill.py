@@ -18,6 +18,7 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.data.batches import TrajectoryBatches
+from minisora.data.record import DataRecord
 from minisora.data.shards import key_of
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
@@ -120,10 +121,10 @@ def _check_run(
 
     Training would refuse it as well, but only when the samples are made anew over those that it learns from.
     """
-    kept = checkpoint.checkpoints(run / "dit" / "checkpoints")
-    if kept:
-        state = checkpoint.read_state(kept[-1])
-        checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), state.inputs)
+    last = checkpoint.newest(run / "dit" / "checkpoints")
+    if last is not None:
+        state = checkpoint.read_state(last)
+        checkpoint.check_resumable(last, state, checkpoint.described(config), state.inputs)
     elif not (run / "model").exists():
         return
     for shard in shards_of(teacher, captions, folder, config.sample.steps):
@@ -179,7 +180,10 @@ def distill_model(
     if num_samples < 1:
         raise UserError(f"num_samples = {num_samples} must be at least 1")
     resolved = load(config, [*STUDENT, *overrides])
-    captions = open_dataset(resolved, "train").captions()
+    # Of a run's own data, also where a damaged file was removed since: its captions are what the student is of.
+    stage = Path(model).parent / "dit"
+    record = DataRecord(stage) if (stage / "data.json").is_file() else None
+    captions = open_dataset(resolved, "train", record).captions()
     captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
     distill(
         resolved, load_pipeline(model, process_device()), captions, out, console, student_steps=student_steps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource, from_bytes, to_bytes
-from minisora.data.clip import ClipDataset
+from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.latent_cache import LatentCache
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
@@ -22,6 +22,7 @@ class EncodedOnDemand:
 
     def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
         self.dataset, self.encode = dataset, encode
+        self._captions = dataset.captions()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -33,6 +34,12 @@ class EncodedOnDemand:
     def captions(self) -> list[str]:
         """The caption of every clip."""
         return self.dataset.captions()
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of the clips whose latents were given for these."""
+        if isinstance(self.dataset, StandsIn):
+            return self.dataset.captions_of(indices)
+        return [self._captions[index] for index in indices]
 
 
 def encodes_in_step(source: object) -> bool:

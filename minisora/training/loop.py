@@ -29,7 +29,7 @@ from minisora.training.launch import device_name, make_accelerator, process_devi
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
 from minisora.training.progress import StepProgress
-from minisora.training.schedule import lr_scale
+from minisora.training.schedule import lr_scale, steps_changed
 from minisora.training.tasks import Task
 
 _DROPOUT = 4  # key of what dropout drops, beside those of `minisora.data.batches`
@@ -46,9 +46,9 @@ class StageResult:
 def prepare_stage(config: Config, settings: TrainConfig, out: Path, width: int) -> tuple[Accelerator, str]:
     """The accelerate handle of a stage, and a line that says what it runs on."""
     device = process_device()
-    kept = checkpoint.checkpoints(out / "checkpoints")
-    if kept:  # going on in another precision would change the losses
-        precision, reason = checkpoint.read_state(kept[-1]).precision, "as in the checkpoint"
+    last = checkpoint.newest(out / "checkpoints")
+    if last is not None:  # going on in another precision would change the losses
+        precision, reason = checkpoint.read_state(last).precision, "as in the checkpoint"
     else:
         precision, reason = choose_precision(settings.precision, device, width)
     accelerator = make_accelerator(
@@ -72,10 +72,10 @@ def check_resumable(config: Config, out: Path, inputs: str) -> None:
     Raises:
         UserError: it is, or cannot be read; the message says how it differs.
     """
-    kept = checkpoint.checkpoints(out / "checkpoints")
-    if kept:
-        state = checkpoint.read_state(kept[-1])
-        checkpoint.check_resumable(kept[-1], state, config.model_dump(mode="json"), inputs)
+    last = checkpoint.newest(out / "checkpoints")
+    if last is not None:
+        state = checkpoint.read_state(last)
+        checkpoint.check_resumable(last, state, checkpoint.described(config), inputs)
 
 
 class Trainer:
@@ -105,7 +105,7 @@ class Trainer:
         on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
     ):
         self.task, self.settings, self.accelerator = task, task.settings, accelerator
-        self.config, self.seed = config.model_dump(mode="json"), config.seed
+        self.config, self.seed = checkpoint.described(config), config.seed
         self.out, self.inputs, self.console, self.on_sample = out, inputs, console, on_sample
         self.folder = out / "checkpoints"
         self.metrics = MetricsLog(metrics, task.name, accelerator)
@@ -322,16 +322,30 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        kept = checkpoint.checkpoints(self.folder)
-        if not kept:
+        last = checkpoint.newest(self.folder)
+        if last is None:
             self.metrics.rewind(0)  # of a run that was killed before its first checkpoint
             return
-        state = checkpoint.read_state(kept[-1])
-        checkpoint.check_resumable(kept[-1], state, self.config, self.inputs)
-        checkpoint.load(kept[-1], self.model, self.ema, self.optimizer)
+        state = checkpoint.read_state(last)
+        checkpoint.check_resumable(last, state, self.config, self.inputs)
+        checkpoint.load(last, self.model, self.ema, self.optimizer)
         self.step = self.ema.optimization_step = state.step
         self.metrics.rewind(state.step)
         if self.step >= self.settings.steps:
             self.validation = self.metrics.validation(state.step)
-        if self.accelerator.is_main_process and self.step < self.settings.steps:
-            say(self.console, f"resuming {self.task.name} at step {self.step} from {kept[-1]}", style="dim")
+        if self.accelerator.is_main_process:
+            self._tell_resumed(last, state)
+
+    def _tell_resumed(self, last: Path, state: checkpoint.TrainState) -> None:
+        """Say from where the stage goes on, what was passed over, and what other steps do."""
+        name, lines = self.task.name, []
+        for place in checkpoint.passed_over(self.folder):
+            lines.append(f"checkpoint {place} is damaged ({checkpoint.damage(place)}): passed over")
+        if self.step < self.settings.steps:
+            lines.append(f"resuming {name} at step {self.step} from {last}")
+        before = state.config.get(f"train_{name}", {}).get("steps", self.settings.steps)
+        if before != self.settings.steps:
+            meant = f"train_{name}.steps was {before} and is {self.settings.steps}"
+            lines.append(f"{meant}: {steps_changed(self.step, before, self.settings)}")
+        for line in lines:
+            say(self.console, line, style="dim")

@@ -14,3 +14,29 @@ def lr_scale(step: int, settings: TrainConfig) -> float:
         return warmup
     left = max(0.0, min(1.0, (settings.steps - step) / decay_steps))
     return warmup * (settings.final_lr_share + (1 - settings.final_lr_share) * left)
+
+
+def steps_changed(step: int, before: int, settings: TrainConfig) -> str:
+    """What another number of steps does to the learning rate of a stage that goes on; one line.
+
+    Args:
+        step: optimizer steps done.
+        before: steps that they were meant to be.
+        settings: of the stage now.
+    """
+    steps = settings.steps
+    if step >= steps:
+        return f"{step} steps are done, so nothing is trained: set steps above {step} to go on"
+    then = lr_scale(step, settings.model_copy(update={"steps": before}))
+    now = lr_scale(step, settings)
+    falls = round(steps - settings.decay_share * steps)
+    last = f"{settings.final_lr_share:.0%} at step {steps}"
+    if settings.decay_share == 0:
+        return "the learning rate does not depend on the number of steps"
+    if then == now == lr_scale(step, settings.model_copy(update={"decay_share": 0.0})):
+        return f"the learning rate falls from step {falls} to {last}, as if planned so from the start"
+    way = "rises" if now > then else "drops"
+    return (
+        f"the learning rate {way} at once from {then:.0%} to {now:.0%} of its peak, then falls from step "
+        f"{max(step, falls)} to {last}; a run of {steps} steps from the start has other losses"
+    )

@@ -2,9 +2,9 @@
 
     RUN/config.yaml      the resolved config
        /metrics.jsonl    numbers of both stages
-       /vae/             checkpoints/ and model/, the trained VAE
+       /vae/             checkpoints/ and model/, the trained VAE, and what it was begun on (`DataRecord`)
        /cache/           latents of the training clips
-       /dit/             checkpoints/ and samples/
+       /dit/             checkpoints/, samples/ and what it was begun on
        /model/           the pipeline, for `minisora sample --model`
 
 Every function goes on where a run stopped: what is finished is not done again.
@@ -25,6 +25,7 @@ from torch import Tensor
 from minisora import files
 from minisora.config import Config, override, save
 from minisora.data.batches import LatentSource, TrajectoryBatches
+from minisora.data.record import DataRecord
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
@@ -53,13 +54,15 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         UserError: the data, the config or the run folder cannot be used.
     """
     out = run / "vae"
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
+    record = open_record(out)
+    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
     inputs = train.fingerprint()
     check_resumable(config, out, inputs)
+    _check_not_in_use(config, run)
     accelerator, where = prepare_stage(config, config.train_vae, out, config.vae.widths[0])
     _announce(console, accelerator, "VAE", where)
+    _save_config(config, run, accelerator, record)
     task = VAETask(config, train, validation)
-    _save_config(config, run, accelerator)
     trainer = Trainer(
         task,
         config,
@@ -81,6 +84,31 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
     return result
 
 
+def open_record(out: Path) -> DataRecord:
+    """The record of the data of the stage in a folder."""
+    return DataRecord(out, begun=bool(checkpoint.checkpoints(out / "checkpoints")))
+
+
+def _check_not_in_use(config: Config, run: Path) -> None:
+    """Refuse to train a finished VAE further under the DiT that learned from it.
+
+    Raises:
+        UserError: RUN/dit has checkpoints, and they are of RUN/vae/model as it is.
+    """
+    before, above = (checkpoint.newest(run / stage / "checkpoints") for stage in ("vae", "dit"))
+    if before is None or above is None or not (run / "vae" / "model").exists():
+        return
+    # Behind a damaged checkpoint there are steps to do again, which end in the same VAE.
+    done = checkpoint.read_state(before).step
+    if done >= config.train_vae.steps or checkpoint.passed_over(before.parent):
+        return
+    if checkpoint.read_state(above).inputs.endswith(fingerprint(load_vae(run / "vae" / "model"))):
+        raise UserError(
+            f"{run / 'dit'} is trained on latents of this VAE, which {config.train_vae.steps - done} more steps would "
+            f"change: set train_vae.steps={done}, or use another --out"
+        )
+
+
 def load_vae(folder: Path) -> VideoVAE:
     """A VAE saved by `train_vae`.
 
@@ -94,11 +122,13 @@ def load_vae(folder: Path) -> VideoVAE:
 
 
 def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
-    """A model from its safetensors in a folder, and from nothing else.
+    """A model from its safetensors in a folder, and from nothing else; their checksums are looked at if it has any.
 
     Raises:
         UserError: the folder holds no whole model of this kind; the message ends with the remedy.
     """
+    if (changed := files.changed_file(folder)) is not None:
+        raise UserError(f"{kind.__name__} {folder} cannot be read ({changed}): {remedy}")
     try:
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -128,8 +158,9 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
             raise UserError(
                 f"the VAE has {key}={trained[key]}, the config says {value}: use the VAE's config"
             )
-    train, validation = open_dataset(config, "train"), open_dataset(config, "validation")
-    buckets = [open_dataset(part, "train") for part in bucket_configs(config)]
+    record = open_record(run / "dit")
+    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
+    buckets = [open_dataset(part, "train", record) for part in bucket_configs(config)]
     captions = [caption for each in (train, validation, *buckets) for caption in each.captions()]
     config = settle_text(config, captions, run / "dit")
     inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
@@ -137,7 +168,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
     _announce(console, accelerator, "DiT", where)
     vae.to(accelerator.device)
-    _save_config(config, run, accelerator)
+    _save_config(config, run, accelerator, record)
     named = [("training", train), ("validation", validation), *(("training", bucket) for bucket in buckets)]
     sources = [
         build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
@@ -290,10 +321,15 @@ def _announce(console: Console, accelerator: Accelerator, name: str, where: str)
         say(console, (name, "bold"), f" on {where}")
 
 
-def _save_config(config: Config, run: Path, accelerator: Accelerator) -> None:
+def _save_config(
+    config: Config, run: Path, accelerator: Accelerator, record: DataRecord | None = None
+) -> None:
+    """Write down what the run is and what the stage was begun on."""
     try:
         if accelerator.is_main_process:
             save(config, run / "config.yaml")
+            if record is not None:
+                record.keep()
     except OSError as error:
         raise UserError(f"cannot write to {run}: {error.strerror}; use another --out") from error
 

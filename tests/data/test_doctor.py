@@ -165,7 +165,7 @@ def test_rare_key_frames_are_named_where_memory_does_not_make_up_for_them(tmp_pa
     config = Config(clip=clip, data=DataConfig(require_captions=False))
     text = told(check(tmp_path, config))
     assert "key frames" not in text
-    monkeypatch.setattr("minisora.data.doctor.CACHE_BYTES", 100_000)
+    monkeypatch.setattr("minisora.data.doctor.AHEAD_BYTES", 100_000)
     report = check(tmp_path, config)
     assert report.to_dict()["rare_key_frames"] == {"x.mp4": 30.0}
     assert "x.mp4: 30 s without one" in told(report)

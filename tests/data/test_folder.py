@@ -43,8 +43,8 @@ def test_ten_real_files(mixed_folder):
     assert "c_three_frames.mp4" in data.report.summary()
 
 
-def test_an_item_is_pure_cached_or_not(mixed_folder):
-    cached, fresh = FolderDataset(mixed_folder, CLIP), FolderDataset(mixed_folder, CLIP, cache_bytes=0)
+def test_an_item_is_pure(mixed_folder):
+    cached, fresh = FolderDataset(mixed_folder, CLIP), FolderDataset(mixed_folder, CLIP)
     for _ in range(2):
         assert torch.equal(cached.clips([3, 0, 7]), torch.stack([fresh[i].video for i in (3, 0, 7)]))
     cached[3].video.zero_()
@@ -508,7 +508,10 @@ def test_a_file_with_rare_key_frames_is_decoded_once_for_all_its_clips(tmp_path,
     ramp(tmp_path / "x.mp4", 96, 1)
     clip = ClipConfig(frames=5, height=24, width=32, fps=0.5)
     scan = scan_folder(tmp_path, clip, require_captions=False)
-    alone = FolderDataset(tmp_path, clip, scan=scan, cache_bytes=0)
+    order = [7, 2, 8, 0, 1, 3, 4, 5, 6]
+    with monkeypatch.context() as without:
+        without.setattr("minisora.data.folder.AHEAD_BYTES", 0)
+        alone = FolderDataset(tmp_path, clip, scan=scan).clips(order)
     assert len(alone) == 9
     started = []
 
@@ -518,16 +521,14 @@ def test_a_file_with_rare_key_frames_is_decoded_once_for_all_its_clips(tmp_path,
 
     monkeypatch.setattr("minisora.data.video_io.decode", counted)
     monkeypatch.setattr("minisora.data.folder.costly_seeks", lambda file, clip: True)
-    data = FolderDataset(tmp_path, clip, scan=scan)
-    few = FolderDataset(tmp_path, clip, scan=scan, cache_bytes=4 * data.clips([0]).numel())
-    started.clear()
-    data = FolderDataset(tmp_path, clip, scan=scan)
-    clips = data.clips([7, 2, 8, 0, 1, 3, 4, 5, 6])
+    clips = FolderDataset(tmp_path, clip, scan=scan).clips(order)
     assert started == [0.0]
     # Clips 6 to 8 and none before fit when 6 is asked for first; what does not fit is read as ever.
-    assert torch.equal(few.clips([6]), alone.clips([6]))
-    assert torch.equal(few.clips([7, 2, 8, 0, 1, 3, 4, 5, 6]), clips)
-    assert torch.equal(alone.clips([7, 2, 8, 0, 1, 3, 4, 5, 6]), clips)
+    monkeypatch.setattr("minisora.data.folder.AHEAD_BYTES", 4 * clips[0].numel())
+    few = FolderDataset(tmp_path, clip, scan=scan)
+    assert torch.equal(few.clips([6]), alone[-1:])
+    assert torch.equal(few.clips(order), alone)
+    assert torch.equal(clips, alone)
 
 
 def test_damage_further_on_does_not_stop_the_clips_before_it(tmp_path, ramp, monkeypatch):

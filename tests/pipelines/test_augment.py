@@ -1,11 +1,15 @@
 """Augmentation: a captioned set that trains, every clip under every prompt, and nothing else in the folder."""
 
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from minisora.config import ClipConfig
 from minisora.data.folder import FolderDataset
+from minisora.data.folder_scan import scan_folder
 from minisora.data.make import make_shapes
 from minisora.errors import UserError
 from minisora.pipelines.augment import augment
@@ -48,6 +52,39 @@ def test_every_clip_appears_under_every_prompt(
     captions = dict(zip(made.names(), made.captions(), strict=True))
     assert [captions[f"0000{i}-0.mp4"] for i in range(3)] == [prompts[0]] * 3
     assert [captions[f"0000{i}-1.mp4"] for i in range(3)] == said
+
+
+def test_a_damaged_clip_is_left_out_and_named(
+    pipeline: MiniSoraPipeline,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    write_noise: Callable[[Path, int], None],
+    damage: Callable[[Path], None],
+) -> None:
+    monkeypatch.setattr("minisora.data.folder.scan_folder", partial(scan_folder, verify=False))
+    mixed = tmp_path / "mixed"
+    shutil.copytree(data, mixed)
+    write_noise(mixed / "a.mp4", 0)
+    damage(mixed / "a.mp4")
+    prompts = ["a red circle moving left", "a blue square moving up"]
+    done: list[int] = []
+    count = augment(
+        pipeline,
+        mixed,
+        prompts,
+        tmp_path / "out",
+        num_inference_steps=1,
+        progress=lambda a, _: done.append(a),
+    )
+    assert (count, done[-1]) == (6, 8)
+    assert len(FolderDataset(tmp_path / "out", CLIP)) == 6
+    assert [record.getMessage().count("a.mp4") for record in caplog.records] == [1]
+    for file in mixed.glob("clip*"):
+        file.unlink()
+    with pytest.raises(UserError, match="none of the 1 clips"):
+        augment(pipeline, mixed, prompts, tmp_path / "none", num_inference_steps=1)
 
 
 def test_what_cannot_be_done_is_refused_before_a_clip_is_made(

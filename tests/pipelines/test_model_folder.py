@@ -1,5 +1,6 @@
 """Model folders: a small one to pass on samples as the large one does, and shipped ones go by name."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 def test_an_exported_model_is_half_the_size_and_samples_the_same(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     mib = export_model(tiny_run / "model", out, made_by="minisora train --config tiny")
-    files = {path.suffix for path in out.rglob("*") if path.is_file()}
+    files = {path.suffix for path in out.rglob("*") if path.is_file() and path.name != "SHA256SUMS"}
     assert files <= {".safetensors", ".json", ".md", ".py"}  # nothing that unpickles
     assert [path.relative_to(out).as_posix() for path in out.rglob("*.py")] == ["pipeline.py"]
     assert not any("_name_or_path" in path.read_text() for path in out.rglob("*.json"))
@@ -31,6 +32,25 @@ def test_an_exported_model_is_half_the_size_and_samples_the_same(tiny_run: Path,
     a, b = (each("a red circle moving left", **few).videos for each in (whole, small))
     assert (a - b).abs().mean() < 0.02
     assert "minisora train --config tiny" in (out / "README.md").read_text()
+
+
+def test_a_spoiled_model_is_named_and_its_sums_are_those_of_sha256sum(tiny_run: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_run / "model", model)
+    weights = model / "dit" / "diffusion_pytorch_model.safetensors"
+    assert (
+        f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  dit/{weights.name}\n"
+        in (model / "SHA256SUMS").read_text()
+    )
+    data = bytearray(weights.read_bytes())
+    middle = len(data) // 2
+    assert any(data[middle : middle + 400])
+    data[middle : middle + 400] = bytes(400)
+    weights.write_bytes(data)
+    with pytest.raises(UserError, match=f"{model} is damaged .dit/{weights.name} is not as SHA256SUMS says"):
+        load_pipeline(model, "cpu")
+    (model / "SHA256SUMS").unlink()  # a folder of an older version
+    load_pipeline(model, "cpu")
 
 
 def test_the_card_shows_the_scores_it_is_given(tiny_run: Path, tmp_path: Path) -> None:

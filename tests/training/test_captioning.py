@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from rich.console import Console
 
 from minisora.config import load
+from minisora.data.folder_scan import scan_folder
 from minisora.data.latent_cache import LatentCache
 from minisora.data.make import make_shapes
 from minisora.data.sources import open_dataset
@@ -30,7 +33,13 @@ from minisora.training.stages import load_vae
 from minisora.training.tasks import fingerprint
 
 
-def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_captioner_is_trained_and_labels_every_clip(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_noise: Callable[[Path, int], None],
+    damage: Callable[[Path], None],
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     config = load(
@@ -56,6 +65,13 @@ def test_a_captioner_is_trained_and_labels_every_clip(tiny_run: Path, tmp_path: 
     assert filled[1] == rows[1] + ","
     assert [line.split(",")[0] for line in filled[2:]] == ["clip_00001.mp4", "clip_00002.mp4"]
     assert label_folder(run, clips, tmp_path / "sure.csv", quiet, min_confidence=1.0) == (0, 2)
+    monkeypatch.setattr("minisora.data.folder.scan_folder", partial(scan_folder, verify=False))
+    write_noise(clips / "z.mp4", 0)
+    damage(clips / "z.mp4")
+    shown = Console(record=True, width=300)
+    assert label_folder(run, clips, tmp_path / "rest.csv", shown) == (2, 0)
+    assert (tmp_path / "rest.csv").read_text() == (tmp_path / "filled.csv").read_text()
+    assert "z.mp4: cannot be decoded" in shown.export_text()
     with pytest.raises(UserError, match="no captioner in"):
         label_folder(tiny_run, clips, tmp_path / "x.csv", quiet)
     with pytest.raises(UserError, match=r"share = 0 must be above 0"):
