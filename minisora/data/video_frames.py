@@ -54,6 +54,8 @@ class Shown:
     key: bool  # decoding can begin here
     frame: av.VideoFrame | Tensor | None  # a Tensor (`H W 3` uint8) of pictures; None: counted, not decoded
     pixel_aspect: float = 1.0  # how much wider than high a pixel is, as stored
+    transposed: bool = False  # rows and columns change places before it is shown
+    flips: tuple[int, ...] = ()  # dimensions (0 height, 1 width) that are flipped after that
 
     @property
     def interlaced(self) -> bool:
@@ -93,9 +95,15 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
             container.seek(origin + int(start / tick), stream=stream, backward=True)
         rate = float(stream.average_rate or 25)
         aspect = float(stream.sample_aspect_ratio or 1)
+        transposed = False
+        flips: tuple[int, ...] = ()
         for count, frame in enumerate(container.decode(stream)):
             time = (frame.pts - origin) * tick if frame.pts is not None else count / rate
-            yield Shown(time, (frame.duration or 0) * tick, bool(frame.key_frame), frame, aspect)
+            # Every frame carries the matrix of the whole track; to look it up takes as long as to decode a frame.
+            if count == 0:
+                transposed, flips = _orientation(frame)
+            length, key = (frame.duration or 0) * tick, bool(frame.key_frame)
+            yield Shown(time, length, key, frame, aspect, transposed, flips)
 
 
 def demux(path: Path) -> Iterator[Shown]:
@@ -148,7 +156,7 @@ def size(shown: Shown) -> tuple[int, int]:
     if isinstance(shown.frame, Tensor):
         return shown.frame.shape[0], shown.frame.shape[1]
     assert shown.frame is not None
-    if _orientation(shown.frame)[0]:
+    if shown.transposed:
         return shown.frame.width, round(shown.frame.height / shown.pixel_aspect)
     return shown.frame.height, round(shown.frame.width * shown.pixel_aspect)
 
@@ -164,10 +172,9 @@ def upright(shown: Shown) -> tuple[Tensor, float]:
     pixels, aspect = _pixels(shown.frame), shown.pixel_aspect
     if shown.interlaced:
         pixels, aspect = pixels[::2], aspect / 2
-    transposed, flips = _orientation(shown.frame)
-    if transposed:
+    if shown.transposed:
         pixels, aspect = pixels.transpose(0, 1), 1 / aspect
-    return pixels.flip(flips), aspect
+    return pixels.flip(shown.flips) if shown.flips else pixels, aspect
 
 
 def _open(path: Path, **options: str) -> av.container.InputContainer:
@@ -215,15 +222,15 @@ def _pixels(frame: av.VideoFrame) -> Tensor:
     return torch.from_numpy(frame.to_ndarray(format="rgb24"))
 
 
-def _orientation(frame: av.VideoFrame) -> tuple[bool, list[int]]:
-    """Whether rows and columns change places, and which dimensions (0 height, 1 width) are flipped after that.
+def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
+    """`Shown.transposed` and `Shown.flips`.
 
     The display matrix (ISO/IEC 14496-12, 6.2.2) shows the pixel (x, y) at (a x + c y, b x + d y), up to a shift.
     """
     matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if matrix is None:
-        return False, []
+        return False, ()
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
     across, down = (c, b) if transposed else (a, d)
-    return transposed, [0] * (down < 0) + [1] * (across < 0)
+    return transposed, (0,) * (down < 0) + (1,) * (across < 0)
