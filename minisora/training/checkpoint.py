@@ -191,8 +191,8 @@ def save(
             put_in_place(partial, place)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            kept = checkpoints(folder)
-            hint = f"; the last checkpoint is {kept[-1]}" if kept else ""
+            good = [each for each in checkpoints(folder) if damage(each) is None]
+            hint = f"; the last good checkpoint is {good[-1]}" if good else ""
             raise UserError(
                 f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{hint}"
             ) from error
