@@ -33,6 +33,7 @@ def test_exact_losses_give_the_exact_law() -> None:
     assert law.loss_of(1e6, 1e8) == pytest.approx(E + A * 1e6**-ALPHA + B * 1e8**-BETA, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_known_constants_lie_within_the_intervals_of_noisy_ladders() -> None:
     inside: list[bool] = []
     for seed in range(6):
@@ -51,6 +52,7 @@ def test_known_constants_lie_within_the_intervals_of_noisy_ladders() -> None:
     assert sum(inside) >= 0.8 * len(inside)  # of 90 % intervals
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_budget_law_covers_its_exponent_and_closes_without_noise() -> None:
     flops = 2e12 * np.array([1, 2, 4, 8, 32])
     exact = 0.2 + 1e3 * flops**-0.3

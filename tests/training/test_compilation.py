@@ -25,6 +25,7 @@ def tiny_dit() -> VideoDiT:
     return VideoDiT(4, (1, 2, 2), width=32, depth=2, heads=2)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
     tiny_config_file: Path, tiny_run: Path, tmp_path: Path
@@ -42,6 +43,7 @@ def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("checkpointing", ["none", "full", "selective"])
 def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: str) -> None:
