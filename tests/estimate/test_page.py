@@ -216,7 +216,9 @@ def in_node(script: str) -> Any:
         pytest.skip("node is not installed")
     source = (Path(labels.__file__).parent / "model.js").read_text()
     program = f"{source}\nconsole.log(JSON.stringify((() => {{ {script} }})()));"
-    done = subprocess.run([node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
