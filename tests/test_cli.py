@@ -200,6 +200,7 @@ def test_an_empty_folder_and_a_folder_without_clips(
     assert "empty" in err
 
 
+@pytest.mark.slow
 def test_data_made_checked_trained_on_and_sampled(
     tiny_config_file: Path,
     tmp_path: Path,

@@ -7,7 +7,7 @@ of Sora's budget with how far that is beyond the data, and the published exponen
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +135,15 @@ def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> dict[str, Any]:
 
     of_budget = intervals(budget_constants, points.losses, noise)
     of_loss = intervals(loss_constants, points.losses, noise)
-    budget_law = Law(budget_law.formula, budget_law.constants, budget_law.error, of_budget)
-    loss_law = Law(
-        loss_law.formula, loss_law.constants, loss_law.error, {k: of_loss[k] for k in loss_law.constants}
-    )
+    budget_law = replace(budget_law, intervals=of_budget)
+    loss_law = replace(loss_law, intervals={k: of_loss[k] for k in loss_law.constants})
     exponent, *params = _best_sizes(loss_law, per_pair)
     answers: dict[str, Any] = {
         "loss_law": _answer(exponent, params, of_loss, "exponent", loss_law.determined)
     }
     if size_law is not None:
         of_size = intervals(size_constants, points.losses, noise)
-        size_law = Law(
-            size_law.formula, size_law.constants, size_law.error, {k: of_size[k] for k in size_law.constants}
-        )
+        size_law = replace(size_law, intervals={k: of_size[k] for k in size_law.constants})
         answers["parabolas"] = _answer(
             size_law.constants["a"], _sizes(size_law), of_size, "a", size_law.determined
         )

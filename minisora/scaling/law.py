@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.special import fdtri
 
 from minisora.errors import UserError
 
@@ -24,6 +25,7 @@ _HUBER = 1e-3
 _INTERVAL = 0.90
 _EXPONENTS = (0.005, 3.0)  # searched
 _WIDE = 3.0  # an exponent whose interval spans this factor is not determined
+_LEAST_NOISE = 1e-4  # relative; losses that fit better than this are not known better
 _NEAR = 1.15  # losses within this factor of a budget's least shape its parabola
 
 
@@ -35,6 +37,7 @@ class Law:
     constants: dict[str, float]
     error: float  # largest relative error of the loss over the points fitted
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %
+    flat: tuple[str, ...] = ()  # exponents that the losses do not tell from an end of the range searched
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -48,10 +51,15 @@ class Law:
 
     @property
     def determined(self) -> bool:
-        """Whether the runs tell every exponent: it is inside the range searched, its interval within a factor of 3."""
+        """Whether the runs tell every exponent.
+
+        Told is one for which both ends of the range searched fit the losses worse, beyond their noise (`flat`), and
+        whose interval is within a factor of 3. Where the search stopped says nothing: along an exponent that the
+        losses do not tell, it stops anywhere.
+        """
         low, high = _EXPONENTS
         for name in ("alpha", "beta", "a"):
-            if name in self.constants and not 1.01 * low < self.constants[name] < 0.99 * high:
+            if name in self.flat or not low <= self.constants.get(name, low) <= high:
                 return False
             if name in self.intervals:
                 least, most = self.intervals[name]
@@ -76,7 +84,7 @@ def fit_budget_law(flops: ArrayLike, losses: ArrayLike, near: Law | None = None)
 
     Args:
         flops, losses: of the budgets.
-        near: start from this law alone, instead of from a grid.
+        near: start from this law alone, instead of from a grid, and take over which exponents are flat.
 
     Raises:
         UserError: fewer than 3 budgets, or a loss that is not above 0.
@@ -84,8 +92,9 @@ def fit_budget_law(flops: ArrayLike, losses: ArrayLike, near: Law | None = None)
     c, loss = _checked(flops, losses, 3, "budgets")
     k = near.constants if near else {}
     starts = [(k["E"], [k["A"]], [k["alpha"]])] if k else []
-    e, (a,), (alpha,), error = _fit_terms([c], loss, starts)
-    return Law("L = E + A C^-alpha", {"E": e, "A": a, "alpha": alpha}, error)
+    e, (a,), (alpha,), error, flat = _fit_terms([c], loss, starts)
+    names = near.flat if near else tuple(itertools.compress(["alpha"], flat))
+    return Law("L = E + A C^-alpha", {"E": e, "A": a, "alpha": alpha}, error, flat=names)
 
 
 def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: Law | None = None) -> Law:
@@ -93,7 +102,7 @@ def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: 
 
     Args:
         params, tokens, losses: of the runs.
-        near: start from this law alone, instead of from a grid.
+        near: start from this law alone, instead of from a grid, and take over which exponents are flat.
 
     Raises:
         UserError: fewer than 6 runs, or a loss that is not above 0.
@@ -101,9 +110,10 @@ def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: 
     n, loss = _checked(params, losses, 6, "runs")
     k = near.constants if near else {}
     starts = [(k["E"], [k["A"], k["B"]], [k["alpha"], k["beta"]])] if k else []
-    e, (a, b), (alpha, beta), error = _fit_terms([n, np.asarray(tokens, float)], loss, starts)
+    e, (a, b), (alpha, beta), error, flat = _fit_terms([n, np.asarray(tokens, float)], loss, starts)
     constants = {"E": e, "A": a, "B": b, "alpha": alpha, "beta": beta}
-    return Law("L = E + A N^-alpha + B D^-beta", constants, error)
+    names = near.flat if near else tuple(itertools.compress(["alpha", "beta"], flat))
+    return Law("L = E + A N^-alpha + B D^-beta", constants, error, flat=names)
 
 
 @dataclass(frozen=True)
@@ -202,8 +212,11 @@ def intervals(
 
 def _fit_terms(
     inputs: Sequence[Array], loss: Array, starts: Sequence[tuple[float, list[float], list[float]]]
-) -> tuple[float, list[float], list[float], float]:
+) -> tuple[float, list[float], list[float], float, list[bool]]:
     """E, factors, exponents and largest relative error of loss = E + sum of factor_k input_k^-exponent_k.
+
+    Last, with no starts given, which exponents are flat: held at an end of the range searched, all else fitted again,
+    the objective rises less than an F test at 90 % asks for, with the noise that the best fit leaves.
 
     Inputs are taken over their geometric means, which frees the factors of the exponents; all but the exponents'
     signs is then free in logarithms, and the logarithm of the sum has a gradient of softmax weights.
@@ -245,19 +258,37 @@ def _fit_terms(
         for share in (0.05, 0.3, 0.6, 0.9)
         for exponents in itertools.product((0.05, 0.15, 0.4, 0.8), repeat=count)
     ]
-    bounds = [(least - 12, least), *(count * [(least - 14, least + 4)]), *(count * [np.log(_EXPONENTS)])]
-    found = [
-        minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 3000})
-        for start in tried
+    low, high = np.log(_EXPONENTS).tolist()
+    bounds = [(least - 12, least), *(count * [(least - 14, least + 4)]), *(count * [(low, high)])]
+
+    def search(start: Array, within: Sequence[tuple[float, float]]) -> Any:
+        options = {"maxiter": 3000}
+        return minimize(objective, start, jac=True, method="L-BFGS-B", bounds=within, options=options)
+
+    found = [search(start, bounds) for start in tried]
+    best = min(found, key=lambda result: result.fun)
+    p = best.x
+
+    def rise(place: int, end: float) -> float:
+        """How much worse the best fit is with an exponent held at one end of its range."""
+        held = [*bounds[:place], (end, end), *bounds[place + 1 :]]
+        starts_held = [each.x for each in found] if count == 1 else [p]
+        return min(search(np.clip(x, *np.transpose(held)), held).fun for x in starts_held) - best.fun
+
+    spare = max(1, len(loss) - len(p))
+    noise = max(best.fun / spare, (_LEAST_NOISE / _HUBER) ** 2 / 2)
+    asked = noise * fdtri(1, spare, _INTERVAL)
+    flat = [
+        not starts and any(rise(place, end) < asked for end in (low, high))
+        for place in range(count + 1, 2 * count + 1)
     ]
-    p = min(found, key=lambda result: result.fun).x
     exponents = [float(value) for value in np.exp(p[count + 1 :])]
     factors = [
         float(np.exp(a + k * center))
         for a, k, center in zip(p[1 : count + 1], exponents, centers, strict=True)
     ]
     error = np.exp(np.logaddexp.reduce(terms(p), axis=0) - target) - 1
-    return float(np.exp(p[0])), factors, exponents, float(np.abs(error).max())
+    return float(np.exp(p[0])), factors, exponents, float(np.abs(error).max()), flat
 
 
 def _checked(x: ArrayLike, y: ArrayLike, least: int, what: str) -> tuple[Array, Array]:

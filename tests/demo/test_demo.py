@@ -1,20 +1,28 @@
 """The demo, end to end on a tiny config: a whole page, resumed without training again."""
 
+import base64
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from minisora.config import Config, override
+from minisora.data.video_io import read_video
 from minisora.demo.page import PageData, write_page
 from minisora.demo.run import run_demo
 from minisora.errors import UserError
 
 
+@pytest.mark.slow
 def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, tmp_path: Path) -> None:
     page = run_demo(tiny_config, tmp_path, Console(quiet=True))
     html = page.read_text()
     assert html.count("data:video/mp4;base64,") == 72 + 6  # every prompt, and the reconstructions
+    videos = sorted((tmp_path / "samples").glob("*.mp4"))
+    assert len({video.read_bytes() for video in videos}) > 1
+    for video in videos:
+        assert base64.b64encode(video.read_bytes()).decode() in html, video.name
+    assert read_video(videos[0], frames=9, height=32, width=32, fps=8).isfinite().all()
     assert html.count("<svg") == 2
     assert 'src="http' not in html
     assert 'href="http' not in html

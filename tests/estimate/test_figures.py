@@ -246,6 +246,7 @@ def test_every_disclosure_has_a_row_and_unverified_ones_are_hollow(
 # Form.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["corrected", "measured", "modern_distilled"])
 def test_nothing_is_drawn_small_outside_or_over_another_label(preset: str, measured: FigureContext) -> None:
     context = measured if preset == "measured" else context_of(preset, rows=measured.backtest)

@@ -68,6 +68,7 @@ def test_a_published_law_ends_where_its_largest_model_does() -> None:
     assert hunyuan.params(hunyuan.fitted_until) == pytest.approx(6.6e9)
 
 
+@pytest.mark.slow
 def test_the_report_says_how_far_the_law_reaches(law_file: Path, tmp_path: Path) -> None:
     report = build_report("measured", law=law_file)
     write_report(report, tmp_path)

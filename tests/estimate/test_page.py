@@ -209,7 +209,22 @@ def random_change(assumptions: Assumptions, generator: np.random.Generator) -> d
     return changed
 
 
-def test_the_script_is_the_same_model(tmp_path: Path) -> None:
+def in_node(script: str) -> Any:
+    """What a script that ends in `return VALUE` finds beside model.js alone."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    source = (Path(labels.__file__).parent / "model.js").read_text()
+    program = f"{source}\nconsole.log(JSON.stringify((() => {{ {script} }})()));"
+    done = subprocess.run(
+        [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("where", ["node", "browser"])
+def test_the_script_is_the_same_model(where: str, tmp_path: Path) -> None:
     assumptions = load_preset("measured")
     generator = np.random.default_rng(0)
     changes = [random_change(assumptions, generator) for _ in range(40)]
@@ -219,7 +234,8 @@ def test_the_script_is_the_same_model(tmp_path: Path) -> None:
     changes += [{"dit.round_training_compute": 1.0, "dit.batch": batch} for batch in (1.0, 256.0, 700.0)]
     cases = [plain_inputs(assumptions, change) for change in changes]
     cases += [plain_inputs(load_preset(name), {}) for name in presets()]
-    found = in_browser(rendered(), f"return {json.dumps(cases)}.map(estimate);", tmp_path)
+    script = f"return {json.dumps(cases)}.map(estimate);"
+    found = in_node(script) if where == "node" else in_browser(rendered(), script, tmp_path)
     assert len(found) == len(cases) == 54
     for case, results in zip(cases, found, strict=True):
         assert_same(results, assumptions.inputs(case))

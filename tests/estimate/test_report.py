@@ -53,6 +53,7 @@ def test_page_and_figures_are_there(written: Path) -> None:
     assert not list(written.rglob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["as_published", "corrected", "modern", "modern_distilled"])
 def test_every_preset_works_without_a_calibration(preset: str, tmp_path: Path) -> None:
     report = build_report(preset)

@@ -20,6 +20,7 @@ Worsen = Callable[[float, float, float], Callable[[Tensor], Tensor]]
 WALL = "a small red circle moving left behind a gray wall"
 
 
+@pytest.mark.slow
 def test_clean_clips_are_judged_right() -> None:
     right = validate_judge(100, seed=3)
     assert {name: right[name] for name in ATTRIBUTES} == dict.fromkeys(ATTRIBUTES, 1.0)

@@ -18,6 +18,7 @@ from minisora.models.build import build_dit, build_text_encoder, build_vae
 SMALL = Config.model_validate({"dit": {"width": 48, "depth": 2, "heads": 4}})
 
 
+@pytest.mark.slow
 def test_no_cpu_tensor_leaks_into_a_pass():
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):

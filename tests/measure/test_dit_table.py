@@ -22,6 +22,7 @@ def test_every_shape_by_arithmetic(name: str):
     assert counted == pytest.approx(params, rel=0.01)
 
 
+@pytest.mark.slow
 def test_rows_by_real_passes():
     rows = [count_row(name) for name in ("s8", "b4", "xl2_512")]
     assert all(row.rounds_to_published and abs(row.params_error) < 0.01 for row in rows)

@@ -10,6 +10,7 @@ from minisora.errors import UserError
 from minisora.measure.foreign import CONFIGS, count_diffusers, count_module
 
 
+@pytest.mark.slow
 def test_cogvideox_2b_at_its_native_clip():
     ledger = count_diffusers("CogVideoXTransformer3DModel")
     counts = ledger.count.counts

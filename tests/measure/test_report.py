@@ -80,6 +80,7 @@ def test_attention_grows_with_the_square_of_full_and_not_of_factorised_tokens():
     assert quadratic("factorised", 8) < 0.5 * 16 * quadratic("factorised", 2)
 
 
+@pytest.mark.slow
 def test_twenty_billion_parameters_need_no_memory():
     ledger = count_config(
         override(

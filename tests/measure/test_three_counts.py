@@ -72,6 +72,7 @@ def check(model: tuple[Config, tuple[int, int, int], int], device: str, batch: i
     assert step.recompute_flops == 2 * batch * closed.recompute
 
 
+@pytest.mark.slow
 @settings(max_examples=100, **QUIET)
 @given(models(), st.integers(0, 3))
 def test_dit_on_meta_tensors(model, turn):

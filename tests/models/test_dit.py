@@ -63,7 +63,7 @@ def test_masked_text_tokens_change_nothing() -> None:
     out = model(**given)
     given["text"] = given["text"].clone()
     given["text"][:, 3:] = 9.0
-    torch.testing.assert_close(model(**given), out)
+    torch.testing.assert_close(model(**given), out, atol=1e-4, rtol=1e-4)
     given["text"][:, 0] = 9.0
     assert (model(**given) - out).abs().max() > 1e-3
 
@@ -72,7 +72,7 @@ def test_one_sigma_for_all_frames_equals_the_same_one_per_frame() -> None:
     model, given = make(), inputs()
     out = model(**given)
     given["sigma"] = given["sigma"][:, None].expand(2, 3)
-    torch.testing.assert_close(model(**given), out)
+    torch.testing.assert_close(model(**given), out, atol=1e-4, rtol=1e-4)
     given["sigma"] = given["sigma"] * torch.tensor([0.0, 1.0, 1.0])  # a known first frame
     assert (model(**given) - out).abs().max() > 1e-3
 
@@ -83,7 +83,7 @@ def test_factorised_attention_keeps_frames_apart_in_space_blocks() -> None:
     given["latents"] = given["latents"].clone()
     given["latents"][:, :, 2] += 1
     changed = model(**given)
-    torch.testing.assert_close(changed[:, :, :2], out[:, :, :2])
+    torch.testing.assert_close(changed[:, :, :2], out[:, :, :2], atol=1e-4, rtol=1e-4)
     assert (changed[:, :, 2] - out[:, :, 2]).abs().max() > 1e-3
 
 
@@ -96,7 +96,7 @@ def test_checkpointing_changes_memory_not_gradients(how: Callable[..., Tensor] |
     model.enable_gradient_checkpointing(how)
     model(**given).square().mean().backward()
     for name, p in model.named_parameters():
-        torch.testing.assert_close(p.grad, plain[name])
+        torch.testing.assert_close(p.grad, plain[name], atol=1e-4, rtol=1e-4)
 
 
 def test_attention_depends_on_distance_not_place() -> None:

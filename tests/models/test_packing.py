@@ -45,7 +45,7 @@ def test_each_clip_comes_out_as_it_would_alone(capacity: int, modulation: str) -
     for i, velocity in enumerate(together):
         own = {name: tensor[i : i + 1] for name, tensor in text.items()}
         alone = model(noisy[i][None], sigmas[i][None], **own)[0]
-        torch.testing.assert_close(velocity, alone, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(velocity, alone, atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_are_those_of_the_clips_alone() -> None:
@@ -65,7 +65,7 @@ def test_without_text() -> None:
     model = make(text_width=None)
     noisy, sigmas, _ = clips()
     alone = model(noisy[1][None], sigmas[1][None])[0]
-    torch.testing.assert_close(model.forward_packed(noisy, sigmas, 20)[1], alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.forward_packed(noisy, sigmas, 20)[1], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_are_filled_evenly() -> None:

@@ -35,8 +35,8 @@ def test_features_do_not_depend_on_the_rest_of_the_batch(encoder: TextEncoder) -
     alone = encoder.encode(["a red circle"])
     together = encoder.encode(["a red circle", "a blue square, moving up up up up"])
     real = alone.mask[0].sum()
-    torch.testing.assert_close(together.tokens[0, :real], alone.tokens[0, :real])
-    torch.testing.assert_close(together.pooled[0], alone.pooled[0])
+    torch.testing.assert_close(together.tokens[0, :real], alone.tokens[0, :real], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together.pooled[0], alone.pooled[0], atol=1e-4, rtol=1e-4)
     assert (together.pooled[0] - together.pooled[1]).abs().max() > 1e-3
 
 

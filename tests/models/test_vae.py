@@ -37,7 +37,9 @@ def test_sizes_of_every_compression(temporal: int, spatial: int, patch: int, wid
 
 def test_one_image_is_a_video_and_equals_the_first_frame_of_one(vae: VideoVAE) -> None:
     video = random_video(9, 32, 32)
-    torch.testing.assert_close(vae.to_latents(video[:, :, :1]), vae.to_latents(video)[:, :, :1])
+    torch.testing.assert_close(
+        vae.to_latents(video[:, :, :1]), vae.to_latents(video)[:, :, :1], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_no_latent_sees_a_later_frame(vae: VideoVAE) -> None:
@@ -45,12 +47,14 @@ def test_no_latent_sees_a_later_frame(vae: VideoVAE) -> None:
     changed = video.clone()
     changed[:, :, 9:] = 0
     before, after = vae.to_latents(video), vae.to_latents(changed)
-    torch.testing.assert_close(before[:, :, :3], after[:, :, :3])  # latent frame 2 ends with frame 8
+    torch.testing.assert_close(
+        before[:, :, :3], after[:, :, :3], atol=1e-4, rtol=1e-4
+    )  # latent frame 2 ends with frame 8
     assert (before[:, :, 3:] - after[:, :, 3:]).abs().amax() > 1e-3
     latents = before.clone()
     latents[:, :, 3:] = 0
     a, b = vae.to_video(before), vae.to_video(latents)
-    torch.testing.assert_close(a[:, :, :9], b[:, :, :9])
+    torch.testing.assert_close(a[:, :, :9], b[:, :, :9], atol=1e-4, rtol=1e-4)
     assert (a[:, :, 9:] - b[:, :, 9:]).abs().amax() > 1e-3
 
 
@@ -58,19 +62,19 @@ def test_no_latent_sees_a_later_frame(vae: VideoVAE) -> None:
 def test_chunks_give_what_the_whole_gives(vae: VideoVAE, chunk: int) -> None:
     video = random_video(21, 32, 32)
     latents = vae.to_latents(video)
-    torch.testing.assert_close(vae.to_latents(video, chunk=chunk), latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.to_latents(video, chunk=chunk), latents, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
-        vae.to_video(latents, chunk=chunk), vae.to_video(latents), atol=1e-5, rtol=1e-5
+        vae.to_video(latents, chunk=chunk), vae.to_video(latents), atol=1e-4, rtol=1e-4
     )
 
 
 def test_tiles_give_what_the_whole_gives_and_need_their_halo(vae: VideoVAE) -> None:
     video = random_video(5, 96, 128)
     latents = vae.to_latents(video)
-    torch.testing.assert_close(vae.to_latents(video, tile=4), latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.to_latents(video, tile=4), latents, atol=1e-4, rtol=1e-4)
     whole = vae.to_video(latents)
-    torch.testing.assert_close(vae.to_video(latents, tile=5), whole, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(vae.to_video(latents, tile=5, chunk=1), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.to_video(latents, tile=5), whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(vae.to_video(latents, tile=5, chunk=1), whole, atol=1e-4, rtol=1e-4)
     from minisora.models import vae as module
 
     short = module._tiled(lambda z: vae.decode(z), latents, in_cell=1, out_cell=8, tile=5, halo=1)

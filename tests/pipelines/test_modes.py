@@ -48,7 +48,7 @@ def test_the_model_sees_the_image_clean_at_every_step(pipeline: MiniSoraPipeline
     assert made.shape == (1, 3, 9, 32, 32)
     image = pipeline.vae.to_latents(video[:, :, :1])
     for x, sigma in zip(latents, sigmas, strict=True):
-        torch.testing.assert_close(x[:1, :, :1], image)
+        torch.testing.assert_close(x[:1, :, :1], image, atol=1e-4, rtol=1e-4)
         assert sigma.shape == (2, 3)  # guided: two passes in one, three latent frames
         assert (sigma[:, 0] == 0).all()
         assert (sigma[:, 1:] > 0).all()
@@ -121,7 +121,9 @@ def test_keyframes_are_shown_to_the_model_where_they_belong(
     held = torch.cat(
         [video[:, :, :1].expand(-1, -1, 5, -1, -1), video[:, :, 8:].expand(-1, -1, 4, -1, -1)], 2
     )
-    torch.testing.assert_close(latents[0][0, :, 2], pipeline.vae.to_latents(held)[0, :, 2])
+    torch.testing.assert_close(
+        latents[0][0, :, 2], pipeline.vae.to_latents(held)[0, :, 2], atol=1e-4, rtol=1e-4
+    )
     for places in ([0, 9], [0, 0], [1, 3], [0]):
         with pytest.raises(UserError, match="keyframes at"):
             keyframes(pipeline, PROMPT, images, places)

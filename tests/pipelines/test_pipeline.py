@@ -95,7 +95,7 @@ def test_an_unknown_prompt_and_scheduler_are_refused(pipeline: MiniSoraPipeline)
 def test_decoding_in_chunks_changes_nothing(pipeline: MiniSoraPipeline) -> None:
     whole = pipeline(PROMPT, num_frames=17, progress=False).videos
     torch.testing.assert_close(
-        pipeline(PROMPT, num_frames=17, decode_chunk=1, progress=False).videos, whole, atol=1e-5, rtol=1e-5
+        pipeline(PROMPT, num_frames=17, decode_chunk=1, progress=False).videos, whole, atol=1e-4, rtol=1e-4
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from minisora.config import config_folder
 from minisora.errors import UserError
 from minisora.scaling import execute
 from minisora.scaling.execute import run_ladder
@@ -21,6 +21,7 @@ from minisora.scaling.figure import write_figures
 from minisora.scaling.fit import fit_file
 from minisora.scaling.kept import Kept
 from minisora.scaling.ladder import (
+    BudgetConfig,
     LadderConfig,
     plan,
     read_ladder,
@@ -35,12 +36,22 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHON
 
 
 @pytest.fixture(scope="module")
-def small() -> LadderConfig:
-    """The shipped smoke ladder at a third of its compute, without its second seeds."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> LadderConfig:
+    """The shipped smoke ladder with smaller models and budgets, few prompts, and without its second seeds."""
     ladder = read_ladder("smoke")
-    budgets = tuple(budget.model_copy(update={"seeds": 1}) for budget in ladder.budgets)
-    settings = (*ladder.set, "train_vae.steps=12", "train_vae.validate_every=12", "sample.steps=2")
-    return ladder.model_copy(update={"budgets": budgets, "base_flops": 8e9, "set": settings})
+    prompts = tmp_path_factory.mktemp("prompts") / "few.txt"
+    prompts.write_text(
+        "a red circle moving left\na small blue square moving right\na green triangle moving up\n"
+    )
+    return ladder.model_copy(
+        update={
+            "base_flops": 2.6e9,
+            "budgets": tuple(BudgetConfig(times=times, dials=(2, 3, 4)) for times in (1, 1.5, 2, 3)),
+            "shown": (1, 2, 3),
+            "prompts": str(prompts),
+            "set": (*ladder.set, "train_vae.steps=12", "train_vae.validate_every=12", "sample.steps=2"),
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def finished(small: LadderConfig, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", "h100"])
+@pytest.mark.parametrize("name", ["smoke", "cpu", pytest.param("h100", marks=pytest.mark.slow)])
 def test_shipped_ladders_have_the_sizes_and_budgets_they_promise(name: str) -> None:
     ladder = read_ladder(name)
     runs = plan(ladder)
@@ -68,6 +79,7 @@ def test_shipped_ladders_have_the_sizes_and_budgets_they_promise(name: str) -> N
         assert len(wide) >= 4
 
 
+@pytest.mark.slow
 def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig, finished: Path) -> None:
     rows = {row["name"]: row for row in read_rows(finished / "results.jsonl")}
     assert sorted(rows) == sorted(run.name for run in plan(small))
@@ -103,12 +115,14 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     raise AssertionError("no batch has a long caption")
 
 
+@pytest.mark.slow
 def test_a_finished_ladder_is_left_alone(small: LadderConfig, finished: Path) -> None:
     before = (finished / "results.jsonl").read_bytes()
     run_ladder(small, finished, QUIET)
     assert (finished / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_law_and_figures_come_from_the_results_alone(
     small: LadderConfig, finished: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +141,7 @@ def test_law_and_figures_come_from_the_results_alone(
     assert all(file.stat().st_size > 1000 for file in files)
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_told_and_the_others_go_on(
     small: LadderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,11 +185,12 @@ def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
     assert sorted(begun) == sorted(run.name for run in plan(few) if run.name != others[0].name)
 
 
-def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(small: LadderConfig, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    text = (config_folder() / "ladder" / "smoke.yaml").read_text()
     file = tmp_path / "ladder.yaml"
-    file.write_text(text.replace("1.1e10", "8.0e9").replace(", seeds: 2", "").split("repetition:")[0])
+    alone = small.model_copy(update={"repetition": None, "rates": None})
+    file.write_text(yaml.safe_dump(alone.model_dump(mode="json", exclude_none=True)))
     command = [
         sys.executable,
         "-m",
@@ -231,6 +247,7 @@ def test_shards_share_the_runs(small: LadderConfig) -> None:
             shard(runs, text)
 
 
+@pytest.mark.slow
 def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, finished: Path) -> None:
     with pytest.raises(UserError, match=r"ladder 'nope' not found; shipped ladders: cpu, h100, smoke"):
         read_ladder("nope")

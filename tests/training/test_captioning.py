@@ -78,6 +78,7 @@ def test_a_captioner_is_trained_and_labels_every_clip(
         train_captioner(config, run, Console(quiet=True), share=0)
 
 
+@pytest.mark.slow
 def test_a_resumed_captioner_is_the_uninterrupted_one(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def tiny_dit() -> VideoDiT:
     return VideoDiT(4, (1, 2, 2), width=32, depth=2, heads=2)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
     tiny_config_file: Path, tiny_run: Path, tmp_path: Path
@@ -42,6 +43,7 @@ def test_a_compiled_stage_has_the_losses_of_one_that_is_not(
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("checkpointing", ["none", "full", "selective"])
 def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: str) -> None:
@@ -61,11 +63,11 @@ def test_only_the_blocks_are_compiled_and_names_stay(checkpointing: str) -> None
     assert list(dit.state_dict()) == names
     assert [type(m).__name__ for m in dit.modules() if m._compiled_call_impl is not None] == ["DiTBlock"] * 2
     found = dit(latents, sigma)
-    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
     found.square().mean().backward()
     for name, parameter in dit.named_parameters():
         if name in expected:
-            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("missing", ["C++ compiler", "headers"])

@@ -47,6 +47,7 @@ def dit_run(source: Path, run: Path) -> None:
     (run / "vae" / "model").symlink_to(source / "vae" / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["optimizer", "validation"])
 def test_ctrl_c_saves_a_whole_step_and_the_same_command_goes_on(
     where: str, tiny_config: Config, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

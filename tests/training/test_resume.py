@@ -37,6 +37,7 @@ def link_vae(source: Path, run: Path) -> None:
     (run / "vae" / "model").symlink_to(source / "vae" / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_kill_9_and_resume_gives_the_losses_of_an_uninterrupted_run(
     optimizer: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path
@@ -91,6 +92,7 @@ def test_accumulation_changes_no_loss(tiny_config: Config, tiny_run: Path, tmp_p
     assert losses(tmp_path, "dit") == pytest.approx(losses(tiny_run, "dit"), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_train_as_one(
     kind: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path

@@ -16,6 +16,7 @@ from minisora.training.stages import train_dit
 BUCKETS = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}, {frames: 1, height: 48, width: 32}]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["null", "40"])
 def test_one_model_learns_from_several_sizes(
     packing: str, tiny_config_file: Path, tiny_run: Path, tmp_path: Path
