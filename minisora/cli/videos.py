@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, check_output, console, refuse_beside
+from minisora.cli.options import (
+    GuidanceOption,
+    StepsOption,
+    check_folder,
+    check_output,
+    console,
+    finite,
+    refuse_beside,
+)
 from minisora.errors import UserError
 from minisora.files import same_file
+from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_SIDE
 
 if TYPE_CHECKING:
     from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -48,16 +57,26 @@ def sample(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("sample.mp4"),
-    frames: Annotated[int | None, typer.Option(help="Frames; default as trained. 1 makes an image.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_FRAMES, help="Frames; default as trained. 1 makes an image."),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SIDE, help="Pixels; default as trained.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SIDE, help="Pixels; default as trained.")
+    ] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     guidance_interval: Annotated[
-        tuple[float, float], typer.Option(help="Noise levels (low high) to guide at; 1 is noise.")
+        tuple[float, float],
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="Noise levels (low high) to guide at; 1 is noise."
+        ),
     ] = (0.0, 1.0),
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Sample videos from prompts."""
     from minisora.pipelines.write import write_videos
@@ -95,19 +114,26 @@ def edit(
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("edit.mp4"),
     strength: Annotated[
-        float | None, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            callback=finite,
+            help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.",
+        ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(help="Of restyle: what the video shows now; keeps all that the prompts share."),
     ] = None,
     region: Annotated[
-        tuple[int, int, int, int] | None, typer.Option(help="Of inpaint: top left bottom right, in pixels.")
+        tuple[int, int, int, int] | None,
+        typer.Option(min=0, max=MAX_SIDE, help="Of inpaint: top left bottom right, in pixels."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
 
@@ -167,12 +193,15 @@ def augment(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")] = Path("augmented"),
     strength: Annotated[
-        float | None, typer.Option(help="In (0, 1]: low keeps the clip, 1 keeps nothing.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="In (0, 1]: low keeps the clip, 1 keeps nothing."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same set.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos made at a time.")] = 8,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     scheduler: Annotated[
         SchedulerName | None,
         typer.Option(help="Where clips have no captions; clips with captions are restyled by FlowEdit."),

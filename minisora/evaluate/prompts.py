@@ -12,6 +12,7 @@ from minisora.errors import UserError
 from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.judge import Verdict, judge_all
 from minisora.evaluate.score import Rate, Score
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -63,8 +64,8 @@ def evaluate_pipeline(
     Raises:
         UserError: a prompt is not of the shapes world, or the pipeline cannot sample it.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size = {batch_size} must be at least 1")
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
+    check_seed(seed)
     wanted = [parse(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     captions = [prompt if isinstance(prompt, str) else prompt.caption() for prompt in prompts]
     if not wanted:
@@ -75,7 +76,7 @@ def evaluate_pipeline(
         part = captions[start : start + batch_size]
         output = pipeline(
             part,
-            seed=seed + start,
+            seed=seed_after(seed, start),
             num_inference_steps=steps,
             guidance_scale=guidance,
             progress=progress,

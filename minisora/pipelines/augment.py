@@ -14,6 +14,7 @@ from minisora.data.make import only_ours
 from minisora.data.metadata import write_metadata
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.remake import restyle
 
@@ -50,6 +51,8 @@ def augment(
     """
     if not prompts:
         raise UserError(f"augment needs a prompt, such as '{CAPTION} at night'")
+    check_seed(seed)
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
     frames, height, width = pipeline.config.default_size
     clip = ClipConfig(frames=frames, height=height, width=width, fps=pipeline.config.fps)
     own = any(CAPTION in prompt for prompt in prompts)
@@ -68,7 +71,7 @@ def augment(
         for start in range(0, len(dataset), batch_size):
             indices = range(start, min(start + batch_size, len(dataset)))
             said = [texts[index] for index in indices]
-            noise = seed + number * len(dataset) + start
+            noise = seed_after(seed, number * len(dataset) + start)
             source = [sources[index] for index in indices] if sources else None
             clips = dataset.clips(indices)
             made = restyle(

@@ -19,6 +19,15 @@ from torch import Tensor
 from minisora.config import Config
 from minisora.errors import UserError
 from minisora.flow.path import renoise
+from minisora.limits import (
+    MAX_FRAMES,
+    MAX_GUIDANCE,
+    MAX_SIDE,
+    MAX_STEPS,
+    check_number,
+    check_seed,
+    seed_after,
+)
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
@@ -27,6 +36,7 @@ from minisora.models.vae import VideoVAE
 from minisora.pipelines.given import Given
 from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
 
+_MAX_SIZE = (MAX_FRAMES, MAX_SIDE, MAX_SIDE)
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
 
 
@@ -133,7 +143,7 @@ class MiniSoraPipeline(DiffusionPipeline):
             num_inference_steps: of the scheduler; default from the model.
             guidance_scale: classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): 1 is none,
                 more follows the prompt more closely; costs a second pass.
-            seed: video i starts from the noise of seed + i, the same on every device.
+            seed: 0 to 2^32 - 1; video i starts from the noise of seed + i, the same on every device.
             generator: draws the noise instead of `seed`, as in diffusers.
             latents: start from this noise instead, B Z T' H' W'.
             output_type: "pt" for videos, "latent" to skip the decoder.
@@ -162,12 +172,15 @@ class MiniSoraPipeline(DiffusionPipeline):
         )
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
-        if steps < 1:
-            raise UserError(f"num_inference_steps = {steps} must be at least 1")
-        if guidance < 0:
-            raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
-        if not 0 < strength <= 1:
-            raise UserError(f"strength = {strength} must be above 0 and at most 1 (1 starts from pure noise)")
+        shape = self.latent_shape(*size)
+        for name, pixels, most in zip(("num_frames", "height", "width"), size, _MAX_SIZE, strict=True):
+            check_number(name, pixels, 1, most)
+        check_number("num_inference_steps", steps, 1, MAX_STEPS)
+        check_number("guidance_scale", guidance, 0.0, MAX_GUIDANCE)
+        check_number("strength", strength, 0.0, 1.0, above=True)
+        check_number("resample", resample, 1, MAX_STEPS)
+        if decode_chunk is not None:
+            check_number("decode_chunk", decode_chunk, 1, MAX_FRAMES)
         if strength < 1 and given is None:
             raise UserError(f"strength = {strength} starts from a video: pass one, or strength=1")
         low, high = guidance_interval
@@ -175,15 +188,13 @@ class MiniSoraPipeline(DiffusionPipeline):
             raise UserError(
                 f"guidance_interval = {low:g} {high:g} must be two noise levels, 0 <= low <= high <= 1"
             )
-        if resample < 1:
-            raise UserError(f"resample = {resample} must be at least 1")
         if resample > 1 and not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise UserError(f"resample = {resample} needs the euler scheduler, or resample=1")
         device, dtype = self._execution_device, self.dit.dtype
 
         guided = guidance != 1 and self.text_encoder is not None
         text = self.encode_prompts(prompts, guided)
-        noises = self.noises(len(prompts), self.latent_shape(*size), seed, generator)
+        noises = self.noises(len(prompts), shape, seed, generator)
         noise = (next(noises) if latents is None else latents).to(device, torch.float32)
         if given is not None:
             given = given.match(noise)
@@ -220,6 +231,10 @@ class MiniSoraPipeline(DiffusionPipeline):
                 bar.update()
         if given is not None:
             x = given.put(x, noise, torch.zeros(len(x), device=device))
+        if not bool(x.isfinite().all()):
+            raise UserError(
+                f"sampling left the range of numbers at guidance_scale = {guidance:g}: lower it, or use another model"
+            )
 
         if output_type == "latent":
             return VideoOutput(videos=x)
@@ -283,10 +298,14 @@ class MiniSoraPipeline(DiffusionPipeline):
         """What `noise` gives, and ever more of it: B Z T' H' W' each, every row drawn on from its own seed's generator.
 
         (A seed far from the others would not do: of a CPU generator's seed only the lower 32 bits count.)
+
+        Raises:
+            UserError: the seed is outside of 0 to 2^32 - 1.
         """
+        check_seed(seed)
         if generator is not None:
             while True:
                 yield torch.randn(count, *shape, generator=generator, device=generator.device)
-        rows = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+        rows = [torch.Generator().manual_seed(seed_after(seed, i)) for i in range(count)]
         while True:
             yield torch.stack([torch.randn(shape, generator=row) for row in rows])
