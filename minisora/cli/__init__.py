@@ -1,5 +1,6 @@
 """The one entry point: parse, call, print. No logic, and no heavy import outside a command."""
 
+import errno
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import typer
 
 from minisora.cli import cost, data, judge, learn, scale, videos
 from minisora.errors import UserError
+from minisora.memory import is_out_of_memory, out_of_memory
 
 app = typer.Typer(
     help="A miniature Sora that trains on a laptop, and an exact instrument for what such models cost.\n\n"
@@ -69,11 +71,17 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')}; see '{error.ctx.command_path} --help'")
     except typer.Abort:
         code = _INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _fail(out_of_memory(error, "make the batch, the clip or the model smaller, or free memory"))
     except PermissionError as error:
         _fail(f"no permission for {error.filename}: choose another place or change its mode")
     except OSError as error:
         if error.errno is None:
             raise
+        if error.errno == errno.ENOMEM:
+            _fail(out_of_memory(error, "make the batch, the clip or the model smaller, or free memory"))
         _fail(f"{error.filename or 'a file'}: {error.strerror}")
     if code == _INTERRUPTED:
         print("interrupted", file=sys.stderr)

@@ -49,7 +49,9 @@ SchedulerOption = Annotated[SchedulerName | None, typer.Option(help="Default fro
 
 
 def sample(
-    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to show (repeatable).")
+    ] = None,
     model: Annotated[
         Path,
         typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
@@ -77,10 +79,35 @@ def sample(
     ] = (0.0, 1.0),
     scheduler: SchedulerOption = None,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+    latents: Annotated[
+        Path | None,
+        typer.Option(help="Instead: decode what was kept when a video could not be made or written."),
+    ] = None,
 ) -> None:
     """Sample videos from prompts."""
-    from minisora.pipelines.write import write_videos
+    from minisora.pipelines.sample import decode_files, read_latents, sample_files
 
+    if latents is not None:
+        refuse_beside(
+            "--latents",
+            {
+                "--prompt": prompt is not None,
+                "--frames": frames is not None,
+                "--height": height is not None,
+                "--width": width is not None,
+                "--steps": steps is not None,
+                "--guidance": guidance is not None,
+                "--scheduler": scheduler is not None,
+                "--seed": seed != 0,
+            },
+        )
+        kept = read_latents(latents)
+        _check_video(out, len(kept.prompts), [latents])
+        for file in decode_files(_load(model, None), kept, out):
+            console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        return
+    if not prompt:
+        raise UserError("no prompt: say what to show, such as --prompt 'a red circle moving left'")
     _check_video(out, len(prompt))
     pipeline = _load(model, scheduler)
     for text in prompt:
@@ -88,8 +115,10 @@ def sample(
             console.print(
                 f"[yellow]the model never saw: {', '.join(unknown)}[/yellow]", highlight=False, soft_wrap=True
             )
-    videos = pipeline(
+    files = sample_files(
+        pipeline,
         prompt,
+        out,
         num_frames=frames,
         height=height,
         width=width,
@@ -97,8 +126,8 @@ def sample(
         guidance_scale=guidance,
         guidance_interval=guidance_interval,
         seed=seed,
-    ).videos
-    for file in write_videos(out, videos, prompt, pipeline.config.fps):
+    )
+    for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minisora.config import ClipConfig
 from minisora.data.clip import Clip
+from minisora.data.clip_memory import from_bytes, to_bytes
 from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
 from minisora.data.video_io import ShortClips, read_video
 from minisora.errors import UserError
@@ -22,7 +23,7 @@ VALIDATION_SHARE = 0.1  # of the files; see `split_files`
 class FolderDataset:
     """A `ClipDataset` of the files that `scan_folder` keeps; `report` tells what became of the others.
 
-    Decoded clips stay in memory as bytes until `cache_bytes` are full: a small folder is decoded once.
+    Every clip is decoded when it is asked for; `minisora.data.clip_memory.ClipMemory` holds what is read again.
 
     Args:
         folder: with the videos.
@@ -32,7 +33,6 @@ class FolderDataset:
         files: of the scan, only these; None: all that are kept. See `split_files`.
         scan: a finished scan of the folder with the same options.
         max_clips: use no more than this many.
-        cache_bytes: memory for decoded clips.
         spread: put the first clip of every file before the second ones, the files in no order, so that the first
             clips are a sample of all; else in the order of their names and times.
 
@@ -49,7 +49,6 @@ class FolderDataset:
         files: Sequence[ScannedFile] | None = None,
         scan: FolderScan | None = None,
         max_clips: int | None = None,
-        cache_bytes: int = 1 << 30,
         spread: bool = False,
     ) -> None:
         self.report = scan or scan_folder(folder, clip, short_clips, require_captions)
@@ -69,8 +68,6 @@ class FolderDataset:
             raise UserError(f"nothing usable: {self.report.summary()}")
         self.folder = folder
         self._clip = clip
-        self._cache: dict[int, Tensor] = {}
-        self._cache_left = cache_bytes
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -109,31 +106,23 @@ class FolderDataset:
         return self._fingerprint
 
     def _video(self, index: int) -> Tensor:
-        """`3 T H W`; always by way of bytes, so that a cached clip equals a fresh one."""
+        """`3 T H W`; by way of bytes, so that a clip held as bytes equals a fresh one."""
         index = range(len(self._items))[index]  # IndexError beyond the end; negative from the end
-        pixels = self._cache.get(index)
-        if pixels is None:
-            file, start = self._items[index]
-            clip = self._clip
-            try:
-                video = read_video(
-                    self.folder / file.name,
-                    frames=clip.frames,
-                    height=clip.height,
-                    width=clip.width,
-                    fps=clip.fps,
-                    short="pad",  # which files may be padded was decided by the scan
-                    start=start,
-                )
-            except UserError as error:  # a scan of a large folder does not decode everything
-                raise UserError(
-                    f"{error}; `minisora data check {self.folder}` finds all such files"
-                ) from error
-            pixels = ((video + 1) * 127.5).round_().to(torch.uint8)
-            if pixels.nbytes <= self._cache_left:
-                self._cache[index] = pixels
-                self._cache_left -= pixels.nbytes
-        return pixels.float() / 127.5 - 1
+        file, start = self._items[index]
+        clip = self._clip
+        try:
+            video = read_video(
+                self.folder / file.name,
+                frames=clip.frames,
+                height=clip.height,
+                width=clip.width,
+                fps=clip.fps,
+                short="pad",  # which files may be padded was decided by the scan
+                start=start,
+            )
+        except UserError as error:  # a scan of a large folder does not decode everything
+            raise UserError(f"{error}; `minisora data check {self.folder}` finds all such files") from error
+        return from_bytes(to_bytes(video))
 
 
 def split_files(

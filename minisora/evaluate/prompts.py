@@ -71,6 +71,7 @@ def evaluate_pipeline(
     if not wanted:
         raise UserError("no prompt to evaluate: pass at least one, such as 'a red circle moving left'")
     frames, height, width = size or (None, None, None)
+    pipeline.check_memory(len(captions), pipeline.size(frames, height, width), torch.device("cpu"))
     batches = []
     for start in range(0, len(captions), batch_size):
         part = captions[start : start + batch_size]

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from minisora.config import ClipConfig
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.data.folder import FolderDataset
 from minisora.data.make import only_ours
 from minisora.data.metadata import write_metadata
@@ -66,6 +69,7 @@ def augment(
     files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
     only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
 
+    memory = ClipMemory(dataset)  # every prompt takes all clips again
     rows, total = [], len(dataset) * len(prompts)
     for number, texts in enumerate(wanted):
         for start in range(0, len(dataset), batch_size):
@@ -73,7 +77,7 @@ def augment(
             said = [texts[index] for index in indices]
             noise = seed_after(seed, number * len(dataset) + start)
             source = [sources[index] for index in indices] if sources else None
-            clips = dataset.clips(indices)
+            clips = from_bytes(torch.stack(memory.clips(indices)))
             made = restyle(
                 pipeline, said, clips, strength, source=source, seed=noise, progress=False, **options
             )

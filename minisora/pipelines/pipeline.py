@@ -8,6 +8,7 @@ The module path of this class is written into every saved pipeline: it stays.
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from minisora.limits import (
     check_seed,
     seed_after,
 )
+from minisora.memory import available_memory, size_text
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
@@ -164,12 +166,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise UserError("no prompt given: pass at least one, such as 'a red circle moving left'")
-        default = self.config.default_size
-        size = (
-            default[0] if num_frames is None else num_frames,
-            default[1] if height is None else height,
-            default[2] if width is None else width,
-        )
+        size = self.size(num_frames, height, width)
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
         shape = self.latent_shape(*size)
@@ -191,6 +188,8 @@ class MiniSoraPipeline(DiffusionPipeline):
         if resample > 1 and not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise UserError(f"resample = {resample} needs the euler scheduler, or resample=1")
         device, dtype = self._execution_device, self.dit.dtype
+        if output_type != "latent":
+            self.check_memory(len(prompts), size)
 
         guided = guidance != 1 and self.text_encoder is not None
         text = self.encode_prompts(prompts, guided)
@@ -238,7 +237,58 @@ class MiniSoraPipeline(DiffusionPipeline):
 
         if output_type == "latent":
             return VideoOutput(videos=x)
-        return VideoOutput(videos=self.vae.to_video(x.to(self.vae.dtype), chunk=decode_chunk).float())
+        return VideoOutput(videos=self.decode(x, decode_chunk))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Videos B 3 T H W in [-1, 1] of normalised latents B Z T' H' W', in parts where the whole does not fit."""
+        return self.vae.to_video(latents.to(self.vae.dtype), chunk=chunk).float()
+
+    def size(self, num_frames: int | None, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """(frames, height, width) of videos, those of training where they are None."""
+        default = self.config.default_size
+        return (
+            default[0] if num_frames is None else num_frames,
+            default[1] if height is None else height,
+            default[2] if width is None else width,
+        )
+
+    def video_bytes(self, frames: int, height: int, width: int) -> int:
+        """About the most memory that a batch takes per video: the DiT's activations with guidance, or the pixels.
+
+        A block holds up to 16 tensors of its tokens' width (of which the MLP's are 8) for each of the two passes;
+        of pixels there are the video and, while it is written, two copies. (What the decoder takes on the way it
+        bounds itself.)
+        """
+        _, *grid = self.latent_shape(frames, height, width)
+        tokens = math.prod(grid) // math.prod(self.dit.patch)
+        return max(
+            2 * 16 * 4 * tokens * int(self.dit.config.width), 3 * self._pixels_bytes(frames, height, width)
+        )
+
+    @staticmethod
+    def _pixels_bytes(frames: int, height: int, width: int) -> int:
+        return 3 * 4 * frames * height * width
+
+    def check_memory(
+        self, count: int, size: tuple[int, int, int], device: torch.device | None = None
+    ) -> None:
+        """Refuse before any work what cannot fit: more pixels than there is memory for.
+
+        Args:
+            count: videos that are held at a time.
+            size: (frames, height, width).
+            device: where; the model's own by default.
+
+        Raises:
+            UserError: they do not.
+        """
+        need, free = count * self._pixels_bytes(*size), available_memory(device or self._execution_device)
+        if need > free:
+            raise UserError(
+                f"{count} x {size[0]} frames of {size[1]}x{size[2]} are {size_text(need)} of pixels, and "
+                f"{size_text(free)} of memory are free: sample fewer at a time, shorter or smaller"
+            )
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Z T' H' W' of a video of that size; raises UserError with the nearest sizes if it does not fit."""
