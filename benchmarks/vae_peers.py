@@ -38,7 +38,8 @@ from torch import Tensor, nn
 
 from minisora.config import Config, TrainConfig, load
 from minisora.data.batch import VAEBatch
-from minisora.data.batches import ClipMemory, CropBatches
+from minisora.data.batches import CropBatches
+from minisora.data.clip_memory import ClipMemory
 from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.fidelity import psnr
 from minisora.flow.vae_loss import vae_loss

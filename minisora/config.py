@@ -13,12 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from minisora.errors import UserError, nearest
 from minisora.files import write_whole
+from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+Natural = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Frames = Annotated[int, Field(gt=0, le=MAX_FRAMES)]
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]  # pixels
+Rate = Annotated[float, Field(ge=0.01, le=1000.0)]  # frames per second
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of an average; at 1 it never moves
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 
 MIN_TOKENS, MAX_TOKENS = 24, 256  # of a caption, where a run chooses text.max_tokens from its captions
 
@@ -35,18 +39,18 @@ class Section(BaseModel):
 class ClipConfig(Section):
     """The clip a model is trained on. Sizes are pixels, (height, width); `frames` includes the first."""
 
-    frames: PositiveInt = 17
-    height: PositiveInt = 64
-    width: PositiveInt = 64
-    fps: Annotated[float, Field(gt=0)] = 8.0
+    frames: Frames = 17
+    height: Side = 64
+    width: Side = 64
+    fps: Rate = 8.0
 
 
 class BucketConfig(Section):
     """One more size of clips to train on."""
 
-    frames: PositiveInt
-    height: PositiveInt
-    width: PositiveInt
+    frames: Frames
+    height: Side
+    width: Side
     share: Annotated[float, Field(gt=0)] = 1.0  # of steps and clips, where those of `clip` count 1
 
 
@@ -61,7 +65,7 @@ class DataConfig(Section):
     buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
     packing: PositiveInt | None = None  # or clips of all sizes in each step, in common rows of so many tokens
     num_validation_clips: PositiveInt = 64  # of those held out: a tenth of a folder's files
-    validation_seed: Natural | None = None  # of the DiT's validation noise; by default the run's seed + 1
+    validation_seed: Seed | None = None  # of the DiT's validation noise; by default the run's seed + 1
     short_clips: Literal["pad", "skip", "error"] = (
         "pad"  # a clip with too few frames: repeat its last one, or
     )
@@ -190,8 +194,8 @@ class CaptionTrainConfig(TrainConfig):
 class SampleConfig(Section):
     """Defaults of sampling, saved with the model."""
 
-    steps: PositiveInt = 32
-    guidance: Annotated[float, Field(ge=0)] = 3.0
+    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)] = 32
+    guidance: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     scheduler: Literal["euler", "heun"] = "euler"
 
 

@@ -1,11 +1,14 @@
 """The one entry point: parse, call, print. No logic, and no heavy import outside a command."""
 
+import errno
 import sys
+from typing import Any
 
 import typer
 
 from minisora.cli import cost, data, judge, learn, scale, videos
 from minisora.errors import UserError
+from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.screen import plain
 
 app = typer.Typer(
@@ -52,24 +55,38 @@ caption_app.command("train")(data.caption_train)
 caption_app.command("label")(data.caption_label)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
+# Of the copy of click that Typer brings, or of click itself where Typer is older.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
     """Run the command line: bad input becomes one line on stderr and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
+    except _UsageError as error:
+        # Without arguments a command shows its help, which stands in the place of a message.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.exit(2)
+        _fail(f"{error.format_message().rstrip('.')}; see '{error.ctx.command_path} --help'")
+    except typer.Abort:
+        code = _INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _fail(out_of_memory(error, "make the batch, the clip or the model smaller, or free memory"))
     except PermissionError as error:
         _fail(f"no permission for {error.filename}: choose another place or change its mode")
     except OSError as error:
         if error.errno is None:
             raise
+        if error.errno == errno.ENOMEM:
+            _fail(out_of_memory(error, "make the batch, the clip or the model smaller, or free memory"))
         _fail(f"{error.filename or 'a file'}: {error.strerror}")
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
-            print("interrupted", file=sys.stderr)
-        raise
+    if code == _INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)
 
 
 def _fail(message: str) -> None:

@@ -12,17 +12,19 @@ from minisora.cli.options import (
     check_folder,
     check_output,
     console,
+    finite,
     load_config,
     write_result,
 )
 from minisora.errors import UserError
+from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
 
 def data_make(
     out: Annotated[Path, typer.Argument(help="Folder for the clips and metadata.csv.")],
-    clips: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another data set.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Another seed, another data set.")] = 0,
     config: ConfigOption = "toy",
     set_: SetOption = None,
 ) -> None:
@@ -62,7 +64,12 @@ def data_check(
 
 def caption_train(
     run: Annotated[Path, typer.Option("--run", help="A run with a trained VAE; its captions are learned.")],
-    share: Annotated[float, typer.Option(help="Of the training clips, the first part to learn from.")] = 1.0,
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="Of the training clips, the first part to learn from."
+        ),
+    ] = 1.0,
     set_: SetOption = None,
 ) -> None:
     """Train a captioner on the labelled clips of a run: RUN/captioner/model."""
@@ -75,7 +82,9 @@ def caption_label(
     run: Annotated[Path, typer.Option("--run", help="A run with a captioner.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of videos; those with a caption keep it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")] = Path("metadata.csv"),
-    min_confidence: Annotated[float, typer.Option(help="Leave out files below it, in [0, 1].")] = 0.0,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, callback=finite, help="Leave out files below it.")
+    ] = 0.0,
 ) -> None:
     """Write captions, with their confidence, for the files of a folder that have none."""
     from minisora.training.captioning import label_folder

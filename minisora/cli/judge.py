@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from minisora.cli.options import check_folder, console, refuse_beside
+from minisora.cli.options import check_folder, console, finite, refuse_beside
+from minisora.limits import LAST_SEED, MAX_COUNT, MAX_GUIDANCE
 
 
 def evaluate(
@@ -21,8 +22,12 @@ def evaluate(
         str,
         typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
     ] = "72",
-    samples_per_prompt: Annotated[int, typer.Option(min=1, help="More samples, narrower intervals.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    samples_per_prompt: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="More samples, narrower intervals.")
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same samples.")
+    ] = 0,
     steps: Annotated[
         str | None,
         typer.Option(
@@ -32,9 +37,17 @@ def evaluate(
         ),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option("--guidance-scale", "--guidance", help="Default from the model.")
+        float | None,
+        typer.Option(
+            "--guidance-scale",
+            "--guidance",
+            min=0.0,
+            max=MAX_GUIDANCE,
+            callback=finite,
+            help="Default from the model.",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos sampled at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos sampled at a time.")] = 8,
     sizes: Annotated[
         str | None, typer.Option(help="Instead: compare sizes, such as 17x64x64,17x48x80: sizes.json.")
     ] = None,

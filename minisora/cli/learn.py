@@ -16,6 +16,7 @@ from minisora.cli.options import (
     load_config,
 )
 from minisora.errors import UserError
+from minisora.limits import MAX_COUNT, MAX_STEPS
 from minisora.screen import say
 
 
@@ -89,9 +90,14 @@ def distill(
         ),
     ] = None,
     out: OutOption = Path("runs/distilled"),
-    samples: Annotated[int, typer.Option(min=1, help="Samples of the teacher to learn from.")] = 4000,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Samples of the teacher to learn from.")
+    ] = 4000,
     steps: Annotated[
-        int, typer.Option(min=1, help="Sampling steps of the student: it is made for exactly so many.")
+        int,
+        typer.Option(
+            min=1, max=MAX_STEPS, help="Sampling steps of the student: it is made for exactly so many."
+        ),
     ] = 4,
     set_: SetOption = None,
 ) -> None:

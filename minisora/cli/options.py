@@ -1,5 +1,6 @@
 """What the commands share: options, the console, and how configs come in and results go out."""
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from minisora.errors import UserError
 from minisora.files import same_file, write_json
+from minisora.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:
     from minisora.config import Config
@@ -29,6 +31,26 @@ DataOption = Annotated[
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model."),
+]
+
+
+def finite(value: Any) -> Any:
+    """Refuse nan, which no range refuses, and infinity: the callback of every option that takes a fraction."""
+    values = value if isinstance(value, tuple) else (value,)
+    if not all(number is None or math.isfinite(number) for number in values):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=MAX_GUIDANCE, callback=finite, help="1 is none; more follows the prompt closer."
+    ),
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")

@@ -23,7 +23,9 @@ def scale_run(
     ] = False,
     jobs: Annotated[
         int,
-        typer.Option(min=1, help="Runs side by side on this machine, each with its share of the threads."),
+        typer.Option(
+            min=1, max=1024, help="Runs side by side on this machine, each with its share of the threads."
+        ),
     ] = 1,
     shard: Annotated[
         str, typer.Option(help="i/n: every n-th run from the i-th, for independent jobs.")

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, check_output, console, refuse_beside
+from minisora.cli.options import (
+    GuidanceOption,
+    StepsOption,
+    check_folder,
+    check_output,
+    console,
+    finite,
+    refuse_beside,
+)
 from minisora.errors import UserError
 from minisora.files import same_file
+from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_SIDE
 from minisora.screen import say
 
 if TYPE_CHECKING:
@@ -41,7 +50,9 @@ SchedulerOption = Annotated[SchedulerName | None, typer.Option(help="Default fro
 
 
 def sample(
-    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to show (repeatable).")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to show (repeatable).")
+    ] = None,
     model: Annotated[
         Path,
         typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
@@ -49,27 +60,64 @@ def sample(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("sample.mp4"),
-    frames: Annotated[int | None, typer.Option(help="Frames; default as trained. 1 makes an image.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; default as trained.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_FRAMES, help="Frames; default as trained. 1 makes an image."),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SIDE, help="Pixels; default as trained.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SIDE, help="Pixels; default as trained.")
+    ] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     guidance_interval: Annotated[
-        tuple[float, float], typer.Option(help="Noise levels (low high) to guide at; 1 is noise.")
+        tuple[float, float],
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="Noise levels (low high) to guide at; 1 is noise."
+        ),
     ] = (0.0, 1.0),
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+    latents: Annotated[
+        Path | None,
+        typer.Option(help="Instead: decode what was kept when a video could not be made or written."),
+    ] = None,
 ) -> None:
     """Sample videos from prompts."""
-    from minisora.pipelines.write import write_videos
+    from minisora.pipelines.sample import decode_files, read_latents, sample_files
 
+    if latents is not None:
+        refuse_beside(
+            "--latents",
+            {
+                "--prompt": prompt is not None,
+                "--frames": frames is not None,
+                "--height": height is not None,
+                "--width": width is not None,
+                "--steps": steps is not None,
+                "--guidance": guidance is not None,
+                "--scheduler": scheduler is not None,
+                "--seed": seed != 0,
+            },
+        )
+        kept = read_latents(latents)
+        _check_video(out, len(kept.prompts), [latents])
+        for file in decode_files(_load(model, None), kept, out):
+            say(console, f"wrote {file}")
+        return
+    if not prompt:
+        raise UserError("no prompt: say what to show, such as --prompt 'a red circle moving left'")
     _check_video(out, len(prompt))
     pipeline = _load(model, scheduler)
     for text in prompt:
         if unknown := pipeline.check_prompt(text):
             say(console, f"the model never saw: {', '.join(unknown)}", style="yellow")
-    videos = pipeline(
+    files = sample_files(
+        pipeline,
         prompt,
+        out,
         num_frames=frames,
         height=height,
         width=width,
@@ -77,8 +125,8 @@ def sample(
         guidance_scale=guidance,
         guidance_interval=guidance_interval,
         seed=seed,
-    ).videos
-    for file in write_videos(out, videos, prompt, pipeline.config.fps):
+    )
+    for file in files:
         say(console, f"wrote {file}")
 
 
@@ -94,19 +142,26 @@ def edit(
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("edit.mp4"),
     strength: Annotated[
-        float | None, typer.Option(help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            callback=finite,
+            help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.",
+        ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(help="Of restyle: what the video shows now; keeps all that the prompts share."),
     ] = None,
     region: Annotated[
-        tuple[int, int, int, int] | None, typer.Option(help="Of inpaint: top left bottom right, in pixels.")
+        tuple[int, int, int, int] | None,
+        typer.Option(min=0, max=MAX_SIDE, help="Of inpaint: top left bottom right, in pixels."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
 ) -> None:
     """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
 
@@ -166,12 +221,15 @@ def augment(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")] = Path("augmented"),
     strength: Annotated[
-        float | None, typer.Option(help="In (0, 1]: low keeps the clip, 1 keeps nothing.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="In (0, 1]: low keeps the clip, 1 keeps nothing."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos made at a time.")] = 8,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default from the model.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 is none; more follows the prompt closer.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same set.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos made at a time.")] = 8,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     scheduler: Annotated[
         SchedulerName | None,
         typer.Option(help="Where clips have no captions; clips with captions are restyled by FlowEdit."),

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from minisora.config import FlowConfig
 from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
-from minisora.data.clip import ClipDataset, StandsIn
+from minisora.data.clip import StandsIn
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.data.order import random_crop, rng, sample_indices
 from minisora.flow.conditioning import draw_known
 from minisora.flow.path import broadcast_sigma, to_data, to_noise
@@ -39,38 +40,6 @@ class BatchSource(Protocol[BatchType]):
     def examples(self, positions: Sequence[int]) -> Sequence[Batch]:
         """A batch of that many clips of every kind that `at` may give."""
         ...
-
-
-class ClipMemory:
-    """The first clips of a data set kept in memory as bytes, each decoded or rendered once."""
-
-    def __init__(self, dataset: ClipDataset, max_clips: int):
-        self.dataset = dataset
-        self.num_clips = min(len(dataset), max_clips)
-        self._bytes: dict[int, Tensor] = {}
-
-    def fill(self) -> None:
-        """Decode or render all of them now: loader processes forked after it share the one copy."""
-        for start in range(0, self.num_clips, 64):
-            self.clips(range(start, min(start + 64, self.num_clips)))
-
-    def clips(self, indices: Sequence[int]) -> list[Tensor]:
-        """Clips as uint8, C T H W each, 0 is black."""
-        missing = sorted({index for index in indices if index not in self._bytes})
-        if missing:
-            videos = self.dataset.clips(missing)
-            self._bytes.update(zip(missing, to_bytes(videos), strict=True))
-        return [self._bytes[index] for index in indices]
-
-
-def to_bytes(video: Tensor) -> Tensor:
-    """[-1, 1] to uint8."""
-    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def from_bytes(video: Tensor) -> Tensor:
-    """uint8 to [-1, 1], float32."""
-    return video.float() / 127.5 - 1
 
 
 def _normal(generator: np.random.Generator, shape: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minisora.config import ClipConfig
 from minisora.data.clip import Clip
+from minisora.data.clip_memory import from_bytes, to_bytes
 from minisora.data.folder_scan import FolderScan, ScannedFile, scan_folder
 from minisora.data.record import DataRecord
 from minisora.data.video_io import ShortClips, read_clips, read_video
@@ -37,7 +38,8 @@ _OF_THE_MACHINE = (
 class FolderDataset:
     """A `ClipDataset` of the files that `scan_folder` keeps; `report` tells what became of the others.
 
-    Every clip is decoded when it is asked for, but those of a file with rare key frames in one pass, ahead of time.
+    Every clip is decoded when it is asked for, but those of a file with rare key frames in one pass, ahead of time;
+    `minisora.data.clip_memory.ClipMemory` holds what is read again.
 
     A scan of a large folder does not decode everything, so a clip may turn out to be damaged when it is read. With a
     `record` it is left out, and the next clip that can be read stands in for it (the next that has a caption, if it
@@ -166,13 +168,13 @@ class FolderDataset:
         )
 
     def _video(self, index: int) -> Tensor:
-        """`3 T H W`; always by way of bytes, so that a cached clip equals a fresh one."""
+        """`3 T H W`; by way of bytes, so that a clip held as bytes equals a fresh one."""
         for shown in self._candidates(index):
             pixels = self._ahead.pop(shown, None)
             if pixels is None:
                 pixels = self._decode(shown)
             if pixels is not None:
-                return pixels.float() / 127.5 - 1
+                return from_bytes(pixels)
             self._damaged.add(shown)
         raise AssertionError("the candidates end with an error")
 
@@ -212,14 +214,14 @@ class FolderDataset:
             try:
                 videos = read_clips(path, starts, **size, fps=clip.fps)
                 for other, video in zip(together, videos, strict=False):
-                    self._ahead[other] = _to_bytes(video)
+                    self._ahead[other] = to_bytes(video)
             except UserError:
                 # Damage further on is the business of the clips that lie there.
                 pass
             if index in self._ahead:
                 return self._ahead.pop(index)
         # Which files may be padded was decided by the scan.
-        return _to_bytes(read_video(path, **size, fps=clip.fps, short="pad", start=start))
+        return to_bytes(read_video(path, **size, fps=clip.fps, short="pad", start=start))
 
     def _together(self, index: int) -> list[int]:
         """The clips to read in one pass with this one: of a file with rare key frames, as many as memory holds."""
@@ -241,11 +243,6 @@ def costly_seeks(file: ScannedFile, clip: ClipConfig) -> bool:
     """
     seconds = clip.frames / clip.fps
     return file.info is not None and file.info.key_gap / 2 + seconds > 3 * (0.5 + seconds)
-
-
-def _to_bytes(video: Tensor) -> Tensor:
-    """[-1, 1] -> uint8, 0 is black."""
-    return ((video + 1) * 127.5).round_().to(torch.uint8)
 
 
 def split_files(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minisora.data.clip import Clip, ClipDataset, StandsIn
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.data.order import uniforms
 
 
@@ -42,6 +43,7 @@ class MovedClips:
 
     def __init__(self, dataset: ClipDataset, places: Sequence[int], views: int, reach: int, seed: int = 0):
         self.dataset, self.places = dataset, list(places)
+        self._memory = ClipMemory(dataset)
         self.views, self.reach, self.seed = views, reach, seed
 
     def __len__(self) -> int:
@@ -54,7 +56,9 @@ class MovedClips:
 
     def clips(self, indices: Sequence[int]) -> Tensor:
         """The videos of these views, `B C T H W`."""
-        videos = self.dataset.clips([self.places[index // self.views] for index in indices])
+        videos = from_bytes(
+            torch.stack(self._memory.clips([self.places[index // self.views] for index in indices]))
+        )
         drawn = torch.from_numpy(uniforms(self.seed, indices, 2))  # B 2
         by = (drawn * (2 * self.reach + 1)).floor().long() - self.reach
         own = torch.tensor([index % self.views == 0 for index in indices])

@@ -21,6 +21,7 @@ from minisora.data.clip import Clip
 from minisora.data.order import uniforms
 from minisora.data.rasterize import rasterize
 from minisora.errors import UserError
+from minisora.limits import check_seed
 
 Split = Literal["train", "validation", "all"]
 
@@ -78,6 +79,7 @@ class ShapesWorld:
             raise UserError(f"split '{split}' is unknown; known: {', '.join(_FIRST_INDEX)}")
         if num_clips < 1 or frames < 1 or fps <= 0:
             raise UserError(f"num_clips={num_clips}, frames={frames}, fps={fps}: each must be above 0")
+        check_seed(seed)
         if not 0 <= wall_share <= 1:
             raise UserError(f"wall_share={wall_share} must be between 0 and 1")
         if min(height, width) < _SMALLEST_SIDE:

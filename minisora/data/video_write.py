@@ -117,9 +117,14 @@ _REPEATABLE = {"x264-params": "asm=AVX2"} if torch.backends.cpu.get_cpu_capabili
 _FONT_SIZE, _LINE, _GAP = 12, 17, 6
 
 
+def shown_frames(frames: int, max_frames: int = 9) -> np.ndarray:
+    """Which frames of a video a contact sheet shows: evenly spaced, first and last among them."""
+    return np.unique(np.linspace(0, frames - 1, min(max_frames, frames)).round().astype(int))
+
+
 def _row(pixels: np.ndarray, max_frames: int) -> Image.Image:
     """Some frames of `T H W 3` side by side, two pixels apart."""
-    shown = np.unique(np.linspace(0, len(pixels) - 1, min(max_frames, len(pixels))).round().astype(int))
+    shown = shown_frames(len(pixels), max_frames)
     height, width = pixels.shape[1:3]
     row = np.full((height, len(shown) * (width + 2) - 2, 3), 255, np.uint8)
     for place, index in enumerate(shown):

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from minisora.errors import UserError
 from minisora.flow.path import broadcast_sigma, flow_loss, interpolate
+from minisora.limits import seed_after
 
 NUM_BUCKETS = 8  # noise levels: the middles of eighths of [0, 1]
 STUCK = 0.9  # of the yardstick's loss
@@ -142,7 +143,9 @@ def loss_by_sigma(
     for start in starts:
         part = latents[start : start + batch_size]
         said = captions[start : start + batch_size]
-        noise = torch.stack([_noise(seed + start + i, part.shape[1:]) for i in range(len(part))])  # B S Z ...
+        noise = torch.stack(
+            [_noise(seed_after(seed, start + i), part.shape[1:]) for i in range(len(part))]
+        )  # B S Z ...
         for bucket, level in enumerate(sigmas):
             sigma = torch.full((len(part),), level, device=part.device)
             point = interpolate(part, noise[:, bucket].to(part), sigma)

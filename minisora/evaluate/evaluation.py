@@ -21,6 +21,7 @@ from minisora.evaluate.prompt_sets import KINDS, Kind, kind_of
 from minisora.evaluate.prompts import evaluate_pipeline, reconstruct
 from minisora.evaluate.score import Score
 from minisora.evaluate.tables import quality_table, score_table
+from minisora.limits import MAX_COUNT, check_number
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 CHECKS = 144  # rendered clips, at least, that the judge's own accuracy is measured on
@@ -107,8 +108,7 @@ def evaluate_model(
     Raises:
         UserError: a prompt is not of the shapes world, or a number is out of its range.
     """
-    if samples_per_prompt < 1:
-        raise UserError(f"samples_per_prompt = {samples_per_prompt} must be at least 1")
+    check_number("samples_per_prompt", samples_per_prompt, 1, MAX_COUNT)
     captions = list(prompts) * samples_per_prompt
     videos, verdicts, score = evaluate_pipeline(
         pipeline,

@@ -12,6 +12,7 @@ from minisora.errors import UserError
 from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.judge import Verdict, judge_all
 from minisora.evaluate.score import Rate, Score
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -63,19 +64,20 @@ def evaluate_pipeline(
     Raises:
         UserError: a prompt is not of the shapes world, or the pipeline cannot sample it.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size = {batch_size} must be at least 1")
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
+    check_seed(seed)
     wanted = [parse(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     captions = [prompt if isinstance(prompt, str) else prompt.caption() for prompt in prompts]
     if not wanted:
         raise UserError("no prompt to evaluate: pass at least one, such as 'a red circle moving left'")
     frames, height, width = size or (None, None, None)
+    pipeline.check_memory(len(captions), pipeline.size(frames, height, width), torch.device("cpu"))
     batches = []
     for start in range(0, len(captions), batch_size):
         part = captions[start : start + batch_size]
         output = pipeline(
             part,
-            seed=seed + start,
+            seed=seed_after(seed, start),
             num_inference_steps=steps,
             guidance_scale=guidance,
             progress=progress,

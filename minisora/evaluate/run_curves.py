@@ -15,6 +15,7 @@ from minisora.data.record import DataRecord
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
 from minisora.evaluate.curves import Curves, Velocity, diagnose, loss_by_sigma, moments, nearest
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
@@ -49,6 +50,8 @@ def measure_curves(
     Raises:
         UserError: the folder is no run, its data are gone, or it has no latents of this model's VAE.
     """
+    check_seed(seed)
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
     config = load(run / "config.yaml")
@@ -77,7 +80,7 @@ def measure_curves(
         said = captions[start : min(start + batch_size, count)]
         output = pipeline(
             said,
-            seed=seed + start,
+            seed=seed_after(seed, start),
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="latent",

@@ -6,6 +6,7 @@ OUT/sizes.json    a row per size: score, the judge's own accuracy there, seconds
 "2nd blob" is the share of frames that show a second object, which "all right" does not count.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.screen import Table, say
 
+_NUMBER = re.compile("[0-9]{1,7}")
 _EXAMPLE = 5  # which prompt's video is shown
 
 Size = tuple[int, int, int]  # (frames, height, width)
@@ -54,7 +56,7 @@ def parse_sizes(text: str) -> list[Size]:
     sizes: list[Size] = []
     for part in text.split(","):
         numbers = part.strip().lower().split("x")
-        if len(numbers) != 3 or not all(number.isdigit() and int(number) > 0 for number in numbers):
+        if len(numbers) != 3 or not all(_NUMBER.fullmatch(number) and int(number) for number in numbers):
             raise UserError(f"--sizes '{text}': write FRAMESxHEIGHTxWIDTH, such as 17x64x64,17x48x80")
         sizes.append((int(numbers[0]), int(numbers[1]), int(numbers[2])))
     return sizes

@@ -21,10 +21,10 @@ from minisora.evaluate.prompt_sets import prompt_set
 from minisora.evaluate.prompts import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
+from minisora.limits import MAX_STEPS
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.screen import Table, say
 
-_MAX_STEPS = 1000
 _MARGIN = 0.05  # of the prompts
 _Z = 1.645  # 95 % of a normal distribution lie below
 
@@ -55,8 +55,8 @@ def parse_steps(text: str) -> list[int]:
         steps = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UserError(f"--steps '{text}' is no number or list of numbers: write 32, or 1,2,4,8") from error
-    if not all(1 <= number <= _MAX_STEPS for number in steps) or len(set(steps)) != len(steps):
-        raise UserError(f"--steps '{text}': give different numbers from 1 to {_MAX_STEPS}")
+    if not all(1 <= number <= MAX_STEPS for number in steps) or len(set(steps)) != len(steps):
+        raise UserError(f"--steps '{text}': give different numbers from 1 to {MAX_STEPS}")
     return steps
 
 

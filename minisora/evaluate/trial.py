@@ -14,6 +14,7 @@ from minisora.data.shapes import ShapesWorld
 from minisora.evaluate.judge import judge, judge_all
 from minisora.evaluate.observe import observe
 from minisora.evaluate.score import Rate
+from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 _EXAMPLE = 5  # which prompt's video is shown
@@ -82,7 +83,7 @@ class Trial:
         for start in range(0, len(prompts), self.batch_size):
             rows = slice(start, start + self.batch_size)
             captions = self.captions(prompts[rows])
-            chosen = {**self.options, **options, "seed": self.seed + start, "progress": False}
+            chosen = {**self.options, **options, "seed": seed_after(self.seed, start), "progress": False}
             parts = [tensor[rows] for tensor in given]
             chosen |= {} if sources is None else {"source": sources[rows]}
             made.append(mode(self.pipeline, captions, *parts, *others, **chosen).cpu())

@@ -61,7 +61,8 @@ class CausalTimeConv(nn.Conv2d):
             past = x[:, :1].expand(-1, kernel - 1, -1, -1, -1)
         x = torch.cat([past, x], dim=1)  # B (T + k - 1) H W C
         if stream is not None:
-            stream[self] = x[:, x.shape[1] - (kernel - stride) :]
+            # A copy: a view would keep the whole chunk of every layer.
+            stream[self] = x[:, x.shape[1] - (kernel - stride) :].clone()
         y = super().forward(x.flatten(2, 3).permute(0, 3, 1, 2))  # B C' T' (H W)
         return y.permute(0, 2, 3, 1).unflatten(2, (height, -1))
 
@@ -80,7 +81,7 @@ class TimeUp(nn.Module):
         """Map B T H W C to B (2T - 1) H W C, or to 2T frames in a later chunk."""
         first = stream is None or self not in stream
         if stream is not None:
-            stream[self] = x[:, :0]
+            stream[self] = x.new_empty(0)
         y = self.expand(x).unflatten(-1, (2, -1))  # B T H W 2 C
         y = y.movedim(4, 2).flatten(1, 2)  # B 2T H W C
         return y[:, 1:] if first else y

@@ -10,7 +10,6 @@ Letters: B batch, T frames, H W pixels, T' H' W' latent grid, Z latent channels,
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -30,6 +29,7 @@ from minisora.models.causal_conv import (
     unfold_pixels,
 )
 from minisora.models.patchify import check_clip
+from minisora.models.vae_parts import Parts, Sizes, in_fitting_parts, in_parts
 
 
 @dataclass(frozen=True)
@@ -195,63 +195,50 @@ class VideoVAE(ModelMixin, ConfigMixin):
             video: its size must fit the strides (`latent_size` tells).
             chunk: latent frames coded at a time; bounds memory for long clips, exact.
             tile: latent cells per side coded at a time; bounds memory for large clips, exact (tiles carry
-                a halo as wide as the network's reach).
+                a halo as wide as the network's reach). Without either, what does not fit is coded in such parts.
         """
-        self.latent_size(*video.shape[2:])
-        t, s = self.config.temporal_factor, self.config.spatial_factor
-        halo = math.ceil(self.encoder.halo() * self.config.pixel_patch / s)
+        grid = self.latent_size(*video.shape[2:])
+        halo = math.ceil(self.encoder.halo() * self.config.pixel_patch / self.config.spatial_factor)
 
-        def code(part: Tensor) -> Tensor:
-            return self._stream(
-                lambda x, stream: self.encode(x, stream).mean, part, chunk and chunk * t, first=1
-            )
+        def code(part: Tensor, stream: Stream | None) -> Tensor:
+            return self.encode(part, stream).mean
 
-        return self.normalize(_tiled(code, video, in_cell=s, out_cell=1, tile=tile, halo=halo))
+        return self.normalize(self._in_parts(code, video, grid, halo, chunk, tile, encodes=True))
 
     @torch.no_grad()
     def to_video(self, latents: Tensor, *, chunk: int | None = None, tile: int | None = None) -> Tensor:
         """Video B 3 T H W in [-1, 1] of normalised latents; `chunk` and `tile` as in `to_latents`."""
+        frames, height, width = latents.shape[2:]
+        raw = self.denormalize(latents)
         halo = math.ceil(self.decoder.halo())
+        video = self._in_parts(self.decode, raw, (frames, height, width), halo, chunk, tile, encodes=False)
+        return video.clamp_(-1, 1)
 
-        def code(part: Tensor) -> Tensor:
-            return self._stream(self.decode, part, chunk, first=0)
-
-        s = self.config.spatial_factor
-        return _tiled(code, self.denormalize(latents), in_cell=1, out_cell=s, tile=tile, halo=halo).clamp(
-            -1, 1
-        )
-
-    @staticmethod
-    def _stream(
-        code: Callable[[Tensor, Stream | None], Tensor], x: Tensor, chunk: int | None, *, first: int
+    def _in_parts(
+        self,
+        code: Callable[[Tensor, Stream | None], Tensor],
+        x: Tensor,
+        grid: tuple[int, int, int],
+        halo: int,
+        chunk: int | None,
+        tile: int | None,
+        *,
+        encodes: bool,
     ) -> Tensor:
-        """Apply `code` chunk by chunk along time (dimension 2); the first chunk is `first` frames longer."""
-        if chunk is None or chunk + first >= x.shape[2]:
-            return code(x, None)
-        stream: Stream = {}
-        cuts = [0, *range(chunk + first, x.shape[2], chunk), x.shape[2]]
-        return torch.cat([code(x[:, :, a:b], stream) for a, b in pairwise(cuts)], dim=2)
+        """Code x (B C T H W) of latent grid T' H' W' in the parts asked for, or else in such as fit."""
+        sizes = Sizes(
+            self.config.temporal_factor, self.config.spatial_factor, halo, self.pixel_bytes(x.element_size())
+        )
+        if chunk is not None or tile is not None:
+            return in_parts(code, x, sizes, Parts(chunk=chunk, tile=tile), encodes=encodes)
+        return in_fitting_parts(code, x, (len(x), *grid), sizes, encodes=encodes)
 
+    def pixel_bytes(self, number_bytes: int = 4) -> float:
+        """About the most activations, in bytes per pixel of a frame, that coding holds at a time, without gradients.
 
-def _tiled(
-    code: Callable[[Tensor], Tensor], x: Tensor, *, in_cell: int, out_cell: int, tile: int | None, halo: int
-) -> Tensor:
-    """Apply `code` to square tiles of x (B C T H W) with a halo, and put the results together without it.
-
-    All of `tile`, `halo` are in latent cells; `in_cell` and `out_cell` are the pixels of a cell on either side.
-    """
-    rows, columns = x.shape[3] // in_cell, x.shape[4] // in_cell
-    if tile is None or (tile >= rows and tile >= columns):
-        return code(x)
-    bands = []
-    for top in range(0, rows, tile):
-        y0, y1 = max(0, top - halo), min(rows, top + tile + halo)
-        band = []
-        for left in range(0, columns, tile):
-            x0, x1 = max(0, left - halo), min(columns, left + tile + halo)
-            part = code(x[..., y0 * in_cell : y1 * in_cell, x0 * in_cell : x1 * in_cell])
-            inner_y, inner_x = (top - y0) * out_cell, (left - x0) * out_cell
-            height, width = min(tile, rows - top) * out_cell, min(tile, columns - left) * out_cell
-            band.append(part[..., inner_y : inner_y + height, inner_x : inner_x + width])
-        bands.append(torch.cat(band, dim=-1))
-    return torch.cat(bands, dim=-2)
+        A block of the level with most numbers holds up to seven tensors of its size; the pixels stand beside them
+        three times, folded and not.
+        """
+        widest = max(width / 4**level for level, width in enumerate(self.config.widths))
+        folded = self.config.pixel_patch**2
+        return number_bytes * (7 * widest / folded + 3 * 3)

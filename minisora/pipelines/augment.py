@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.data.folder import FolderDataset
 from minisora.data.make import only_ours
 from minisora.data.metadata import write_metadata
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.remake import restyle
 
@@ -57,6 +59,8 @@ def augment(
     """
     if not prompts:
         raise UserError(f"augment needs a prompt, such as '{CAPTION} at night'")
+    check_seed(seed)
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
     frames, height, width = pipeline.config.default_size
     clip = ClipConfig(frames=frames, height=height, width=width, fps=pipeline.config.fps)
     own = any(CAPTION in prompt for prompt in prompts)
@@ -70,13 +74,14 @@ def augment(
     files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
     only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
 
+    memory = ClipMemory(dataset)  # every prompt takes all clips again
     rows, total = [], len(dataset) * len(prompts)
     damaged: dict[int, str] = {}
     for number, texts in enumerate(wanted):
         for start in range(0, len(dataset), batch_size):
             indices = range(start, min(start + batch_size, len(dataset)))
-            noise = seed + number * len(dataset) + start
-            readable = _readable(dataset, indices, damaged)
+            noise = seed_after(seed, number * len(dataset) + start)
+            readable = _readable(memory, indices, damaged)
             if not readable:
                 continue
             chosen, clips = list(readable), torch.stack(list(readable.values()))
@@ -98,14 +103,14 @@ def augment(
     return len(rows)
 
 
-def _readable(dataset: FolderDataset, indices: Sequence[int], damaged: dict[int, str]) -> dict[int, Tensor]:
+def _readable(memory: ClipMemory, indices: Sequence[int], damaged: dict[int, str]) -> dict[int, Tensor]:
     """The clips of these that can be decoded, C T H W each; the others go to `damaged`, said once."""
     clips: dict[int, Tensor] = {}
     for index in indices:
         if index in damaged:
             continue
         try:
-            clips[index] = dataset.clips([index])[0]
+            clips[index] = from_bytes(memory.clips([index])[0])
         except UserError as error:
             damaged[index] = str(error)
             _log.warning("%s: left out (%d so far)", error, len(damaged))

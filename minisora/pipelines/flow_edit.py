@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minisora.errors import UserError
 from minisora.flow.path import interpolate
+from minisora.limits import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed
 from minisora.models.precision import sampling_context
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import euler_sigmas
@@ -62,16 +63,15 @@ def flow_edit(
     """
     if pipeline.text_encoder is None:
         raise UserError("this model knows no prompts: flow_edit moves a video from one to another")
-    if not 0 < strength <= 1:
-        raise UserError(f"strength = {strength} must be above 0 and at most 1")
+    check_number("strength", strength, 0.0, 1.0, above=True)
+    check_seed(seed)
     count = len(video)
     steps = _STEPS if num_inference_steps is None else num_inference_steps
     guidance = _GUIDANCE if guidance_scale is None else guidance_scale
     for name, number in (("num_noises", num_noises), ("num_inference_steps", steps)):
-        if number < 1:
-            raise UserError(f"{name} = {number} must be at least 1")
-    if guidance < 0:
-        raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
+        check_number(name, number, 1, MAX_STEPS)
+    check_number("guidance_scale", guidance, 0.0, MAX_GUIDANCE)
+    check_number("guidance_above", guidance_above, 0.0, 1.0)
     old = pipeline.encode_prompts(_rows(source, count, "source"), True)
     new = pipeline.encode_prompts(_rows(target, count, "target"), True)
     start = pipeline.vae.to_latents(video.to(pipeline.device, pipeline.vae.dtype)).float()  # B Z T' H' W'

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.limits import MAX_FRAMES, check_number, check_seed, seed_after
 from minisora.pipelines.modes import Prompt, extend, known_length
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -36,6 +37,7 @@ def long_video_pieces(
     Raises:
         UserError: the context is longer than what an extension adds, or an option is out of its range.
     """
+    check_seed(seed)
     if options.get("guidance_scale") is None:  # the prompts lead here, not what is there already
         options["guidance_scale"] = pipeline.config.default_guidance
     piece = pipeline(prompt, seed=seed, **options).videos
@@ -49,7 +51,9 @@ def long_video_pieces(
                 f"context = {context} latent frames is longer than what an extension adds: use less"
             )
         said = later[(number - 1) % len(later)] if later else prompt
-        longer = extend(pipeline, said, tail, context=context, seed=seed + 1000 * number, **options)
+        longer = extend(
+            pipeline, said, tail, context=context, seed=seed_after(seed, 1000 * number), **options
+        )
         piece = longer[:, :, need:]
         yield piece
 
@@ -60,8 +64,7 @@ def long_video(pipeline: MiniSoraPipeline, prompt: Prompt, num_frames: int, **op
     Raises:
         UserError: as `long_video_pieces`, or the length is not at least 1.
     """
-    if num_frames < 1:
-        raise UserError(f"num_frames = {num_frames} must be at least 1")
+    check_number("num_frames", num_frames, 1, MAX_FRAMES)
     pieces: list[Tensor] = []
     for piece in long_video_pieces(pipeline, prompt, **options):
         pieces.append(piece)

@@ -16,6 +16,7 @@ Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ from minisora.config import Config
 from minisora.errors import UserError
 from minisora.files import write_json, write_whole
 from minisora.flow.path import renoise
+from minisora.limits import (
+    MAX_FRAMES,
+    MAX_GUIDANCE,
+    MAX_SIDE,
+    MAX_STEPS,
+    check_number,
+    check_seed,
+    seed_after,
+)
+from minisora.memory import available_memory, size_text
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
@@ -48,6 +59,7 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 
 __all__ = ["MiniSoraPipeline"]
 '''
+_MAX_SIZE = (MAX_FRAMES, MAX_SIDE, MAX_SIDE)
 _RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
 
 _log = logging.getLogger(__name__)
@@ -174,7 +186,7 @@ class MiniSoraPipeline(DiffusionPipeline):
             num_inference_steps: of the scheduler; default from the model.
             guidance_scale: classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): 1 is none,
                 more follows the prompt more closely; costs a second pass.
-            seed: video i starts from the noise of seed + i, the same on every device.
+            seed: 0 to 2^32 - 1; video i starts from the noise of seed + i, the same on every device.
             generator: draws the noise instead of `seed`, as in diffusers.
             latents: start from this noise instead, B Z T' H' W'.
             output_type: "pt" for videos, "latent" to skip the decoder.
@@ -195,20 +207,18 @@ class MiniSoraPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise UserError("no prompt given: pass at least one, such as 'a red circle moving left'")
-        default = self.config.default_size
-        size = (
-            default[0] if num_frames is None else num_frames,
-            default[1] if height is None else height,
-            default[2] if width is None else width,
-        )
+        size = self.size(num_frames, height, width)
         steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
-        if steps < 1:
-            raise UserError(f"num_inference_steps = {steps} must be at least 1")
-        if guidance < 0:
-            raise UserError(f"guidance_scale = {guidance} must not be negative; 1 switches guidance off")
-        if not 0 < strength <= 1:
-            raise UserError(f"strength = {strength} must be above 0 and at most 1 (1 starts from pure noise)")
+        shape = self.latent_shape(*size)
+        for name, pixels, most in zip(("num_frames", "height", "width"), size, _MAX_SIZE, strict=True):
+            check_number(name, pixels, 1, most)
+        check_number("num_inference_steps", steps, 1, MAX_STEPS)
+        check_number("guidance_scale", guidance, 0.0, MAX_GUIDANCE)
+        check_number("strength", strength, 0.0, 1.0, above=True)
+        check_number("resample", resample, 1, MAX_STEPS)
+        if decode_chunk is not None:
+            check_number("decode_chunk", decode_chunk, 1, MAX_FRAMES)
         if strength < 1 and given is None:
             raise UserError(f"strength = {strength} starts from a video: pass one, or strength=1")
         low, high = guidance_interval
@@ -216,15 +226,15 @@ class MiniSoraPipeline(DiffusionPipeline):
             raise UserError(
                 f"guidance_interval = {low:g} {high:g} must be two noise levels, 0 <= low <= high <= 1"
             )
-        if resample < 1:
-            raise UserError(f"resample = {resample} must be at least 1")
         if resample > 1 and not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise UserError(f"resample = {resample} needs the euler scheduler, or resample=1")
         device, dtype = self._execution_device, self.dit.dtype
+        if output_type != "latent":
+            self.check_memory(len(prompts), size)
 
         guided = guidance != 1 and self.text_encoder is not None
         text = self.encode_prompts(prompts, guided)
-        noises = self.noises(len(prompts), self.latent_shape(*size), seed, generator)
+        noises = self.noises(len(prompts), shape, seed, generator)
         noise = (next(noises) if latents is None else latents).to(device, torch.float32)
         if given is not None:
             given = given.match(noise)
@@ -261,10 +271,65 @@ class MiniSoraPipeline(DiffusionPipeline):
                 bar.update()
         if given is not None:
             x = given.put(x, noise, torch.zeros(len(x), device=device))
+        if not bool(x.isfinite().all()):
+            raise UserError(
+                f"sampling left the range of numbers at guidance_scale = {guidance:g}: lower it, or use another model"
+            )
 
         if output_type == "latent":
             return VideoOutput(videos=x)
-        return VideoOutput(videos=self.vae.to_video(x.to(self.vae.dtype), chunk=decode_chunk).float())
+        return VideoOutput(videos=self.decode(x, decode_chunk))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Videos B 3 T H W in [-1, 1] of normalised latents B Z T' H' W', in parts where the whole does not fit."""
+        return self.vae.to_video(latents.to(self.vae.dtype), chunk=chunk).float()
+
+    def size(self, num_frames: int | None, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """(frames, height, width) of videos, those of training where they are None."""
+        default = self.config.default_size
+        return (
+            default[0] if num_frames is None else num_frames,
+            default[1] if height is None else height,
+            default[2] if width is None else width,
+        )
+
+    def video_bytes(self, frames: int, height: int, width: int) -> int:
+        """About the most memory that a batch takes per video: the DiT's activations with guidance, or the pixels.
+
+        A block holds up to 16 tensors of its tokens' width (of which the MLP's are 8) for each of the two passes;
+        of pixels there are the video and, while it is written, two copies. (What the decoder takes on the way it
+        bounds itself.)
+        """
+        _, *grid = self.latent_shape(frames, height, width)
+        tokens = math.prod(grid) // math.prod(self.dit.patch)
+        return max(
+            2 * 16 * 4 * tokens * int(self.dit.config.width), 3 * self._pixels_bytes(frames, height, width)
+        )
+
+    @staticmethod
+    def _pixels_bytes(frames: int, height: int, width: int) -> int:
+        return 3 * 4 * frames * height * width
+
+    def check_memory(
+        self, count: int, size: tuple[int, int, int], device: torch.device | None = None
+    ) -> None:
+        """Refuse before any work what cannot fit: more pixels than there is memory for.
+
+        Args:
+            count: videos that are held at a time.
+            size: (frames, height, width).
+            device: where; the model's own by default.
+
+        Raises:
+            UserError: they do not.
+        """
+        need, free = count * self._pixels_bytes(*size), available_memory(device or self._execution_device)
+        if need > free:
+            raise UserError(
+                f"{count} x {size[0]} frames of {size[1]}x{size[2]} are {size_text(need)} of pixels, and "
+                f"{size_text(free)} of memory are free: sample fewer at a time, shorter or smaller"
+            )
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Z T' H' W' of a video of that size; raises UserError with the nearest sizes if it does not fit."""
@@ -330,10 +395,14 @@ class MiniSoraPipeline(DiffusionPipeline):
         """What `noise` gives, and ever more of it: B Z T' H' W' each, every row drawn on from its own seed's generator.
 
         (A seed far from the others would not do: of a CPU generator's seed only the lower 32 bits count.)
+
+        Raises:
+            UserError: the seed is outside of 0 to 2^32 - 1.
         """
+        check_seed(seed)
         if generator is not None:
             while True:
                 yield torch.randn(count, *shape, generator=generator, device=generator.device)
-        rows = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+        rows = [torch.Generator().manual_seed(seed_after(seed, i)) for i in range(count)]
         while True:
             yield torch.stack([torch.randn(shape, generator=row) for row in rows])

@@ -14,6 +14,7 @@ left: C over the counted FLOPs of a step. Compute is the DiT's alone, counted; t
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -24,6 +25,7 @@ from pydantic import Field, ValidationError
 
 from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
 from minisora.errors import UserError
+from minisora.limits import seed_after
 from minisora.measure.device import built_on
 from minisora.measure.passes import count_training, dit_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
@@ -153,7 +155,7 @@ def shared_config(ladder: LadderConfig) -> Config:
     """What all runs share: the VAE, the clips, and the noise of the validation, which no run's seed moves."""
     config = load(ladder.config, list(ladder.set))
     if config.data.validation_seed is None:
-        config = override(config, [f"data.validation_seed={config.seed + 1}"])
+        config = override(config, [f"data.validation_seed={seed_after(config.seed, 1)}"])
     return config
 
 
@@ -168,7 +170,7 @@ def plan(ladder: LadderConfig) -> list[Run]:
         for dial in budget.dials:
             run = _run(ladder, dial, budget.times)
             runs += [
-                replace(run, seed=run.seed + k, name=run.name + (f"-seed{k}" if k else ""))
+                replace(run, seed=seed_after(run.seed, k), name=run.name + (f"-seed{k}" if k else ""))
                 for k in range(budget.seeds)
             ]
     if ladder.rates is not None:
@@ -208,7 +210,7 @@ def plan(ladder: LadderConfig) -> list[Run]:
 def shard(runs: Iterable[Run], text: str) -> list[Run]:
     """Every n-th run from the i-th, for "i/n" such as "1/4"; raises UserError where it is not that."""
     first, _, count = text.partition("/")
-    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+    if not re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text) or not 1 <= int(first) <= int(count):
         raise UserError(f"--shard '{text}' must be i/n with 1 <= i <= n, such as 1/4")
     return list(runs)[int(first) - 1 :: int(count)]
 

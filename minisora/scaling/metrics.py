@@ -11,6 +11,7 @@ from torch import Tensor
 from minisora.data.captions import parse
 from minisora.evaluate.judge import judge_all
 from minisora.evaluate.score import Score
+from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 
@@ -49,7 +50,9 @@ def judge_run(
     parts = []
     for start in range(0, len(prompts), batch_size):
         said = list(prompts[start : start + batch_size])
-        parts.append(pipeline(said, seed=seed + start, output_type="latent", progress=False).videos.cpu())
+        parts.append(
+            pipeline(said, seed=seed_after(seed, start), output_type="latent", progress=False).videos.cpu()
+        )
     latents = torch.cat(parts)
     with torch.no_grad():
         verdicts = [

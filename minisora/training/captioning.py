@@ -21,6 +21,7 @@ from minisora.data.metadata import write_metadata
 from minisora.data.moved import MovedClips, move
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.limits import check_number, seed_after
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.tokenizer import build_vocabulary
 from minisora.screen import say
@@ -90,7 +91,7 @@ class CaptionTask:
         self.config, self.settings = config, config.train_caption
         plain = config.flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
         self.source = LatentBatches(train, plain, config.seed)
-        self._validation = LatentBatches(validation, plain, config.seed + 1)
+        self._validation = LatentBatches(validation, plain, seed_after(config.seed, 1))
         self._num_validation = len(validation)
         self.model = self.fresh_model()
 
@@ -145,8 +146,7 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     Raises:
         UserError: there is no VAE, no caption, or the share is out of its range.
     """
-    if not 0 < share <= 1:
-        raise UserError(f"share = {share} must be above 0 and at most 1")
+    check_number("share", share, 0.0, 1.0, above=True)
     out = run / "captioner"
     vae = load_vae(run / "vae" / "model")
     record = open_record(out)
@@ -232,6 +232,7 @@ def label_folder(
     Raises:
         UserError: there is no captioner, nothing usable in the folder, or the CSV cannot be written.
     """
+    check_number("min_confidence", min_confidence, 0.0, 1.0)
     folder = run / "captioner" / "model"
     again = f"run 'minisora caption train --run {run}'"
     if not (folder / "config.json").is_file():

@@ -9,11 +9,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.data.batch import Batch
+from minisora.errors import UserError
 from minisora.measure.counter import count_step
 from minisora.measure.timing import measure_matmul_peak
+from minisora.memory import available_memory, size_text
 from minisora.screen import say
 from minisora.training.tasks import Task
 
+_STATE_BYTES = 20  # per parameter in float32: itself, its gradient, two moments, its average
 _PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
 
 
@@ -73,6 +76,20 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
     return Costs(clip_flops, seconds, peak)
 
 
+def check_state(parameters: int, device: torch.device) -> None:
+    """Refuse a model whose training state surely does not fit, before it is made.
+
+    Raises:
+        UserError: gradients, optimizer state and average would take more than there is.
+    """
+    need, free = (_STATE_BYTES - 4) * parameters, available_memory(device)
+    if need > free:
+        raise UserError(
+            f"training {parameters / 1e6:,.1f} M parameters takes {size_text(need)} beside the weights, and "
+            f"{size_text(free)} are free: make the model smaller (width, depth), or shard it with FSDP2"
+        )
+
+
 def _finish(device: torch.device) -> None:
     """Wait for what a device was given to do."""
     if device.type != "cpu":
@@ -94,9 +111,13 @@ def introduce(
     flops = sorted(each * settings.batch_size / 1e9 for each in costs.clip_flops.values())
     amount = f"{flops[0]:,.1f}" if len(flops) == 1 else f"{flops[0]:,.1f} to {flops[-1]:,.1f}"
     parameters = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    described = task.describe()
+    held = [described.pop("memory", ""), f"{size_text(_STATE_BYTES * parameters)} of weights and their state"]
     facts = {
         "parameters": f"{parameters / 1e6:.2f} M",
-        **task.describe(),
+        **described,
+        "memory": ", ".join(each for each in held if each)
+        + f"; {size_text(available_memory(accelerator.device))} free",
         "batch": f"{settings.batch_size} clips a step"
         + (f", {world} processes" if world > 1 else "")
         + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),

@@ -22,6 +22,7 @@ from minisora.data.record import DataRecord
 from minisora.data.shards import key_of
 from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.limits import MAX_COUNT, MAX_STEPS, check_number
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -66,8 +67,7 @@ def distill(
     Raises:
         UserError: the config is of another model, or the run folder cannot be written or holds another run.
     """
-    if student_steps < 1:
-        raise UserError(f"student_steps = {student_steps} must be at least 1")
+    check_number("student_steps", student_steps, 1, MAX_STEPS)
     config = with_text_of(config, teacher)
     _check_same_model(config, teacher)
     sample = config.sample.model_copy(update={"steps": student_steps, "guidance": 1.0, "scheduler": "euler"})
@@ -177,8 +177,8 @@ def distill_model(
     Raises:
         UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
     """
-    if num_samples < 1:
-        raise UserError(f"num_samples = {num_samples} must be at least 1")
+    check_number("num_samples", num_samples, 1, MAX_COUNT)
+    check_number("student_steps", student_steps, 1, MAX_STEPS)
     resolved = load(config, [*STUDENT, *overrides])
     # Of a run's own data, also where a damaged file was removed since: its captions are what the student is of.
     stage = Path(model).parent / "dit"

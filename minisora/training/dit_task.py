@@ -23,6 +23,7 @@ from minisora.data.loader import check_batch_size
 from minisora.errors import UserError
 from minisora.flow.conditioning import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
+from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.dit import PACKED_NEEDS_FULL, VideoDiT
 from minisora.models.packing import pack
@@ -128,7 +129,9 @@ class DiTTask:
         # Validation draws its noise from a seed of its own and always from the same positions.
         plain = flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
         seed = config.data.validation_seed
-        self._validation = LatentBatches(validation, plain, config.seed + 1 if seed is None else seed)
+        self._validation = LatentBatches(
+            validation, plain, seed_after(config.seed, 1) if seed is None else seed
+        )
         self._num_validation = len(validation)
 
     def fresh_model(self) -> Denoiser:

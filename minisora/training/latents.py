@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config
-from minisora.data.batches import LatentSource, from_bytes, to_bytes
+from minisora.data.batches import LatentSource
 from minisora.data.clip import ClipDataset, StandsIn
+from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
 from minisora.data.latent_cache import LatentCache
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
@@ -23,13 +25,14 @@ class EncodedOnDemand:
     def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
         self.dataset, self.encode = dataset, encode
         self._captions = dataset.captions()
+        self.memory = ClipMemory(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Normalised latents B Z T' H' W'."""
-        return self.encode(self.dataset.clips(indices))
+        return self.encode(from_bytes(torch.stack(self.memory.clips(indices))))
 
     def captions(self) -> list[str]:
         """The caption of every clip."""

@@ -22,7 +22,7 @@ from minisora.models.precision import choose_precision
 from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.compilation import compile_blocks, explained
-from minisora.training.costs import introduce, measure_costs
+from minisora.training.costs import check_state, introduce, measure_costs
 from minisora.training.interrupt import StopSignals
 from minisora.training.latents import encodes_in_step
 from minisora.training.launch import device_name, make_accelerator, process_device
@@ -124,6 +124,9 @@ class Trainer:
         if plugin is not None:
             plugin.transformer_cls_names_to_wrap = [task.block]
         dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        sharers = accelerator.num_processes if plugin is not None else 1
+        learned = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+        check_state(learned // sharers, accelerator.device)
         optimizer = make_optimizer(task.model, self.settings, dtype)
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)

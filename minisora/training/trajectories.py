@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
+from minisora.memory import available_memory, size_text
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.schedulers import make_scheduler
 from minisora.training.tasks import fingerprint
@@ -56,10 +57,17 @@ def make_trajectories(
         N (windows + 1) Z T' H' W' float32: the noise, the state after each window, the last of them the latents.
 
     Raises:
-        UserError: there is no caption, or the folder cannot be written.
+        UserError: there is no caption, memory for all is not there, or the folder cannot be written.
     """
     if not captions:
         raise UserError("no captions to sample the teacher with: give at least one")
+    shape = teacher.latent_shape(*teacher.config.default_size)
+    need, free = 4 * len(captions) * (windows + 1) * math.prod(shape), available_memory()
+    if need > free:
+        raise UserError(
+            f"{len(captions)} trajectories of {windows + 1} states are {size_text(need)}, and {size_text(free)} are "
+            "free: take fewer --samples"
+        )
     parts: list[Tensor] = []
     for shard in shards_of(teacher, captions, folder, windows):
         kept = read_shard(shard.file, shard.key)

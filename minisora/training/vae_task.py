@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from minisora.config import Config
 from minisora.data.batch import VAEBatch
-from minisora.data.batches import ClipMemory, CropBatches, from_bytes, to_bytes
+from minisora.data.batches import CropBatches
 from minisora.data.clip import ClipDataset
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.flow.vae_loss import vae_loss
+from minisora.memory import available_memory
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
 from minisora.training.tasks import size_text, validation_parts
 
 _STATISTICS_CLIPS = 256
+_VALIDATION_BYTES = 2 << 30  # of activations
 
 
 class VAETask:
@@ -39,7 +42,7 @@ class VAETask:
         self.memory = ClipMemory(train, config.train_vae.max_clips)
         if config.train_vae.workers:
             self.memory.fill()
-        self.validation = validation
+        self.validation = ClipMemory(validation, limit=available_memory() // 8)
         self.source = CropBatches(self.memory, self.crop, latent_shape, config.seed)
 
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,13 +63,20 @@ class VAETask:
         device = next(model.parameters()).device
         total = torch.zeros((), device=device)
         count = 0.0
-        for part, weight in validation_parts(len(self.validation), rank, world_size, 8):
-            video = from_bytes(to_bytes(self.validation.clips(part))).to(device)
+        for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
+            video = from_bytes(torch.stack(self.validation.clips(part))).to(device)
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             mse = (reconstruction.clamp(-1, 1).float() - video).square().flatten(1).mean(1)
             total += weight * (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
             count += weight * len(part)
         return {"psnr": total, "count": torch.tensor(count, device=device)}
+
+    @property
+    def _at_once(self) -> int:
+        """Clips validated at a time: 8, or as many as a pass over whole clips has room for."""
+        clip = self.config.clip
+        pixels = clip.frames * clip.height * clip.width
+        return max(1, min(8, int(_VALIDATION_BYTES / (pixels * self.model.pixel_bytes()))))
 
     def _noise_shape(self, batch: int) -> tuple[int, ...]:
         clip = self.config.clip
@@ -94,7 +104,9 @@ class VAETask:
         shape = self._noise_shape(1)[1:]
         values = 3 * clip.frames * clip.height * clip.width
         kept = shape[0] * shape[1] * shape[2] * shape[3]
+        pixels = (3, clip.frames, clip.height, clip.width)
         return {
+            "memory": self.memory.describe(pixels, "lower train_vae.max_clips or the size of clip"),
             "clip": f"{clip.frames} frames of {clip.height}x{clip.width}, trained on crops of {size_text(self.crop)}",
             "latents": f"{shape[0]} x {size_text(shape[1:])} ({values / kept:.0f} times fewer values)",
         }

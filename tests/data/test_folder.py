@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from minisora.config import ClipConfig, Config, DataConfig
+from minisora.data.clip_memory import ClipMemory, from_bytes
 from minisora.data.folder import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
 from minisora.data.folder_scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
 from minisora.data.metadata import read_metadata, write_metadata
@@ -43,15 +44,18 @@ def test_ten_real_files(mixed_folder):
     assert "c_three_frames.mp4" in data.report.summary()
 
 
-def test_an_item_is_pure(mixed_folder):
-    cached, fresh = FolderDataset(mixed_folder, CLIP), FolderDataset(mixed_folder, CLIP)
+def test_an_item_is_pure_held_or_not(mixed_folder):
+    dataset = FolderDataset(mixed_folder, CLIP)
+    held = ClipMemory(dataset)
+    fresh = torch.stack([dataset[i].video for i in (3, 0, 7)])
     for _ in range(2):
-        assert torch.equal(cached.clips([3, 0, 7]), torch.stack([fresh[i].video for i in (3, 0, 7)]))
-    cached[3].video.zero_()
-    assert torch.equal(cached[3].video, fresh[3].video)
-    assert torch.equal(cached[-1].video, fresh[len(fresh) - 1].video)
+        assert torch.equal(dataset.clips([3, 0, 7]), fresh)
+        assert torch.equal(from_bytes(torch.stack(held.clips([3, 0, 7]))), fresh)
+    dataset[3].video.zero_()
+    assert torch.equal(dataset[3].video, fresh[0])
+    assert torch.equal(dataset[-1].video, dataset[len(dataset) - 1].video)
     with pytest.raises(IndexError):
-        cached[len(cached)]
+        dataset[len(dataset)]
 
 
 def test_short_clips_are_padded_skipped_or_an_error(mixed_folder):

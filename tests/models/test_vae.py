@@ -1,11 +1,16 @@
 """The VAE: causal in time, exact in chunks and tiles, any size its strides allow."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from minisora.errors import UserError
 from minisora.models.vae import VideoVAE
+from minisora.models.vae_parts import Parts, Sizes, choose_parts, in_parts
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +80,8 @@ def test_tiles_give_what_the_whole_gives_and_need_their_halo(vae: VideoVAE) -> N
     whole = vae.to_video(latents)
     torch.testing.assert_close(vae.to_video(latents, tile=5), whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(vae.to_video(latents, tile=5, chunk=1), whole, atol=1e-4, rtol=1e-4)
-    from minisora.models import vae as module
-
-    short = module._tiled(lambda z: vae.decode(z), latents, in_cell=1, out_cell=8, tile=5, halo=1)
+    narrow = Sizes(frames=4, cell=8, halo=1, pixel_bytes=1)
+    short = in_parts(vae.decode, latents, narrow, Parts(tile=5), encodes=False)
     assert (short.clamp(-1, 1) - whole).abs().max() > 1e-3  # so the test above can fail
 
 
@@ -101,3 +105,113 @@ def test_a_size_that_does_not_fit_names_the_nearest(
 ) -> None:
     with pytest.raises(UserError, match=said):
         vae.latent_size(*size)
+
+
+SIZES = Sizes(frames=4, cell=8, halo=3, pixel_bytes=100.0)
+VIDEO = 100 * 4 * 8 * 8 * (5 * 6 * 6)  # bytes of one of 5 x 6 x 6 cells
+
+
+@pytest.mark.parametrize(
+    ("budget", "parts"),
+    [
+        (2 * VIDEO, Parts()),
+        (1.5 * VIDEO, Parts(rows=1)),
+        (0.9 * VIDEO, Parts(rows=1, chunk=3)),
+        (0.1 * VIDEO, Parts(rows=1, chunk=1, tile=4)),
+        (0, Parts(rows=1, chunk=1, tile=4)),
+    ],
+)
+def test_parts_are_rows_then_frames_then_tiles(budget: float, parts: Parts) -> None:
+    assert choose_parts((2, 5, 6, 6), SIZES, budget) == parts
+
+
+@pytest.mark.parametrize(
+    "parts", [Parts(rows=1), Parts(rows=1, chunk=2), Parts(rows=2, chunk=1, tile=5)], ids=str
+)
+def test_any_parts_give_what_the_whole_gives(vae: VideoVAE, parts: Parts) -> None:
+    video = random_video(9, 96, 128)
+    sizes = Sizes(4, 8, 6, 1)
+    latents = vae.to_latents(video)
+    coded = in_parts(lambda x, stream: vae.encode(x, stream).mean, video, sizes, parts, encodes=True)
+    torch.testing.assert_close(vae.normalize(coded), latents, atol=1e-5, rtol=1e-5)
+    decoded = in_parts(vae.decode, vae.denormalize(latents), sizes, parts, encodes=False).clamp(-1, 1)
+    torch.testing.assert_close(decoded, vae.to_video(latents), atol=1e-5, rtol=1e-5)
+
+
+def test_little_memory_and_running_out_of_it_give_the_same_video(
+    vae: VideoVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = vae.to_latents(random_video(9, 64, 64))
+    whole = vae.to_video(latents)
+    real, sizes = vae.decode, []
+
+    def tight(raw: Tensor, stream=None) -> Tensor:
+        sizes.append(raw.numel())
+        if raw.numel() > latents.numel() // 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return real(raw, stream)
+
+    monkeypatch.setattr(vae, "decode", tight)
+    torch.testing.assert_close(vae.to_video(latents), whole, atol=1e-5, rtol=1e-5)
+    assert sizes[0] == latents.numel()
+    monkeypatch.setattr("minisora.models.vae_parts.available_memory", lambda _: 4 << 20)
+    sizes.clear()
+    torch.testing.assert_close(vae.to_video(latents), whole, atol=1e-5, rtol=1e-5)
+    assert max(sizes) <= latents.numel() // 2  # no attempt at the whole
+
+
+def test_no_memory_at_all_and_another_error_are_raised(
+    vae: VideoVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = vae.to_latents(random_video(5, 64, 64))
+    for error in (MemoryError(), RuntimeError("shapes do not fit")):
+
+        def fail(raw: Tensor, stream=None, error: Exception = error) -> Tensor:
+            raise error
+
+        monkeypatch.setattr(vae, "decode", fail)
+        with pytest.raises(type(error)):
+            vae.to_video(latents)
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes of tensors that are there at a time, of those made within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.held: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage._cdata not in self.held:
+                self.held[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, storage._cdata)
+        return made
+
+    def _free(self, which: int) -> None:
+        self.now -= self.held.pop(which)
+
+
+@pytest.mark.parametrize(
+    ("widths", "patch", "temporal"),
+    [((64, 128), 4, 4), ((16, 32), 4, 4), ((32, 64, 64), 2, 4), ((64,), 4, 2)],
+)
+def test_activations_are_what_is_estimated(widths: tuple[int, ...], patch: int, temporal: int) -> None:
+    spatial = patch * 2 ** (len(widths) - 1)
+    vae = VideoVAE(temporal, spatial, 4, patch, widths, blocks_per_level=1).eval()
+    video = random_video(17, 64, 64)[:1]
+    latents = vae.to_latents(video)
+    estimate = vae.pixel_bytes() * 17 * 64 * 64
+    for code, x in ((vae.encode, video), (vae.decode, latents)):
+        with torch.no_grad(), LiveBytes() as live:
+            code(x)
+        assert estimate / 3 < live.peak < estimate
+    with torch.no_grad(), LiveBytes() as live:
+        vae.to_video(latents, chunk=1)
+    # Chunks hold the video, 12 bytes a pixel, and no more than their share of the rest with what layers remember.
+    assert live.peak < 12 * 17 * 64 * 64 + vae.pixel_bytes() * (temporal + 4) * 64 * 64

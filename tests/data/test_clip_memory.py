@@ -1,0 +1,71 @@
+"""Clips are held once, as bytes, as far as they fit; what is held changes no clip."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
+from minisora.data.shapes import ShapesWorld
+
+ONE = 3 * 5 * 16 * 16  # bytes of a clip
+
+
+class Counting(ShapesWorld):
+    """A world that notes what is asked of it."""
+
+    def __init__(self, num_clips: int):
+        super().__init__(num_clips, frames=5, height=16, width=16)
+        self.asked: list[int] = []
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        self.asked += list(indices)
+        return super().clips(indices)
+
+
+def test_every_byte_comes_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(from_bytes(levels)), levels)
+
+
+def test_a_clip_is_read_once_and_is_the_bytes_of_the_data_set() -> None:
+    world = Counting(6)
+    held = ClipMemory(world, limit=6 * ONE)
+    for _ in range(2):
+        clips = held.clips([4, 0, 4, 2])
+        assert torch.equal(torch.stack(clips), to_bytes(ShapesWorld(6, 0, 5, 16, 16).clips([4, 0, 4, 2])))
+    assert sorted(world.asked) == [0, 2, 4]
+
+
+def test_what_does_not_fit_is_read_again_and_is_the_same() -> None:
+    world = Counting(6)
+    small, whole = ClipMemory(world, limit=2 * ONE + 1), ClipMemory(world, limit=6 * ONE)
+    want = torch.stack(whole.clips(range(6)))
+    world.asked.clear()
+    for _ in range(2):
+        assert torch.equal(torch.stack(small.clips(range(6))), want)
+    assert sorted(world.asked) == [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    # A held clip keeps no more than its own bytes.
+    assert sum(clip.untyped_storage().nbytes() for clip in small._bytes.values()) == 2 * ONE
+
+
+def test_filling_stops_where_the_memory_is_full() -> None:
+    world = Counting(6)
+    ClipMemory(world, limit=0).fill()
+    assert len(world.asked) <= 1
+    world.asked.clear()
+    held = ClipMemory(world, max_clips=4, limit=100 * ONE)
+    held.fill()
+    assert sorted(world.asked) == [0, 1, 2, 3]
+
+
+def test_the_sum_is_told_with_a_remedy_where_it_does_not_fit() -> None:
+    shape = (3, 5, 16, 16)
+    assert ClipMemory(Counting(6), limit=6 * ONE).describe(shape, "shrink") == (
+        "22.5 KiB of clips, all 6 held as bytes"
+    )
+    said = ClipMemory(Counting(6), limit=2 * ONE).describe(shape, "shrink")
+    assert said == (
+        "22.5 KiB of clips, more than the 7.5 KiB for them: 2 of 6 are held, the others read anew for every batch; "
+        "shrink"
+    )
