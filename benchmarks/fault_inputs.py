@@ -1,18 +1,18 @@
 """Malformed inputs by seeded mutation of good ones: what people bring to the commands of minisora."""
 
-import copy
 import json
 import random
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import yaml
+from fault_mutations import LARGE, SCALARS, WORDS, broken_json, broken_yaml, damage, leaves
 from fault_process import PROMPT, TINY, World, stage_of
 from PIL import Image
 
@@ -61,119 +61,9 @@ def bring(family: str, rng: random.Random, world: World, place: Path) -> Brought
     return FAMILIES[family][1](rng, world, place)
 
 
-# ---------------------------------------------------------------- what is done to bytes, texts and trees
-
-
-def damage(data: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Bytes cut, flipped, blanked, swapped, doubled or replaced; and which."""
-    size = max(1, len(data))
-    at, length = rng.randrange(size), rng.randrange(1, max(2, size // 4))
-    other = rng.randrange(size)
-    how = rng.choice(
-        ("cut", "cut", "flip", "flip", "blank", "swap", "insert", "double", "head", "empty", "noise")
-    )
-    if how == "cut":
-        return data[:at], f"cut at {at} of {size}"
-    if how == "flip":
-        flipped = bytearray(data)
-        for _ in range(rng.choice((1, 1, 8, 64))):
-            if flipped:
-                flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
-        return bytes(flipped), "bits flipped"
-    if how == "blank":
-        return data[:at] + bytes(min(length, size - at)) + data[at + length :], f"{length} zeros at {at}"
-    if how == "swap":
-        first, second = sorted((at, other))
-        block = min(length, second - first, size - second)
-        return (
-            data[:first] + data[second : second + block] + data[first + block : second]
-            + data[first : first + block] + data[second + block :]
-        ), "blocks swapped"  # fmt: skip
-    if how == "insert":
-        return data[:at] + rng.randbytes(length) + data[at:], f"{length} bytes more at {at}"
-    if how == "double":
-        return data[: at + length] + data[at:], f"{length} bytes doubled at {at}"
-    if how == "head":
-        return rng.randbytes(min(16, size)) + data[16:], "another head"
-    return (b"", "empty") if how == "empty" else (rng.randbytes(size), "noise")
-
-
-_WORDS = ("", " ", "x" * 5000, "[bold]x[/bold]", "../../etc", "a: b", "\u202eabc", "🎬", "%s %d {0} {x}", "nan")
-_SCALARS = (None, True, -1, 0, 0.5, -0.0, 1.5, float("nan"), float("inf"), "1e400", [], {}, [[[]]], {"a": {"b": 1}})
-_LARGE = (10**6, 10**12, 10**30, -(10**30), 2**63, 1e308)
-
-
-def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The place of every value of a tree, the inner ones too."""
-    items = (
-        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()
-    )
-    return [path] * bool(path) + [place for key, value in items for place in leaves(value, (*path, key))]
-
-
-def twist(tree: Any, rng: random.Random, large: bool = True) -> tuple[Any, str]:
-    """A tree of JSON or YAML with one value replaced, dropped, renamed or wrapped; and which."""
-    tree = copy.deepcopy(tree)
-    path = rng.choice(leaves(tree))
-    node = tree
-    for key in path[:-1]:
-        node = node[key]
-    key, name = path[-1], ".".join(map(str, path))
-    how = rng.choice(("replace", "replace", "replace", "drop", "rename", "wrap"))
-    if how == "drop":
-        del node[key]
-    elif how == "rename" and isinstance(node, dict):
-        node[rng.choice((f"{key}s", str(key)[:-1] or "x", "", "[red]", 7, None))] = node.pop(key)
-    elif how == "wrap":
-        node[key] = rng.choice(([node[key]], {"value": node[key]}, str(node[key])))
-    else:
-        node[key] = rng.choice(_SCALARS + _WORDS + (_LARGE if large else ()))
-        return tree, f"{name} = {str(node[key])[:40]!r}"
-    return tree, f"{name}: {how}"
-
-
-_NOT_YAML = (
-    b"", b"null", b"[]", b"- a\n- b", b"just words", b"{", b"\t", b"a: &a [*a]", b"clip: &c {x: *c}", b"a: 1\n---\nb: 2",
-    b"? [a]\n: b", b"clip: {frames: 5}\nclip: {frames: 9}", b"[" * 3000, b"{a: " * 3000, b"\xef\xbb\xbfseed: 1",
-    "seed: 1".encode("utf-16"), b"seed: !!binary aGk=", b"seed: !!timestamp 2001-01-01", b"data: !!set {a, b}", b"<<: *x",
-    b"1: 2", b"null: x", b"2001-01-01: x", b"seed: !!python/object/apply:os.getcwd []", b"%YAML 9.9\n---\nseed: 1",
-    b"seed: 0x" + b"f" * 5000, b"seed: " + b"9" * 5000, b"clip: {frames: " + b"9" * 400 + b"}", b"seed: 1:30:00",
-    b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
-        b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)
-    ),
-    b"\x00", b"\xff\xfe", b"seed: \x1b[31m1", "sëed: 1".encode("latin-1"), b"clip:\n  frames: 9\n frames: 8", b"{}: {}",
-    b"seed: ~", b"clip: ~", b"clip:", b"seed: '1'", b"seed: yes", b"dit: {width: 1e3}", b"extra: 1", b"DIT: {width: 48}",
-)  # fmt: skip
-
-
-def _broken_yaml(good: str, rng: random.Random, large: bool = True) -> tuple[bytes, str]:
-    how = rng.random()
-    if how < 0.5:
-        tree, told = twist(yaml.safe_load(good), rng, large)
-        return yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogateescape"), told
-    if how < 0.8:
-        text = rng.choice(_NOT_YAML)
-        return text, repr(text[:40])
-    return damage(good.encode(), rng)
-
-
-def _broken_json(good: bytes, rng: random.Random) -> tuple[bytes, str]:
-    how = rng.random()
-    if how < 0.6:
-        tree, told = twist(json.loads(good), rng)
-        return json.dumps(tree).encode(), told
-    if how < 0.75:
-        text = rng.choice((b"", b"null", b"[]", b"{}", b"1", b'"x"', b"[" * 5000, b'{"a":' * 5000, b"\xff", b"NaN"))
-        return text, repr(text[:40])
-    return damage(good, rng)
-
-
-# ---------------------------------------------------------------- the families
-
-
 def _config(rng: random.Random, world: World, place: Path) -> Brought:
     trains = rng.random() < 0.4
-    data, told = _broken_yaml(TINY, rng, large=not trains)
+    data, told = broken_yaml(TINY, rng, large=not trains)
     (place / "bad.yaml").write_bytes(data)
     argv: tuple[str, ...] = ("data", "make", "more", "--clips", "1", "-c", "bad.yaml")
     if trains:
@@ -185,14 +75,23 @@ def _config(rng: random.Random, world: World, place: Path) -> Brought:
 
 def _override(rng: random.Random, world: World, place: Path) -> Brought:
     path = ".".join(map(str, rng.choice(leaves(yaml.safe_load(TINY)))))
-    value = rng.choice((*map(str, _SCALARS), *_WORDS, *map(str, _LARGE), "[", "{a: 1", "&a [*a]", "!!int x", "*x", "- - -"))
+    value = rng.choice(
+        (*map(str, SCALARS), *WORDS, *map(str, LARGE), "[", "{a: 1", "&a [*a]", "!!int x", "*x", "- - -")
+    )
     item = rng.choice((f"{path}={value}", f"{path}={value}", f"{path}", f"={value}", f"{path}.x={value}", f".{path}=1",
-                       f"{path}==1", f"{path[:-1]}={value}", "....=1", "a.b.c.d=1", "[red]=1", f"{path}={value}={value}"))  # fmt: skip
+                       f"{path}==1", f"{path[:-1]}={value}", "....=1", "a.b.c.d=1", "[red]=1",
+                       f"{path}={value}={value}"))  # fmt: skip
     item = item.replace("\0", "")
     command = rng.choice(
-        (("data", "make", "more", "--clips", "1"), ("data", "make", "more", "--clips", "1"), ("report", "-o", "rep"))
+        (
+            ("data", "make", "more", "--clips", "1"),
+            ("data", "make", "more", "--clips", "1"),
+            ("report", "-o", "rep"),
+        )
     )
-    return Brought((*command, *(("-c", "tiny.yaml") if command[0] == "data" else ()), "--set", item), item[:60])
+    return Brought(
+        (*command, *(("-c", "tiny.yaml") if command[0] == "data" else ()), "--set", item), item[:60]
+    )
 
 
 def _clips(world: World, place: Path, count: int = 6) -> Path:
@@ -228,11 +127,14 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
         table.unlink()
         lines = [json.dumps({"file_name": name, "text": text}) for name, text in body]
         at = rng.randrange(len(lines))
+        named = json.dumps(
+            {"file_name": rng.choice((*WORDS, "/etc/passwd", ".", "..", "clips")), "text": "x"}
+        )
+        said = json.dumps({"file_name": body[at][0], "text": rng.choice((*WORDS, *map(str, SCALARS)))})
         lines[at] = rng.choice(
-            (lines[at][:-1], "", "[]", "null", "1", "{}", '{"file_name": 3, "text": 4}', '{"file_name": null}', "[" * 5000,
-             lines[at].replace("file_name", "file"), '{"file_name": "x.mp4", "text": NaN}', lines[at] * 2, "\ufeff" + lines[at],
-             json.dumps({"file_name": body[at][0], "text": rng.choice((*_WORDS, *map(str, _SCALARS)))}),
-             json.dumps({"file_name": rng.choice((*_WORDS, "/etc/passwd", ".", "..", "clips")), "text": "x"}))
+            (lines[at][:-1], "", "[]", "null", "1", "{}", '{"file_name": 3, "text": 4}', '{"file_name": null}',
+             "[" * 5000, lines[at].replace("file_name", "file"), '{"file_name": "x.mp4", "text": NaN}',
+             lines[at] * 2, f"\ufeff{lines[at]}", named, said)
         )  # fmt: skip
         data, told = "\n".join(lines).encode("utf-8", "surrogateescape"), f"line {at}: {lines[at][:50]!r}"
         if rng.random() < 0.3:
@@ -242,8 +144,10 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
     at = rng.randrange(len(body))
     name, text = body[at]
     changed = rng.choice(
-        ([name], [name, text, "more"], ["", text], [f'"{name}', text], [rng.choice(("/etc/passwd", ".", "..", "no.mp4")), text],
-         [name, ""], [name, "x" * 200_000], [name, "\0"], [name, rng.choice(_WORDS)], body[at - 1], [name.upper(), text],
+        ([name], [name, text, "more"], ["", text], [f'"{name}', text], [rng.choice(("/etc/passwd", ".", "..",
+        "no.mp4")), text],
+         [name, ""], [name, "x" * 200_000], [name, "\0"], [name, rng.choice(WORDS)], body[at - 1],
+         [name.upper(), text],
          [f" {name} ", f" {text} "], [f"../clips/{name}", text], [f"{name}\0", text])
     )  # fmt: skip
     lines = [header, *body[:at], changed, *body[at + 1 :]]
@@ -253,7 +157,11 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
         lines[0] = rng.choice(([], ["file_name"], ["text"], ["text", "file_name"], ["file_name", "file_name"],
                                ["FILE_NAME", "TEXT"], ["a", "b"], ["file_name", "text", "text"], ["", ""]))  # fmt: skip
         told = f"header {lines[0]}"
-    data = rng.choice(("\n", "\n", "\r\n", "\r")).join(rng.choice((",", ",", ";", "\t")).join(line) for line in lines).encode()
+    data = (
+        rng.choice(("\n", "\n", "\r\n", "\r"))
+        .join(rng.choice((",", ",", ";", "\t")).join(line) for line in lines)
+        .encode()
+    )
     if how > 0.8:
         data, told = damage(good.encode(), rng)
     elif how > 0.7:
@@ -266,14 +174,18 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
 def make_media(folder: Path) -> None:
     """A small video of each container and a small image of each kind."""
     folder.mkdir()
-    frames = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    frames = (
+        np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    )
     for ending, container, codec, pixels in CONTAINERS:
         with av.open(str(folder / f"video.{ending}"), "w", format=container) as file:
             stream = file.add_stream(codec, rate=Fraction(25 if codec == "mpeg2video" else 8))
             stream.width = stream.height = 32
             stream.pix_fmt = pixels
             for frame in frames:
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)))
+                file.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels))
+                )
             file.mux(stream.encode(None))
     for ending in IMAGES:
         Image.fromarray(frames[0]).save(folder / f"image.{ending}")
@@ -292,7 +204,20 @@ def _media(rng: random.Random, world: World, place: Path, source: Path) -> Broug
     if rng.random() < 0.3:
         shutil.copytree(world.after("dit") / "run" / "model", place / "model")
         mode = rng.choice(("restyle", "animate", "extend", "loop"))
-        argv = ("edit", mode, "-m", "model", "-v", f"clips/{bad.name}", "-p", PROMPT, "--steps", "1", "-o", "out/e.mp4")
+        argv = (
+            "edit",
+            mode,
+            "-m",
+            "model",
+            "-v",
+            f"clips/{bad.name}",
+            "-p",
+            PROMPT,
+            "--steps",
+            "1",
+            "-o",
+            "out/e.mp4",
+        )
         return Brought(argv, told)
     return Brought(_reads(rng), told)
 
@@ -311,7 +236,7 @@ def _spoil(file: Path, rng: random.Random) -> str:
     if rng.random() < 0.15:
         file.unlink()
         return f"{file.name} gone"
-    broken = _broken_json if file.suffix == ".json" else damage
+    broken = broken_json if file.suffix == ".json" else damage
     data, told = broken(file.read_bytes(), rng)
     file.write_bytes(data)
     return f"{file.parent.name}/{file.name}: {told}"
@@ -327,13 +252,21 @@ def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
     newest = max((run / "dit" / "checkpoints").iterdir())
     shutil.rmtree(newest)  # the last step is still to do
     kept = sorted((run / "dit" / "checkpoints").rglob("*.*"))
-    files = [*kept, *kept, *(run / "cache").rglob("*.*"), *(run / "vae" / "model").iterdir(), run / "metrics.jsonl"]
+    files = [
+        *kept,
+        *kept,
+        *(run / "cache").rglob("*.*"),
+        *(run / "vae" / "model").iterdir(),
+        run / "metrics.jsonl",
+    ]
     files = sorted(files)
     spoilt = rng.choice([file for file in files if file.is_file()])
     told = _spoil(spoilt, rng)
     logs = ("run/metrics.jsonl", "run/cache", "run/config.yaml", "run/dit/samples")
     compared = ["run/model/dit/diffusion_pytorch_model.safetensors", "run/metrics.jsonl"]
-    if spoilt.name == "metrics.jsonl":  # the numbers of steps long done are lost, and no step is done again for them
+    if (
+        spoilt.name == "metrics.jsonl"
+    ):  # the numbers of steps long done are lost, and no step is done again for them
         compared.pop()
     return Brought(stage.argv, told, ("run/",), logs, "dit", tuple(compared))
 
@@ -347,8 +280,9 @@ def _model(rng: random.Random, world: World, place: Path) -> Brought:
             ("sample", "-m", "model", "-p", PROMPT, "--steps", "1", "-o", "out/s.mp4"),
             ("sample", "-m", "model", "-p", PROMPT, "--steps", "1", "-o", "out/s.mp4"),
             ("export", "-m", "model", "-o", "small"),
-            ("distill", "-m", "model", "-c", "tiny.yaml", "-o", "run", "--samples", "4", "--steps", "1")
-            + ("-s", "train_dit.steps=2"),
+            tuple(
+                shlex.split("distill -m model -c tiny.yaml -o run --samples 4 --steps 1 -s train_dit.steps=2")
+            ),
         )
     )
     return Brought(argv, told)
@@ -359,12 +293,16 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
     what = rng.choice(("calibration", "calibration", "law", "preset", "results", "ladder", "scores", "args"))
     if what in ("calibration", "law"):
         file = RESULTS / ("calibration-cpu.json" if what == "calibration" else "ladder/law.json")
-        data, told = _broken_json(file.read_bytes(), rng)
+        data, told = broken_json(file.read_bytes(), rng)
         (place / "bad.json").write_bytes(data)
         return Brought(("report", f"--{what}", "bad.json", "-o", "rep"), f"{what} {told}")
     if what in ("preset", "ladder"):
-        file = RESULTS.parents[1] / "configs" / ("estimate/measured.yaml" if what == "preset" else "ladder/smoke.yaml")
-        data, told = _broken_yaml(file.read_text(), rng)
+        file = (
+            RESULTS.parents[1]
+            / "configs"
+            / ("estimate/measured.yaml" if what == "preset" else "ladder/smoke.yaml")
+        )
+        data, told = broken_yaml(file.read_text(), rng)
         (place / "bad.yaml").write_bytes(data)
         argv = ("report", "--preset", "bad.yaml", "-o", "rep")
         if what == "ladder":
@@ -378,36 +316,82 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
         return Brought(("scale", "fit", "-o", "ladder"), told)
     if what == "scores":
         shutil.copytree(world.after("dit") / "run" / "model", place / "model")
-        data, told = _broken_json((RESULTS / "toy" / "evaluate.json").read_bytes(), rng)
+        data, told = broken_json((RESULTS / "toy" / "evaluate.json").read_bytes(), rng)
         (place / "evaluate.json").write_bytes(data)
-        return Brought(("export", "-m", "model", "-o", "small", "--scores", "evaluate.json"), f"scores {told}")
-    data, told = _broken_yaml("config: {num_layers: 1, num_attention_heads: 2}\nlatent_size: [3, 8, 8]\ntext_tokens: 8", rng)
+        return Brought(
+            ("export", "-m", "model", "-o", "small", "--scores", "evaluate.json"), f"scores {told}"
+        )
+    data, told = broken_yaml(
+        "config: {num_layers: 1, num_attention_heads: 2}\nlatent_size: [3, 8, 8]\ntext_tokens: 8", rng
+    )
     (place / "args.yaml").write_bytes(data)
-    return Brought(("flops", "--diffusers", "CogVideoXTransformer3DModel", "--args", "args.yaml"), f"args {told}")
+    return Brought(
+        ("flops", "--diffusers", "CogVideoXTransformer3DModel", "--args", "args.yaml"), f"args {told}"
+    )
 
 
 def _prompt(rng: random.Random, world: World, place: Path) -> Brought:
     shutil.copytree(world.after("dit") / "run" / "model", place / "model")
     text = rng.choice(
-        (*_WORDS, "a" * 100_000, "red " * 20_000, "\udcff\udcfe", "\ud83d", "\x1b[31mred\x07", "شكل أحمر", "红色的圆", "\u200b",
-         "--help", "-", "a\nb\r\nc", "\t", "[/]", "[link=http://x]y[/link]", "{caption}", "A RED CIRCLE", "a\u0301" * 500,
+        (*WORDS, "a" * 100_000, "red " * 20_000, "\udcff\udcfe", "\ud83d", "\x1b[31mred\x07", "شكل أحمر",
+        "红色的圆", "\u200b",
+         "--help", "-", "a\nb\r\nc", "\t", "[/]", "[link=http://x]y[/link]", "{caption}", "A RED CIRCLE",
+         "a\u0301" * 500,
          "".join(chr(rng.randrange(32, 0x2FFF)) for _ in range(200)), "\U000e0041", "<script>", "\ufffe")
     )  # fmt: skip
     if rng.random() < 0.4:
-        data = rng.choice((text.encode("utf-8", "surrogatepass"), text.encode("utf-16", "surrogatepass"), rng.randbytes(300)))
+        data = rng.choice(
+            (
+                text.encode("utf-8", "surrogatepass"),
+                text.encode("utf-16", "surrogatepass"),
+                rng.randbytes(300),
+            )
+        )
         (place / "prompts.txt").write_bytes(data)
-        return Brought(("evaluate", "-m", "model", "--prompts", "prompts.txt", "--steps", "1", "-o", "judged"), f"file {data[:40]!r}")
-    return Brought(("sample", "-m", "model", f"--prompt={text}", "--steps", "1", "-o", "out/s.mp4"), repr(text[:40]))
+        return Brought(
+            ("evaluate", "-m", "model", "--prompts", "prompts.txt", "--steps", "1", "-o", "judged"),
+            f"file {data[:40]!r}",
+        )
+    return Brought(
+        ("sample", "-m", "model", f"--prompt={text}", "--steps", "1", "-o", "out/s.mp4"), repr(text[:40])
+    )
 
 
 def _number(rng: random.Random, world: World, place: Path) -> Brought:
     shutil.copytree(world.after("dit") / "run" / "model", place / "model")
-    option = rng.choice(("--frames", "--height", "--width", "--steps", "--guidance", "--seed", "--guidance-interval"))
-    value = rng.choice(("-1", "0", "7", "1.5", "nan", "inf", "-inf", "x", "", "1e400", str(2**31), str(2**64), str(10**30), "٣"))
+    option = rng.choice(
+        ("--frames", "--height", "--width", "--steps", "--guidance", "--seed", "--guidance-interval")
+    )
+    value = rng.choice(
+        (
+            "-1",
+            "0",
+            "7",
+            "1.5",
+            "nan",
+            "inf",
+            "-inf",
+            "x",
+            "",
+            "1e400",
+            str(2**31),
+            str(2**64),
+            str(10**30),
+            "٣",
+        )
+    )
     values = (value, rng.choice(("1", "0", "nan"))) if option == "--guidance-interval" else (value,)
     argv = ("sample", "-m", "model", "-p", PROMPT, "-o", "out/s.mp4", option, *values)
     if option == "--steps" and value == "7":
-        argv = ("sample", "-m", "model", "-p", PROMPT, "-o", rng.choice(("out", "s.avi", "", "tiny.yaml", "a\0.mp4")))
+        argv = (
+            "sample",
+            "-m",
+            "model",
+            "-p",
+            PROMPT,
+            "-o",
+            rng.choice(("out", "s.avi", "", "tiny.yaml", "a\0.mp4")),
+        )
     return Brought(argv, " ".join(argv[5:])[:60])
 
 

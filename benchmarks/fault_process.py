@@ -11,12 +11,14 @@ import json
 import os
 import pkgutil
 import resource
+import shlex
 import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,6 @@ prompts: prompts.txt
 """
 
 PROMPT = "a small red circle moving right"
-_C = ("-c", "tiny.yaml")
 
 
 @dataclass(frozen=True)
@@ -64,37 +65,35 @@ class Stage:
     """A command of the campaign, and where what it reads comes from: "STAGE/PATH" of stages before it."""
 
     name: str
-    argv: tuple[str, ...]
+    line: str
     needs: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return tuple(shlex.split(self.line))
 
 
 STAGES = (
-    Stage("make", ("data", "make", "clips", "--clips", "40", *_C)),
-    Stage("vae", ("train", "vae", *_C, "--data", "clips", "-o", "run"), ("make/clips",)),
-    Stage(
-        "encode",
-        ("train", "dit", *_C, "-o", "run", "-s", "data.num_clips=700", "-s", "train_dit.steps=2"),
-        ("vae/run",),
-    ),
-    Stage("dit", ("train", "dit", *_C, "--data", "clips", "-o", "run"), ("make/clips", "vae/run")),
+    Stage("make", "data make clips --clips 40 -c tiny.yaml"),
+    Stage("vae", "train vae -c tiny.yaml --data clips -o run", ("make/clips",)),
+    Stage("encode", "train dit -c tiny.yaml -o run -s data.num_clips=700 -s train_dit.steps=2", ("vae/run",)),
+    Stage("dit", "train dit -c tiny.yaml --data clips -o run", ("make/clips", "vae/run")),
     Stage(
         "distill",
-        ("distill", "--run", "run", "-o", "student", "--samples", "300", "--steps", "2")
-        + ("-s", "train_dit.steps=12"),
+        "distill --run run -o student --samples 300 --steps 2 -s train_dit.steps=12",
         ("make/clips", "dit/run"),
     ),
-    Stage("caption", ("caption", "train", "--run", "run"), ("make/clips", "dit/run")),
-    Stage("ladder", ("scale", "run", "--ladder", "ladder.yaml", "-o", "ladder")),
-    Stage("export", ("export", "-m", "run/model", "-o", "small"), ("dit/run",)),
+    Stage("caption", "caption train --run run", ("make/clips", "dit/run")),
+    Stage("ladder", "scale run --ladder ladder.yaml -o ladder"),
+    Stage("export", "export -m run/model -o small", ("dit/run",)),
+    Stage("sample", f"sample -m run/model -p '{PROMPT}' -p '{PROMPT}' --steps 8 -o out/s.mp4", ("dit/run",)),
     Stage(
-        "sample",
-        ("sample", "-m", "run/model", "-p", PROMPT, "-p", PROMPT, "--steps", "8", "-o", "out/s.mp4"),
-        ("dit/run",),
+        "augment",
+        "augment -m run/model -d clips -p {caption} -o more --steps 2",
+        ("make/clips", "dit/run"),
     ),
-    Stage("augment", ("augment", "-m", "run/model", "-d", "clips", "-p", "{caption}", "-o", "more")
-          + ("--steps", "2"), ("make/clips", "dit/run")),
-    Stage("evaluate", ("evaluate", "-m", "run/model", "--prompts", "prompts.txt", "-o", "judged"), ("dit/run",)),
-)  # fmt: skip
+    Stage("evaluate", "evaluate -m run/model --prompts prompts.txt -o judged", ("dit/run",)),
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +153,7 @@ def run(
         if time.monotonic() - start >= limit:
             stopped = True
             _kill_group(child)
+            os.kill(child, signal.SIGKILL)  # it may have had no time to make its group
             _, status = os.waitpid(child, 0)
             break
         time.sleep(0.002)
@@ -166,13 +166,8 @@ def run(
 
 
 def _kill_group(child: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        try:
-            os.kill(child, signal.SIGKILL)  # it had no time to make its group
-        except ProcessLookupError:
-            pass
 
 
 def _become(argv: Sequence[str], place: Path, logs: Sequence[Path], memory: int | None) -> None:
@@ -242,7 +237,8 @@ def contents(folder: Path) -> dict[str, str]:
     """Digest of every file by relative path; what a clock or the machine's load decides is left out."""
     found = {}
     for file in sorted(folder.rglob("*")):
-        if file.is_dir() or file.name.endswith(".lock"):
+        # A ladder writes down what failed, and that is no leftover.
+        if file.is_dir() or file.name.endswith(".lock") or file.name == "failures.jsonl":
             continue
         data = file.read_bytes()
         if file.suffix in (".jsonl", ".json"):
@@ -300,7 +296,9 @@ class World:
         shutil.copytree(before, after)
         ended = run(stage.argv, after)
         if ended.code != 0:
-            raise SystemExit(f"'{' '.join(stage.argv)}' fails undisturbed: {ended.out[-1000:]}{ended.err[-2000:]}")
+            raise SystemExit(
+                f"'{' '.join(stage.argv)}' fails undisturbed: {ended.out[-1000:]}{ended.err[-2000:]}"
+            )
         self.seconds[stage.name] = ended.seconds
 
     def before(self, stage: str) -> Path:

@@ -1,6 +1,5 @@
-"""One trial each of the campaign `faults.py`: a command that is killed, runs out of disk or memory, or reads rubbish."""
+"""One trial of `faults.py` each: a command that is killed, runs out of disk or memory, or reads rubbish."""
 
-import json
 import random
 import resource
 import shutil
@@ -71,12 +70,16 @@ def _disk(world: World, name: str, rng: random.Random, place: Path) -> Row:
     size = before + share * (after - before)
     place.mkdir(parents=True)
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={4 * int(size)}k", "tmpfs", str(place)], check=True
+        ["mount", "-t", "tmpfs", "-o", f"size={4 * max(1, int(size))}k", "tmpfs", str(place)], check=True
     )
     try:
         shutil.copytree(world.before(name), place, dirs_exist_ok=True)
         ended = run(stage_of(name).argv, place)
-        told = {"detail": f"{share:.3f} of {4 * (after - before)} KiB", "full": ended.code != 0}
+        told = {
+            "detail": f"{share:.3f} of {4 * (after - before)} KiB",
+            "full": ended.code != 0,
+            "said": ended.last_line(),
+        }
         why = _refused(world, name, place, ended)
         if why is not None:
             return {**told, "why": why, "code": ended.code, "last": ended.last_line()}
@@ -87,17 +90,21 @@ def _disk(world: World, name: str, rng: random.Random, place: Path) -> Row:
 
 
 def _blocks(folder: Path) -> int:
-    """Pages that a tree takes in memory."""
+    """Pages that a tree takes in memory, where folders take none."""
     page = resource.getpagesize()
-    return sum(1 if each.is_dir() else 1 + -(-each.stat().st_size // page) for each in folder.rglob("*")) + 4
+    return sum(-(-each.stat().st_size // page) for each in folder.rglob("*") if each.is_file())
 
 
 def _memory(world: World, name: str, rng: random.Random, place: Path) -> Row:
     """So little memory beyond the imports that some allocation fails; then the same command with all of it."""
-    room = int(2 ** rng.uniform(1, 8.5) * MIB)  # 2 to 362 MiB
+    room = int(2 ** rng.uniform(0, 7) * MIB)  # 1 to 128 MiB
     shutil.copytree(world.before(name), place)
     ended = run(stage_of(name).argv, place, memory=room)
-    told = {"detail": f"{room / MIB:.0f} MiB beyond the imports", "short": ended.code != 0}
+    told = {
+        "detail": f"{room / MIB:.0f} MiB beyond the imports",
+        "short": ended.code != 0,
+        "said": ended.last_line(),
+    }
     why = _refused(world, name, place, ended)
     if why is not None:
         return {**told, "why": why, "code": ended.code, "last": ended.last_line()}
@@ -153,7 +160,3 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 def families() -> dict[str, int]:
     """The families of malformed inputs, and their shares of all."""
     return {name: share for name, (share, _) in FAMILIES.items()}
-
-
-def compact(row: Row) -> str:
-    return json.dumps(row)

@@ -49,20 +49,18 @@ _OF_MEMORY = ("vae", "encode", "dit", "distill", "caption", "sample", "evaluate"
 _INSIDE = "MINISORA_FAULTS_NAMESPACE"  # set where the program has entered its own mount namespace
 
 
-def enter_namespace() -> str | None:
+def enter_namespace() -> str:
     """Start over in a mount namespace of its own; returns why not where there is none to be had."""
-    if os.environ.get(_INSIDE):
-        return None
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return "needs Linux with util-linux"
     command = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     probe = subprocess.run(
         [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True, check=False
     )
-    if probe.returncode != 0:
-        return f"no mount namespace here ({' '.join(probe.stderr.split())})"
-    os.environ[_INSIDE] = "1"
-    os.execvp(command[0], [*command, sys.executable, *sys.argv])
+    if probe.returncode == 0:
+        os.environ[_INSIDE] = "1"
+        os.execvp(command[0], [*command, sys.executable, *sys.argv])
+    return f"no mount namespace here ({' '.join(probe.stderr.split())})"
 
 
 def plan(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -80,26 +78,33 @@ def plan(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
             continue
         names = [stage.name for stage in STAGES] if part != "memory" else list(_OF_MEMORY)
         names = [name for name in names if not arguments.only or name in arguments.only]
-        trials += [(part, names[number % len(names)], number) for number in range(counts[part] if names else 0)]
+        trials += [
+            (part, names[number % len(names)], number) for number in range(counts[part] if names else 0)
+        ]
     return trials
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (repeatable)")
-    parser.add_argument("--only", action="append", metavar="NAME", help="only this stage or family (repeatable)")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="only this stage or family (repeatable)"
+    )
     for part, count in (("kill", 50), ("disk", 20), ("memory", 10), ("mutate", 300)):
         parser.add_argument(f"--{part}", type=int, default=count, help=f"trials (default {count})")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other moments and other rubbish")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="trials side by side")
     parser.add_argument("--quick", action="store_true", help="a few cheap trials of each part")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything there, atomically")
-    parser.add_argument("--rows", action="store_true", help="a row for every trial in OUT, not for failures alone")
+    parser.add_argument(
+        "--rows", action="store_true", help="a row for every trial in OUT, not for failures alone"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.kill, arguments.disk, arguments.memory, arguments.mutate = 4, 2, 2, 20
         arguments.only = ["make", "vae", *families()]
-    why_no_disk = enter_namespace() if "disk" in (arguments.part or PARTS) else None
+    fills = "disk" in (arguments.part or PARTS) and _INSIDE not in os.environ
+    why_no_disk = enter_namespace() if fills else None
     trials = [each for each in plan(arguments) if not (why_no_disk and each[0] == "disk")]
     console = Console(stderr=True)
     if why_no_disk:
@@ -159,18 +164,25 @@ def _run(
 def _commit() -> str | None:
     here = Path(__file__).parent
     told = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        ["git", "-C", str(here), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return told.stdout.strip() or None
 
 
 def _print(lines: list[dict[str, Any]], failures: list[dict[str, Any]]) -> None:
-    table = Table(title=f"{sum(line['tried'] for line in lines)} faults, {len(failures)} failures", title_justify="left")
+    table = Table(
+        title=f"{sum(line['tried'] for line in lines)} faults, {len(failures)} failures", title_justify="left"
+    )
     for head in ("part", "of", "tried", "right", "failed", "hit"):
         table.add_column(head, justify="left" if head in ("part", "of") else "right")
     for line in lines:
         hit = next((str(line[name]) for name in ("kills", "full", "short", "refused") if name in line), "")
-        table.add_row(line["part"], line["what"], *(str(line[name]) for name in ("tried", "right", "failed")), hit)
+        table.add_row(
+            line["part"], line["what"], *(str(line[name]) for name in ("tried", "right", "failed")), hit
+        )
     table.caption = "hit: kills that came before the end; full disks, short memory, inputs that were refused"
     Console(width=110).print(table)
 

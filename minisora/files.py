@@ -1,11 +1,54 @@
 """Files and folders that are whole or not there: written under another name beside their place, then put into it."""
 
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+# In the names of unfinished files: numbers of processes say nothing on another machine that shares the folder.
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write that becomes `path` when all went well, and vanishes when not.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    _remove_leftovers(path.parent.absolute())
+    partial = path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(partial)):  # a full disk says of no file that it is full
+            error.filename = str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine left unfinished in a folder; once, as a folder may be large."""
+    import psutil
+
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  (names are all that is needed of perhaps 100k files)
+    except OSError:
+        return
+    for name in names:
+        match = re.fullmatch(rf"\..+\.{_MACHINE}-(\d+)\.partial", name)
+        if match and not psutil.pid_exists(int(match[1])):
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -14,12 +57,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -37,22 +76,29 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():  # stopped between the two renames below
-        old.replace(folder)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    settle_folder(folder)
+    partial, old = _beside(folder)
     try:
         write(partial)
         if folder.exists():
             folder.replace(old)
         partial.replace(folder)
     finally:
-        if old.exists() and not folder.exists():
-            old.replace(folder)
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        settle_folder(folder)
+
+
+def settle_folder(folder: Path) -> None:
+    """End what a killed `replace_folder` had begun: the folder is the old or the new one, with nothing beside it."""
+    partial, old = _beside(folder)
+    if old.exists() and not folder.exists():  # it was stopped between its two renames
+        old.replace(folder)
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where a folder is written, and where the one before it waits."""
+    return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
 
 
 def same_file(path: Path, others: Iterable[Path]) -> Path | None:

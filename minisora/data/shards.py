@@ -1,11 +1,12 @@
 """Tensors in safetensors files that know what they are made of: each carries a key, and is whole or not there."""
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from minisora.files import whole
 
 
 def key_of(file: Path) -> str | None:
@@ -32,13 +33,9 @@ def read_shard(file: Path, key: str) -> dict[str, Tensor] | None:
 
 def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
     """Write a shard at once; raises OSError or SafetensorError where its place cannot be written."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
+    with whole(file) as partial:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             str(partial),
             metadata={"key": key},
         )
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.files import whole
 
 
 def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: int = 12) -> None:
@@ -135,15 +136,11 @@ def _to_uint8(video: Tensor) -> np.ndarray:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A place to write that becomes `path` when all went well, and vanishes when not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        with whole(path) as partial:
+            yield partial
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another place"
         ) from error
-    finally:
-        if partial.exists():
-            partial.unlink()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers.utils import logging as diffusers_logging
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from safetensors import SafetensorError
 
 from minisora.errors import UserError
 from minisora.files import replace_folder, write_json, write_whole
@@ -111,8 +112,9 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
         raise UserError(
             f"the scores {named} are not of minisora evaluate ({error}): make them again"
         ) from error
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
     return size
 
 

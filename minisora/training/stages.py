@@ -68,6 +68,8 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
     result = trainer.fit()
     # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
     # bits, and neither the latent cache nor a checkpoint of the DiT would take the VAE for the one they are of.
+    if accelerator.is_main_process:
+        files.settle_folder(out / "model")
     if accelerator.is_main_process and not _holds(out / "model", result.weights):
         vae = build_vae(config)
         vae.load_state_dict(result.weights, strict=False)  # the buffers are set next

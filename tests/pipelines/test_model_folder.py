@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from minisora.errors import UserError
 from minisora.evaluate.judge import judge
@@ -125,3 +126,21 @@ def test_the_shipped_toy_is_small_documented_and_right() -> None:
     video = pipeline("a red circle moving left", seed=0, num_inference_steps=12, progress=False).videos[0]
     seen = judge(video)
     assert (seen.color, seen.shape, seen.motion) == ("red", "circle", "left")
+
+
+def test_an_export_to_a_full_disk_is_one_line_and_the_earlier_export_stays(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small"
+    export_model(tiny_run / "model", small)
+    before = {each: each.read_bytes() for each in small.rglob("*") if each.is_file()}
+
+    def full(pipeline: object, folder: Path, **options: object) -> None:
+        folder.mkdir()
+        (folder / "model_index.json").write_text("{")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(model_folder.MiniSoraPipeline, "save_pretrained", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left.*free space or choose another --out"):
+        export_model(tiny_run / "model", small)
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
