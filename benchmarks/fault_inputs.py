@@ -316,7 +316,7 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
         return Brought(("scale", "fit", "-o", "ladder"), told)
     if what == "scores":
         shutil.copytree(world.after("dit") / "run" / "model", place / "model")
-        data, told = broken_json((RESULTS / "toy" / "evaluate.json").read_bytes(), rng)
+        data, told = broken_json((RESULTS / "modes" / "evaluate.json").read_bytes(), rng)
         (place / "evaluate.json").write_bytes(data)
         return Brought(
             ("export", "-m", "model", "-o", "small", "--scores", "evaluate.json"), f"scores {told}"

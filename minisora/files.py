@@ -29,9 +29,9 @@ def whole(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as error:
-        if error.filename in (None, str(partial)):  # a full disk says of no file that it is full
-            error.filename = str(path)
-        raise
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
     finally:
         partial.unlink(missing_ok=True)
 
@@ -64,6 +64,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, at once; raises ValueError for a NaN, which JSON does not have."""
     write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or nested so deeply that it is not meant to be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:

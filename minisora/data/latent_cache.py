@@ -23,7 +23,7 @@ from torch import Tensor
 from minisora.data.clip import ClipDataset
 from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
-from minisora.files import write_whole
+from minisora.files import read_json, write_whole
 
 FORMAT = 1
 CLIPS_PER_SHARD = 256  # never the batch size: a build may go on with another one
@@ -117,7 +117,7 @@ class LatentCache:
             f"{place} is not a whole latent cache of this data and VAE: delete it and build again"
         )
         try:
-            index = json.loads((place / "index.json").read_text())
+            index = read_json(place / "index.json")
         except (OSError, ValueError) as error:
             raise broken from error
         if index.get("key") != full_key or len(index.get("captions", [])) != len(dataset):

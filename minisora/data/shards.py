@@ -1,12 +1,19 @@
-"""Tensors in safetensors files that know what they are made of: each carries a key, and is whole or not there."""
+"""Tensors in safetensors files that know what they are made of: each carries a key, and is whole or not there.
 
+A checksum lies beside the tensors, so that a file that was damaged later is not there either; older shards have none.
+"""
+
+import zlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from minisora.files import whole
+
+_CHECKSUM = "crc32"
 
 
 def key_of(file: Path) -> str | None:
@@ -21,21 +28,30 @@ def key_of(file: Path) -> str | None:
 
 
 def read_shard(file: Path, key: str) -> dict[str, Tensor] | None:
-    """The tensors of a shard by name, mapped from the file; None if it is not there, not whole, or of another key."""
+    """The tensors of a shard by name, mapped from the file; None if it is not there, damaged, or of another key."""
     if key_of(file) != key:
         return None
     try:
         with safe_open(str(file), framework="pt") as shard:
-            return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (not a mapping)
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, SafetensorError):
         return None
+    checksum = tensors.pop(_CHECKSUM, None)
+    return tensors if checksum is None or checksum.equal(_checksum(tensors)) else None
 
 
 def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
     """Write a shard at once; raises OSError or SafetensorError where its place cannot be written."""
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with whole(file) as partial:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            str(partial),
-            metadata={"key": key},
-        )
+        # A tensor, since entries of the metadata beside the key would come in an order of chance.
+        save_file({**kept, _CHECKSUM: _checksum(kept)}, str(partial), metadata={"key": key})
+
+
+def _checksum(tensors: dict[str, Tensor]) -> Tensor:
+    """CRC-32 of all bytes, names and shapes: int64, of no dimension."""
+    crc = 0
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, crc)
+    return torch.tensor(crc)

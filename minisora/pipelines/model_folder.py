@@ -1,6 +1,5 @@
 """Model folders: reading one, the ones that are shipped with minisora, and making a small one to pass on."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from safetensors import SafetensorError
 
 from minisora.errors import UserError
-from minisora.files import replace_folder, write_json, write_whole
+from minisora.files import read_json, replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
 _PARTS = ("vae", "dit", "text_encoder", "scheduler")
 _SCORES = ("evaluate", "modes", "sizes", "steps")  # files of `minisora evaluate`
 _MIB = 2**20
+# What diffusers and torch raise where a file of a model is damaged, or says of a size that it is a word.
+UNREADABLE = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 def load_pipeline(folder: str | Path, device: str | torch.device | None = None) -> MiniSoraPipeline:
@@ -39,13 +50,14 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
         known = f"; shipped models: {', '.join(shipped())}" if shipped() else ""
         raise UserError(f"{folder} is not a model folder: it has no model_index.json{hint or known}")
     try:
-        index = json.loads(index_file.read_text())
+        index = read_json(index_file)
     except ValueError as error:
         raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
-    if index.get("_class_name") != MiniSoraPipeline.__name__:
-        raise UserError(f"{folder} holds a {index.get('_class_name')}, not a {MiniSoraPipeline.__name__}")
+    if not isinstance(index, dict) or index.get("_class_name") != MiniSoraPipeline.__name__:
+        held = index.get("_class_name") if isinstance(index, dict) else type(index).__name__
+        raise UserError(f"{folder} holds a {held}, not a {MiniSoraPipeline.__name__}")
     for name in _PARTS:
-        if index.get(name, [None])[0] is None:
+        if index.get(name) in (None, [None, None]):
             continue
         config = "scheduler_config.json" if name == "scheduler" else "config.json"
         if not (folder / name / config).is_file():
@@ -59,12 +71,18 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
     diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"model folder {folder} cannot be read ({first}); copy or export it again") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"model folder {folder} cannot be read ({first_line(error)}); copy or export it again"
+        ) from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _cast(pipeline, torch.float32)
     return pipeline.to(where)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def shipped() -> list[str]:
@@ -142,7 +160,7 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
 
 def _read_scores(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} holds no scores: {error}") from error
     if not isinstance(found, dict) or file.stem not in _SCORES:
@@ -176,7 +194,7 @@ def _card(
 
 def _forget_origin(file: Path) -> None:
     """Take the folder that a component was read from out of its config: it means nothing elsewhere."""
-    config = json.loads(file.read_text())
+    config = read_json(file)
     if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
         write_json(file, config)
 

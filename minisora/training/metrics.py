@@ -66,4 +66,4 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
         with suppress(ValueError):
             records.append(json.loads(line))
-    return records
+    return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]

@@ -29,6 +29,7 @@ from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.models.vae import VideoVAE
+from minisora.pipelines.model_folder import UNREADABLE, first_line
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
 from minisora.training.dit_task import DiTTask, StudentTask
@@ -99,9 +100,8 @@ def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
     """
     try:
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(". ")
-        raise UserError(f"{kind.__name__} {folder} cannot be read ({first}): {remedy}") from error
+    except UNREADABLE as error:
+        raise UserError(f"{kind.__name__} {folder} cannot be read ({first_line(error)}): {remedy}") from error
 
 
 def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:
