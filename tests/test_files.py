@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minisora.files import replace_folder, same_file, settle_folder, whole, write_json, write_whole
+from minisora.files import read_json, replace_folder, same_file, settle_folder, whole, write_json, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -121,3 +121,10 @@ def test_a_folder_is_the_old_or_the_new_one_wherever_its_replacement_was_killed(
     settle_folder(folder)
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
     assert (folder / "name").read_text() == (".model.old" if moment == "between the renames" else "model")
+
+
+def test_json_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(file)

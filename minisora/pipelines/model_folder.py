@@ -1,5 +1,6 @@
 """Model folders: reading one, the ones that are shipped with minisora, and making a small one to pass on."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,28 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
         raise UserError(
             f"model folder {folder} cannot be read ({first_line(error)}); copy or export it again"
         ) from error
+    _check_numbers(pipeline, folder)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _cast(pipeline, torch.float32)
     return pipeline.to(where)
+
+
+def _check_numbers(pipeline: MiniSoraPipeline, folder: Path) -> None:
+    """Raise UserError unless what model_index.json says of size, rate and sampling are numbers above 0."""
+    config = pipeline.config
+    size = config.default_size
+    if not isinstance(size, list) or len(size) != 3:
+        raise UserError(f"model folder {folder}: default_size = {size!r} must be frames, height and width")
+    for name, value in (*(("default_size", each) for each in size), ("default_steps", config.default_steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"model folder {folder}: {name} has {value!r}, which must be a whole number above 0"
+            )
+    for name in ("fps", "sigma_shift", "default_guidance"):
+        value = config[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0 or (value == 0 and name != "default_guidance"):
+            raise UserError(f"model folder {folder}: {name} = {value!r} must be a number above 0")
 
 
 def first_line(error: Exception) -> str:

@@ -144,3 +144,30 @@ def test_an_export_to_a_full_disk_is_one_line_and_the_earlier_export_stays(
     with pytest.raises(UserError, match=r"cannot write .*No space left.*free space or choose another --out"):
         export_model(tiny_run / "model", small)
     assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "told"),
+    [
+        ("model_index.json", "sigma_shift", [1.5], r"sigma_shift = \[1.5\] must be a number above 0"),
+        ("model_index.json", "default_size", [9, 32], "must be frames, height and width"),
+        ("model_index.json", "default_steps", True, "default_steps has True"),
+        ("vae/config.json", "widths", [16, "inf"], "cannot be read"),
+        ("vae/config.json", "blocks_per_level", "x", "cannot be read"),
+    ],
+)
+def test_a_setting_of_another_kind_is_one_line(
+    file: str, key: str, value: object, told: str, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    place = tmp_path / "model" / file
+    place.write_text(json.dumps(json.loads(place.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=told):
+        load_pipeline(tmp_path / "model", "cpu")
+
+
+@pytest.mark.parametrize("index", ["[]", "3", "[" * 100_000])
+def test_an_index_that_is_no_index_is_one_line(index: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=r"not a MiniSoraPipeline|not JSON"):
+        load_pipeline(tmp_path, "cpu")
