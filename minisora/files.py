@@ -7,13 +7,54 @@ length with zeros in it. Folders of tensors get a `SHA256SUMS` (as of `sha256sum
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 SUMS = "SHA256SUMS"
+
+# In the names of unfinished files: numbers of processes say nothing on another machine that shares the folder.
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write that becomes `path` when all went well, and vanishes when not.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    _remove_leftovers(path.parent.absolute())
+    partial = path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}.partial")
+    try:
+        yield partial
+        put_in_place(partial, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine left unfinished in a folder; once, as a folder may be large."""
+    import psutil
+
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  (names are all that is needed of perhaps 100k files)
+    except OSError:
+        return
+    for name in names:
+        match = re.fullmatch(rf"\..+\.{_MACHINE}-(\d+)\.partial", name)
+        if match and not psutil.pid_exists(int(match[1])):
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -24,14 +65,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(
             content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
         )
-        put_in_place(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -63,6 +100,19 @@ def _settle(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or nested so deeply that it is not meant to be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder under another name and put it in place whole; all that was in it goes.
 
@@ -73,12 +123,8 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():  # stopped between the two renames below
-        old.replace(folder)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    settle_folder(folder)
+    partial, old = _beside(folder)
     try:
         write(partial)
         _write_sums(partial)
@@ -86,10 +132,21 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
             folder.replace(old)
         put_in_place(partial, folder)
     finally:
-        if old.exists() and not folder.exists():
-            old.replace(folder)
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        settle_folder(folder)
+
+
+def settle_folder(folder: Path) -> None:
+    """End what a killed `replace_folder` had begun: the folder is the old or the new one, with nothing beside it."""
+    partial, old = _beside(folder)
+    if old.exists() and not folder.exists():  # it was stopped between its two renames
+        old.replace(folder)
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where a folder is written, and where the one before it waits."""
+    return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
 
 
 def checksum(path: Path) -> str:

@@ -123,6 +123,11 @@ class FolderDataset:
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of the videos that `clips` gave for these clips."""
+        # Latents that a killed run left may be of clips that this process never read.
+        doubtful = self._record.damaged if self._record is not None else {}
+        for index in indices:
+            if self._items[index][0].name in doubtful and index not in self._damaged:
+                self._video(index)
         shown = [next(self._candidates(index)) for index in indices]
         return [self._items[index][0].caption or "" for index in shown]
 

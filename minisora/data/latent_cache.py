@@ -23,7 +23,7 @@ from torch import Tensor
 from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
-from minisora.files import write_whole
+from minisora.files import read_json, write_whole
 
 FORMAT = 1
 CLIPS_PER_SHARD = 256  # never the batch size: a build may go on with another one
@@ -145,7 +145,7 @@ def _full_key(dataset: ClipDataset, key: str) -> str:
 def _read_index(place: Path, key: str, count: int) -> list[str] | None:
     """The captions in an index; None if it is not there, not whole, or of another key."""
     try:
-        index = json.loads((place / "index.json").read_text())
+        index = read_json(place / "index.json")
         captions = index["captions"]
         whole = index["key"] == key and len(captions) == count
         return captions if whole and index.get("captions_sha256") in (None, _digest(captions)) else None

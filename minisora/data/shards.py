@@ -4,7 +4,6 @@ A checksum of the tensors is kept beside the key: a shard with a damaged stretch
 """
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minisora.files import put_in_place
+from minisora.files import whole
 
 
 def key_of(file: Path) -> str | None:
@@ -50,14 +49,10 @@ def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
         tensors: by name.
         key: of what they are made of, without a space.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
+    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole(file) as partial:
         # One entry: of several, safetensors writes now one first and now another.
-        save_file(whole, str(partial), metadata={"key": f"{key} {_digest(whole)}"})
-        put_in_place(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+        save_file(stored, str(partial), metadata={"key": f"{key} {_digest(stored)}"})
 
 
 def _written(file: Path) -> tuple[str, str] | None:

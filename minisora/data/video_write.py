@@ -19,6 +19,7 @@ from torch import Tensor
 
 from minisora.data.video_frames import file_url
 from minisora.errors import UserError
+from minisora.files import whole
 from minisora.screen import plain
 
 
@@ -143,15 +144,11 @@ def _to_uint8(video: Tensor) -> np.ndarray:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A place to write that becomes `path` when all went well, and vanishes when not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        with whole(path) as partial:
+            yield partial
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another place"
         ) from error
-    finally:
-        if partial.exists():
-            partial.unlink()

@@ -7,7 +7,6 @@ RUN/index.html   the page
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from minisora.estimate.report import build_report, write_report
 from minisora.evaluate.evaluation import evaluate_model
 from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.prompt_sets import kind_of, prompt_set
-from minisora.files import write_json
+from minisora.files import read_json, write_json
 from minisora.measure.report import count_config
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -59,7 +58,7 @@ class Record:
             UserError: it is there and cannot be read.
         """
         try:
-            values = json.loads(path.read_text()) if path.is_file() else {}
+            values = read_json(path) if path.is_file() else {}
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): delete it, and it is measured again"

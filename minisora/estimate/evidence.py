@@ -5,7 +5,6 @@ work; the estimate asks how far a *measured* one is from arithmetic, and what th
 decades beyond its largest point.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from minisora.errors import UserError
 from minisora.estimate.assumptions import Assumptions
 from minisora.estimate.cost import ATTENTIONS, PassMacs, TransformerShape, forward_macs
 from minisora.estimate.model import Inputs, number, scaled_dit_macs, sora_shape, token_grid
+from minisora.files import read_json
 
 FORMAT = 1  # of minisora.measure.calibration
 ARITHMETIC = np.array([1.0, 2.0, 1.0])  # coefficients of the cost law that arithmetic gives
@@ -84,7 +84,7 @@ def read_calibration(path: Path) -> Calibration:
         UserError: it is missing, of another format, or no calibration at all.
     """
     try:
-        tree = json.loads(path.read_text())
+        tree = read_json(path)
         if tree["format"] != FORMAT:
             raise UserError(f"{path} has format {tree['format']}, not {FORMAT}: run minisora calibrate again")
         points, laws, device = tree["points"], tree["laws"], tree["device"]
@@ -200,11 +200,11 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
     try:
         vae = yaml.safe_load((run / "config.yaml").read_text())["vae"]
         pixels, frames = vae["spatial_factor"], vae["temporal_factor"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{run} holds no run: train one with minisora demo or minisora train") from error
     source = f"VAE of the run {run.name}"
     try:
-        quality = json.loads((run / "demo.json").read_text())["vae_quality"]["psnr"]
+        quality = read_json(run / "demo.json")["vae_quality"]["psnr"]
         source += f", {quality:.1f} dB on unseen clips"
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no demo, or one that has not come so far
@@ -214,7 +214,7 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
     if not curve.is_file():
         return changed
     try:
-        steps = json.loads(curve.read_text())
+        steps = read_json(curve)
         enough, tried = steps["enough_steps"], [point["steps"] for point in steps["points"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{curve} is not of minisora evaluate --steps: run it again") from error

@@ -5,11 +5,11 @@ decades smaller: the distance of the extrapolation stands beside every number, a
 not determine says nothing at all. No torch, as all of the estimate.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from minisora.errors import UserError
+from minisora.files import read_json
 
 INTERVALS = (
     "In brackets: 90 % intervals from the noise of the losses alone; the form of the law is taken as given. The "
@@ -33,7 +33,7 @@ def read_law(path: Path) -> dict[str, Any]:
         UserError: it is missing, or no law.
     """
     try:
-        tree = json.loads(path.read_text())
+        tree = read_json(path)
         best, budget = tree["optimal"], tree["budget_law"]
         flops = [float(each) for each in best["flops"]]
         own = {"loss_law": "this ladder, L(N, D)", "parabolas": "this ladder, isoFLOP parabolas"}

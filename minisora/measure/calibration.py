@@ -1,6 +1,5 @@
 """`calibration.json`: a sweep of real passes, the laws fitted to it, and where and when it was taken."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import torch
 from rich.text import Text
 
 from minisora.errors import UserError
-from minisora.files import write_json
+from minisora.files import read_json, write_json
 from minisora.measure import law, sweep
 from minisora.measure.device import describe_device
 from minisora.measure.sweep import SweepPoint
@@ -122,7 +121,7 @@ def load_calibration(path: Path) -> Calibration:
         UserError: the file is missing or is not a calibration of this format.
     """
     try:
-        written = json.loads(path.read_text())
+        written = read_json(path)
         if written["format"] != FORMAT:
             raise UserError(
                 f"{path} has calibration format {written['format']}, not {FORMAT}: run minisora calibrate"

@@ -1,6 +1,6 @@
 """Model folders: reading one, the ones that are shipped with minisora, and making a small one to pass on."""
 
-import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from diffusers.utils import logging as diffusers_logging
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from safetensors import SafetensorError
 
 from minisora.errors import UserError
-from minisora.files import SUMS, changed_file, replace_folder, write_json, write_whole
+from minisora.files import SUMS, changed_file, read_json, replace_folder, write_json, write_whole
 from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
 from minisora.screen import plain
 
@@ -21,6 +22,18 @@ _PARTS = ("vae", "dit", "text_encoder", "scheduler")
 _OWN_FILES = ("model_index.json", "README.md", CODE_FILE)
 _SCORES = ("evaluate", "modes", "sizes", "steps")  # files of `minisora evaluate`
 _MIB = 2**20
+# What diffusers and torch raise where a file of a model is damaged, or says of a size that it is a word.
+UNREADABLE = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 def load_pipeline(folder: str | Path, device: str | torch.device | None = None) -> MiniSoraPipeline:
@@ -42,17 +55,15 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
         known = f"; shipped models: {', '.join(shipped())}" if shipped() else ""
         raise UserError(f"{folder} is not a model folder: it has no model_index.json{hint or known}")
     try:
-        index = json.loads(index_file.read_text())
+        index = read_json(index_file)
     except ValueError as error:
         raise UserError(f"{index_file} is damaged: it is not JSON; copy the model folder again") from error
-    kind = index.get("_class_name")
-    if kind not in (
-        CLASS_NAME,
-        MiniSoraPipeline.__name__,
-    ):  # the name alone: written before there was CODE_FILE
+    kind = index.get("_class_name") if isinstance(index, dict) else type(index).__name__
+    # The name alone: written before there was CODE_FILE.
+    if kind not in (CLASS_NAME, MiniSoraPipeline.__name__) or not isinstance(index, dict):
         raise UserError(f"{folder} holds a {kind}, not a {MiniSoraPipeline.__name__}")
     for name in _PARTS:
-        if index.get(name, [None])[0] is None:
+        if index.get(name) in (None, [None, None]):
             continue
         config = "scheduler_config.json" if name == "scheduler" else "config.json"
         if not (folder / name / config).is_file():
@@ -71,12 +82,37 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
     diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"model folder {folder} cannot be read ({first}); copy or export it again") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"model folder {folder} cannot be read ({first_line(error)}); copy or export it again"
+        ) from error
+    _check_numbers(pipeline, folder)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _cast(pipeline, torch.float32)
     return pipeline.to(where)
+
+
+def _check_numbers(pipeline: MiniSoraPipeline, folder: Path) -> None:
+    """Raise UserError unless what model_index.json says of size, rate and sampling are numbers above 0."""
+    config = pipeline.config
+    size = config.default_size
+    if not isinstance(size, list) or len(size) != 3:
+        raise UserError(f"model folder {folder}: default_size = {size!r} must be frames, height and width")
+    for name, value in (*(("default_size", each) for each in size), ("default_steps", config.default_steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"model folder {folder}: {name} has {value!r}, which must be a whole number above 0"
+            )
+    for name in ("fps", "sigma_shift", "default_guidance"):
+        value = config[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0 or (value == 0 and name != "default_guidance"):
+            raise UserError(f"model folder {folder}: {name} = {value!r} must be a number above 0")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def shipped() -> list[str]:
@@ -124,8 +160,9 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
         raise UserError(
             f"the scores {named} are not of minisora evaluate ({error}): make them again"
         ) from error
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
     return size
 
 
@@ -154,7 +191,7 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
 
 def _read_scores(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} holds no scores: {error}") from error
     if not isinstance(found, dict) or file.stem not in _SCORES:
@@ -188,7 +225,7 @@ def _card(
 
 def _forget_origin(file: Path) -> None:
     """Take the folder that a component was read from out of its config: it means nothing elsewhere."""
-    config = json.loads(file.read_text())
+    config = read_json(file)
     if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
         write_json(file, config)
 

@@ -25,6 +25,7 @@ from matplotlib.ticker import NullFormatter
 from minisora.data.video_io import probe, read_video
 from minisora.data.video_write import write_video
 from minisora.errors import UserError
+from minisora.files import whole
 from minisora.scaling.ladder import LadderConfig
 from minisora.scaling.law import Law
 from minisora.scaling.results import Row
@@ -194,8 +195,7 @@ def _draw(file: Path, draw: Callable[[Axes], None]) -> Path:
 
 
 def _save(figure: Figure, file: Path) -> Path:
-    partial = file.with_name(f".{file.stem}.partial.png")
-    figure.savefig(partial, dpi=_DPI, metadata={"Software": None})
+    with whole(file) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
     plt.close(figure)
-    partial.replace(file)
     return file

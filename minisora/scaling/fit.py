@@ -26,7 +26,7 @@ from minisora.scaling.law import (
     intervals,
 )
 from minisora.scaling.published import PUBLISHED
-from minisora.scaling.results import Row, read_rows
+from minisora.scaling.results import Row, check_rows, read_rows
 
 SORA_PARAMS = 20e9  # the report's guess
 # Budgets that the laws are asked about: a round one, and the report's own training, least and most data, which it
@@ -266,6 +266,7 @@ def fit_file(results: Path, tokens_per_clip: int, out: Path) -> dict[str, Any]:
     rows = read_rows(results)
     if not rows:
         raise UserError(f"no results in {results}: run 'minisora scale run' first")
+    check_rows(results, rows)
     found = fit_ladder(rows, tokens_per_clip)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, found)

@@ -5,6 +5,7 @@ OUT/results.jsonl     finished runs
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from minisora.errors import UserError
 from minisora.files import write_whole
 
 Row = dict[str, Any]
+_NUMBERS = ("times", "dial", "epochs", "batch", "lr", "params", "samples", "flops_per_step", "flops", "loss")
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -30,15 +32,28 @@ def read_rows(file: Path) -> list[Row]:
         return []
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is damaged: it is not text; copy it again") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UserError(f"{file}, line {number} is not JSON: mend or remove it") from error
+        if not isinstance(rows[-1], dict) or not isinstance(rows[-1].get("name"), str):
+            raise UserError(f"{file}, line {number} is no row with a name: mend or remove it")
     return rows
+
+
+def check_rows(file: Path, rows: list[Row]) -> None:
+    """Raise UserError, naming the run and the number, unless every row is of a finished run."""
+    for row in rows:
+        for key in _NUMBERS:
+            value = row.get(key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise UserError(f"{file}: run {row['name']} has {key} = {value!r}: mend or remove its line")
 
 
 def append_row(file: Path, row: Row) -> None:

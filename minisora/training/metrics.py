@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from minisora.errors import UserError
 from minisora.files import write_whole
 
 
@@ -40,13 +41,22 @@ class MetricsLog:
         return found
 
     def write(self, step: int, **values: float) -> None:
-        """Record numbers of a step."""
+        """Record numbers of a step.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if not self.accelerator.is_main_process:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         record = {"stage": self.stage, "step": step, **{k: float(f"{v:.6g}") for k, v in values.items()}}
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}; free space and run again"
+            ) from error
         self.accelerator.log({f"{self.stage}/{k}": v for k, v in values.items()}, step=step)
 
 
@@ -56,4 +66,4 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
         with suppress(ValueError):
             records.append(json.loads(line))
-    return records
+    return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]

@@ -32,6 +32,7 @@ from minisora.models.build import build_vae
 from minisora.models.text import TextEncoder
 from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_captions, fitting_tokens
 from minisora.models.vae import VideoVAE
+from minisora.pipelines.model_folder import UNREADABLE, first_line
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.write import write_videos
 from minisora.screen import say
@@ -75,6 +76,8 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
     result = trainer.fit()
     # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
     # bits, and neither the latent cache nor a checkpoint of the DiT would take the VAE for the one they are of.
+    if accelerator.is_main_process:
+        files.settle_folder(out / "model")
     if accelerator.is_main_process and not _holds(out / "model", result.weights):
         vae = build_vae(config)
         vae.load_state_dict(result.weights, strict=False)  # the buffers are set next
@@ -131,9 +134,8 @@ def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
         raise UserError(f"{kind.__name__} {folder} cannot be read ({changed}): {remedy}")
     try:
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(". ")
-        raise UserError(f"{kind.__name__} {folder} cannot be read ({first}): {remedy}") from error
+    except UNREADABLE as error:
+        raise UserError(f"{kind.__name__} {folder} cannot be read ({first_line(error)}): {remedy}") from error
 
 
 def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:

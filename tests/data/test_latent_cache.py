@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from minisora.data import latent_cache
 from minisora.data.latent_cache import LatentCache
@@ -106,6 +108,25 @@ def test_a_cut_off_shard_is_made_again(tmp_path, world):
         LatentCache.open(tmp_path, world, "vae")
     again = Encoder()
     assert torch.equal(LatentCache.build(tmp_path, world, again, "vae").latents(range(11)), expected)
+    assert again.clips == 4
+
+
+def test_a_shard_with_a_flipped_bit_is_made_again_and_one_without_a_checksum_is_read(tmp_path, world):
+    cache = LatentCache.build(tmp_path, world, Encoder(), "vae")
+    expected = cache.latents(range(11))
+    shard = cache.folder / "shard-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-30] ^= 4
+    shard.unlink()  # the old bytes are still mapped
+    shard.write_bytes(data)
+    again = Encoder()
+    assert torch.equal(LatentCache.build(tmp_path, world, again, "vae").latents(range(11)), expected)
+    assert again.clips == 4
+    with safe_open(shard, "pt") as file:
+        key = file.metadata()
+    shard.unlink()
+    save_file({"latents": expected[4:8]}, shard, metadata=key)  # as before there were checksums
+    LatentCache.build(tmp_path, world, again, "vae")
     assert again.clips == 4
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from minisora.errors import UserError
 from minisora.evaluate.judge import judge
@@ -197,3 +198,48 @@ def test_minisora_runs_no_code_of_a_folder_and_reads_folders_without(tiny_run: P
     index = json.loads((model / "model_index.json").read_text())
     (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "MiniSoraPipeline"}))
     assert MiniSoraPipeline.from_pretrained(model).config.fps == load_pipeline(model, "cpu").config.fps
+
+
+def test_an_export_to_a_full_disk_is_one_line_and_the_earlier_export_stays(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small"
+    export_model(tiny_run / "model", small)
+    before = {each: each.read_bytes() for each in small.rglob("*") if each.is_file()}
+
+    def full(pipeline: object, folder: Path, **options: object) -> None:
+        folder.mkdir()
+        (folder / "model_index.json").write_text("{")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(model_folder.MiniSoraPipeline, "save_pretrained", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left.*free space or choose another --out"):
+        export_model(tiny_run / "model", small)
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "told"),
+    [
+        ("model_index.json", "sigma_shift", [1.5], r"sigma_shift = \[1.5\] must be a number above 0"),
+        ("model_index.json", "default_size", [9, 32], "must be frames, height and width"),
+        ("model_index.json", "default_steps", True, "default_steps has True"),
+        ("vae/config.json", "widths", [16, "inf"], "cannot be read"),
+        ("vae/config.json", "blocks_per_level", "x", "cannot be read"),
+    ],
+)
+def test_a_setting_of_another_kind_is_one_line(
+    file: str, key: str, value: object, told: str, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    place = tmp_path / "model" / file
+    place.write_text(json.dumps(json.loads(place.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=told):
+        load_pipeline(tmp_path / "model", "cpu")
+
+
+@pytest.mark.parametrize("index", ["[]", "3", "[" * 100_000])
+def test_an_index_that_is_no_index_is_one_line(index: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=r"not a MiniSoraPipeline|not JSON"):
+        load_pipeline(tmp_path, "cpu")

@@ -266,3 +266,18 @@ def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, fi
     other = small.model_copy(update={"base_flops": 9e9})
     with pytest.raises(UserError, match="holds the results of another ladder"):
         run_ladder(other, finished, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"\x9d", "is not text"),
+        (b"3", "line 1 is no row with a name"),
+        (b"[" * 100_000 + b"\n{}", "line 1 is not JSON"),
+        (b'{"name": "d2-c1"}', "run d2-c1 has times = None"),
+    ],
+)
+def test_results_that_are_none_are_named(line: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(line)
+    with pytest.raises(UserError, match=told):
+        fit_file(tmp_path / "results.jsonl", 12, tmp_path / "law.json")

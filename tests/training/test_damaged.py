@@ -10,7 +10,9 @@ from rich.console import Console
 
 from minisora.config import Config, TrainConfig, override
 from minisora.data import sources
+from minisora.data.folder import FolderDataset
 from minisora.data.folder_scan import scan_folder
+from minisora.data.record import DataRecord
 from minisora.errors import UserError
 from minisora.training import checkpoint
 from minisora.training.metrics import read_metrics
@@ -198,6 +200,36 @@ def test_a_run_goes_on_without_its_damaged_clips(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     train_dit(moved, tmp_path / "cut", QUIET)
     assert (tmp_path / "cut" / "model" / "model_index.json").is_file()
+
+
+def test_captions_are_those_of_the_clips_that_another_process_read(
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_noise: Callable[[Path, int], None],
+    damage: Callable[[Path], None],
+) -> None:
+    monkeypatch.setattr(sources, "scan_folder", partial(scan_folder, verify=False))
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(4):
+        write_noise(folder / f"{number}.mp4", number)
+        (folder / f"{number}.txt").write_text(f"clip {number}")
+    settings = ["data.source=folder", f"data.path={folder}", "clip.frames=5", "data.num_validation_clips=1"]
+    config = override(tiny_config, settings)
+    damage(folder / sources.open_dataset(config, "train").names()[0])
+
+    def opened() -> FolderDataset:
+        dataset = sources.open_dataset(config, "train", DataRecord(tmp_path / "stage"))
+        assert isinstance(dataset, FolderDataset)
+        return dataset
+
+    reader, other = opened(), opened()
+    every = range(len(reader))
+    reader.clips(every)
+    captions = reader.captions_of(every)
+    assert captions[0] == captions[1] != reader.captions()[0]
+    assert other.captions_of(every) == captions
 
 
 def test_of_a_pretrained_text_encoder_the_content_decides(tmp_path: Path) -> None:
