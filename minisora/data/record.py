@@ -41,9 +41,10 @@ class _Entry:
     too_short: bool
     starts: tuple[float, ...]
 
-    def as_scanned(self) -> ScannedFile:
-        """As a scan would find it."""
-        return ScannedFile(self.name, self.caption, None, None, self.too_short, self.starts)
+    def as_scanned(self, now: ScannedFile | None) -> ScannedFile:
+        """As a scan found it then; `now` is the file under its name today, which tells how it is read."""
+        info = None if now is None else now.info
+        return ScannedFile(self.name, self.caption, info, too_short=self.too_short, starts=self.starts)
 
 
 class DataRecord:
@@ -200,8 +201,10 @@ class DataRecord:
         self._content |= {entry.name: entry.content for entry in entries}
         ours = {entry.name for entry in entries}
         dropped = [file for file in scan.dropped if file.name not in ours and not file.too_short]
-        files = [*(entry.as_scanned() for entry in entries), *dropped]
-        return FolderScan(scan.folder, tuple(sorted(files, key=lambda file: file.name)), scan.ignored)
+        now = {file.name: file for file in scan.files}
+        files = [*(entry.as_scanned(now.get(entry.name)) for entry in entries), *dropped]
+        files.sort(key=lambda file: file.name)
+        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes)
 
     def _tell(self, scan: FolderScan, new: list[str]) -> None:
         if new:
