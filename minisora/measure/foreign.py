@@ -129,6 +129,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
     if unknown:
         raise UserError(f"unknown key '{min(unknown)}'; known: config, latent_size, text_tokens, inputs")
     known = [each for each in dir(diffusers) if each.endswith(("Model", "Transformer2D", "Transformer3D"))]
+    _check_settings(settings)
     if name not in known:
         raise UserError(f"diffusers {diffusers.__version__} has no model '{name}'{nearest(name, known)}")
     config = settings.get("config") or CONFIGS.get(name, {})
@@ -149,6 +150,20 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
             f"{name} does not run on {', '.join(kwargs) or 'no inputs'}: {first}; it takes {taken}"
         ) from error
     return ForeignLedger(name, ledger.count, ledger.params, size)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raise UserError unless sizes are whole numbers above 0, and config and inputs hold named values."""
+    for key in ("config", "inputs"):
+        if settings.get(key) is not None and not isinstance(settings[key], dict):
+            raise UserError(f"{key} = {settings[key]!r} must hold named values")
+    size, tokens = settings.get("latent_size"), settings.get("text_tokens")
+    numbers = [] if size is None else list(size) if isinstance(size, list | tuple) else [size]
+    if size is not None and len(numbers) != 3:
+        raise UserError(f"latent_size = {size!r} must be [frames, height, width]")
+    for number in numbers + ([] if tokens is None else [tokens]):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise UserError(f"latent_size and text_tokens must be whole numbers above 0, not {number!r}")
 
 
 def _build(kind: Any, config: dict[str, Any]) -> nn.Module:

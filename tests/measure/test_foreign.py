@@ -142,3 +142,17 @@ def test_a_module_used_twice_is_counted_twice():
             return self.b(self.a(x))
 
     assert count_module(Twice(), (torch.randn(2, 4),)).count.macs == 2 * 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"latent_size": [0.5, 8, 8]}, "whole numbers above 0, not 0.5"),
+        ({"latent_size": "8x8"}, "must be .frames, height, width."),
+        ({"text_tokens": "many"}, "not 'many'"),
+        ({"config": [1]}, "must hold named values"),
+    ],
+)
+def test_settings_of_another_kind_are_named(settings: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        count_diffusers("CogVideoXTransformer3DModel", settings)
