@@ -59,6 +59,7 @@ def evaluated(painter: Painter, prompts: list[str] = PROMPTS, **options: Any) ->
     return evaluate_model(painter, prompts, **{"num_checks": 4, **options})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_judge_is_right_on_what_the_world_draws() -> None:
     score = judge_accuracy(prompt_set("all"), (17, 64, 64), seed=11, num_clips=288)
     names = ("color", "shape", "motion", "all_right", "size", "light", "day", "night", "wall", "permanence")

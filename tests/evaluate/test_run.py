@@ -97,6 +97,7 @@ def test_progress_reaches_its_end_and_never_goes_back(tiny_run: Path) -> None:
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
+@pytest.mark.slow
 def test_the_sheet_of_an_earlier_evaluation_does_not_stay(tmp_path: Path) -> None:
     clips, out = tmp_path / "clips", tmp_path / "out"
     clips.mkdir()

@@ -61,7 +61,9 @@ def finished(small: LadderConfig, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", pytest.param("h100", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["smoke", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cpu", "h100"))]
+)
 def test_shipped_ladders_have_the_sizes_and_budgets_they_promise(name: str) -> None:
     ladder = read_ladder(name)
     runs = plan(ladder)
@@ -163,6 +165,7 @@ def test_a_failing_run_is_told_and_the_others_go_on(
     assert len(run_ladder(few, tmp_path, QUIET)) == 3
 
 
+@pytest.mark.slow
 def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
     small: LadderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
