@@ -4,6 +4,7 @@ A checksum of the tensors is kept beside the key: a shard with a damaged stretch
 """
 
 import hashlib
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
     Args:
         file: its place.
         tensors: by name.
-        key: of what they are made of, without a space.
+        key: of what they are made of.
     """
     stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with whole(file) as partial:
@@ -61,8 +62,9 @@ def _written(file: Path) -> tuple[str, str] | None:
         return None
     try:
         with safe_open(str(file), framework="pt") as shard:
-            key, _, digest = (shard.metadata() or {}).get("key", "").partition(" ")
-            return key, digest
+            text = (shard.metadata() or {}).get("key", "")
+            match = re.fullmatch(r"(.*) ([0-9a-f]{64})", text, re.DOTALL)
+            return (match[1], match[2]) if match else (text, "")
     except (OSError, SafetensorError):
         return None
 

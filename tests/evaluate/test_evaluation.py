@@ -49,6 +49,12 @@ class Painter:
     ) -> None:
         self.change, self.vae, self.seeds = change, Coder(code), []
 
+    def size(self, *asked: int | None) -> tuple[int, ...]:
+        return 17, 64, 64
+
+    def check_memory(self, *asked: Any) -> None:
+        """It has no activations."""
+
     def __call__(self, prompt: list[str], *, seed: int, **options: Any) -> VideoOutput:
         self.seeds += [(text, seed + i) for i, text in enumerate(prompt)]
         prompts = [parse(self.change(text)) for text in prompt]

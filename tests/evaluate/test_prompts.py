@@ -28,6 +28,12 @@ class Painter:
     sloppy: bool = False
     calls: list[dict[str, Any]] = field(default_factory=list)
 
+    def size(self, *asked: int | None) -> tuple[int, ...]:
+        return 17, 64, 64
+
+    def check_memory(self, *asked: Any) -> None:
+        """It has no activations."""
+
     def __call__(self, prompt: list[str], *, seed: int, **options: Any) -> VideoOutput:
         self.calls.append({"count": len(prompt), "seed": seed, **options})
         words = [text.replace("blue", "red") if self.sloppy else text for text in prompt]

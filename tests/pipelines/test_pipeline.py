@@ -102,7 +102,8 @@ def test_decoding_in_chunks_changes_nothing(pipeline: MiniSoraPipeline) -> None:
 def test_nothing_in_a_model_folder_is_a_pickle(tiny_run: Path) -> None:
     names = [p.name for p in (tiny_run / "model").rglob("*") if p.is_file()]
     assert sum(name.endswith(".safetensors") for name in names) == 3
-    assert all(name.endswith((".safetensors", ".json")) or name == "pipeline.py" for name in names)
+    others = {name for name in names if not name.endswith((".safetensors", ".json"))}
+    assert others == {"pipeline.py", "SHA256SUMS"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,17 @@ def test_nothing_in_a_model_folder_is_a_pickle(tiny_run: Path) -> None:
         (lambda m: (m / "model_index.json").write_text("{"), "is not JSON"),
         (lambda m: shutil.rmtree(m / "vae"), "vae/config.json is missing"),
         (lambda m: next((m / "dit").glob("*.safetensors")).unlink(), "dit has no .safetensors weights"),
-        (lambda m: next((m / "dit").glob("*.safetensors")).write_bytes(b"short"), "cannot be read"),
+        (
+            lambda m: next((m / "dit").glob("*.safetensors")).write_bytes(b"short"),
+            "dit/diffusion_pytorch_model.safetensors is not as SHA256SUMS says",
+        ),
+        (
+            lambda m: (
+                (m / "SHA256SUMS").unlink(),
+                next((m / "dit").glob("*.safetensors")).write_bytes(b"short"),
+            ),
+            "cannot be read",
+        ),
         (
             lambda m: (m / "model_index.json").write_text(
                 json.dumps({"_class_name": "StableDiffusionPipeline"})

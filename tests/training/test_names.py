@@ -57,7 +57,7 @@ def test_a_folder_of_any_names_trains_and_resumes_to_the_same(
     for name, weight in load_file(whole / WEIGHTS).items():
         assert torch.equal(weight, load_file(stopped / WEIGHTS)[name]), name
     kept: Config = load(stopped / "config.yaml")
-    assert kept == config
+    assert kept.data == config.data
     assert kept.data.path == clips
 
 
