@@ -6,11 +6,17 @@ Letters: B batch, N query tokens, M key tokens (or text tokens), D width, h head
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.models.layers import zero_init
 from minisora.models.rope import rotate
 
 _OPEN_MAX_KEYS = 1024  # longer rows would keep too many scores
+# On a CPU with AVX-512 whose torch kernels are held to less (ATEN_CPU_CAPABILITY), the fused kernel packs bfloat16
+# for AVX-512 all the same and fails: "pack_vnni2 is only supported when avx512 is supported".
+_HELD_BELOW_AVX512 = (
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") and torch.cpu._is_avx512_supported()
+)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -35,6 +41,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         return scores.softmax(-1) @ v
+    if _HELD_BELOW_AVX512 and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

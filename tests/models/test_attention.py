@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -48,3 +52,21 @@ def test_all_but_training_on_short_bfloat16_rows_goes_to_the_fused_kernel(
         (torch.bfloat16, 10),
         (torch.bfloat16, 1025),
     ]
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_bfloat16_is_attended_to_with_the_kernels_held_to_older_cpus(capability: str) -> None:
+    code = (
+        "import torch\n"
+        "from minisora.models.attention import attend\n"
+        "torch.manual_seed(0)\n"
+        "q, k, v = torch.randn(3, 1, 2, 80, 32)\n"
+        "expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)\n"
+        "with torch.no_grad():\n"
+        "    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())\n"
+        "assert found.dtype == torch.bfloat16\n"
+        "assert (found - expected).abs().max() < 0.05\n"
+    )
+    env = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
