@@ -21,6 +21,7 @@ _SIGNS = (
     "bad_alloc",
     "killed by signal: Killed",
     "Cannot allocate",
+    "could not create a primitive",
 )
 _ASKED = re.compile(r"allocate (?:a buffer of )?([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from minisora.errors import UserError
 from minisora.files import SUMS, changed_file, read_json, replace_folder, write_json, write_whole
+from minisora.memory import is_out_of_memory
 from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
 from minisora.screen import plain
 
@@ -83,6 +84,8 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"model folder {folder} cannot be read ({first_line(error)}); copy or export it again"
         ) from error

@@ -38,7 +38,7 @@ from torch.distributed.tensor import DTensor
 from minisora.config import Config
 from minisora.data.folder import content_hash
 from minisora.errors import UserError
-from minisora.files import checksum, put_in_place
+from minisora.files import checksum, put_in_place, read_json
 
 FORMAT = 1
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -323,7 +323,7 @@ def _read_about(place: Path) -> dict[str, Any]:
         UserError: it is of another format.
         OSError, ValueError, KeyError: it is not there or damaged.
     """
-    about = json.loads((place / _STATE).read_text())
+    about = read_json(place / _STATE)
     if not isinstance(about, dict):
         raise ValueError("no JSON object")
     if about["format"] != FORMAT:

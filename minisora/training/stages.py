@@ -28,6 +28,7 @@ from minisora.data.batches import LatentSource, TrajectoryBatches
 from minisora.data.record import DataRecord
 from minisora.data.sources import bucket_configs, open_dataset
 from minisora.errors import UserError
+from minisora.memory import is_out_of_memory
 from minisora.models.build import build_vae
 from minisora.models.text import TextEncoder
 from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_captions, fitting_tokens
@@ -135,6 +136,8 @@ def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
     try:
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{kind.__name__} {folder} cannot be read ({first_line(error)}): {remedy}") from error
 
 
