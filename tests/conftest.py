@@ -1,13 +1,19 @@
 """Real tiny components shared by the tests: seconds to train, the same code paths as the large ones."""
 
+import getpass
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 # Two test processes on two cores: more threads each would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The compiler's cache takes no note of the kernels that torch is held to: code kept for another CPU does not build.
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    cache = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}_{capability}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 import av
 import numpy as np
