@@ -1,10 +1,13 @@
 """Prompts to files, in batches that fit in memory; the latents are kept where their videos cannot be made.
 
-OUT.latents.safetensors    latents whose videos are missing, with their prompts: minisora sample --latents FILE
+OUT.latents.safetensors    latents whose videos are missing, with their prompts: minisora sample --latents FILE;
+                           the same command, run again to its end, makes the videos and removes it
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ class KeptLatents:
 
     latents: Tensor  # B Z T' H' W', normalised
     prompts: list[str]  # B
+    made_by: str = ""  # hex digits of the call that sampled them
 
 
 def sample_files(
@@ -52,12 +56,23 @@ def sample_files(
     size = pipeline.size(options.get("num_frames"), options.get("height"), options.get("width"))
     pipeline.check_memory(1, size)
     batch_size = max(1, int(available_memory(pipeline.device) / _SHARE / pipeline.video_bytes(*size)))
+    call = json.dumps([list(prompts), seed, sorted(options.items())], default=str)
+    made_by = hashlib.sha256(call.encode(errors="backslashreplace")).hexdigest()[:32]
     writer = _Writer(pipeline, out, len(prompts), latents_file(out))
     for start in range(0, len(prompts), batch_size):
         part = list(prompts[start : start + batch_size])
         latents = pipeline(part, seed=seed_after(seed, start), output_type="latent", **options).videos
-        writer.write(KeptLatents(latents, part))
-    return writer.finish()
+        writer.write(KeptLatents(latents, part, made_by))
+    files = writer.finish()
+    _remove_kept(latents_file(out), made_by)
+    return files
+
+
+def _remove_kept(file: Path, made_by: str) -> None:
+    """Remove the latents that the same call kept when it could not make their videos, which are there now."""
+    with suppress(UserError):
+        if file.is_file() and read_latents(file).made_by == made_by:
+            file.unlink()
 
 
 def decode_files(pipeline: MiniSoraPipeline, kept: KeptLatents, out: Path) -> list[Path]:
@@ -90,13 +105,14 @@ def read_latents(file: Path) -> KeptLatents:
     """
     key = key_of(file)
     try:
-        prompts = json.loads(key or "")["prompts"]
+        about = json.loads(key or "")
+        prompts, made_by = about["prompts"], str(about.get("made_by", ""))
         latents = (read_shard(file, key or "") or {})["latents"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} holds no latents of minisora sample") from error
     if not isinstance(prompts, list) or latents.ndim != 5 or len(prompts) != len(latents):
         raise UserError(f"{file} holds no latents of minisora sample, one prompt each")
-    return KeptLatents(latents.float(), [str(prompt) for prompt in prompts])
+    return KeptLatents(latents.float(), [str(prompt) for prompt in prompts], made_by)
 
 
 class _Writer:
@@ -125,7 +141,7 @@ class _Writer:
             if not (isinstance(error, UserError) or is_out_of_memory(error)):
                 raise
             left = self.done - first
-            reason = self._keep(KeptLatents(kept.latents[left:], kept.prompts[left:]))
+            reason = self._keep(KeptLatents(kept.latents[left:], kept.prompts[left:], kept.made_by))
             said = (
                 str(error)
                 if isinstance(error, UserError)
@@ -145,7 +161,11 @@ class _Writer:
             return "the file of the latents is as it was"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_shard(file, {"latents": kept.latents.cpu()}, json.dumps({"prompts": kept.prompts}))
+            write_shard(
+                file,
+                {"latents": kept.latents.cpu()},
+                json.dumps({"prompts": kept.prompts, "made_by": kept.made_by}),
+            )
         except (
             Exception
         ) as error:  # of the disk, of safetensors or of memory: the first failure is what is told

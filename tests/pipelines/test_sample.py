@@ -95,6 +95,22 @@ def test_latents_are_kept_and_decoded_later(
     assert len(kept.latents) == 3
 
 
+def test_the_same_call_to_its_end_removes_the_latents_and_another_does_not(
+    pipeline: MiniSoraPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise UserError("no space left")
+
+    out = tmp_path / "b.mp4"
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="latents are kept"):
+        patched.setattr(pipeline, "decode", full)
+        sample_files(pipeline, PROMPTS, out, num_inference_steps=1, progress=False)
+    sample_files(pipeline, PROMPTS, out, seed=9, num_inference_steps=1, progress=False)
+    assert latents_file(out).is_file()
+    sample_files(pipeline, PROMPTS, out, num_inference_steps=1, progress=False)
+    assert not latents_file(out).exists()
+
+
 def test_a_failure_between_two_videos_keeps_the_second(
     pipeline: MiniSoraPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
