@@ -7,7 +7,7 @@ const BY_NAME = Object.fromEntries(PAGE.assumptions.map((row) => [row.name, row]
 const BY_GPU = ["hardware.peak", "hardware.power", "hardware.price"];
 const state = { preset: null, values: {}, reference: {} };
 
-// How numbers look. `human` writes what labels.py writes.
+// How numbers look. `human` writes what words.py writes.
 
 function plain(value) {
   return value.toLocaleString("en-US", { maximumFractionDigits: 10 });

@@ -21,15 +21,15 @@ from minisora.errors import UserError
 from minisora.estimate import evidence
 from minisora.estimate.assumptions import Assumptions, load_preset
 from minisora.estimate.backtest import backtest, implication, load_models
-from minisora.estimate.claims import Finding, audit, load_claims
+from minisora.estimate.claims import CLAIMS, Finding, audit
 from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
-from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit_words
 from minisora.estimate.ladder_law import INTERVALS as LAW_INTERVALS
 from minisora.estimate.ladder_law import read_law
 from minisora.estimate.ladder_law import verdict as law_verdict
 from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
-from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
+from minisora.estimate.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.estimate.words import claim_words, human, result_words, unit_words
 from minisora.files import write_whole
 from minisora.screen import Table
 
@@ -129,7 +129,7 @@ def build_report(
     assumptions = assumptions.set_by_user(overrides or [])
 
     drawn = monte_carlo(assumptions)
-    findings = audit(measured, with_interval=assumptions.preset == "measured")
+    findings = audit(measured, _measured_intervals(assumptions, drawn, measured))
     strongest = (
         influences(assumptions, MAIN_RESULT, drawn.draws, drawn.results[MAIN_RESULT].value)
         if drawn.intervals[MAIN_RESULT]
@@ -148,6 +148,16 @@ def build_report(
     )
 
 
+def _measured_intervals(
+    assumptions: Assumptions, drawn: MonteCarlo, measured: Assumptions | None
+) -> dict[str, Interval | None] | None:
+    """Intervals of the measured preset, where it was measured or is the one reported; drawn once if it is the same."""
+    if measured is None and assumptions.preset != "measured":
+        return None
+    reference = measured or load_preset("measured")
+    return (drawn if reference.entries == assumptions.entries else monte_carlo(reference)).intervals
+
+
 def write_report(report: Report, out: Path) -> Path:
     """Write page, JSON, CSV and figures into a folder, each file whole or not at all.
 
@@ -161,19 +171,18 @@ def write_report(report: Report, out: Path) -> Path:
         assumptions=report.assumptions,
         monte_carlo=report.run,
         influences=report.influences,
-        published={name: finding.published for name, finding in report.findings.items()},
         backtest=report.backtest,
     )
     tree = report.to_dict()
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         figures = draw_figures(context)
-        for figure in figures:
-            save(figure.figure, out / "figures", figure.name)
+        for name, drawn in figures.items():
+            save(drawn.figure, out / "figures", name)
         page = render_page(
             PageData(
                 report=tree,
-                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures],
+                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures.values()],
                 assumptions=report.assumptions,
                 day=tree["date"],
             )
@@ -210,9 +219,9 @@ def print_report(report: Report, console: Console) -> None:
     for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
-    for name, claim in load_claims().items():
+    for name, claim in CLAIMS.items():
         found = report.findings[name]
-        if claim.input:
+        if claim.is_input:
             continue  # the report's own guesses: nothing to audit
         follows = Text("yes", "green") if found.follows else Text("no", "red")
         numbers = (human(found.published), human(found.recomputed))
@@ -225,12 +234,13 @@ def print_report(report: Report, console: Console) -> None:
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
         results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
     values = estimate(report.assumptions.inputs())
-    for name in HEADLINE:  # the others are in report.json and on the page
+    # The others are in report.json and on the page.
+    for name, row in result_words().items():
+        if not row.headline:
+            continue
         quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
         ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
-        results.add_row(
-            RESULTS[name], f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends
-        )
+        results.add_row(row.label, f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends)
     parts: list[Any] = [audited, reasons, results]
     if report.evidence:
         parts.append(_measured_table(report.evidence))
