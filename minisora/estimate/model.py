@@ -6,7 +6,8 @@
     even     train / serve: outputs after which serving has cost as much as training
     demand   minutes a day / minutes of video that a GPU makes in a day
 
-An input is a `Quantity`, or a word for a choice (kind of attention); values may be arrays of draws. Symbols
+An input is a `Quantity`, or a word for a choice (kind of attention); values may be arrays of draws. There are no
+branches: a choice is `np.where` or `np.select`, so that `script` can write the same model down for the page. Symbols
 of units: a *sample* is one image or one clip, a *pass* one forward evaluation of the denoiser for it.
 
 Method and structure follow the report by Factorial Funds ("Under The Hood: How OpenAI's Sora Model Works",
@@ -86,18 +87,17 @@ def sora_pass(inputs: Inputs, frames: Number, kind: Attention) -> PassMacs:
 
 def scaled_dit_macs(inputs: Inputs, frames: Number) -> Number:
     """The report's rule: DiT's pass x size ratio x latent frames (and x places, for another frame size)."""
-    ratio = number(inputs, "sora.params") / number(inputs, "dit.params")
-    if number(inputs, "sora.round_size_ratio"):
-        ratio = np.maximum(1.0, np.round(ratio))
+    exact = number(inputs, "sora.params") / number(inputs, "dit.params")
+    ratio = np.where(number(inputs, "sora.round_size_ratio"), np.maximum(1.0, np.rint(exact)), exact)
     return number(inputs, "dit.macs_per_step") * ratio * frames * token_grid(inputs)[1] / DIT_PLACES
 
 
 def sora_macs(inputs: Inputs, frames: Number) -> Number:
     """MACs of one pass over a clip of that many latent frames, by the chosen kind of attention."""
-    kind = str(inputs["sora.attention"])
-    if kind == "per_frame":
-        return scaled_dit_macs(inputs, frames)
-    return sora_pass(inputs, frames, cast(Attention, kind)).total
+    chosen = cast(Any, inputs["sora.attention"])
+    macs = {"per_frame": scaled_dit_macs(inputs, frames)}
+    macs |= {kind: sora_pass(inputs, frames, kind).total for kind in ATTENTIONS}
+    return np.select([chosen == kind for kind in macs], list(macs.values()), np.nan)
 
 
 def per_pass(macs: Number) -> Quantity[Any]:
@@ -142,17 +142,18 @@ def dit_training(inputs: Inputs) -> Quantity[Any]:
     samples = get(inputs, "dit.training_steps") * get(inputs, "dit.batch")
     macs = get(inputs, "train.passes") * samples * get(inputs, "dit.macs_per_step")
     compute = flops(inputs, macs)
-    if number(inputs, "dit.round_training_compute"):
-        return Quantity(round_to_digits(compute.value, 1), compute.powers)
-    return compute
+    rounded = round_to_digits(compute.value, 1)
+    return Quantity(
+        np.where(number(inputs, "dit.round_training_compute"), rounded, compute.value), compute.powers
+    )
 
 
 def training(inputs: Inputs, data_multiplier: Number) -> Quantity[Any]:
     """Compute that trains Sora: DiT's, x data, x the ratio of an average Sora pass to DiT's pass."""
     share = number(inputs, "sora.video_share")
-    mix = share * sora_macs(inputs, token_grid(inputs)[0])
-    if number(inputs, "sora.count_images"):
-        mix = mix + (1 - share) * sora_macs(inputs, 1.0)
+    videos = share * sora_macs(inputs, token_grid(inputs)[0])
+    images = (1 - share) * sora_macs(inputs, 1.0)
+    mix = np.where(number(inputs, "sora.count_images"), videos + images, videos)
     return dit_training(inputs) * (data_multiplier * mix / number(inputs, "dit.macs_per_step"))
 
 
@@ -280,7 +281,5 @@ def estimate(inputs: Inputs) -> Results:
 
 def round_to_digits(value: Number, digits: int) -> Number:
     """To that many significant decimal digits, as printed figures are."""
-    value = np.asarray(value, dtype=float)
     scale = 10.0 ** (np.floor(np.log10(np.abs(value))) - digits + 1)
-    rounded = np.round(value / scale) * scale
-    return float(rounded) if rounded.ndim == 0 else rounded
+    return np.rint(value / scale) * scale

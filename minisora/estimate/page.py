@@ -11,6 +11,7 @@ from minisora.estimate import words
 from minisora.estimate.assumptions import GPU, Assumption, Assumptions, gpus, load_preset, presets
 from minisora.estimate.claims import CLAIMS, claims_of
 from minisora.estimate.model import estimate
+from minisora.estimate.script import model_script
 
 MAIN = (
     "sora.params", "sora.seconds", "sora.fps", "sora.height", "sora.width", "sora.vae_frames", "sora.attention",
@@ -73,7 +74,7 @@ def render_page(data: PageData) -> str:
         folded={title: rows for title, rows in folded.items() if rows},
         model=model,
         headline={name: result.label for name, result in words.result_words().items() if result.headline},
-        scripts=[Markup((FOLDER / name).read_text()) for name in ("model.js", "controls.js")],
+        scripts=[Markup(model_script(data.assumptions.inputs())), Markup((FOLDER / "controls.js").read_text())],
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from minisora.estimate.assumptions import Assumptions, gpus, load_preset, preset
 from minisora.estimate.backtest import backtest, implication, load_models
 from minisora.estimate.model import estimate
 from minisora.estimate.page import MAIN, PageData, render_page
+from minisora.estimate.script import model_script
 
 SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
 ATTENTIONS = ("per_frame", "full", "factorised", "divided")
@@ -210,11 +211,11 @@ def random_change(assumptions: Assumptions, generator: np.random.Generator) -> d
 
 
 def in_node(script: str) -> Any:
-    """What a script that ends in `return VALUE` finds beside model.js alone."""
+    """What a script that ends in `return VALUE` finds beside the model's script alone."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    source = (Path(words.__file__).parent / "model.js").read_text()
+    source = model_script(load_preset("measured").inputs())
     program = f"{source}\nconsole.log(JSON.stringify((() => {{ {script} }})()));"
     done = subprocess.run(
         [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
@@ -223,8 +224,7 @@ def in_node(script: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("where", ["node", "browser"])
-def test_the_script_is_the_same_model(where: str, tmp_path: Path) -> None:
+def test_the_script_is_the_same_model_in_javascript() -> None:
     assumptions = load_preset("measured")
     generator = np.random.default_rng(0)
     changes = [random_change(assumptions, generator) for _ in range(40)]
@@ -235,7 +235,7 @@ def test_the_script_is_the_same_model(where: str, tmp_path: Path) -> None:
     cases = [plain_inputs(assumptions, change) for change in changes]
     cases += [plain_inputs(load_preset(name), {}) for name in presets()]
     script = f"return {json.dumps(cases)}.map(estimate);"
-    found = in_node(script) if where == "node" else in_browser(rendered(), script, tmp_path)
+    found = in_node(script)
     assert len(found) == len(cases) == 54
     for case, results in zip(cases, found, strict=True):
         assert_same(results, assumptions.inputs(case))
