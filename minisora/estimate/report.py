@@ -20,7 +20,7 @@ from rich.text import Text
 from minisora.errors import UserError
 from minisora.estimate import evidence
 from minisora.estimate.assumptions import Assumptions, load_preset
-from minisora.estimate.backtest import backtest, implication, load_models
+from minisora.estimate.backtest import backtest, implication
 from minisora.estimate.claims import CLAIMS, Finding, audit
 from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
 from minisora.estimate.ladder_law import INTERVALS as LAW_INTERVALS
@@ -29,6 +29,7 @@ from minisora.estimate.ladder_law import verdict as law_verdict
 from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
 from minisora.estimate.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.estimate.video_models import load_models
 from minisora.estimate.words import claim_words, human, result_words, unit_words
 from minisora.files import write_whole
 from minisora.screen import Table

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from minisora.estimate import assumptions
-from minisora.estimate.backtest import backtest, load_models
+from minisora.estimate.backtest import backtest
 from minisora.estimate.bridge import best_values, bridge
 from minisora.estimate.claims import printed_values
 from minisora.estimate.figure_style import ORANGE
 from minisora.estimate.figures import FIGURES, FigureContext, draw, draw_figures, left_out, save, svg_text
 from minisora.estimate.uncertainty import influences, monte_carlo
+from minisora.estimate.video_models import load_models
 from minisora.estimate.words import big, factor, power, short
 
 load_preset = cache(assumptions.load_preset)

@@ -16,10 +16,11 @@ import pytest
 
 from minisora.estimate import words
 from minisora.estimate.assumptions import Assumptions, gpus, load_preset, presets
-from minisora.estimate.backtest import backtest, implication, load_models
+from minisora.estimate.backtest import backtest, implication
 from minisora.estimate.model import estimate
 from minisora.estimate.page import MAIN, PageData, render_page
 from minisora.estimate.script import model_script
+from minisora.estimate.video_models import load_models
 
 SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
 ATTENTIONS = ("per_frame", "full", "factorised", "divided")
