@@ -30,6 +30,7 @@ from minisora.estimate.units import (
     Flops,
     GpuHours,
     GpuMonths,
+    Macs,
     Number,
     Quantity,
 )
@@ -100,7 +101,7 @@ def sora_macs(inputs: Inputs, frames: Number) -> Number:
     return np.select([chosen == kind for kind in macs], list(macs.values()), np.nan)
 
 
-def per_pass(macs: Number) -> Quantity[Any]:
+def per_pass(macs: Number) -> Quantity[Macs]:
     """MACs as a cost of one pass."""
     return Quantity(macs, "MAC/pass")
 
@@ -108,7 +109,7 @@ def per_pass(macs: Number) -> Quantity[Any]:
 # Compute, hardware, energy, money.
 
 
-def flops(inputs: Inputs, macs: Quantity[Any]) -> Quantity[Any]:
+def flops(inputs: Inputs, macs: Quantity[Macs]) -> Quantity[Flops]:
     """MACs in the unit that the estimate calls FLOPs: two each, or one as the report reads them."""
     return macs * get(inputs, "count.flops_per_mac")
 
@@ -154,7 +155,8 @@ def training(inputs: Inputs, data_multiplier: Number) -> Quantity[Any]:
     videos = share * sora_macs(inputs, token_grid(inputs)[0])
     images = (1 - share) * sora_macs(inputs, 1.0)
     mix = np.where(number(inputs, "sora.count_images"), videos + images, videos)
-    return dit_training(inputs) * (data_multiplier * mix / number(inputs, "dit.macs_per_step"))
+    ratio = per_pass(data_multiplier * mix) / get(inputs, "dit.macs_per_step")
+    return dit_training(inputs) * ratio
 
 
 def video_compute(inputs: Inputs) -> Results:
@@ -207,7 +209,7 @@ def estimate(inputs: Inputs) -> Results:
     frames, places = token_grid(inputs)
     results["latent_frames"] = Quantity(frames)
     results["tokens_per_clip"] = Quantity(frames * places, "token")
-    results["size_multiplier"] = Quantity(number(inputs, "sora.params") / number(inputs, "dit.params"))
+    results["size_multiplier"] = (get(inputs, "sora.params") / get(inputs, "dit.params")).named("")
     step = per_pass(sora_macs(inputs, frames))
     results["sora_macs_per_step"] = step
     results["sora_compute_per_step"] = flops(inputs, step).named("FLOP/pass")
@@ -222,7 +224,7 @@ def estimate(inputs: Inputs) -> Results:
     # Sora: one clip.
     parts = video_compute(inputs)
     video = (parts["denoise"] + parts["decode"] + parts["text"]).named("FLOP/sample")
-    minutes = Quantity(number(inputs, "sora.seconds"), "s/sample") / SECONDS_PER_MINUTE
+    minutes = get(inputs, "sora.seconds") / SECONDS_PER_MINUTE
     video_hours = gpu_hours(inputs, video, "serve.utilisation")
     speed = (minutes / video_hours).named("min/GPU/h")
     results["sora_compute_per_video"] = video
@@ -247,13 +249,14 @@ def estimate(inputs: Inputs) -> Results:
         results[f"sora_training_cost{end}"] = cost(inputs, hours).named("$")
         results[f"sora_training_energy{end}"] = energy(inputs, hours).named("kW*h")
         results[f"sora_break_even{end}"] = (compute / (video / minutes)).named("min")
-    seen = number(inputs, "dit.training_steps") * number(inputs, "dit.batch") * data_multiplier(inputs)
-    videos = seen * number(inputs, "sora.video_share")
-    results["sora_training_videos"] = Quantity(videos)
-    results["sora_training_hours_of_video"] = Quantity(videos * number(inputs, "sora.seconds") / 3600, "h")
-    results["sora_training_over_movie_gen"] = Quantity(
-        results["sora_training_compute"].value / number(inputs, "compare.movie_gen_flops")
+    seen = get(inputs, "dit.training_steps") * get(inputs, "dit.batch") * data_multiplier(inputs)
+    videos = (seen * number(inputs, "sora.video_share")).named("sample")
+    results["sora_training_videos"] = Quantity(videos.value)
+    results["sora_training_hours_of_video"] = (videos * get(inputs, "sora.seconds") / SECONDS_PER_HOUR).named(
+        "h"
     )
+    over = results["sora_training_compute"] / get(inputs, "compare.movie_gen_flops")
+    results["sora_training_over_movie_gen"] = over.named("")
 
     # Other models, per output, in the unit that the preset calls FLOPs.
     token = get(inputs, "llm.flops_per_parameter") * get(inputs, "llm.tokens")

@@ -32,8 +32,7 @@ def test_the_json_has_what_it_promises(written: Path) -> None:
     for result in tree["results"].values():
         assert {"value", "unit", "interval"} == set(result)
     assert sum(bool(row.get("seconds_factor") or row.get("training_factor")) for row in tree["backtest"]) >= 8
-    step = tree["measured_here"]["sora_step"]
-    assert step["full"]["over_per_frame_rule"] == pytest.approx(6.0, rel=0.05)
+    assert set(tree["measured_here"]["sora_step"]) == {"full", "factorised", "divided"}
 
 
 def test_the_csv_has_every_claim_and_result(written: Path) -> None:
