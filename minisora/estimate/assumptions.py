@@ -139,12 +139,12 @@ class Assumptions:
 
     def inputs(self, changed: dict[str, Number] | None = None) -> Inputs:
         """What the model reads: best values with their units, some replaced by other numbers or draws."""
-        found: dict[str, Quantity[Any] | str] = {}
+        inputs: dict[str, Quantity[Any] | str] = {}
         for name, entry in self.entries.items():
             value = (changed or {}).get(name, entry.value)
             assert value is not None, name
-            found[name] = value if isinstance(value, str) else Quantity(value, entry.unit)
-        return found
+            inputs[name] = value if isinstance(value, str) else Quantity(value, entry.unit)
+        return inputs
 
     def change(self, name: str, **fields: Any) -> "Assumptions":
         """A copy in which one assumption has other fields.

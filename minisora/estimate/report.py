@@ -116,11 +116,11 @@ def build_report(
         UserError: an input cannot be used.
     """
     assumptions = load_preset(preset)
-    measured, found = None, None
+    measured, extrapolated = None, None
     if calibration is not None:
         read = evidence.read_calibration(calibration)
         measured = evidence.apply_calibration(load_preset("measured"), read)
-        found = evidence.sora_from_points(read, measured.inputs())
+        extrapolated = evidence.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":
             assumptions = measured
         elif assumptions.preset not in ("as_published", "corrected"):
@@ -144,7 +144,7 @@ def build_report(
         strongest,
         [row.to_dict() for row in rows],
         implication(rows),
-        found,
+        extrapolated,
         None if law is None else read_law(law),
     )
 
@@ -221,14 +221,16 @@ def print_report(report: Report, console: Console) -> None:
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
     for name, claim in CLAIMS.items():
-        found = report.findings[name]
+        finding = report.findings[name]
         if claim.is_input:
             continue  # the report's own guesses: nothing to audit
-        follows = Text("yes", "green") if found.follows else Text("no", "red")
-        numbers = (human(found.published), human(found.recomputed))
-        audited.add_row(claim_words(name), *numbers, follows, human(found.corrected), human(found.measured))
-        if not found.follows:
-            reasons.add_row(Text(claim_words(name), "red"), found.note)
+        follows = Text("yes", "green") if finding.follows else Text("no", "red")
+        numbers = (human(finding.published), human(finding.recomputed))
+        audited.add_row(
+            claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured)
+        )
+        if not finding.follows:
+            reasons.add_row(Text(claim_words(name), "red"), finding.note)
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
     for column in ("result", "value", "5 to 95 %"):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
@@ -250,17 +252,17 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Group(*parts))
 
 
-def _measured_table(found: dict[str, Any]) -> Table:
-    title = f"a pass of Sora by the cost law of {found['points']} passes measured on {found['device']}"
+def _measured_table(evidence: dict[str, Any]) -> Table:
+    title = f"a pass of Sora by the cost law of {evidence['points']} passes measured on {evidence['device']}"
     table = Table("attention", "MACs a pass", "over x180 rule", "error of the extrapolation", title=title)
     table.title_justify = "left"
-    for kind, row in found["sora_step"].items():
+    for kind, row in evidence["sora_step"].items():
         error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
         macs = human(row["macs_per_step"], "MAC/pass")
         table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error)
     table.caption = (
-        f"the law on held-out passes: off by {found['held_out_error_macs']:.4%} in MACs, "
-        f"{found['held_out_error_seconds']:.0%} in seconds"
+        f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
+        f"{evidence['held_out_error_seconds']:.0%} in seconds"
     )
     return table
 
@@ -279,12 +281,12 @@ def _law_table(law: dict[str, Any]) -> Table:
             f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
             for params, interval in zip(row["params"], row["params_intervals"], strict=True)
         ]
-        told = [f"{row['exponent']:.2f}", *sizes]
+        words = [f"{row['exponent']:.2f}", *sizes]
         beyond = " to ".join(
             f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
         )
         table.add_row(
-            row["law"], *(told if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
+            row["law"], *(words if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
         )
     table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
     return table

@@ -44,6 +44,9 @@ class Traced(NDArrayOperatorsMixin):
     def __init__(self, code: str, lines: dict[str, str]):
         self.code, self.lines = code, lines
 
+    def __bool__(self) -> bool:
+        raise TypeError(f"the model branches on {self.code}: choose with np.where or np.select")
+
     def _named(self, expression: str) -> "Traced":
         return Traced(self.lines.setdefault(expression, f"v{len(self.lines)}"), self.lines)
 

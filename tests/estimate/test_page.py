@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, escaped; and its JavaScript is the same model, in a real browser."""
+"""The page: complete, self-contained, escaped; and it moves as a reader moves it, in a real browser."""
 
 import html
 import json
@@ -19,11 +19,9 @@ from minisora.estimate.assumptions import Assumptions, gpus, load_preset, preset
 from minisora.estimate.backtest import backtest, implication
 from minisora.estimate.model import estimate
 from minisora.estimate.page import MAIN, PageData, render_page
-from minisora.estimate.script import model_script
 from minisora.estimate.video_models import load_models
 
 SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
-ATTENTIONS = ("per_frame", "full", "factorised", "divided")
 
 
 def report_tree(assumptions: Assumptions) -> dict[str, Any]:
@@ -188,58 +186,6 @@ def assert_same(found: dict[str, float | None], inputs: Any) -> None:
 
 def plain_inputs(assumptions: Assumptions, changed: dict[str, Any]) -> dict[str, Any]:
     return {name: changed.get(name, entry.value) for name, entry in assumptions.entries.items()}
-
-
-def random_change(assumptions: Assumptions, generator: np.random.Generator) -> dict[str, Any]:
-    """Another value for every assumption, from one end of its limits to the other."""
-    changed: dict[str, Any] = {}
-    for name, entry in assumptions.entries.items():
-        if entry.choices:
-            changed[name] = str(generator.choice(entry.choices))
-            continue
-        assert entry.limits
-        low, high = entry.limits
-        if (low, high) == (0, 1):
-            changed[name] = float(generator.choice([0.0, 1.0, generator.random()]))
-        elif entry.spread == "linear":
-            changed[name] = float(generator.uniform(low, high))
-        else:
-            start = max(low, high / 1e6)
-            changed[name] = float(start * (high / start) ** generator.random())
-            if low == 0 and generator.random() < 0.2:
-                changed[name] = 0.0
-    return changed
-
-
-def in_node(script: str) -> Any:
-    """What a script that ends in `return VALUE` finds beside the model's script alone."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
-    source = model_script(load_preset("measured").inputs())
-    program = f"{source}\nconsole.log(JSON.stringify((() => {{ {script} }})()));"
-    done = subprocess.run(
-        [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_the_script_is_the_same_model_in_javascript() -> None:
-    assumptions = load_preset("measured")
-    generator = np.random.default_rng(0)
-    changes = [random_change(assumptions, generator) for _ in range(40)]
-    changes += [{**changes[i], "sora.attention": kind} for i, kind in enumerate(ATTENTIONS)]
-    # A tie in rounding: numpy rounds to even, JavaScript up.
-    changes += [{"sora.round_size_ratio": 1.0, "sora.params": n * 675e6} for n in (28.5, 29.5)]
-    changes += [{"dit.round_training_compute": 1.0, "dit.batch": batch} for batch in (1.0, 256.0, 700.0)]
-    cases = [plain_inputs(assumptions, change) for change in changes]
-    cases += [plain_inputs(load_preset(name), {}) for name in presets()]
-    script = f"return {json.dumps(cases)}.map(estimate);"
-    found = in_node(script)
-    assert len(found) == len(cases) == 54
-    for case, results in zip(cases, found, strict=True):
-        assert_same(results, assumptions.inputs(case))
 
 
 # Move an element as a reader does, then read what stands on the page.
