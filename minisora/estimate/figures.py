@@ -118,9 +118,9 @@ def draw(name: str, context: FigureContext) -> Drawn:
         drawn = FIGURES[name](context)
         layout = drawn.figure.get_layout_engine()
         assert layout is not None
-        # Once, not at every save; the second pass sees the axes in the size that the first gave them.
-        layout.execute(drawn.figure)
-        layout.execute(drawn.figure)
+        # Here, not at every save; under a key the second pass sees the axes in the size that the first gave them.
+        for _ in range(2 if drawn.figure.legends else 1):
+            layout.execute(drawn.figure)
         drawn.figure.set_layout_engine("none")
     drawn.figure.set_gid(f"figure-{name}")
     drawn.figure.set_label(drawn.title)
