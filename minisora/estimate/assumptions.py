@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from minisora.config import config_folder
 from minisora.errors import UserError, nearest
@@ -39,6 +39,7 @@ class Assumption(BaseModel):
         source: where the value comes from.
         status: what kind of knowledge it is.
         about: what it is, for the page.
+        short: the same for a row of a figure; assumptions with the same one change together there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,7 @@ class Assumption(BaseModel):
     source: str
     status: Status
     about: str
+    short: str = Field(default="", exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +86,16 @@ class Assumption(BaseModel):
     def is_certain(self) -> bool:
         """Whether there is nothing to draw."""
         return self.low is None or self.low == self.high
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is a no (0) or a yes (1): a factor cannot range from 0 to 1."""
+        return self.spread == "factor" and self.limits == (0, 1) and not self.unit
+
+    @property
+    def brief(self) -> str:
+        """What it is, in few words."""
+        return self.short or self.about
 
     def at(self, position: Number) -> Number:
         """The value at a position between low (0) and high (1)."""
@@ -119,14 +131,20 @@ class Assumptions:
     title: str
     entries: dict[str, Assumption]
 
+    @property
+    def name(self) -> str:
+        """The preset's name in a figure, or what stands for one too long to draw."""
+        name = self.preset.replace("_", " ")
+        return name if len(name) <= 18 else "of this report"
+
     def inputs(self, changed: dict[str, Number] | None = None) -> Inputs:
         """What the model reads: best values with their units, some replaced by other numbers or draws."""
-        found: dict[str, Quantity[Any] | str] = {}
+        inputs: dict[str, Quantity[Any] | str] = {}
         for name, entry in self.entries.items():
             value = (changed or {}).get(name, entry.value)
             assert value is not None, name
-            found[name] = value if isinstance(value, str) else Quantity(value, entry.unit)
-        return found
+            inputs[name] = value if isinstance(value, str) else Quantity(value, entry.unit)
+        return inputs
 
     def change(self, name: str, **fields: Any) -> "Assumptions":
         """A copy in which one assumption has other fields.
@@ -136,7 +154,7 @@ class Assumptions:
         """
         if name not in self.entries:
             raise UserError(f"no assumption '{name}'{nearest(name, self.entries)}; see configs/estimate")
-        merged = {**self.entries[name].model_dump(), **fields}
+        merged = {**dict(self.entries[name]), **fields}
         return replace(self, entries={**self.entries, name: _validate(name, merged)})
 
     def set_by_user(self, items: Iterable[str]) -> "Assumptions":

@@ -1,5 +1,5 @@
 "use strict";
-// The controls: assumptions that move, results that follow. Needs model.js and the JSON that page.py wrote.
+// The controls: assumptions that move, results that follow. Needs the model that script.py wrote and the JSON that page.py wrote.
 
 const PAGE = JSON.parse(document.getElementById("model-data").textContent);
 const STEPS = 1000; // positions of a slider
@@ -7,7 +7,7 @@ const BY_NAME = Object.fromEntries(PAGE.assumptions.map((row) => [row.name, row]
 const BY_GPU = ["hardware.peak", "hardware.power", "hardware.price"];
 const state = { preset: null, values: {}, reference: {} };
 
-// How numbers look. `human` writes what labels.py writes.
+// How numbers look. `human` writes what words.py writes.
 
 function plain(value) {
   return value.toLocaleString("en-US", { maximumFractionDigits: 10 });

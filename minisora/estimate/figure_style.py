@@ -12,18 +12,18 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from minisora.estimate.figure_words import power
+from minisora.estimate.words import tick
 from minisora.files import write_whole
 
 WIDTH = 7.5  # inches
@@ -59,6 +59,12 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "legend.handletextpad": 0.3,
+    "legend.borderpad": 0.2,
     "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "path.simplify": True,
@@ -67,121 +73,57 @@ _STYLE = {
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
 # Drawing starts from matplotlib's own defaults, not from what a user's matplotlibrc or a notebook has set.
-_DRAWN = (
-    "axes",
-    "xtick",
-    "ytick",
-    "grid",
-    "lines",
-    "patch",
-    "font",
-    "text",
-    "figure",
-    "savefig",
-    "svg",
-    "path",
-)
-_DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] in _DRAWN}
-
-P = ParamSpec("P")
-R = TypeVar("R")
+_DRAWN = "axes|xtick|ytick|grid|lines|patch|font|text|figure|savefig|svg|path|legend"
+_DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if re.match(_DRAWN, key)}
 
 
 @dataclass(frozen=True, eq=False)
-class NamedFigure:
+class Drawn:
     """A figure and what goes around it.
 
     Args:
-        name: stem of its file.
         title: a short line; not drawn, so that a page can set it in its own type.
         caption: a sentence that says what to see, with numbers from the model.
         figure: the drawing.
     """
 
-    name: str
     title: str
     caption: str
     figure: Figure
 
 
-def named(name: str, title: str, caption: str, figure: Figure) -> NamedFigure:
-    """A figure with its name and title attached, from where the SVG takes them."""
-    figure.set_gid(f"figure-{name}")
-    figure.set_label(title)
-    return NamedFigure(name, title, caption, figure)
-
-
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """A drawing function under the house style, whatever style its caller has set."""
-
-    @wraps(draw)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _style():
-            return draw(*args, **kwargs)
-
-    return inner
-
-
-def _style(**more: Any) -> AbstractContextManager[None]:
+def style(**more: Any) -> AbstractContextManager[None]:
+    """The house style, whatever style a caller has set."""
     return matplotlib.rc_context({**_DEFAULTS, **_STYLE, **more})
 
 
-# Figures and axes.
+# Figures and axes. Layout is matplotlib's "constrained" one, which leaves room for every label.
 
 
-def canvas(height: float) -> Figure:
-    """An empty figure of the page's width; height in inches."""
-    figure = Figure(figsize=(WIDTH, height))
+def canvas(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with axes one under another; height in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    return figure, [figure.add_subplot(panels, 1, place + 1) for place in range(panels)]
 
 
-def panel(
-    figure: Figure, *, left: float, top: float, height: float, right: float = 0.2, width: float | None = None
-) -> Axes:
-    """Axes placed by hand, in inches: measuring every label for a layout would take longer than drawing.
-
-    Args:
-        figure: from `canvas`.
-        left, right, top: margins to the figure's edges.
-        height: of the axes.
-        width: of the axes, instead of `right`.
-    """
-    total = figure.get_figheight()
-    width = WIDTH - left - right if width is None else width
-    return figure.add_axes((left / WIDTH, 1 - (top + height) / total, width / WIDTH, height / total))
-
-
-def heading(axes: Axes, text: str, color: str = INK) -> None:
-    """A bold line over the left end of axes."""
-    axes.set_title(text, loc="left", fontsize=NORMAL, fontweight="bold", color=color, pad=6)
-
-
-def log_axis(
-    axes: Axes, which: str, low: float, high: float, label: Callable[[float], str] | None = None
-) -> None:
+def log_axis(axes: Axes, which: str, low: float, high: float, label: Callable[[float], str] = tick) -> None:
     """A logarithmic axis with ticks at powers of ten, and between them where it spans two or less.
 
     Args:
         axes: to change.
         which: "x" or "y".
         low, high: its ends.
-        label: how ticks are written; powers of ten by default.
+        label: how ticks are written.
     """
     decades = math.log10(high / low)
-    steps: Sequence[float] = (1,)
-    if decades <= 2 + 1e-9:
-        steps = (1, 2, 5) if decades > 0.6 else range(1, 10)
-    stride = max(1, math.ceil(decades / 9))
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    ticks = [m * 10.0**e for e in range(first, last + 1, stride) for m in steps]
+    between = (1, 2, 5) if decades > 0.6 else range(1, 10)
     axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    ticks = LogLocator(subs=between if decades <= 2 + 1e-9 else (1,), numticks=10).tick_values(low, high)
     axis.set_major_locator(FixedLocator([t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]))
     axis.set_minor_locator(NullLocator())
-    write = label or power
-    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
     axis.set_tick_params(length=3)
 
 
@@ -190,18 +132,68 @@ def color_of(preset: str) -> str:
     return {"as_published": PUBLISHED, "corrected": CORRECTED}.get(preset, OURS)
 
 
-def rows_axis(axes: Axes, count: int) -> None:
-    """A vertical axis of `count` rows, the first on top, without ticks or line: rows carry their own labels."""
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.yaxis.set_major_locator(NullLocator())
+@dataclass(frozen=True)
+class RowLabel:
+    """What stands at the left of a row."""
+
+    text: str
+    color: str = INK
+    bold: bool = False
+
+
+def row_figure(
+    labels: Sequence[RowLabel],
+    span: tuple[float, float],
+    axis: str,
+    *,
+    height: float,
+    ticks: Callable[[float], str] = tick,
+    key: Sequence[tuple[str, str, bool]] = (),
+) -> tuple[Figure, Axes]:
+    """Rows over a logarithmic axis, the first on top, for marks and bars to be drawn into.
+
+    Args:
+        labels: of the rows.
+        span: ends of the axis.
+        axis: its words.
+        height: of a row, inches.
+        ticks: how its ticks are written.
+        key: of the marks: colour (which has a shape), words, and whether the mark is filled.
+    """
+    figure, (axes,) = canvas(height * len(labels) + 0.6 + (0.3 if key else 0.0))
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(range(len(labels)), [label.text for label in labels])
+    for text, label in zip(axes.get_yticklabels(), labels, strict=True):
+        text.set(color=label.color, fontweight="bold" if label.bold else "normal")
+    axes.tick_params(axis="y", length=0, pad=6)
     axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    log_axis(axes, "x", *span, label=ticks)
+    axes.set_xlabel(axis)
+    if key:
+        marks = [
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker=MARKERS[color],
+                color=color,
+                mfc=color if filled else "white",
+                label=words,
+            )
+            for color, words, filled in key
+        ]
+        figure.legend(
+            handles=marks, loc="outside upper center", ncols=len(key), labelcolor=[color for color, *_ in key]
+        )
+    return figure, axes
 
 
-def row_label(axes: Axes, row: float, text: str, **style: Any) -> None:
-    """Text that ends at the left edge of axes, level with a row."""
+def beside(axes: Axes, row: float, text: str, *, column: float = 0, **style: Any) -> None:
+    """Text at the right of a row; with a column, it ends that many points from the axes."""
     axes.annotate(
-        text, (0, row), xycoords=axes.get_yaxis_transform(), xytext=(-8, 0), textcoords="offset points",
-        ha="right", va="center", **style,
+        text, (1, row), xycoords=axes.get_yaxis_transform(), xytext=(column or 8, 0), textcoords="offset points",
+        **{"ha": "right" if column else "left", "va": "center", "fontsize": SMALL, **style},
     )  # fmt: skip
 
 
@@ -213,17 +205,6 @@ def note(
         text, at, xytext=shift, textcoords="offset points",
         **{"fontsize": SMALL, "va": "center", "annotation_clip": False, **style},
     )  # fmt: skip
-
-
-def slope_angle(axes: Axes) -> float:
-    """Degrees at which a line of proportionality rises on two logarithmic axes, for text along it."""
-    box = axes.get_position()
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    across = box.width * WIDTH / math.log10(x1 / x0)
-    up = box.height * figure.get_figheight() / math.log10(y1 / y0)
-    return math.degrees(math.atan2(up, across))
 
 
 # To disk.
@@ -239,7 +220,7 @@ def svg_text(figure: Figure) -> str:
     if figure not in _rendered:
         name = figure.get_gid() or "figure"
         title = figure.get_label()
-        with _style(**{"svg.hashsalt": name}):
+        with style(**{"svg.hashsalt": name}):
             text = io.StringIO()
             metadata = {"Date": None, "Creator": None, "Title": str(title)}
             figure.savefig(text, format="svg", metadata=metadata)
@@ -267,7 +248,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     png = io.BytesIO()
-    with _style():
+    with style():
         figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     header = '<?xml version="1.0" encoding="utf-8"?>\n'
     for suffix, content in (("svg", (header + svg_text(figure)).encode()), ("png", png.getvalue())):

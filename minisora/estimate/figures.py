@@ -6,15 +6,27 @@ from functools import cache
 from typing import Any
 
 from minisora.estimate.assumptions import Assumptions, load_preset
-from minisora.estimate.figure_style import NamedFigure, save, svg_text
-from minisora.estimate.figure_words import preset_title
-from minisora.estimate.figures_backtest import backtest_rows, can_be_drawn
-from minisora.estimate.figures_ours import attention_share, steps_break_even, waterfall
-from minisora.estimate.figures_report import compute_per_output, demand, dit_break_even, sora_break_even
-from minisora.estimate.figures_uncertainty import COMPARED, LEAST_SWING, against_interval, compare, tornado
+from minisora.estimate.figure_style import Drawn, save, style, svg_text
+from minisora.estimate.figures_curves import (
+    attention_share,
+    demand,
+    dit_break_even,
+    sora_break_even,
+    steps_break_even,
+)
+from minisora.estimate.figures_rows import (
+    COMPARED,
+    LEAST_SWING,
+    against_interval,
+    backtest_rows,
+    compared_rows,
+    compute_per_output,
+    tornado,
+    waterfall,
+)
 from minisora.estimate.uncertainty import Influence, MonteCarlo
 
-__all__ = ["FIGURES", "FigureContext", "NamedFigure", "draw_figures", "left_out", "save", "svg_text"]
+__all__ = ["FIGURES", "FigureContext", "draw", "draw_figures", "left_out", "save", "svg_text"]
 
 
 @cache
@@ -30,7 +42,6 @@ class FigureContext:
         assumptions: the preset of the report.
         monte_carlo: its run.
         influences: what moves `influenced`, the strongest first; empty where nothing does.
-        published: printed values by claim; None where a number stands only in a figure.
         backtest: rows as `backtest.Row.to_dict` gives them.
         influenced: name of the result that `influences` is about.
         as_published, corrected: the presets that every figure is compared with.
@@ -39,7 +50,6 @@ class FigureContext:
     assumptions: Assumptions
     monte_carlo: MonteCarlo
     influences: list[Influence]
-    published: dict[str, float | None]
     backtest: list[dict[str, Any]]
     influenced: str = "sora_minutes_per_gpu_hour"
     as_published: Assumptions = field(default_factory=lambda: _shipped("as_published"))
@@ -63,19 +73,6 @@ class FigureContext:
         return [self.other, _shipped("measured" if self.other.preset.startswith("modern") else "modern")]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A row of the table of figures.
-
-    Args:
-        draw: the figure from its context.
-        missing: why there is none, in a sentence; None where it can be drawn.
-    """
-
-    draw: Callable[[FigureContext], NamedFigure]
-    missing: Callable[[FigureContext], str | None] = lambda context: None
-
-
 def _no_tornado(context: FigureContext) -> str | None:
     if any(influence.swing > LEAST_SWING for influence in context.influences):
         return None
@@ -89,42 +86,54 @@ def _no_intervals(context: FigureContext) -> str | None:
 
 
 def _no_backtest(context: FigureContext) -> str | None:
-    return None if can_be_drawn(context.backtest) else "no model with disclosed costs to compare with"
+    return None if compared_rows(context.backtest) else "no model with disclosed costs to compare with"
 
 
-def _waterfall(part: str, context: FigureContext, result: str) -> NamedFigure:
-    words = {"training": "Compute of training", "serving": "Speed of serving"}[part]
-    title = f"{words}, from the published value to that of the preset {preset_title(context.other)}"
-    return waterfall(f"waterfall_{part}", title, context.chain, result)
-
-
-FIGURES: dict[str, Drawing] = {
-    "against_interval": Drawing(
-        lambda c: against_interval(
-            c.other, compare(c.published, c.as_published, c.corrected, c.other, c.monte_carlo)
-        ),
-        _no_intervals,
-    ),
-    "waterfall_training": Drawing(lambda c: _waterfall("training", c, "sora_training_compute_high")),
-    "waterfall_serving": Drawing(lambda c: _waterfall("serving", c, "sora_minutes_per_gpu_hour")),
-    "dit_break_even": Drawing(lambda c: dit_break_even(c.published, c.as_published, c.other)),
-    "sora_break_even": Drawing(lambda c: sora_break_even(c.published, c.as_published, c.other)),
-    "steps_break_even": Drawing(lambda c: steps_break_even(c.by_steps)),
-    "compute_per_output": Drawing(lambda c: compute_per_output(c.chain)),
-    "demand": Drawing(lambda c: demand(c.published, c.corrected, c.other)),
-    "attention_share": Drawing(lambda c: attention_share(c.other)),
-    "tornado": Drawing(lambda c: tornado(c.assumptions, c.influences, c.influenced), _no_tornado),
-    "backtest": Drawing(lambda c: backtest_rows(c.backtest), _no_backtest),
+FIGURES: dict[str, Callable[[FigureContext], Drawn]] = {
+    "against_interval": lambda c: against_interval(c.corrected, c.other, c.monte_carlo),
+    "waterfall_training": lambda c: waterfall("Compute of training", c.chain, "sora_training_compute_high"),
+    "waterfall_serving": lambda c: waterfall("Speed of serving", c.chain, "sora_minutes_per_gpu_hour"),
+    "dit_break_even": lambda c: dit_break_even(c.as_published, c.other),
+    "sora_break_even": lambda c: sora_break_even(c.as_published, c.other),
+    "steps_break_even": lambda c: steps_break_even(c.by_steps),
+    "compute_per_output": lambda c: compute_per_output(c.chain),
+    "demand": lambda c: demand(c.corrected, c.other),
+    "attention_share": lambda c: attention_share(c.other),
+    "tornado": lambda c: tornado(c.assumptions, c.influences, c.influenced),
+    "backtest": lambda c: backtest_rows(c.backtest),
 }
 """Figures by the stem of their files, in the order of the page."""
 
+# Why there is none, in a sentence; None where it can be drawn.
+_MISSING: dict[str, Callable[[FigureContext], str | None]] = {
+    "against_interval": _no_intervals,
+    "tornado": _no_tornado,
+    "backtest": _no_backtest,
+}
 
-def draw_figures(context: FigureContext) -> list[NamedFigure]:
-    """Every figure that the context has the data for; `left_out` tells of the others."""
-    return [drawing.draw(context) for drawing in FIGURES.values() if drawing.missing(context) is None]
+
+def draw(name: str, context: FigureContext) -> Drawn:
+    """One figure, laid out, with its name and title attached, from where the SVG takes them."""
+    with style():
+        drawn = FIGURES[name](context)
+        layout = drawn.figure.get_layout_engine()
+        assert layout is not None
+        # Here, not at every save; under a key the second pass sees the axes in the size that the first gave them.
+        for _ in range(2 if drawn.figure.legends else 1):
+            layout.execute(drawn.figure)
+        drawn.figure.set_layout_engine("none")
+    drawn.figure.set_gid(f"figure-{name}")
+    drawn.figure.set_label(drawn.title)
+    return drawn
+
+
+def draw_figures(context: FigureContext) -> dict[str, Drawn]:
+    """Every figure that the context has the data for, by name; `left_out` tells of the others."""
+    missing = left_out(context)
+    return {name: draw(name, context) for name in FIGURES if name not in missing}
 
 
 def left_out(context: FigureContext) -> dict[str, str]:
     """Why a figure is not drawn, by its name."""
-    reasons = {name: drawing.missing(context) for name, drawing in FIGURES.items()}
+    reasons = {name: missing(context) for name, missing in _MISSING.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}

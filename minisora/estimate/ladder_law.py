@@ -85,10 +85,10 @@ def verdict(law: dict[str, Any]) -> str:
 
     Laws of images and video count, with the whole of their intervals; one of text does not.
     """
-    said = [row for row in law["rows"] if row["determined"] and row.get("of") != "text"]
+    laws = [row for row in law["rows"] if row["determined"] and row.get("of") != "text"]
     ends = [
         interval or [params, params]
-        for row in said
+        for row in laws
         for params, interval in list(zip(row["params"], row["params_intervals"], strict=True))[1:]
     ]
     smallest, largest, size = (
@@ -97,13 +97,13 @@ def verdict(law: dict[str, Any]) -> str:
         law["reports_params"],
     )
     word = "below" if largest < size else "above" if smallest > size else "on both sides of"
-    others = [row["decades_beyond_data"][-1] for row in said if not row["own"]]
-    told = (
+    others = [row["decades_beyond_data"][-1] for row in laws if not row["own"]]
+    text = (
         f"For the report's training, {law['flops'][1]:.2g} to {law['flops'][-1]:.2g} FLOPs, laws of images and video "
         f"put the best size at {smallest:.2g} to {largest:.2g} parameters, {word} its {size:.0e}. "
         f"The largest runs behind the published ones lie up to {max(others):.1f} decades below that"
     )
     beyond = f"{law['decades_beyond_data'][-1]:.1f} DECADES"
-    if any(row["own"] for row in said):
-        return f"{told}; THIS LADDER ENDS {beyond} BELOW: no measurement supports its rows there."
-    return f"{told}; none of them is this ladder's, which ends {beyond} BELOW AND DOES NOT DETERMINE A SIZE THERE."
+    if any(row["own"] for row in laws):
+        return f"{text}; THIS LADDER ENDS {beyond} BELOW: no measurement supports its rows there."
+    return f"{text}; none of them is this ladder's, which ends {beyond} BELOW AND DOES NOT DETERMINE A SIZE THERE."

@@ -6,7 +6,8 @@
     even     train / serve: outputs after which serving has cost as much as training
     demand   minutes a day / minutes of video that a GPU makes in a day
 
-An input is a `Quantity`, or a word for a choice (kind of attention); values may be arrays of draws. Symbols
+An input is a `Quantity`, or a word for a choice (kind of attention); values may be arrays of draws. There are no
+branches: a choice is `np.where` or `np.select`, so that `script` can write the same model down for the page. Symbols
 of units: a *sample* is one image or one clip, a *pass* one forward evaluation of the denoiser for it.
 
 Method and structure follow the report by Factorial Funds ("Under The Hood: How OpenAI's Sora Model Works",
@@ -29,6 +30,7 @@ from minisora.estimate.units import (
     Flops,
     GpuHours,
     GpuMonths,
+    Macs,
     Number,
     Quantity,
 )
@@ -86,21 +88,20 @@ def sora_pass(inputs: Inputs, frames: Number, kind: Attention) -> PassMacs:
 
 def scaled_dit_macs(inputs: Inputs, frames: Number) -> Number:
     """The report's rule: DiT's pass x size ratio x latent frames (and x places, for another frame size)."""
-    ratio = number(inputs, "sora.params") / number(inputs, "dit.params")
-    if number(inputs, "sora.round_size_ratio"):
-        ratio = np.maximum(1.0, np.round(ratio))
+    exact = number(inputs, "sora.params") / number(inputs, "dit.params")
+    ratio = np.where(number(inputs, "sora.round_size_ratio"), np.maximum(1.0, np.rint(exact)), exact)
     return number(inputs, "dit.macs_per_step") * ratio * frames * token_grid(inputs)[1] / DIT_PLACES
 
 
 def sora_macs(inputs: Inputs, frames: Number) -> Number:
     """MACs of one pass over a clip of that many latent frames, by the chosen kind of attention."""
-    kind = str(inputs["sora.attention"])
-    if kind == "per_frame":
-        return scaled_dit_macs(inputs, frames)
-    return sora_pass(inputs, frames, cast(Attention, kind)).total
+    chosen = cast(Any, inputs["sora.attention"])
+    macs = {"per_frame": scaled_dit_macs(inputs, frames)}
+    macs |= {kind: sora_pass(inputs, frames, kind).total for kind in ATTENTIONS}
+    return np.select([chosen == kind for kind in macs], list(macs.values()), np.nan)
 
 
-def per_pass(macs: Number) -> Quantity[Any]:
+def per_pass(macs: Number) -> Quantity[Macs]:
     """MACs as a cost of one pass."""
     return Quantity(macs, "MAC/pass")
 
@@ -108,7 +109,7 @@ def per_pass(macs: Number) -> Quantity[Any]:
 # Compute, hardware, energy, money.
 
 
-def flops(inputs: Inputs, macs: Quantity[Any]) -> Quantity[Any]:
+def flops(inputs: Inputs, macs: Quantity[Macs]) -> Quantity[Flops]:
     """MACs in the unit that the estimate calls FLOPs: two each, or one as the report reads them."""
     return macs * get(inputs, "count.flops_per_mac")
 
@@ -142,18 +143,20 @@ def dit_training(inputs: Inputs) -> Quantity[Any]:
     samples = get(inputs, "dit.training_steps") * get(inputs, "dit.batch")
     macs = get(inputs, "train.passes") * samples * get(inputs, "dit.macs_per_step")
     compute = flops(inputs, macs)
-    if number(inputs, "dit.round_training_compute"):
-        return Quantity(round_to_digits(compute.value, 1), compute.powers)
-    return compute
+    rounded = round_to_digits(compute.value, 1)
+    return Quantity(
+        np.where(number(inputs, "dit.round_training_compute"), rounded, compute.value), compute.powers
+    )
 
 
 def training(inputs: Inputs, data_multiplier: Number) -> Quantity[Any]:
     """Compute that trains Sora: DiT's, x data, x the ratio of an average Sora pass to DiT's pass."""
     share = number(inputs, "sora.video_share")
-    mix = share * sora_macs(inputs, token_grid(inputs)[0])
-    if number(inputs, "sora.count_images"):
-        mix = mix + (1 - share) * sora_macs(inputs, 1.0)
-    return dit_training(inputs) * (data_multiplier * mix / number(inputs, "dit.macs_per_step"))
+    videos = share * sora_macs(inputs, token_grid(inputs)[0])
+    images = (1 - share) * sora_macs(inputs, 1.0)
+    mix = np.where(number(inputs, "sora.count_images"), videos + images, videos)
+    ratio = per_pass(data_multiplier * mix) / get(inputs, "dit.macs_per_step")
+    return dit_training(inputs) * ratio
 
 
 def video_compute(inputs: Inputs) -> Results:
@@ -206,7 +209,7 @@ def estimate(inputs: Inputs) -> Results:
     frames, places = token_grid(inputs)
     results["latent_frames"] = Quantity(frames)
     results["tokens_per_clip"] = Quantity(frames * places, "token")
-    results["size_multiplier"] = Quantity(number(inputs, "sora.params") / number(inputs, "dit.params"))
+    results["size_multiplier"] = (get(inputs, "sora.params") / get(inputs, "dit.params")).named("")
     step = per_pass(sora_macs(inputs, frames))
     results["sora_macs_per_step"] = step
     results["sora_compute_per_step"] = flops(inputs, step).named("FLOP/pass")
@@ -221,7 +224,7 @@ def estimate(inputs: Inputs) -> Results:
     # Sora: one clip.
     parts = video_compute(inputs)
     video = (parts["denoise"] + parts["decode"] + parts["text"]).named("FLOP/sample")
-    minutes = Quantity(number(inputs, "sora.seconds"), "s/sample") / SECONDS_PER_MINUTE
+    minutes = get(inputs, "sora.seconds") / SECONDS_PER_MINUTE
     video_hours = gpu_hours(inputs, video, "serve.utilisation")
     speed = (minutes / video_hours).named("min/GPU/h")
     results["sora_compute_per_video"] = video
@@ -246,13 +249,14 @@ def estimate(inputs: Inputs) -> Results:
         results[f"sora_training_cost{end}"] = cost(inputs, hours).named("$")
         results[f"sora_training_energy{end}"] = energy(inputs, hours).named("kW*h")
         results[f"sora_break_even{end}"] = (compute / (video / minutes)).named("min")
-    seen = number(inputs, "dit.training_steps") * number(inputs, "dit.batch") * data_multiplier(inputs)
-    videos = seen * number(inputs, "sora.video_share")
-    results["sora_training_videos"] = Quantity(videos)
-    results["sora_training_hours_of_video"] = Quantity(videos * number(inputs, "sora.seconds") / 3600, "h")
-    results["sora_training_over_movie_gen"] = Quantity(
-        results["sora_training_compute"].value / number(inputs, "compare.movie_gen_flops")
+    seen = get(inputs, "dit.training_steps") * get(inputs, "dit.batch") * data_multiplier(inputs)
+    videos = (seen * number(inputs, "sora.video_share")).named("sample")
+    results["sora_training_videos"] = Quantity(videos.value)
+    results["sora_training_hours_of_video"] = (videos * get(inputs, "sora.seconds") / SECONDS_PER_HOUR).named(
+        "h"
     )
+    over = results["sora_training_compute"] / get(inputs, "compare.movie_gen_flops")
+    results["sora_training_over_movie_gen"] = over.named("")
 
     # Other models, per output, in the unit that the preset calls FLOPs.
     token = get(inputs, "llm.flops_per_parameter") * get(inputs, "llm.tokens")
@@ -280,7 +284,5 @@ def estimate(inputs: Inputs) -> Results:
 
 def round_to_digits(value: Number, digits: int) -> Number:
     """To that many significant decimal digits, as printed figures are."""
-    value = np.asarray(value, dtype=float)
     scale = 10.0 ** (np.floor(np.log10(np.abs(value))) - digits + 1)
-    rounded = np.round(value / scale) * scale
-    return float(rounded) if rounded.ndim == 0 else rounded
+    return np.rint(value / scale) * scale

@@ -7,10 +7,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from minisora.estimate import labels
+from minisora.estimate import words
 from minisora.estimate.assumptions import GPU, Assumption, Assumptions, gpus, load_preset, presets
-from minisora.estimate.claims import DERIVATIONS
+from minisora.estimate.claims import CLAIMS, claims_of
 from minisora.estimate.model import estimate
+from minisora.estimate.script import model_script
 
 MAIN = (
     "sora.params", "sora.seconds", "sora.fps", "sora.height", "sora.width", "sora.vae_frames", "sora.attention",
@@ -44,17 +45,17 @@ def render_page(data: PageData) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    environment.filters |= {"human": labels.human, "interval": labels.interval_words}
-    environment.filters |= {"cell": labels.cell_words, "unit_beside": labels.unit_beside}
+    environment.filters |= {"human": words.human, "interval": words.interval_words}
+    environment.filters |= {"cell": words.cell_words, "unit_beside": words.unit_beside}
     model = page_model(data.assumptions)
     assumptions = {row["name"]: row for row in model["assumptions"]}
     folded = {
         title: [
             row for name, row in assumptions.items() if name not in MAIN and name.startswith(prefix + ".")
         ]
-        for prefix, title in labels.ASSUMPTION_GROUPS.items()
+        for prefix, title in words.ASSUMPTION_GROUPS.items()
     }
-    claims = [{**claim, "label": labels.claim_words(name), **verdict(name, claim)} for name, claim in
+    claims = [{**claim, "label": words.claim_words(name), **verdict(name, claim)} for name, claim in
               data.report["claims"].items()]  # fmt: skip
     checked = [claim["word"] for claim in claims if claim["word"] in ("yes", "no")]
     return environment.get_template("page.html").render(
@@ -72,8 +73,8 @@ def render_page(data: PageData) -> str:
         main=[assumptions[name] for name in MAIN],
         folded={title: rows for title, rows in folded.items() if rows},
         model=model,
-        headline=labels.HEADLINE,
-        scripts=[Markup((FOLDER / name).read_text()) for name in ("model.js", "controls.js")],
+        headline={name: result.label for name, result in words.result_words().items() if result.headline},
+        scripts=[Markup(model_script(data.assumptions.inputs())), Markup((FOLDER / "controls.js").read_text())],
     )  # fmt: skip
 
 
@@ -108,18 +109,18 @@ def _control(name: str, entry: Assumption, known: list[Assumptions]) -> dict[str
     row: dict[str, Any] = {
         "name": name,
         "about": entry.about,
-        "unit": labels.unit_words(entry.unit),
+        "unit": words.unit_words(entry.unit),
         "status": entry.status,
         "source": entry.source,
         "value": entry.value,
         "range": None if entry.is_certain else (entry.low, entry.high),
     }
     if entry.choices:
-        return {**row, "kind": "choice", "choices": [(c, labels.CHOICES.get(c, c)) for c in entry.choices]}
+        return {**row, "kind": "choice", "choices": [(c, words.CHOICES.get(c, c)) for c in entry.choices]}
     low, high = entry.limits or (0.0, 1e300)
     row |= {"limits": [low, high]}
-    if entry.spread == "factor" and (low, high) == (0, 1) and not entry.unit:
-        return {**row, "kind": "switch"}  # a factor cannot range from 0 to 1: these are read as no and yes
+    if entry.is_switch:
+        return {**row, "kind": "switch"}
     if entry.spread == "linear":
         return {**row, "kind": "linear", "ends": [low, high]}
     points = [v for a in known if isinstance(v := a.entries[name].value, float) and v > 0] or [high / 1e3]
@@ -130,31 +131,37 @@ def _control(name: str, entry: Assumption, known: list[Assumptions]) -> dict[str
 def _tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
     """What the page opens with: a result, its interval, and what was published for it."""
     tiles = []
-    for name, (label, ids) in labels.HEADLINE.items():
-        if name in report["results"]:
-            ends = [report["claims"][i]["published"] for i in ids if i in report["claims"]]
-            published = labels.interval_words(ends, digits=5) if len(ends) > 1 else ""
-            published = labels.human(ends[0], digits=5) if len(ends) == 1 else published
-            tiles.append({**report["results"][name], "label": label, "published": published})
+    for name, result in words.result_words().items():
+        if result.headline and name in report["results"]:
+            ends = [
+                report["claims"][claim]["published"] for claim in claims_of(name) if claim in report["claims"]
+            ]
+            published = words.interval_words(ends, digits=5) if len(ends) > 1 else ""
+            published = words.human(ends[0], digits=5) if len(ends) == 1 else published
+            tiles.append({**report["results"][name], "label": result.label, "published": published})
     return tiles
 
 
 def _grouped(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Results by heading; one without a label stands under its own name."""
-    groups = {
-        title: {name: {**results[name], "label": label} for name, label in group.items() if name in results}
-        for title, group in labels.RESULT_GROUPS.items()
-    }
-    groups["More"] = {name: {**result, "label": name.replace("_", " ")}
-                      for name, result in results.items() if name not in labels.RESULTS}  # fmt: skip
-    return {title: group for title, group in groups.items() if group}
+    """Results by heading; one without words stands under its own name."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    known = words.result_words()
+    for name in [
+        *(name for name in known if name in results),
+        *(name for name in results if name not in known),
+    ]:
+        group, label = (
+            (known[name].group, known[name].label) if name in known else ("More", name.replace("_", " "))
+        )
+        groups.setdefault(group, {})[name] = {**results[name], "label": label}
+    return groups
 
 
 def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
     """Whether a claim follows, as a word; what is only stated, or only drawn, has nothing to follow from."""
     if claim["published"] is None:
         return {"word": "not printed", "mood": "soft"}
-    if claim["follows"] and name not in DERIVATIONS:
+    if claim["follows"] and CLAIMS[name].derive is None:
         return {"word": "an input", "mood": "soft"}
     return {"word": "yes", "mood": "right"} if claim["follows"] else {"word": "no", "mood": "wrong"}
 
@@ -162,7 +169,7 @@ def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
 def _tables(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The back-test as a table of how well the method does, and one of every model and column."""
     every = {key: key.replace("_", " ") for row in rows for key in row}
-    known = {key: label for key, label in labels.BACKTEST.items() if key in every}
+    known = {key: label for key, label in words.BACKTEST.items() if key in every}
     judged = [
         row for row in rows if any(row.get(key) is not None for key in known if key.endswith("_factor"))
     ]
@@ -176,7 +183,7 @@ def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, Any
     return {
         "head": [(kinds[key], label) for key, label in columns.items()],
         "rows": [
-            [(kinds[key], labels.cell_words(row.get(key), labels.column_unit(key))) for key in columns]
+            [(kinds[key], words.cell_words(row.get(key), words.column_unit(key))) for key in columns]
             for row in rows
         ],
     }
@@ -189,7 +196,7 @@ def _implied(tree: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "label": labels.IMPLIED.get(name, name.replace("_", " ")),
+            "label": words.IMPLIED.get(name, name.replace("_", " ")),
             "value": tree[name],
             "interval": tree.get(f"{name}_interval"),
             "range": tree.get(f"{name}_range"),

@@ -20,16 +20,17 @@ from rich.text import Text
 from minisora.errors import UserError
 from minisora.estimate import evidence
 from minisora.estimate.assumptions import Assumptions, load_preset
-from minisora.estimate.backtest import backtest, implication, load_models
-from minisora.estimate.claims import Finding, audit, load_claims
+from minisora.estimate.backtest import backtest, implication
+from minisora.estimate.claims import CLAIMS, Finding, audit
 from minisora.estimate.figures import FigureContext, draw_figures, save, svg_text
-from minisora.estimate.labels import HEADLINE, RESULTS, claim_words, human, unit_words
 from minisora.estimate.ladder_law import INTERVALS as LAW_INTERVALS
 from minisora.estimate.ladder_law import read_law
 from minisora.estimate.ladder_law import verdict as law_verdict
 from minisora.estimate.model import estimate
 from minisora.estimate.page import PageData, render_page
-from minisora.estimate.uncertainty import Influence, MonteCarlo, influences, monte_carlo
+from minisora.estimate.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.estimate.video_models import load_models
+from minisora.estimate.words import claim_words, human, result_words, unit_words
 from minisora.files import write_whole
 from minisora.screen import Table
 
@@ -115,11 +116,11 @@ def build_report(
         UserError: an input cannot be used.
     """
     assumptions = load_preset(preset)
-    measured, found = None, None
+    measured, extrapolated = None, None
     if calibration is not None:
         read = evidence.read_calibration(calibration)
         measured = evidence.apply_calibration(load_preset("measured"), read)
-        found = evidence.sora_from_points(read, measured.inputs())
+        extrapolated = evidence.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":
             assumptions = measured
         elif assumptions.preset not in ("as_published", "corrected"):
@@ -129,7 +130,7 @@ def build_report(
     assumptions = assumptions.set_by_user(overrides or [])
 
     drawn = monte_carlo(assumptions)
-    findings = audit(measured, with_interval=assumptions.preset == "measured")
+    findings = audit(measured, _measured_intervals(assumptions, drawn, measured))
     strongest = (
         influences(assumptions, MAIN_RESULT, drawn.draws, drawn.results[MAIN_RESULT].value)
         if drawn.intervals[MAIN_RESULT]
@@ -143,9 +144,19 @@ def build_report(
         strongest,
         [row.to_dict() for row in rows],
         implication(rows),
-        found,
+        extrapolated,
         None if law is None else read_law(law),
     )
+
+
+def _measured_intervals(
+    assumptions: Assumptions, drawn: MonteCarlo, measured: Assumptions | None
+) -> dict[str, Interval | None] | None:
+    """Intervals of the measured preset, where it was measured or is the one reported; drawn once if it is the same."""
+    if measured is None and assumptions.preset != "measured":
+        return None
+    reference = measured or load_preset("measured")
+    return (drawn if reference.entries == assumptions.entries else monte_carlo(reference)).intervals
 
 
 def write_report(report: Report, out: Path) -> Path:
@@ -161,19 +172,18 @@ def write_report(report: Report, out: Path) -> Path:
         assumptions=report.assumptions,
         monte_carlo=report.run,
         influences=report.influences,
-        published={name: finding.published for name, finding in report.findings.items()},
         backtest=report.backtest,
     )
     tree = report.to_dict()
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         figures = draw_figures(context)
-        for figure in figures:
-            save(figure.figure, out / "figures", figure.name)
+        for name, drawn in figures.items():
+            save(drawn.figure, out / "figures", name)
         page = render_page(
             PageData(
                 report=tree,
-                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures],
+                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures.values()],
                 assumptions=report.assumptions,
                 day=tree["date"],
             )
@@ -210,27 +220,30 @@ def print_report(report: Report, console: Console) -> None:
     for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
-    for name, claim in load_claims().items():
-        found = report.findings[name]
-        if claim.input:
+    for name, claim in CLAIMS.items():
+        finding = report.findings[name]
+        if claim.is_input:
             continue  # the report's own guesses: nothing to audit
-        follows = Text("yes", "green") if found.follows else Text("no", "red")
-        numbers = (human(found.published), human(found.recomputed))
-        audited.add_row(claim_words(name), *numbers, follows, human(found.corrected), human(found.measured))
-        if not found.follows:
-            reasons.add_row(Text(claim_words(name), "red"), found.note)
+        follows = Text("yes", "green") if finding.follows else Text("no", "red")
+        numbers = (human(finding.published), human(finding.recomputed))
+        audited.add_row(
+            claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured)
+        )
+        if not finding.follows:
+            reasons.add_row(Text(claim_words(name), "red"), finding.note)
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
     for column in ("result", "value", "5 to 95 %"):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
         results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
     values = estimate(report.assumptions.inputs())
-    for name in HEADLINE:  # the others are in report.json and on the page
+    # The others are in report.json and on the page.
+    for name, row in result_words().items():
+        if not row.headline:
+            continue
         quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
         ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
-        results.add_row(
-            RESULTS[name], f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends
-        )
+        results.add_row(row.label, f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends)
     parts: list[Any] = [audited, reasons, results]
     if report.evidence:
         parts.append(_measured_table(report.evidence))
@@ -239,17 +252,17 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Group(*parts))
 
 
-def _measured_table(found: dict[str, Any]) -> Table:
-    title = f"a pass of Sora by the cost law of {found['points']} passes measured on {found['device']}"
+def _measured_table(evidence: dict[str, Any]) -> Table:
+    title = f"a pass of Sora by the cost law of {evidence['points']} passes measured on {evidence['device']}"
     table = Table("attention", "MACs a pass", "over x180 rule", "error of the extrapolation", title=title)
     table.title_justify = "left"
-    for kind, row in found["sora_step"].items():
+    for kind, row in evidence["sora_step"].items():
         error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
         macs = human(row["macs_per_step"], "MAC/pass")
         table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error)
     table.caption = (
-        f"the law on held-out passes: off by {found['held_out_error_macs']:.4%} in MACs, "
-        f"{found['held_out_error_seconds']:.0%} in seconds"
+        f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
+        f"{evidence['held_out_error_seconds']:.0%} in seconds"
     )
     return table
 
@@ -268,12 +281,12 @@ def _law_table(law: dict[str, Any]) -> Table:
             f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
             for params, interval in zip(row["params"], row["params_intervals"], strict=True)
         ]
-        told = [f"{row['exponent']:.2f}", *sizes]
+        words = [f"{row['exponent']:.2f}", *sizes]
         beyond = " to ".join(
             f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
         )
         table.add_row(
-            row["law"], *(told if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
+            row["law"], *(words if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
         )
     table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
     return table

@@ -35,13 +35,13 @@ def draw(assumptions: Assumptions, num_draws: int = NUM_DRAWS, seed: int = 0) ->
 
 def intervals(results: Results) -> dict[str, Interval | None]:
     """The 5, 50 and 95 % points of every result of a Monte Carlo run; None for one that did not vary."""
-    found: dict[str, Interval | None] = {}
+    ends: dict[str, Interval | None] = {}
     for name, quantity in results.items():
         drawn = np.asarray(quantity.value)
         low, middle, high = np.percentile(drawn, (5, 50, 95))
         # A result that no draw moved differs by rounding only.
-        found[name] = None if high <= low * (1 + 1e-12) else (float(low), float(middle), float(high))
-    return found
+        ends[name] = None if high <= low * (1 + 1e-12) else (float(low), float(middle), float(high))
+    return ends
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ def influences(
     ranks = rankdata(np.asarray(drawn))
     squares = {name: np.corrcoef(rankdata(values), ranks)[0, 1] ** 2 for name, values in draws.items()}
     total = sum(squares.values())
-    found = []
+    ranked = []
     for name in draws:
         entry = assumptions.entries[name]
         low, high = (
             float(estimate(assumptions.inputs({name: end}))[result].value)
             for end in (float(entry.at(0.0)), float(entry.at(1.0)))
         )
-        found.append(Influence(name, low, high, float(squares[name] / total)))
-    return sorted(found, key=lambda influence: -influence.swing)
+        ranked.append(Influence(name, low, high, float(squares[name] / total)))
+    return sorted(ranked, key=lambda influence: -influence.swing)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Stage(Strict):
 
 
 class Training(Strict):
-    """What was said of training: GPU-hours, model FLOPs utilisation, samples seen."""
+    """What was disclosed of training: GPU-hours, model FLOPs utilisation, samples seen."""
 
     gpu: Fact[GPU]
     gpu_hours: Fact[PositiveFloat]
@@ -98,9 +98,8 @@ class VideoModel(Strict):
     pass_macs: Fact[PositiveFloat] | None = None
     timings: list[Timing] = Field(default_factory=list)
     training: Training | None = None
-    grades: dict[str, Grade] = Field(
-        default_factory=dict, exclude=True
-    )  # of every source; filled by the loader
+    # Of every source; filled by the loader.
+    grades: dict[str, Grade] = Field(default_factory=dict, exclude=True)
 
     def shape(self) -> TransformerShape | None:
         """The denoiser, or None where its shape is undisclosed or it is no transformer.

@@ -10,15 +10,14 @@ from typing import Any, Literal
 import torch
 from rich.text import Text
 
-from minisora.errors import UserError
-from minisora.files import read_json, write_json
+from minisora.files import write_json
 from minisora.measure import law, sweep
 from minisora.measure.device import describe_device
 from minisora.measure.sweep import SweepPoint
 from minisora.measure.timing import Utilisation, known_peak, measure_matmul_peak
 from minisora.screen import Table
 
-FORMAT = 1
+FORMAT = 1  # read by minisora.estimate.evidence
 Kind = Literal["forward", "train"]
 KINDS: tuple[Kind, ...] = ("forward", "train")
 
@@ -112,42 +111,6 @@ class Calibration:
             f"{best[0]:.1%} ({best[1]})" + "".join(f"\n{warning}" for warning in self.warnings())
         )
         return table
-
-
-def load_calibration(path: Path) -> Calibration:
-    """Read a calibration.
-
-    Raises:
-        UserError: the file is missing or is not a calibration of this format.
-    """
-    try:
-        written = read_json(path)
-        if written["format"] != FORMAT:
-            raise UserError(
-                f"{path} has calibration format {written['format']}, not {FORMAT}: run minisora calibrate"
-            )
-        derived = {
-            f"{kind}_mfu_{peak}" for kind in ("forward", "train") for peak in ("measured", "datasheet")
-        }
-        points = [{k: v for k, v in point.items() if k not in derived} for point in written["points"]]
-        laws = {name: fit and law.Fit(**fit) for name, fit in written["laws"].items()}
-        return Calibration(
-            points=[SweepPoint.from_dict(point) for point in points],
-            mac_law=laws["forward_macs"],
-            naive_law=laws["forward_macs_naive"],
-            forward_time_law=laws["forward_seconds"],
-            train_time_law=laws["train_seconds"],
-            measured_peak=written["measured_peak_flops"],
-            datasheet_peak=written["datasheet_peak_flops"],
-            device=written["device"],
-            date=written["date"],
-        )
-    except FileNotFoundError as error:
-        raise UserError(f"no calibration at {path}: make one with minisora calibrate --out {path}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a calibration file ({error}): make one with minisora calibrate"
-        ) from error
 
 
 def calibrate(

@@ -105,12 +105,6 @@ def fit_seconds(points: Sequence[SweepPoint], seconds: Sequence[float], passes: 
     return fit
 
 
-def predict_macs(fit: Fit, point: SweepPoint) -> float:
-    """MACs of one sample by the cost law."""
-    a, b, c = (fit.coefficients[name] for name in "abc")
-    return a * point.tokens * point.token_params + b * point.attention_pairs + c * point.sample_params
-
-
 def _fit(
     formula: str,
     names: tuple[str, ...],

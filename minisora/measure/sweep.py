@@ -91,13 +91,6 @@ class SweepPoint:
         """As JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, written: dict[str, Any]) -> "SweepPoint":
-        """Undo `to_dict`."""
-        sizes = {key: tuple(written[key]) for key in ("latent_size", "patch")}
-        times = {key: written[key] and Timing(**written[key]) for key in ("forward", "train")}
-        return cls(**{**written, **sizes, **times})
-
 
 def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
     """The shapes of a calibration, smallest first.

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from minisora.config import config_folder
 from minisora.errors import UserError
-from minisora.estimate.backtest import Row, backtest, implication, load_models, table
-from minisora.estimate.video_models import Fact, VideoModel
+from minisora.estimate.backtest import Row, backtest, implication
+from minisora.estimate.video_models import Fact, VideoModel, load_models
 
 SHIPPED = config_folder() / "estimate" / "video_models.yaml"
 
@@ -233,14 +232,10 @@ def test_unverified_rows_can_be_left_out(models: dict[str, VideoModel], rows: li
     assert grades == ["secondary", "unverified", "unverified"]
 
 
-def test_rows_and_table_can_be_written(rows: list[Row]) -> None:
+def test_rows_are_json_of_one_shape(rows: list[Row]) -> None:
     written = json.loads(json.dumps([row.to_dict() for row in rows], allow_nan=False))
     assert len({tuple(row) for row in written}) == 1
-    console = Console(width=250, record=True)
-    console.print(table(rows))
-    text = console.export_text()
-    assert "Step-Video-T2V" in text
-    assert len(load_models()) >= 14
+    assert "Step-Video-T2V" in {row["model"] for row in written}
 
 
 def test_the_back_test_needs_no_torch() -> None:

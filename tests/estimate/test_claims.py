@@ -4,7 +4,9 @@ import pytest
 
 from minisora.estimate import evidence
 from minisora.estimate.assumptions import load_preset
-from minisora.estimate.claims import DERIVATIONS, NOTES, agrees, audit, load_claims
+from minisora.estimate.claims import CLAIMS, GUESS, agrees, audit, claims_of, printed_values
+from minisora.estimate.model import estimate
+from minisora.estimate.uncertainty import monte_carlo
 
 CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration-cpu.json"
 
@@ -28,13 +30,14 @@ def test_every_number_follows_at_its_printed_digits_or_is_flagged() -> None:
 
 
 def test_recomputation_uses_what_the_report_prints_and_can_fail() -> None:
-    printed = {name: claim.published for name, claim in load_claims().items() if claim.published}
+    printed = printed_values()
+    derive = {name: claim.derive for name, claim in CLAIMS.items() if claim.derive}
     changed = {**printed, "tiktok_ai_share": 0.25}
-    assert DERIVATIONS["ai_minutes_per_day"](changed) == pytest.approx(10.7e6)  # the stale sum
-    assert agrees(10.7e6, DERIVATIONS["ai_minutes_per_day"](changed), 3)
-    assert not agrees(10.7e6, DERIVATIONS["ai_minutes_per_day"](printed), 3)
+    assert derive["ai_minutes_per_day"](changed) == pytest.approx(10.7e6)  # the stale sum
+    assert agrees(10.7e6, derive["ai_minutes_per_day"](changed), 3)
+    assert not agrees(10.7e6, derive["ai_minutes_per_day"](printed), 3)
     exact = {**printed, "sora_compute_per_video": 524e9 * 30 * 180 * 250}
-    assert not agrees(38.1e6, DERIVATIONS["sora_break_even_high"](exact), 3)  # only by way of 708e15
+    assert not agrees(38.1e6, derive["sora_break_even_high"](exact), 3)  # only by way of 708e15
 
 
 @pytest.mark.parametrize("peak", [989.0e12, 989.5e12])
@@ -43,9 +46,18 @@ def test_the_h100_months_force_one_peak(peak: float) -> None:
     assert not (agrees(4211, low, 4) and agrees(10528, high, 5))
 
 
-def test_notes_belong_to_claims() -> None:
-    claims = load_claims()
-    assert set(DERIVATIONS) <= set(NOTES) <= set(claims)
+def test_what_is_derived_has_a_note_of_its_own_and_belongs_to_a_result_or_an_assumption() -> None:
+    published = load_preset("as_published")
+    results = estimate(published.inputs())
+    for name, claim in CLAIMS.items():
+        assert claim.derive is None or claim.note != GUESS, name
+        assert claim.of in published.entries if claim.is_input else claim.result in results, name
+
+
+def test_a_result_knows_what_was_published_of_it() -> None:
+    assert claims_of("sora_break_even") == ["sora_break_even_low", "sora_break_even_high"]
+    assert claims_of("peak_demand_gpus") == ["peak_demand_h100"]
+    assert claims_of("sora_cost_per_minute") == []
 
 
 def test_nothing_is_measured_without_a_calibration() -> None:
@@ -54,7 +66,7 @@ def test_nothing_is_measured_without_a_calibration() -> None:
 
 def test_a_calibration_gives_the_measured_column() -> None:
     measured = evidence.apply_calibration(load_preset("measured"), evidence.read_calibration(CALIBRATION))
-    findings = audit(measured)
+    findings = audit(measured, monte_carlo(measured, 2000).intervals)
     assert findings["dit_compute_per_step"].measured == pytest.approx(2 * 524.6e9, rel=1e-3)
     assert findings["tiktok_ai_share"].measured is None
     speed = findings["sora_minutes_per_h100_hour"]

@@ -10,8 +10,9 @@ import torch
 
 from minisora.config import Config, override
 from minisora.errors import UserError
+from minisora.estimate.evidence import read_calibration
 from minisora.measure import law
-from minisora.measure.calibration import Calibration, calibrate, load_calibration
+from minisora.measure.calibration import Calibration, calibrate
 from minisora.measure.plots import attention_share, plot_attention_share, plot_roofline
 from minisora.measure.sweep import Shape, SweepPoint, grid, measure_shape
 from minisora.measure.timed import time_config
@@ -45,8 +46,6 @@ def test_the_cost_law_finds_one_two_one(calibration: Calibration):
     assert fit.coefficients == pytest.approx({"a": 1, "b": 2, "c": 1}, rel=1e-6)
     assert fit.held_out_error < 0.01
     assert (fit.fitted_points, fit.held_out_points) == (8, 2)
-    point = calibration.points[0]
-    assert law.predict_macs(fit, point) == pytest.approx(point.macs, rel=1e-6)
     assert calibration.naive_law.held_out_error > fit.held_out_error
 
 
@@ -56,25 +55,18 @@ def test_held_out_points_are_the_largest(calibration: Calibration):
     assert max(work[i] for i in fitted) <= min(work[i] for i in held)
 
 
-def test_calibration_survives_its_file(calibration: Calibration, tmp_path: Path):
+def test_the_report_reads_what_a_calibration_writes(calibration: Calibration, tmp_path: Path):
     path = tmp_path / "deep" / "calibration.json"
     calibration.save(path)
-    assert load_calibration(path) == calibration
     written = json.loads(path.read_text())
     assert {"device", "date", "minisora", "laws", "points", "measured_peak_flops"} <= set(written)
     assert all(point["forward_mfu_measured"] > 0 for point in written["points"])
     assert calibration.table().row_count == 4
-
-
-def test_a_broken_calibration_gets_one_line(tmp_path: Path):
-    with pytest.raises(UserError, match="no calibration"):
-        load_calibration(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text('{"format": 1}')
-    with pytest.raises(UserError, match="not a calibration"):
-        load_calibration(tmp_path / "bad.json")
-    (tmp_path / "old.json").write_text('{"format": 0}')
-    with pytest.raises(UserError, match="format 0"):
-        load_calibration(tmp_path / "old.json")
+    report = read_calibration(path)
+    assert list(report.macs) == [point.macs for point in calibration.points]
+    assert list(report.coefficients) == list(calibration.mac_law.coefficients.values())
+    assert report.train_over_forward == pytest.approx(3, abs=0.3)
+    assert report.date == calibration.date
 
 
 def test_time_law_recovers_known_rates(calibration: Calibration):
@@ -102,7 +94,7 @@ def test_a_point_is_measured_not_computed():
     assert point.model_flops < point.train_flops
     assert point.train is not None
     assert point.train.minimum <= point.train.median <= point.train.maximum
-    assert SweepPoint.from_dict(json.loads(json.dumps(point.to_dict()))) == point
+    json.dumps(point.to_dict())
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

@@ -1,102 +1,42 @@
-"""Words for the page: results, units and choices as a reader would say them."""
+"""Results, units, choices and numbers as a reader writes them: in full on the page, short in figures."""
 
 import math
 import re
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from minisora.config import config_folder, read_yaml
 from minisora.estimate.units import parse_unit
 
-RESULT_GROUPS: dict[str, dict[str, str]] = {
-    "Sora: training": {
-        "sora_training_compute": "training compute",
-        "sora_training_compute_low": "training compute, least data",
-        "sora_training_compute_high": "training compute, most data",
-        "sora_training_gpu_months": "GPU-months of training",
-        "sora_training_gpu_months_low": "GPU-months of training, least data",
-        "sora_training_gpu_months_high": "GPU-months of training, most data",
-        "sora_training_cost": "rent of the training",
-        "sora_training_cost_low": "rent of the training, least data",
-        "sora_training_cost_high": "rent of the training, most data",
-        "sora_training_energy": "energy of the training",
-        "sora_training_energy_low": "energy of the training, least data",
-        "sora_training_energy_high": "energy of the training, most data",
-        "sora_training_videos": "videos seen in training",
-        "sora_training_hours_of_video": "hours of video seen in training",
-        "sora_training_over_movie_gen": "training compute over Movie Gen's, the largest disclosed",
-    },
-    "Sora: one clip": {
-        "sora_minutes_per_gpu_hour": "minutes of video per GPU-hour",
-        "sora_minutes_per_gpu_day": "minutes of video per GPU-day",
-        "sora_cost_per_minute": "rent per minute of video",
-        "sora_energy_per_minute": "energy per minute of video",
-        "sora_compute_per_video": "compute per clip",
-        "sora_compute_per_minute": "compute per minute of video",
-        "sora_decode_compute_per_video": "of a clip: decoding latents to pixels",
-        "sora_text_compute_per_video": "of a clip: encoding the prompt",
-    },
-    "Sora: where serving overtakes training": {
-        "sora_break_even": "minutes made until serving overtakes training",
-        "sora_break_even_low": "minutes until then, least data",
-        "sora_break_even_high": "minutes until then, most data",
-    },
-    "Demand": {
-        "tiktok_minutes_per_day": "video uploaded to TikTok",
-        "ai_minutes_per_day": "video made by AI",
-        "demand_gpus": "GPUs for average demand",
-        "peak_demand_gpus": "GPUs for peak demand",
-        "peak_demand_power": "power of those GPUs",
-    },
-    "Sora: one pass of the denoiser": {
-        "latent_frames": "latent frames of a clip",
-        "tokens_per_clip": "tokens of a clip",
-        "size_multiplier": "parameters of Sora over those of DiT",
-        "sora_macs_per_step": "multiply-accumulates of a pass",
-        "sora_compute_per_step": "compute of a pass",
-        "sora_macs_per_step_per_frame": "a pass by the published rule (DiT × latent frames)",
-        "sora_macs_per_step_full": "a pass with full attention",
-        "sora_step_over_per_frame_full": "full attention over the published rule",
-        "attention_share_full": "share of attention in it, full",
-        "sora_macs_per_step_factorised": "a pass with factorised attention",
-        "sora_step_over_per_frame_factorised": "factorised attention over the published rule",
-        "attention_share_factorised": "share of attention in it, factorised",
-        "sora_macs_per_step_divided": "a pass with divided attention",
-        "sora_step_over_per_frame_divided": "divided attention over the published rule",
-        "attention_share_divided": "share of attention in it, divided",
-    },
-    "DiT-XL/2, images of 512 × 512": {
-        "dit_compute_per_step": "compute of a pass",
-        "dit_compute_per_image": "compute per image",
-        "dit_training_images": "images seen in training",
-        "dit_training_compute": "training compute",
-        "dit_training_gpu_days": "GPU-days of training",
-        "dit_training_gpu_months": "GPU-months of training",
-        "dit_break_even_images": "images made until serving overtakes training",
-    },
-    "Other models": {
-        "llama2_70b_compute_per_output": "Llama 2 70B, compute of an answer",
-        "gpt4_compute_per_output": "GPT-4, compute of an answer",
-        "sora_over_gpt4": "a clip of Sora over an answer of GPT-4",
-        "dit_over_llama2_70b": "an image of DiT over an answer of Llama 2 70B",
-    },
-}
-RESULTS: dict[str, str] = {name: label for group in RESULT_GROUPS.values() for name, label in group.items()}
 
-# What the page opens with, and keeps in sight while a reader moves assumptions: a result, its short name, and
-# the claims that published it (two: from the first to the second).
-HEADLINE: dict[str, tuple[str, tuple[str, ...]]] = {
-    "sora_training_gpu_months": (
-        "GPU-months to train",
-        ("sora_training_h100_months_low", "sora_training_h100_months_high"),
-    ),
-    "sora_training_cost": ("rent of the training", ()),
-    "sora_minutes_per_gpu_hour": ("minutes of video per GPU-hour", ("sora_minutes_per_h100_hour",)),
-    "sora_cost_per_minute": ("rent per minute of video", ()),
-    "sora_break_even": (
-        "minutes of video until serving overtakes training",
-        ("sora_break_even_low", "sora_break_even_high"),
-    ),
-    "peak_demand_gpus": ("GPUs for peak demand", ("peak_demand_h100",)),
-}
+@dataclass(frozen=True)
+class ResultWords:
+    """A result in words.
+
+    Args:
+        group: heading of the page's tables that it stands under.
+        label: in a table, beside its unit.
+        axis: on the axis of a figure, its unit included.
+        headline: whether the page opens with it.
+    """
+
+    group: str
+    label: str
+    axis: str
+    headline: bool
+
+
+@cache
+def result_words() -> dict[str, ResultWords]:
+    """Every result by name, in the order of the page."""
+    groups = read_yaml(config_folder() / "estimate" / "results.yaml")
+    return {
+        name: ResultWords(group, row["label"], row.get("short", row["label"]), row.get("headline", False))
+        for group, rows in groups.items()
+        for name, row in rows.items()
+    }
+
 
 UNITS: dict[str, str] = {
     "GPU": "GPUs",
@@ -179,6 +119,7 @@ _CLAIM_WORDS = (
 )  # fmt: skip
 
 NOTHING = "–"
+_SETTINGS = {"per_frame": "inside frames"}
 _UNITS = {parse_unit(unit): words for unit, words in UNITS.items()}
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -222,7 +163,11 @@ def human(value: float | None, unit: str = "", digits: int = 4) -> str:
         scale, word = next(pair for pair in _WORDS if size >= pair[0])
         return f"{sign}{_plain(float(f'{size / scale:.{digits}g}'))} {word}"
     mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
-    return f"{sign}{_plain(float(mantissa))} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return f"{sign}{_plain(float(mantissa))} × {_ten_to(int(exponent))}"
+
+
+def _ten_to(exponent: int) -> str:
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def _plain(value: float) -> str:
@@ -268,3 +213,48 @@ def claim_words(name: str) -> str:
     for word, better in _CLAIM_WORDS:
         text = re.sub(rf"\b{word}\b", better, text)
     return text[0].upper() + text[1:]
+
+
+# Short forms for figures, where there is little room.
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A number with a suffix: 0.0746, 5.03, 89.2k, 15.3M, 1.2B; a power of ten from 1e15 on."""
+    for size, suffix in ((1e15, ""), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (0, "")):
+        # 999.6k is 1M at three digits.
+        if abs(float(f"{value:.{digits}g}")) >= size:
+            return big(value, digits) if size == 1e15 else f"{value / (size or 1):.{digits}g}{suffix}"
+    raise AssertionError(value)
+
+
+def big(value: float, digits: int = 2) -> str:
+    """A compute: 1.1×10²⁵."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}×{_ten_to(int(exponent))}"
+
+
+def tick(value: float) -> str:
+    """A tick of a logarithmic axis: 10²⁵, 2×10²⁵; as `short` below 1e9."""
+    return short(value) if value < 1e9 else power(value)
+
+
+def power(value: float) -> str:
+    """A power of ten: 10²⁵, 2×10²⁵, 10⁻¹."""
+    return big(value).removeprefix("1×")
+
+
+def factor(value: float) -> str:
+    """A ratio: ×2.00, ×6.06, ×804, ×0.163; a fourth digit next to one."""
+    if value >= 99.5:
+        return f"×{value:.0f}"
+    return f"×{value:#.4g}" if 0.98 < value < 1.02 and value != 1 else f"×{value:#.3g}"
+
+
+def percent(share: float, places: int = 0) -> str:
+    """A share: 86 %."""
+    return f"{100 * share:.{places}f} %"
+
+
+def setting(value: float | str | None) -> str:
+    """The value of an assumption: 20B, 524.6B, 0.36, full."""
+    return short(value, 4) if isinstance(value, float) else _SETTINGS.get(str(value), str(value))
