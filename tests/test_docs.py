@@ -28,6 +28,10 @@ from typer.testing import CliRunner
 from minisora.cli import app
 from minisora.config import find
 
+# Every command of every page: not for the inner loop.
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 # Its commands are checked, not run: they use what a reader has trained.
