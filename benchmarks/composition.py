@@ -1,6 +1,6 @@
 """Sora's framing claim in miniature: native sizes against square crops of the same clips.
 
-    python benchmarks/composition.py --json benchmarks/results/composition.json    # about 15 minutes
+    python benchmarks/composition.py --json benchmarks/results/composition_MACHINE_DATE.json    # about 15 minutes
     python benchmarks/composition.py --quick
 
 Two DiTs learn from the same wide (48x80) and tall (80x48) clips, one from the whole frames, one from their middle

@@ -1,6 +1,6 @@
 """VideoDiT beside two diffusers transformers of equal width, depth, tokens and text, timed A B A B in one run.
 
-    python benchmarks/dit_peers.py --json benchmarks/results/dit-peers.json
+    python benchmarks/dit_peers.py --json benchmarks/results/dit-peers_MACHINE_DATE.json
     python benchmarks/dit_peers.py --quick                  # about a minute
     python benchmarks/dit_peers.py --compile                # the repeated block of each compiled
 

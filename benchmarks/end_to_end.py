@@ -1,6 +1,6 @@
 """Seconds from nothing to 90 % of the prompts right: the demo's stages with growing budgets for the DiT.
 
-    python benchmarks/end_to_end.py --json benchmarks/results/end-to-end.json       # about 20 minutes
+    python benchmarks/end_to_end.py --json benchmarks/results/end-to-end_MACHINE_DATE.json       # about 20 minutes
     python benchmarks/end_to_end.py --quick
 
 One VAE and one set of latents, then a DiT from scratch for each number of steps (each with its own schedule: a run

@@ -292,7 +292,7 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
     """A file of results that another command reads."""
     what = rng.choice(("calibration", "calibration", "law", "preset", "results", "ladder", "scores", "args"))
     if what in ("calibration", "law"):
-        file = RESULTS / ("calibration-cpu.json" if what == "calibration" else "ladder/law.json")
+        file = RESULTS / ("calibration_zen-4_2026-11-22.json" if what == "calibration" else "ladder/law.json")
         data, told = broken_json(file.read_bytes(), rng)
         (place / "bad.json").write_bytes(data)
         return Brought(("report", f"--{what}", "bad.json", "-o", "rep"), f"{what} {told}")

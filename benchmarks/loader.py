@@ -1,6 +1,6 @@
 """How fast clips come from a folder of mp4, cold and kept in memory, beside the rate that training takes them at.
 
-    python benchmarks/loader.py --json benchmarks/results/loader.json
+    python benchmarks/loader.py --json benchmarks/results/loader_MACHINE_DATE.json
     python benchmarks/loader.py --quick
 
 Writes a folder of the shapes world as mp4 (240x320, 24 fps, so that every clip is resampled in time and resized),

@@ -1,6 +1,6 @@
 """Peak memory of a train step beside the same peers, and of a clip ten times as long on the same machine.
 
-    python benchmarks/memory.py --json benchmarks/results/memory.json
+    python benchmarks/memory.py --json benchmarks/results/memory_MACHINE_DATE.json
     python benchmarks/memory.py --quick
 
 Every measurement is a process of its own: it notes its resident memory, builds the model, runs two train steps

@@ -1,6 +1,6 @@
 """Clips of many sizes in one training step: how much of it is padding, packed, padded, or one size a step.
 
-    python benchmarks/packing.py --json benchmarks/results/packing.json
+    python benchmarks/packing.py --json benchmarks/results/packing_MACHINE_DATE.json
     python benchmarks/packing.py --quick
 
 Batches of the sizes of configs/modes.yaml, in its shares.

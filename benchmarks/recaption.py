@@ -1,6 +1,6 @@
 """What machine captions are worth: a DiT on a tenth of the labels, on these and a captioner's, and on all labels.
 
-    python benchmarks/recaption.py --run runs/demo --json benchmarks/results/recaption.json    # about 25 minutes
+    python benchmarks/recaption.py --run runs/demo --json benchmarks/results/recaption_MACHINE_DATE.json  # 25 minutes
     python benchmarks/recaption.py --run runs/demo --quick
 
 The recipe of DALL-E 3 (Betker et al. 2023): a captioner learns from the labelled clips and labels the rest. RUN needs

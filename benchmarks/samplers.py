@@ -1,6 +1,6 @@
 """Which sampler, how many steps, and where guidance is worth its second pass: judged on the same prompts and noise.
 
-    python benchmarks/samplers.py --model runs/modes/model --json benchmarks/results/samplers.json
+    python benchmarks/samplers.py --model runs/modes/model --json benchmarks/results/samplers_MACHINE_DATE.json
     python benchmarks/samplers.py --model runs/modes/model --quick
 
 Passes are evaluations of the DiT for one video. Heun takes two a step; guidance doubles a pass. A guidance interval

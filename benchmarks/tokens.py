@@ -1,6 +1,6 @@
 """What a pass of VideoDiT costs as the clip grows: measured seconds beside counted FLOPs, both attentions.
 
-    python benchmarks/tokens.py --json benchmarks/results/tokens.json
+    python benchmarks/tokens.py --json benchmarks/results/tokens_MACHINE_DATE.json
     python benchmarks/tokens.py --quick
 
 Clips of growing length at one size, and of growing size at one length, one clip a batch, forward and train

@@ -1,6 +1,6 @@
 """What makes the toy's VAE sharp: one change at a time, each trained for the same steps and judged on unseen clips.
 
-    python benchmarks/vae_ablations.py --json benchmarks/results/vae-ablations.json
+    python benchmarks/vae_ablations.py --json benchmarks/results/vae-ablations_MACHINE_DATE.json
     python benchmarks/vae_ablations.py --quick                       # 40 steps each
     python benchmarks/vae_ablations.py --only base --data CLIPS      # the toy's settings on a folder of videos
 

@@ -1,6 +1,6 @@
 """MACs per output pixel of video VAE decoders in diffusers, counted on meta tensors: no weights, no memory.
 
-    python benchmarks/vae_decoders.py --json benchmarks/results/vae-decoders.json
+    python benchmarks/vae_decoders.py --json benchmarks/results/vae-decoders_MACHINE_DATE.json
 
 The estimate's `serve.decode_macs_per_pixel` rests on these.
 """

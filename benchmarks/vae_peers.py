@@ -1,6 +1,6 @@
 """VideoVAE beside the diffusers VAEs of CogVideoX and Wan at equal compression, timed A B A B in one run.
 
-    python benchmarks/vae_peers.py --json benchmarks/results/vae-peers.json
+    python benchmarks/vae_peers.py --json benchmarks/results/vae-peers_MACHINE_DATE.json
     python benchmarks/vae_peers.py --quick                     # 3 rounds, 8 s of training each
     python benchmarks/vae_peers.py --to-db 28 --limit-s 600    # how long each trains to 28 dB
 

@@ -8,7 +8,7 @@ from minisora.estimate.claims import CLAIMS, GUESS, agrees, audit, claims_of, pr
 from minisora.estimate.model import estimate
 from minisora.estimate.uncertainty import monte_carlo
 
-CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration-cpu.json"
+CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
 # What a careful reader finds: these do not follow, and what does.
 FALLS = {

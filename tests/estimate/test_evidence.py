@@ -8,7 +8,7 @@ from minisora.estimate import evidence
 from minisora.estimate.assumptions import load_preset
 from minisora.estimate.model import estimate
 
-CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration-cpu.json"
+CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
 
 def test_soras_pass_from_measured_points_is_the_closed_form() -> None:

@@ -12,7 +12,7 @@ from minisora.errors import UserError
 from minisora.estimate.claims import CLAIMS
 from minisora.estimate.report import build_report, to_csv, write_report
 
-CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration-cpu.json"
+CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
 
 @pytest.fixture(scope="module")
