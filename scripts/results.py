@@ -437,9 +437,9 @@ def faults() -> str:
             rows.append([machine, date, part, where, str(tried), str(struck), f"{right} of {tried}"])
         tried, right = (sum(row[key] for row in summary) for key in ("tried", "right"))
         rows.append([machine, date, "all", "–", str(tried), "–", f"{right} of {tried}"])
-    text = """Right: after a kill the same command ends with the same losses bit for bit; after a full disk, short memory or
-a malformed input there is one line and exit code 1 or 2, and nothing is lost. *Struck*: kills; trials in which the disk
-was full or memory short; inputs that were refused (the others are legal in spite of the change)."""
+    text = """Right: after a kill the same command ends with the same losses bit for bit; after a full disk, short
+memory or a malformed input there is one line and exit code 1 or 2, and nothing is lost. *Struck*: kills; trials in
+which the disk was full or memory short; inputs that were refused (the others are legal in spite of the change)."""
     columns = "machine | date | fault | in | #trials | #struck | #right"
     return f"{text}\n{' '.join(headings)} {_made('faults')}\n\n{table(columns, rows)}"
 
@@ -459,7 +459,7 @@ def ladder_budgets() -> str:
             + [f"{best['params']:,}", fixed(best["loss"], 3)]
             + [f"{best['right']['all_right']} of {best['prompts']}"]
         )
-    columns = "#budget, times the smallest | #FLOPs | #runs | #best width | #parameters | #its loss | #prompts all right"
+    columns = "#budget over the smallest | #FLOPs | #runs | #best width | #parameters | #its loss | #prompts all right"
     text = f"{len(runs)} runs, float32, by `minisora scale run --ladder cpu --jobs 2 --out runs/ladder`."
     return f"{text} {_where('ladder')}\n\n{table(columns, rows)}"
 
@@ -673,7 +673,7 @@ def how_good() -> str:
 
 def costs() -> str:
     """The README's costs."""
-    xl, cog = measured("dit-table")[0][2]["rows"][-1], measured("cogvideox")[0][2]
+    xl = measured("dit-table")[0][2]["rows"][-1]
     report = measured("report")[0][2]
     wrong = sum(not claim["follows"] for claim in report["claims"].values())
     low, high = (report["claims"][f"sora_training_h100_months_{end}"] for end in ("low", "high"))
@@ -682,10 +682,9 @@ def costs() -> str:
     months, mended = (f"{_short(low[key])} to {_short(high[key])}" for key in ("published", "corrected"))
     counted, printed = fixed(xl["gmacs"], 2), fixed(xl["published_gmacs"], 2)
     models, others = implied["models_in_time_correction"], interval(implied["time_correction_range"])
-    ours = fixed(full["over_per_frame_rule"], 1)
+    ours = fixed(full["over_per_frame_rule"], 2)
     lines = [
-        f"""One pass of DiT-XL/2 at 512x512 is {counted} GMACs (its paper prints {printed}), one of CogVideoX-2B
-  {fixed(cog["forward"]["macs"] / 1e9, 1)}.""",
+        f"One pass of DiT-XL/2 at 512x512 is {counted} GMACs; its paper prints {printed}.",
         f"""In a published estimate of Sora {wrong} numbers do not follow from its own inputs. Mended, its {months}
   H100-months of training are {mended}; a pass with full attention costs {ours} times its rule.""",
         f"""Each of {models} disclosed models on an H100 takes {others} times what the others predict; by the

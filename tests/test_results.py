@@ -109,3 +109,14 @@ def test_links_of_the_results_lead_somewhere(results: ModuleType) -> None:
             assert target[1:] in headings
         else:
             assert (results.PAGE.parent / target).is_file()
+
+
+def test_the_readme_is_read_in_one_sitting(results: ModuleType) -> None:
+    assert len(results.README.read_text().split()) <= 1000
+
+
+def test_the_moving_pictures_of_the_readme_are_small(results: ModuleType) -> None:
+    pictures = [ROOT / name for name in re.findall(r"!\[[^]]*\]\((.*\.gif)\)", results.README.read_text())]
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= 2_000_000, picture.name
