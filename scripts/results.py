@@ -82,6 +82,8 @@ def page() -> str:
     parts = ["# Results", _INTRODUCTION, contents]
     for title, text in sections.items():
         parts += [f"## {title}", text]
+        if title in PICTURES:
+            parts.append(f"![{title}](results/{PICTURES[title]})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -408,7 +410,10 @@ def captions() -> str:
         "machine | date | #labels | judged on | #clips | #colour | #shape | #motion | #size | #light | #wall"
         " | #all right"
     )
-    text = "DiTs trained with a tenth of the labels, with the captioner's for the rest, and with all:"
+    steps = measured("recaption")[0][2]["settings"]["steps"]
+    text = (
+        f"DiTs of {steps} steps with a tenth of the labels, with the captioner's for the rest, and with all:"
+    )
     second = table("machine | date | trained with | #all right | #share | #95 % interval, %", trained)
     return f"{_made('recaption', 'captioner')}\n\n{table(columns, rows)}\n\n{text}\n\n{second}"
 
@@ -728,6 +733,15 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "The published estimate": claims,
     "A pass of Sora": sora_pass,
     "Back-test": backtest,
+}
+PICTURES = {
+    "Prompts": "samples.png",
+    "Sizes": "modes/sizes.png",
+    "Modes": "modes/modes.png",
+    "Ladder, best sizes": "ladder/figure.png",
+    "Ladder, laws": "ladder/isoflop.png",
+    "Ladder, rates and repetition": "ladder/repetition.png",
+    "Cost laws": "roofline_zen-4_2026-11-22.png",
 }
 BLOCKS: dict[str, Callable[[], str]] = {"how-good": how_good, "costs": costs}
 
