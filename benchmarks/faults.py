@@ -1,6 +1,6 @@
 """A campaign of faults: what is killed, starved, cut short or fed rubbish ends in one line, and goes on as if unhurt.
 
-    python benchmarks/faults.py --json benchmarks/results/faults_MACHINE_DATE.json  # 25 minutes at most
+    python benchmarks/faults.py --json benchmarks/results/faults_MACHINE_DATE.json  # a few minutes
     python benchmarks/faults.py --quick                                   # half a minute
 
 kill      SIGKILL to the whole process group at random moments of making data, training a VAE, encoding, training a
