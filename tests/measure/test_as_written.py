@@ -4,6 +4,7 @@ or refused in one line; and nothing stays changed."""
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
 from torch._higher_order_ops import scan, while_loop
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -58,6 +59,20 @@ def test_a_module_compiled_in_place():
     assert model._compiled_call_impl is call
 
 
+# Older versions refuse a compiled function inside a trace, whatever is set; a compiled module is no such thing.
+refused_in_a_trace = not hasattr(eval_frame, "_use_eager_on_nested_compile")
+needs_nesting = pytest.mark.skipif(
+    refused_in_a_trace, reason=f"torch {torch.__version__} refuses a compiled function inside a trace"
+)
+
+
+@pytest.mark.skipif(not refused_in_a_trace, reason="this torch runs a compiled function inside a trace")
+def test_a_compiled_function_is_one_line_where_torch_refuses_it():
+    with pytest.raises(UserError, match=r"cannot follow Calls .*by torch alone with .*count_forward"):
+        macs(Calls(torch.compile(lambda x: x @ x.T)), X)
+
+
+@needs_nesting
 def test_compiled_functions():
     product = torch.compile(lambda x: x @ x.T)
     assert macs(Calls(product), X) == 4 * 4 * 8
@@ -93,6 +108,12 @@ FLEX_MACS = 2 * 4 * 128 * 128 * 16
 def test_flex_attention(device: str):
     q = torch.randn(1, 4, 128, 16, device=device)
     assert macs(Calls(lambda q: flex_attention(q, q, q)), q) == FLEX_MACS
+
+
+@needs_nesting
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_flex_attention_compiled(device: str):
+    q = torch.randn(1, 4, 128, 16, device=device)
     compiled = torch.compile(flex_attention)
     assert macs(Calls(lambda q: compiled(q, q, q)), q) == FLEX_MACS
 

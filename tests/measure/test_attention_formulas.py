@@ -65,6 +65,8 @@ def tensors(case: Case, layout: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("case", CASES, ids=["self", "cross", "grouped", "other values"])
 @pytest.mark.parametrize("operator", sorted(name for name in LAYOUTS if "varlen" not in name))
 def test_against_products_written_out(operator: str, case: Case):
+    if operator.startswith("aten::") and operator not in attention_operators():
+        pytest.skip(f"torch {torch.__version__} has no {operator}")
     grad, *qkv = tensors(case, LAYOUTS[operator])
     forward, backward = written_out(case)
     if not is_backward(operator):

@@ -80,7 +80,8 @@ def test_a_damaged_clip_is_left_out_and_named(
     )
     assert (count, done[-1]) == (6, 8)
     assert len(FolderDataset(tmp_path / "out", CLIP)) == 6
-    assert [record.getMessage().count("a.mp4") for record in caplog.records] == [1]
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("minisora")]
+    assert [line.count("a.mp4") for line in told] == [1]
     for file in mixed.glob("clip*"):
         file.unlink()
     with pytest.raises(UserError, match="none of the 1 clips"):
