@@ -24,15 +24,15 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import Config, load, override
-from minisora.data.captions import parse
 from minisora.data.clip import Clip, ClipDataset
-from minisora.data.shapes import ShapesWorld
-from minisora.data.sources import bucket_configs, open_dataset
-from minisora.data.video_write import write_contact_sheet
+from minisora.data.dataset import bucket_configs, open_dataset
+from minisora.data.shapes_world.grammar import parse
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
+from minisora.data.video.write_video import write_contact_sheet
 from minisora.evaluate.framing import whole_share
-from minisora.evaluate.judge import judge_all
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.judge.verdict import judge_all
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline

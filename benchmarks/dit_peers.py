@@ -34,7 +34,7 @@ from interleave import Work, autocast, compare, facts, measured_peaks, precision
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minisora.measure.counter import StepCount, count_step
+from minisora.flops.count_torch import StepCount, count_step
 from minisora.models.dit import VideoDiT
 from minisora.training.compilation import compile_blocks
 

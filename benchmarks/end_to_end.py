@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minisora.config import load
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.stages import train_dit, train_vae
 

@@ -300,7 +300,7 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
         file = (
             RESULTS.parents[1]
             / "configs"
-            / ("estimate/measured.yaml" if what == "preset" else "ladder/smoke.yaml")
+            / ("report/measured.yaml" if what == "preset" else "ladder/smoke.yaml")
         )
         data, told = broken_yaml(file.read_text(), rng)
         (place / "bad.yaml").write_bytes(data)

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minisora.files import write_json
-from minisora.measure.device import describe_device
-from minisora.measure.timing import measure_matmul_peak
+from minisora.flops.device import describe_device
+from minisora.flops.timing import measure_matmul_peak
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

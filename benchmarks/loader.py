@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from minisora.config import ClipConfig, load
-from minisora.data.folder import FolderDataset
-from minisora.data.folder_scan import scan_folder
-from minisora.data.shapes import ShapesWorld
-from minisora.data.video_write import write_video
+from minisora.data.folder.folder_dataset import FolderDataset
+from minisora.data.folder.scan import scan_folder
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
+from minisora.data.video.write_video import write_video
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ Batches of the sizes of configs/modes.yaml, in its shares.
 
 waste        tokens that only pad, of all tokens that are computed
 padded       every clip of a batch padded to the longest
-packed       common rows of tokens (minisora.models.packing), at several capacities
+packed       common rows of tokens (minisora.models.packed), at several capacities
 a size       one size a step, as configs/modes.yaml trains: no padding, but a step sees one size only
 
 Seconds are of forward and backward of that DiT, interleaved; a packed row attends to all of itself under a
@@ -28,7 +28,7 @@ from torch import Tensor
 from minisora.config import load
 from minisora.models.build import build_dit, latent_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.packing import pack
+from minisora.models.packed import pack
 from minisora.models.patchify import token_grid
 from minisora.models.precision import choose_precision
 

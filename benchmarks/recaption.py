@@ -24,11 +24,11 @@ from torch import Tensor
 
 from minisora.config import load
 from minisora.data.batches import LatentSource
-from minisora.data.captions import parse
-from minisora.data.sources import open_dataset
+from minisora.data.dataset import open_dataset
+from minisora.data.shapes_world.grammar import parse
 from minisora.errors import UserError
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.models.captioner import VideoCaptioner
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.captioning import train_captioner, write_captions

@@ -15,10 +15,10 @@ from interleave import facts, write
 from rich.console import Console
 from rich.table import Table
 
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
+from minisora.flow.schedules import make_scheduler
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.pipelines.schedulers import make_scheduler
 
 SCHEDULERS = ("euler", "heun", "dpm++")
 STEPS = (4, 8, 16, 24)

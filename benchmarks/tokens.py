@@ -21,7 +21,7 @@ from interleave import Work, autocast, compare, facts, write
 from rich.console import Console
 from rich.table import Table
 
-from minisora.measure.counter import count_step
+from minisora.flops.count_torch import count_step
 from minisora.models.dit import VideoDiT
 from minisora.models.precision import choose_precision
 

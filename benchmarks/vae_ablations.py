@@ -24,10 +24,10 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import load
-from minisora.data.sources import open_dataset
+from minisora.data.dataset import open_dataset
 from minisora.evaluate.evaluation import judge_accuracy
 from minisora.evaluate.fidelity import psnr, ssim
-from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.prompts import prompt_set
 from minisora.models.vae import VideoVAE
 from minisora.training.stages import load_vae, train_vae
 

@@ -40,14 +40,14 @@ from minisora.config import Config, TrainConfig, load
 from minisora.data.batch import VAEBatch
 from minisora.data.batches import CropBatches
 from minisora.data.clip_memory import ClipMemory
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.evaluate.fidelity import psnr
+from minisora.flops.count_torch import count_forward, count_step
 from minisora.flow.vae_loss import vae_loss
-from minisora.measure.counter import count_forward, count_step
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior
+from minisora.training.learning_rate import lr_scale
 from minisora.training.optimizer import Muon, make_optimizer
-from minisora.training.schedule import lr_scale
 
 SPARSER = 0.15  # of the time trained: the least share of it between validations
 WARMUP = 10  # steps: a slow peer must not spend its time in warm-up

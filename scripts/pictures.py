@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from minisora.cli import app
 from minisora.files import whole
-from minisora.pipelines import modes, remake
+from minisora.pipelines import modes, restyle
 from minisora.pipelines.model_folder import load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,8 +83,8 @@ def mode_panels(clip: Tensor) -> list[Panel]:
     around = modes.loop(pipeline, prompt, clip, seed=0)
     region = torch.zeros(1, length, height, width, dtype=torch.bool)
     region[..., width // 3 : 2 * width // 3] = True
-    filled = remake.inpaint(pipeline, prompt, clip, region, seed=0)
-    day = remake.restyle(pipeline, f"{prompt} by day", clip, source=night, seed=0)
+    filled = restyle.inpaint(pipeline, prompt, clip, region, seed=0)
+    day = restyle.restyle(pipeline, f"{prompt} by day", clip, source=night, seed=0)
 
     def panel(video: Tensor, given: range, caption: str, loops: bool = False) -> Panel:
         borders = [GIVEN if frame in given else MADE for frame in range(video.shape[2])]

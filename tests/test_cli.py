@@ -185,7 +185,7 @@ def test_an_interruption_is_told_and_is_status_130(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minisora.data.doctor.check", stop)
+    monkeypatch.setattr("minisora.data.folder.doctor.check", stop)
     code, _, err = run("data", "check", ".", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, err) == (130, "interrupted\n")
 

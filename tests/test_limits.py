@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from minisora import cli
 from minisora.config import Config, Section, load
 from minisora.errors import UserError
-from minisora.estimate.assumptions import load_preset, presets
 from minisora.evaluate.sizes import parse_sizes
 from minisora.evaluate.steps import parse_steps
 from minisora.limits import LAST_SEED, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.report.assumptions import load_preset, presets
 from minisora.scaling.ladder import LadderConfig, shard
 
 WILD = ("nan", "inf", "-inf", "-1e30", "1e30", str(2**64))

@@ -12,7 +12,7 @@ import torch
 
 from minisora import cli, memory
 from minisora.errors import UserError
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.costs import check_state
 from minisora.training.trajectories import make_trajectories
@@ -101,7 +101,7 @@ def test_running_out_is_one_line_and_exit_code_2(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("minisora.data.doctor.check", fail)
+    monkeypatch.setattr("minisora.data.folder.doctor.check", fail)
     monkeypatch.setattr(sys, "argv", ["minisora", "data", "check", "."])
     with pytest.raises(SystemExit) as stop:
         cli.main()

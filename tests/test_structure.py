@@ -1,6 +1,7 @@
 """The architecture, as a test: imports go down only, and the on-disk module paths stay where they are."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import minisora
@@ -13,18 +14,18 @@ LAYERS: list[set[str]] = [
     {"limits", "memory"},
     {"config"},
     {"models", "flow", "data"},
-    {"pipelines", "measure"},
+    {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
-    {"scaling", "estimate"},
+    {"scaling", "report"},
     {"demo"},
     {"cli"},
     {"__main__"},
 ]
 LEARNING = {"models", "flow", "data"}  # see each other, within the limits of the tests below
 STANDALONE = {
-    "data/video_io.py",
-    "measure/hardware.py",
-    "estimate/model.py",
+    "data/video/read_video.py",
+    "flops/peaks.py",
+    "report/model.py",
 }  # import no other part of minisora
 
 
@@ -90,3 +91,10 @@ def test_no_grab_bag_modules_and_nothing_unpickles() -> None:
         text = path.read_text()
         assert "import pickle" not in text
         assert "torch.load(" not in text, path
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """A file is found by its name alone; of `weights`, the code file has the name that diffusers gives it."""
+    modules = [path for path in PACKAGE.rglob("*.py") if "weights" not in path.parts]
+    names = Counter(path.stem for path in modules if path.stem != "__init__")
+    assert [name for name, count in names.items() if count > 1] == []

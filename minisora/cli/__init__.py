@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from minisora.cli import cost, data, judge, learn, scale, videos
+from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.screen import plain
@@ -30,17 +30,17 @@ scale_app = typer.Typer(
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
 
 for command in (
-    learn.demo,
-    learn.train,
-    learn.distill,
-    videos.sample,
-    videos.edit,
-    videos.augment,
-    videos.export,
-    judge.evaluate,
-    cost.flops,
-    cost.calibrate,
-    cost.report,
+    demo.demo,
+    train.train,
+    train.distill,
+    sample.sample,
+    edit.edit,
+    edit.augment,
+    sample.export,
+    evaluate.evaluate,
+    flops.flops,
+    flops.calibrate,
+    report.report,
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")
@@ -51,8 +51,8 @@ scale_app.command("run")(scale.scale_run)
 scale_app.command("fit")(scale.scale_fit)
 scale_app.command("figure")(scale.scale_figure)
 app.add_typer(caption_app, name="caption")
-caption_app.command("train")(data.caption_train)
-caption_app.command("label")(data.caption_label)
+caption_app.command("train")(caption.caption_train)
+caption_app.command("label")(caption.caption_label)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.

@@ -38,10 +38,10 @@ def scale_run(
 
     Ends with status 1 while runs are missing: each failure is in OUT/failures.jsonl.
     """
-    from minisora.scaling.execute import plan_table, run_in_jobs, run_ladder
     from minisora.scaling.ladder import plan, read_ladder
     from minisora.scaling.ladder import shard as share
     from minisora.scaling.results import read_rows
+    from minisora.scaling.run_ladder import plan_table, run_in_jobs, run_ladder
 
     check_folder(out)
     if jobs > 1:
@@ -78,10 +78,10 @@ def scale_run(
 
 def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     """Fit loss against compute, size and data: OUT/law.json, with intervals and the held-out budget's error."""
-    from minisora.scaling.fit import fit_file
-    from minisora.scaling.kept import Kept
+    from minisora.scaling.fit_laws import fit_file
     from minisora.scaling.ladder import tokens_per_clip
-    from minisora.scaling.tables import fit_tables
+    from minisora.scaling.ladder_file import Kept
+    from minisora.scaling.law_tables import fit_tables
 
     tokens = tokens_per_clip(Kept.read(out).config)
     found = fit_file(out / "results.jsonl", tokens, out / "law.json")
@@ -92,9 +92,9 @@ def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
 def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
     """Draw the figures of a ladder from its results: the same prompt at growing compute, and the law beneath."""
     from minisora.scaling.figure import write_figures
-    from minisora.scaling.fit import fit_file
-    from minisora.scaling.kept import Kept
+    from minisora.scaling.fit_laws import fit_file
     from minisora.scaling.ladder import tokens_per_clip
+    from minisora.scaling.ladder_file import Kept
     from minisora.scaling.results import read_rows
 
     kept, results = Kept.read(out), out / "results.jsonl"

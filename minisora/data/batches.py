@@ -18,8 +18,8 @@ from minisora.config import FlowConfig
 from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.data.clip import StandsIn
 from minisora.data.clip_memory import ClipMemory, from_bytes
-from minisora.data.order import random_crop, rng, sample_indices
-from minisora.flow.conditioning import draw_known
+from minisora.data.draws import random_crop, rng, sample_indices
+from minisora.flow.known_frames import draw_known
 from minisora.flow.path import broadcast_sigma, to_data, to_noise
 
 _DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs

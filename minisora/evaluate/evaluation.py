@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Group
 from torch import Tensor
 
-from minisora.data.captions import ShapesPrompt, parse
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.grammar import ShapesPrompt, parse
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge import ATTRIBUTES, Verdict, judge_all
-from minisora.evaluate.prompt_sets import KINDS, Kind, kind_of
-from minisora.evaluate.prompts import evaluate_pipeline, reconstruct
+from minisora.evaluate.judge.verdict import ATTRIBUTES, Verdict, judge_all
+from minisora.evaluate.prompts import KINDS, Kind, kind_of
+from minisora.evaluate.sample_and_judge import evaluate_pipeline, reconstruct
 from minisora.evaluate.score import Score
 from minisora.evaluate.tables import quality_table, score_table
 from minisora.limits import MAX_COUNT, check_number

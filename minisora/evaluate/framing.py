@@ -7,8 +7,8 @@ sizes frames them. In the shapes world, no clip lets its object touch the edge, 
 import numpy as np
 from torch import Tensor
 
-from minisora.evaluate.fit import reach_of
-from minisora.evaluate.observe import observe
+from minisora.evaluate.judge.motion import observe
+from minisora.evaluate.judge.shapes import reach_of
 
 _TOLERANCE = 1.0  # pixels that a fitted edge may lie outside: after a VAE at 30 dB it is off by half of one
 

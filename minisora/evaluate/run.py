@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from minisora.data.video_write import write_contact_sheet
+from minisora.data.video.write_video import write_contact_sheet
 from minisora.errors import UserError
-from minisora.evaluate.curves import Curves
 from minisora.evaluate.evaluation import Evaluation, evaluate_model
-from minisora.evaluate.folder import evaluate_videos
-from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.memorisation import Curves
+from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.run_curves import measure_curves
+from minisora.evaluate.video_folder import evaluate_videos
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.screen import say

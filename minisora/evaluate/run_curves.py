@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from minisora.config import load
 from minisora.data.clip import ClipDataset
+from minisora.data.dataset import open_dataset
+from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import LatentCache
-from minisora.data.record import DataRecord
-from minisora.data.sources import open_dataset
 from minisora.errors import UserError
-from minisora.evaluate.curves import Curves, Velocity, diagnose, loss_by_sigma, moments, nearest
+from minisora.evaluate.memorisation import Curves, Velocity, diagnose, loss_by_sigma, moments, nearest
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 

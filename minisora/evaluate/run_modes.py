@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from minisora.data.video_write import write_contact_sheet
+from minisora.data.video.write_video import write_contact_sheet
 from minisora.errors import UserError
-from minisora.evaluate.modes import evaluate_modes
-from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.judge_modes import evaluate_modes
+from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.trial import ModeScore
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from minisora.data.captions import Light, ShapesPrompt
+from minisora.data.shapes_world.grammar import Light, ShapesPrompt
 from minisora.errors import UserError
-from minisora.evaluate.judge import ATTRIBUTES, Verdict
+from minisora.evaluate.judge.verdict import ATTRIBUTES, Verdict
 
 _Z = 1.959964  # 95 % of a normal distribution lie within
 

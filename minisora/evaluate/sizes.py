@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from minisora.data.video_write import write_contact_sheet
+from minisora.data.video.write_video import write_contact_sheet
 from minisora.errors import UserError
 from minisora.evaluate.evaluation import judge_accuracy
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
 from minisora.pipelines.model_folder import load_pipeline

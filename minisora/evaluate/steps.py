@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from minisora.data.captions import parse
+from minisora.data.shapes_world.grammar import parse
 from minisora.errors import UserError
-from minisora.evaluate.judge import Verdict
-from minisora.evaluate.prompt_sets import prompt_set
-from minisora.evaluate.prompts import evaluate_pipeline
+from minisora.evaluate.judge.verdict import Verdict
+from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.evaluate.score import Score
 from minisora.files import write_json
 from minisora.limits import MAX_STEPS

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from rich import box
 
-from minisora.evaluate.prompt_sets import Kind
+from minisora.evaluate.prompts import Kind
 from minisora.evaluate.score import Rate, Score
 from minisora.screen import Table
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisora.data.captions import ShapesPrompt
-from minisora.data.shapes import ShapesWorld
-from minisora.evaluate.judge import judge, judge_all
-from minisora.evaluate.observe import observe
+from minisora.data.shapes_world.grammar import ShapesPrompt
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
+from minisora.evaluate.judge.motion import observe
+from minisora.evaluate.judge.verdict import judge, judge_all
 from minisora.evaluate.score import Rate
 from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline

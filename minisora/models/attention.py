@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.models.layers import zero_init
-from minisora.models.rope import rotate
+from minisora.models.positions import rotate
 
 _OPEN_MAX_KEYS = 1024  # longer rows would keep too many scores
 # On a CPU with AVX-512 whose torch kernels are held to less (ATEN_CPU_CAPABILITY), the fused kernel packs bfloat16

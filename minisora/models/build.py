@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from minisora.config import BucketConfig, ClipConfig, Config
-from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
+from minisora.models.recompute import selective_checkpoint
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.tokenizer import build_vocabulary
 from minisora.models.vae import VideoVAE

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from minisora.errors import UserError
 from minisora.models.dit_block import Axis, DiTBlock
 from minisora.models.layers import SigmaEmbedding, modulate, zero_init
-from minisora.models.packing import PackedIndex, levels_of_tokens, pack
+from minisora.models.packed import PackedIndex, levels_of_tokens, pack
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
-from minisora.models.rope import grid_sinusoid, rotary_table
+from minisora.models.positions import grid_sinusoid, rotary_table
 
 PACKED_NEEDS_FULL = "packed rows need dit.attention=full: tokens of one clip would not see each other"
 
@@ -162,7 +162,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
         text_mask: Tensor | None = None,
         pooled: Tensor | None = None,
     ) -> list[Tensor]:
-        """Velocities of clips of any sizes in common rows of tokens (`minisora.models.packing`): as `forward` of each.
+        """Velocities of clips of any sizes in common rows of tokens (`minisora.models.packed`): as `forward` of each.
 
         Args:
             clips: noisy latents, C T H W each, of any T H W.

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from minisora.config import ClipConfig
 from minisora.data.clip_memory import ClipMemory, from_bytes
-from minisora.data.folder import FolderDataset
-from minisora.data.make import only_ours
-from minisora.data.metadata import write_metadata
-from minisora.data.video_write import write_video
+from minisora.data.folder.folder_dataset import FolderDataset
+from minisora.data.folder.metadata import write_metadata
+from minisora.data.shapes_world.write_shapes import only_ours
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.remake import restyle
+from minisora.pipelines.restyle import restyle
 
 _log = logging.getLogger(__name__)
 CAPTION = "{caption}"  # in a prompt: the clip's own caption
@@ -44,11 +44,11 @@ def augment(
     A clip that turns out to be damaged is named and left out.
 
     Args:
-        pipeline: restyles the clips (`minisora.pipelines.remake.restyle`), from their captions where all have one.
+        pipeline: restyles the clips (`minisora.pipelines.restyle.restyle`), from their captions where all have one.
         data: folder of videos, with captions if a prompt asks for them.
         prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
         out: folder of the new set; empty, or of an earlier run.
-        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.remake.restyle`.
+        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.restyle.restyle`.
         seed: the same seed gives the same set.
         batch_size: clips at a time.
         progress: called with (clips done, clips in all).

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from minisora.errors import UserError
 from minisora.flow.path import interpolate
+from minisora.flow.schedules import euler_sigmas
 from minisora.limits import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed
 from minisora.models.precision import sampling_context
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.schedulers import euler_sigmas
 
 _STEPS, _GUIDANCE, STRENGTH = 40, 20.0, 0.75
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.pipelines.given import Given
+from minisora.pipelines.known import Given
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 Prompt = str | Sequence[str]

@@ -32,6 +32,7 @@ from minisora.config import Config
 from minisora.errors import UserError
 from minisora.files import write_json, write_whole
 from minisora.flow.path import renoise
+from minisora.flow.schedules import Scheduler, make_scheduler, set_sigmas
 from minisora.limits import (
     MAX_FRAMES,
     MAX_GUIDANCE,
@@ -48,8 +49,7 @@ from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.tokenizer import cut_captions
 from minisora.models.vae import VideoVAE
-from minisora.pipelines.given import Given
-from minisora.pipelines.schedulers import Scheduler, make_scheduler, set_sigmas
+from minisora.pipelines.known import Given
 
 CODE_FILE = "pipeline.py"  # of a model folder; older ones have none
 CLASS_NAME = ["pipeline", "MiniSoraPipeline"]  # in model_index.json: CODE_FILE and what it holds

@@ -22,8 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from minisora.data.video_io import probe, read_video
-from minisora.data.video_write import write_video
+from minisora.data.video.read_video import probe, read_video
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.files import whole
 from minisora.scaling.ladder import LadderConfig

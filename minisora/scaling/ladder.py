@@ -25,9 +25,9 @@ from pydantic import Field, ValidationError
 
 from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
 from minisora.errors import UserError
+from minisora.flops.device import built_on
+from minisora.flops.passes import count_training, dit_pass, text_pass
 from minisora.limits import seed_after
-from minisora.measure.device import built_on
-from minisora.measure.passes import count_training, dit_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.patchify import token_grid
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from minisora.data.batch import Batch
 from minisora.errors import UserError
-from minisora.measure.counter import count_step
-from minisora.measure.timing import measure_matmul_peak
+from minisora.flops.count_torch import count_step
+from minisora.flops.timing import measure_matmul_peak
 from minisora.memory import available_memory, size_text
 from minisora.screen import say
-from minisora.training.tasks import Task
+from minisora.training.tasks.task import Task
 
 _STATE_BYTES = 20  # per parameter in float32: itself, its gradient, two moments, its average
 _PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process

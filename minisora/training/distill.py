@@ -18,15 +18,15 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.data.batches import TrajectoryBatches
-from minisora.data.record import DataRecord
+from minisora.data.dataset import open_dataset
+from minisora.data.folder.record import DataRecord
 from minisora.data.shards import key_of
-from minisora.data.sources import open_dataset
 from minisora.errors import UserError
+from minisora.flow.schedules import euler_sigmas
 from minisora.limits import MAX_COUNT, MAX_STEPS, check_number
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.schedulers import euler_sigmas
 from minisora.training import checkpoint
 from minisora.training.launch import main_process_first, process_device
 from minisora.training.stages import train_student, with_text_of

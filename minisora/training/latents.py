@@ -16,7 +16,7 @@ from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
 from minisora.data.latent_cache import LatentCache
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
-from minisora.training.tasks import fingerprint
+from minisora.training.tasks.task import fingerprint
 
 
 class EncodedOnDemand:

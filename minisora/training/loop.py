@@ -15,8 +15,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
+from minisora.data.draws import rng
 from minisora.data.loader import batches, check_batch_size
-from minisora.data.order import rng
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
 from minisora.screen import say
@@ -26,11 +26,11 @@ from minisora.training.costs import check_state, introduce, measure_costs
 from minisora.training.interrupt import StopSignals
 from minisora.training.latents import encodes_in_step
 from minisora.training.launch import device_name, make_accelerator, process_device
+from minisora.training.learning_rate import lr_scale, steps_changed
 from minisora.training.metrics import MetricsLog
 from minisora.training.optimizer import make_optimizer
 from minisora.training.progress import StepProgress
-from minisora.training.schedule import lr_scale, steps_changed
-from minisora.training.tasks import Task
+from minisora.training.tasks.task import Task
 
 _DROPOUT = 4  # key of what dropout drops, beside those of `minisora.data.batches`
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from minisora import files
 from minisora.config import Config, override, save
 from minisora.data.batches import LatentSource, TrajectoryBatches
-from minisora.data.record import DataRecord
-from minisora.data.sources import bucket_configs, open_dataset
+from minisora.data.dataset import bucket_configs, open_dataset
+from minisora.data.folder.record import DataRecord
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory
 from minisora.models.build import build_vae
@@ -35,15 +35,15 @@ from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_c
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import UNREADABLE, first_line
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.write import write_videos
+from minisora.pipelines.write_videos import write_videos
 from minisora.screen import say
 from minisora.training import checkpoint
-from minisora.training.dit_task import DiTTask, StudentTask
 from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.tasks import fingerprint
-from minisora.training.vae_task import VAETask
+from minisora.training.tasks.dit_task import DiTTask, StudentTask
+from minisora.training.tasks.task import fingerprint
+from minisora.training.tasks.vae_task import VAETask
 
 NUM_SAMPLES = 4
 Model = TypeVar("Model", bound=ModelMixin)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from minisora.data.shards import read_shard, write_shard
 from minisora.errors import UserError
+from minisora.flow.schedules import make_scheduler
 from minisora.memory import available_memory, size_text
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.schedulers import make_scheduler
-from minisora.training.tasks import fingerprint
+from minisora.training.tasks.task import fingerprint
 
 _SHARD = 256  # trajectories
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 
 ONE = 3 * 5 * 16 * 16  # bytes of a clip
 

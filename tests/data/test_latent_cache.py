@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from minisora.data import latent_cache
 from minisora.data.latent_cache import LatentCache
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 
 

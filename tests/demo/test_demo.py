@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from minisora.config import Config, override
-from minisora.data.video_io import read_video
-from minisora.demo.page import PageData, write_page
-from minisora.demo.run import run_demo
+from minisora.data.video.read_video import read_video
+from minisora.demo.demo_page import PageData, write_page
+from minisora.demo.run_demo import run_demo
 from minisora.errors import UserError
 
 

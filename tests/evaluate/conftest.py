@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minisora.data.captions import parse
-from minisora.data.shapes import ShapesTruth, ShapesWorld
+from minisora.data.shapes_world.grammar import parse
+from minisora.data.shapes_world.shapes_dataset import ShapesTruth, ShapesWorld
 
 
 def _draw(caption: str, seed: int = 1, frames: int = 17, height: int = 64, width: int = 64) -> Tensor:

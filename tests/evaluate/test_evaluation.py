@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from minisora.data.captions import ShapesPrompt, parse
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.grammar import ShapesPrompt, parse
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 from minisora.evaluate.evaluation import SHOWN, Evaluation, evaluate_model, judge_accuracy, wrong_attributes
-from minisora.evaluate.judge import judge
-from minisora.evaluate.prompt_sets import prompt_set
+from minisora.evaluate.judge.verdict import judge
+from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.score import Rate
 from minisora.pipelines.pipeline import VideoOutput
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from minisora.data.captions import ShapesPrompt
-from minisora.data.shapes import ShapesWorld
-from minisora.data.video_write import write_video
+from minisora.data.shapes_world.grammar import ShapesPrompt
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.evaluate import run_curves
 from minisora.evaluate.run import run_evaluation

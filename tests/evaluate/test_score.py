@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 
-from minisora.data.captions import parse
+from minisora.data.shapes_world.grammar import parse
 from minisora.errors import UserError
-from minisora.evaluate.judge import judge
+from minisora.evaluate.judge.verdict import judge
 from minisora.evaluate.score import Rate, Score
 
 Draw = Callable[..., Tensor]

@@ -1,9 +1,9 @@
 import pytest
 
-from minisora.data.captions import parse
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.grammar import parse
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge import judge_all
+from minisora.evaluate.judge.verdict import judge_all
 from minisora.evaluate.score import Score
 from minisora.evaluate.steps import StepsPoint, enough, loss_against, parse_steps
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from minisora.data.video_write import write_video
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
-from minisora.evaluate.folder import evaluate_videos
 from minisora.evaluate.score import Rate
+from minisora.evaluate.video_folder import evaluate_videos
 
 Draw = Callable[..., Tensor]
 CAPTIONS = ["a red square moving left", "a small blue circle moving right behind a gray wall"]
@@ -90,7 +90,7 @@ def test_a_folder_with_nothing_to_judge_is_refused(folder: Path, tmp_path: Path)
 
 
 def test_a_video_too_large_to_judge_is_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minisora.evaluate import folder as module
+    from minisora.evaluate import video_folder as module
 
     monkeypatch.setattr(module, "_MOST_PIXELS", 17 * 64 * 64 - 1)
     found = evaluate_videos(folder, 4)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.models.checkpointing import selective_checkpoint
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip, patchify, token_grid, unpatchify
-from minisora.models.rope import rotary_table, rotate
+from minisora.models.positions import rotary_table, rotate
+from minisora.models.recompute import selective_checkpoint
 
 
 def make(seed: int = 0, filled: bool = True, **kwargs: object) -> VideoDiT:

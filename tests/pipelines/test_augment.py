@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from minisora.config import ClipConfig
-from minisora.data.folder import FolderDataset
-from minisora.data.folder_scan import scan_folder
-from minisora.data.make import make_shapes
+from minisora.data.folder.folder_dataset import FolderDataset
+from minisora.data.folder.scan import scan_folder
+from minisora.data.shapes_world.write_shapes import make_shapes
 from minisora.errors import UserError
 from minisora.pipelines.augment import augment
 from minisora.pipelines.model_folder import load_pipeline
@@ -63,7 +63,7 @@ def test_a_damaged_clip_is_left_out_and_named(
     write_noise: Callable[[Path, int], None],
     damage: Callable[[Path], None],
 ) -> None:
-    monkeypatch.setattr("minisora.data.folder.scan_folder", partial(scan_folder, verify=False))
+    monkeypatch.setattr("minisora.data.folder.folder_dataset.scan_folder", partial(scan_folder, verify=False))
     mixed = tmp_path / "mixed"
     shutil.copytree(data, mixed)
     write_noise(mixed / "a.mp4", 0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.flow_edit import flow_edit
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.remake import restyle
+from minisora.pipelines.restyle import restyle
 
 NIGHT, DAY = "a red circle moving left at night", "a red circle moving left by day"
 

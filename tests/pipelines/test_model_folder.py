@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from minisora.errors import UserError
-from minisora.evaluate.judge import judge
+from minisora.evaluate.judge.verdict import judge
 from minisora.pipelines import model_folder
 from minisora.pipelines.model_folder import WEIGHTS, export_model, load_pipeline, shipped
 from minisora.pipelines.pipeline import MiniSoraPipeline

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisora.data.shapes import ShapesWorld
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.long_video import long_video, long_video_pieces
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.modes import connect, extend, image_to_video, keyframes, loop
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.remake import inpaint, restyle
+from minisora.pipelines.restyle import inpaint, restyle
 
 PROMPT = "a red circle moving left"
 FEW = {"num_inference_steps": 2, "progress": False}

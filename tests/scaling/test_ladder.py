@@ -15,11 +15,9 @@ from filelock import FileLock
 from rich.console import Console
 
 from minisora.errors import UserError
-from minisora.scaling import execute
-from minisora.scaling.execute import run_ladder
+from minisora.scaling import run_ladder as running
 from minisora.scaling.figure import write_figures
-from minisora.scaling.fit import fit_file
-from minisora.scaling.kept import Kept
+from minisora.scaling.fit_laws import fit_file
 from minisora.scaling.ladder import (
     BudgetConfig,
     LadderConfig,
@@ -29,7 +27,9 @@ from minisora.scaling.ladder import (
     shared_config,
     tokens_per_clip,
 )
+from minisora.scaling.ladder_file import Kept
 from minisora.scaling.results import append_row, read_rows
+from minisora.scaling.run_ladder import run_ladder
 
 QUIET = Console(quiet=True)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
@@ -99,11 +99,11 @@ def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig,
 def execute_count(ladder: LadderConfig, name: str) -> float:
     """FLOPs of a real training step of a run, counted while it runs."""
     from minisora.config import override
-    from minisora.data.sources import open_dataset
-    from minisora.measure.counter import count_step
+    from minisora.data.dataset import open_dataset
+    from minisora.flops.count_torch import count_step
     from minisora.models.build import build_vae
-    from minisora.training.dit_task import DiTTask
     from minisora.training.latents import EncodedOnDemand
+    from minisora.training.tasks.dit_task import DiTTask
 
     run = next(run for run in plan(ladder) if run.name == name)
     config = override(shared_config(ladder), run.overrides())
@@ -148,20 +148,20 @@ def test_a_failing_run_is_told_and_the_others_go_on(
     small: LadderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = small.model_copy(update={"budgets": small.budgets[:1], "repetition": None, "rates": None})
-    real, broken = execute.train_dit_on, plan(few)[1].name
+    real, broken = running.train_dit_on, plan(few)[1].name
 
     def train(config: Any, vae: Any, source: Any, validation: Any, folder: Path, console: Console) -> Any:
         if folder.name == broken:
             raise RuntimeError("out of memory")
         return real(config, vae, source, validation, folder, console)
 
-    monkeypatch.setattr(execute, "train_dit_on", train)
+    monkeypatch.setattr(running, "train_dit_on", train)
     rows = run_ladder(few, tmp_path, QUIET)
     assert sorted(row["name"] for row in rows) == sorted(r.name for r in plan(few) if r.name != broken)
     (failure,) = read_rows(tmp_path / "failures.jsonl")
     assert failure["run"]["name"] == broken
     assert "out of memory" in failure["reason"]
-    monkeypatch.setattr(execute, "train_dit_on", real)
+    monkeypatch.setattr(running, "train_dit_on", real)
     assert len(run_ladder(few, tmp_path, QUIET)) == 3
 
 
@@ -177,7 +177,7 @@ def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
         begun.append(folder.name)
         raise RuntimeError("enough")
 
-    monkeypatch.setattr(execute, "train_dit_on", train)
+    monkeypatch.setattr(running, "train_dit_on", train)
     (tmp_path / "runs").mkdir()
     with FileLock(tmp_path / "runs" / f".{first.name}.lock"):  # as the process that trains it
         run_ladder(few, tmp_path, QUIET, largest_first=True)

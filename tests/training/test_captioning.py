@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 
 from minisora.config import load
-from minisora.data.folder_scan import scan_folder
+from minisora.data.dataset import open_dataset
+from minisora.data.folder.scan import scan_folder
 from minisora.data.latent_cache import LatentCache
-from minisora.data.make import make_shapes
-from minisora.data.sources import open_dataset
+from minisora.data.shapes_world.write_shapes import make_shapes
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
 from minisora.training.captioning import (
@@ -30,7 +30,7 @@ from minisora.training.captioning import (
 from minisora.training.checkpoint import checkpoints
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import load_vae
-from minisora.training.tasks import fingerprint
+from minisora.training.tasks.task import fingerprint
 
 
 def test_a_captioner_is_trained_and_labels_every_clip(
@@ -65,7 +65,7 @@ def test_a_captioner_is_trained_and_labels_every_clip(
     assert filled[1] == rows[1] + ","
     assert [line.split(",")[0] for line in filled[2:]] == ["clip_00001.mp4", "clip_00002.mp4"]
     assert label_folder(run, clips, tmp_path / "sure.csv", quiet, min_confidence=1.0) == (0, 2)
-    monkeypatch.setattr("minisora.data.folder.scan_folder", partial(scan_folder, verify=False))
+    monkeypatch.setattr("minisora.data.folder.folder_dataset.scan_folder", partial(scan_folder, verify=False))
     write_noise(clips / "z.mp4", 0)
     damage(clips / "z.mp4")
     shown = Console(record=True, width=300)

@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from minisora.config import Config, TrainConfig, override
-from minisora.data import sources
-from minisora.data.folder import FolderDataset
-from minisora.data.folder_scan import scan_folder
-from minisora.data.record import DataRecord
+from minisora.data import dataset as opening
+from minisora.data.folder.folder_dataset import FolderDataset
+from minisora.data.folder.record import DataRecord
+from minisora.data.folder.scan import scan_folder
 from minisora.errors import UserError
 from minisora.training import checkpoint
+from minisora.training.learning_rate import lr_scale, steps_changed
 from minisora.training.metrics import read_metrics
-from minisora.training.schedule import lr_scale, steps_changed
 from minisora.training.stages import load_vae, train_dit, train_vae
 
 QUIET = Console(quiet=True)
@@ -178,7 +178,7 @@ def test_a_run_goes_on_without_its_damaged_clips(
     damage: Callable[[Path], None],
 ) -> None:
     """Both stages, killed in their middle: the file is removed and the folder moved, and no loss changes."""
-    monkeypatch.setattr(sources, "scan_folder", partial(scan_folder, verify=False))
+    monkeypatch.setattr(opening, "scan_folder", partial(scan_folder, verify=False))
     folder = tmp_path / "clips"
     folder.mkdir()
     for number in range(6):
@@ -186,7 +186,7 @@ def test_a_run_goes_on_without_its_damaged_clips(
         (folder / f"{number}.txt").write_text(f"clip {number}")
     settings = ["data.source=folder", f"data.path={folder}", "clip.frames=5", "data.num_validation_clips=1"]
     config = override(tiny_config, [*settings, "train_dit.steps=6", "train_vae.steps=6"])
-    name = sources.open_dataset(config, "train").names()[0]
+    name = opening.open_dataset(config, "train").names()[0]
     damage(folder / name)
     for run in ("whole", "cut"):
         short = [] if run == "whole" else ["train_vae.steps=5", "train_vae.decay_share=0"]
@@ -209,7 +209,7 @@ def test_captions_are_those_of_the_clips_that_another_process_read(
     write_noise: Callable[[Path, int], None],
     damage: Callable[[Path], None],
 ) -> None:
-    monkeypatch.setattr(sources, "scan_folder", partial(scan_folder, verify=False))
+    monkeypatch.setattr(opening, "scan_folder", partial(scan_folder, verify=False))
     folder = tmp_path / "clips"
     folder.mkdir()
     for number in range(4):
@@ -217,10 +217,10 @@ def test_captions_are_those_of_the_clips_that_another_process_read(
         (folder / f"{number}.txt").write_text(f"clip {number}")
     settings = ["data.source=folder", f"data.path={folder}", "clip.frames=5", "data.num_validation_clips=1"]
     config = override(tiny_config, settings)
-    damage(folder / sources.open_dataset(config, "train").names()[0])
+    damage(folder / opening.open_dataset(config, "train").names()[0])
 
     def opened() -> FolderDataset:
-        dataset = sources.open_dataset(config, "train", DataRecord(tmp_path / "stage"))
+        dataset = opening.open_dataset(config, "train", DataRecord(tmp_path / "stage"))
         assert isinstance(dataset, FolderDataset)
         return dataset
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from minisora import cli
 from minisora.config import load
 from minisora.data.batches import TrajectoryBatches
-from minisora.data.sources import open_dataset
+from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
 from minisora.flow.path import interpolate
+from minisora.flow.schedules import euler_sigmas, make_scheduler
 from minisora.models.dit import VideoDiT
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.pipelines.schedulers import euler_sigmas, make_scheduler
 from minisora.training.distill import distill_model, teacher_of
 from minisora.training.trajectories import make_trajectories
 

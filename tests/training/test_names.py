@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from minisora.config import Config, load
-from minisora.data.video_write import write_video
+from minisora.data.video.write_video import write_video
 from minisora.training.progress import StepProgress
 from minisora.training.stages import train_dit, train_vae
 

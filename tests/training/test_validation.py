@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from minisora.config import Config, override
-from minisora.data.sources import open_dataset
+from minisora.data.dataset import open_dataset
 from minisora.models.build import build_vae
 from minisora.training.captioning import CaptionTask
-from minisora.training.dit_task import DiTTask
-from minisora.training.tasks import validation_parts
-from minisora.training.vae_task import VAETask
+from minisora.training.tasks.dit_task import DiTTask
+from minisora.training.tasks.task import validation_parts
+from minisora.training.tasks.vae_task import VAETask
 
 
 class Source:

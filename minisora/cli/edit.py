@@ -1,0 +1,148 @@
+"""Commands that make videos from videos: edit, augment."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minisora.cli.options import (
+    GuidanceOption,
+    StepsOption,
+    check_folder,
+    console,
+    finite,
+    refuse_beside,
+)
+from minisora.errors import UserError
+from minisora.files import same_file
+from minisora.limits import LAST_SEED, MAX_COUNT, MAX_SIDE
+from minisora.screen import say
+
+if TYPE_CHECKING:
+    pass
+from minisora.cli.sample import SchedulerName, SchedulerOption, check_video, load_model
+
+
+class EditMode(StrEnum):
+    """What to make of an image or a video."""
+
+    animate = "animate"
+    extend = "extend"
+    prepend = "prepend"
+    connect = "connect"
+    loop = "loop"
+    keyframes = "keyframes"
+    inpaint = "inpaint"
+    restyle = "restyle"
+
+
+def edit(
+    mode: Annotated[EditMode, typer.Argument(help="What to do.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    video: Annotated[
+        list[Path],
+        typer.Option("--video", "-v", help="A video or image; twice for connect, more for keyframes."),
+    ],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the result shows.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
+    ] = Path("edit.mp4"),
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            callback=finite,
+            help="Of restyle, in (0, 1]: low keeps the video, 1 keeps nothing.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Of restyle: what the video shows now; keeps all that the prompts share."),
+    ] = None,
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(min=0, max=MAX_SIDE, help="Of inpaint: top left bottom right, in pixels."),
+    ] = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    scheduler: SchedulerOption = None,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+) -> None:
+    """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
+
+    The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
+    """
+    from minisora.pipelines.edit_files import edit as edit_files
+    from minisora.pipelines.write_videos import write_videos
+
+    check_video(out, 1, video)
+    if source is not None:  # FlowEdit takes steps of its own
+        refuse_beside("--source", {"--scheduler": scheduler is not None})
+    pipeline = load_model(model, scheduler)
+    made = edit_files(
+        pipeline,
+        mode.value,
+        video,
+        prompt,
+        strength=strength,
+        source=source,
+        region=region,
+        say=lambda line: say(console, line, style="yellow"),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+    )
+    for file in write_videos(out, made, [prompt], pipeline.config.fps):
+        say(console, f"wrote {file}")
+
+
+def augment(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Folder of videos with captions.")],
+    prompts: Annotated[
+        list[str],
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="What the new clips show (repeatable); {caption} stands for a clip's own caption.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")] = Path("augmented"),
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="In (0, 1]: low keeps the clip, 1 keeps nothing."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same set.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos made at a time.")] = 8,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    scheduler: Annotated[
+        SchedulerName | None,
+        typer.Option(help="Where clips have no captions; clips with captions are restyled by FlowEdit."),
+    ] = None,
+) -> None:
+    """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
+    from minisora.pipelines.augment import augment as augment_folder
+
+    check_folder(out)
+    if same_file(out, [data]) is not None:
+        raise UserError(f"--out {out} is the folder of --data, whose clips would be lost: choose another")
+    pipeline = load_model(model, scheduler)
+    with console.status("restyling") as status:
+        count = augment_folder(
+            pipeline,
+            data,
+            prompts,
+            out,
+            strength=strength,
+            seed=seed,
+            batch_size=batch_size,
+            progress=lambda done, total: status.update(f"restyling {done}/{total}"),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+        )
+    say(console, f"wrote {count} clips to {out}; next: minisora data check {out}")

@@ -1,0 +1,59 @@
+"""The command of the compute report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minisora.cli.options import (
+    check_folder,
+    console,
+)
+from minisora.screen import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def report(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the page, JSON, CSV and figures.")
+    ] = Path("report"),
+    preset: Annotated[
+        str,
+        typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file."),
+    ] = "measured",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a toy run: its VAE's compression, and steps.json of evaluate."),
+    ] = None,
+    law: Annotated[
+        Path | None,
+        typer.Option(help="law.json of minisora scale fit: is the report's size the best for its budget?"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for an assumption, e.g. --set sora.params=30e9."),
+    ] = None,
+    verified_only: Annotated[
+        bool, typer.Option("--verified-only", help="Back-test only on figures from primary sources.")
+    ] = False,
+) -> None:
+    """Rerun a published estimate of Sora's compute: claims audited, corrected, measured, with intervals."""
+    from minisora.report.compose import build_report, print_report, write_report
+
+    check_folder(out)
+    built = build_report(
+        preset,
+        overrides=set_,
+        calibration=calibration,
+        run=run,
+        law=law,
+        include_unverified=not verified_only,
+    )
+    page = write_report(built, out)
+    print_report(built, console)
+    say(console, f"wrote {page}")

@@ -1,0 +1,259 @@
+"""What is in a folder of videos, and what becomes of each file: kept as so many clips, or dropped and why."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minisora.config import ClipConfig
+from minisora.data.folder.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
+from minisora.data.video.read_video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
+from minisora.errors import UserError
+
+_SMALL_ENOUGH = 1 << 30  # bytes of video that are decoded in a minute or two on two cores
+NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
+NOT_THERE = "named in the metadata, but there is no such file"
+STANDS_STILL = "one picture, repeated for a whole clip"
+PADDED = "too short, last frame repeated"
+NOT_MAPPED = "high dynamic range, colours read as they are and so too pale"
+ONE_FIELD = "interlaced, every other line read"
+
+
+@dataclass(frozen=True)
+class ScannedFile:
+    """One file, or one row of metadata without a file."""
+
+    name: str  # relative to the folder, with forward slashes
+    caption: str | None
+    info: VideoInfo | None = None  # None: not readable, or not there
+    dropped: str | None = None  # why it is not used; None: it is
+    too_short: bool = False  # fit for use, but with fewer frames than a clip
+    starts: tuple[float, ...] = ()  # seconds at which its clips start; empty if dropped
+
+    @property
+    def still(self) -> bool:
+        """Whether it is one picture."""
+        return self.info is not None and self.info.still
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """Everything found in a folder, in the order of names."""
+
+    folder: Path
+    files: tuple[ScannedFile, ...]
+    ignored: Counter[str] = field(default_factory=Counter)  # files of no use here, by suffix
+    notes: tuple[str, ...] = ()  # what was decided between several captions of a file, and links not followed
+
+    @property
+    def kept(self) -> list[ScannedFile]:
+        """The files that give clips."""
+        return [file for file in self.files if file.dropped is None]
+
+    @property
+    def dropped(self) -> list[ScannedFile]:
+        """The files that do not, with their reasons."""
+        return [file for file in self.files if file.dropped is not None]
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips the kept files give."""
+        return sum(len(file.starts) for file in self.files)
+
+    def remarks(self) -> dict[str, list[ScannedFile]]:
+        """The kept files that are not read as they are, by what is done to them."""
+        kinds = {
+            STANDS_STILL: [file for file in self.kept if file.too_short and file.still],
+            PADDED: [file for file in self.kept if file.too_short and not file.still],
+            NOT_MAPPED: [file for file in self.kept if file.info is not None and file.info.transfer],
+            ONE_FIELD: [file for file in self.kept if file.info is not None and file.info.interlaced],
+        }
+        return {title: files for title, files in kinds.items() if files}
+
+    def summary(self) -> str:
+        """One line: what is used, what is not, and why."""
+        text = f"{self.folder}: {self.num_clips} clips from {len(self.kept)} of {len(self.files)} files"
+        for title, files in self.remarks().items():
+            text += f"; {title}: {_some([file.name for file in files])}"
+        if self.dropped:
+            text += f"; dropped: {_some([f'{file.name} ({file.dropped})' for file in self.dropped])}"
+        if self.notes:
+            text += f"; {_some(list(self.notes))}"
+        return text
+
+
+def scan_folder(
+    folder: Path,
+    clip: ClipConfig,
+    short_clips: ShortClips = "pad",
+    require_captions: bool = True,
+    verify: bool | None = None,
+    caption_of: Callable[[Path], str | None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderScan:
+    """Look at every video and image below a folder; hidden files and folders are passed over.
+
+    A caption comes from the `metadata.csv` or `metadata.jsonl` in the file's folder or one above it (see
+    `FileNames` for the names in it), else from `NAME.txt`. Of several rows for a file the last one with a text
+    counts, of several tables the one furthest down. A video long enough for several clips gives them one after
+    another, all with its caption.
+
+    Linked folders are followed, each real folder once, under its own name if it lies in this one; links to a
+    folder that holds them are not. `notes` has what is left out.
+
+    Args:
+        folder: to look in.
+        clip: length, rate and size of a clip.
+        short_clips: what becomes of files with fewer frames: "pad" keeps them, "skip" and "error" drop them.
+        require_captions: drop files without a caption; otherwise their caption is "".
+        verify: decode every frame of every file, not the first only; None: if they are 1 GB or less in all.
+        caption_of: another source of captions than the three above.
+        progress: called with (files done, files in all).
+
+    Raises:
+        UserError: the folder is not there, cannot be read, has no videos, or its metadata is broken.
+    """
+    videos, metadata, ignored, notes = walk(folder)
+    if not videos:
+        known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
+        raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
+    if verify is None:
+        verify = sum(video.stat().st_size for video in videos if video.is_file()) <= _SMALL_ENOUGH
+    names = [video.relative_to(folder).as_posix() for video in videos]
+    told, several = _captions(folder, metadata, FileNames(folder, names))
+
+    def look(video: Path) -> ScannedFile:
+        name = video.relative_to(folder).as_posix()
+        caption = caption_of(video) if caption_of else told.get(name) or read_sidecar(video)
+        return _judge(video, name, caption, clip, short_clips, require_captions, verify)
+
+    files = [ScannedFile(name, told[name], dropped=NOT_THERE) for name in told.keys() - set(names)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release the interpreter lock
+        for done, scanned in enumerate(pool.map(look, videos), start=1):
+            files.append(scanned)
+            if progress:
+                progress(done, len(videos))
+    return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored, (*several, *notes))
+
+
+def _captions(folder: Path, metadata: list[Path], files: FileNames) -> tuple[dict[str, str], list[str]]:
+    """The caption of every file that the tables name, and which was taken where they have several."""
+    told: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
+    for file in metadata:  # rows of a table further down win: it comes later in the walk
+        place = file.parent.relative_to(folder).as_posix()
+        for row in read_metadata(file):
+            name = files.find(row.file_name, place)
+            texts.setdefault(name, []).append(row.text)
+            if row.text or name not in told:  # an empty text takes no caption away
+                told[name] = row.text
+    notes = [
+        f"{name}: {len(given)} rows in the metadata, the last one with a text is used: {told[name]!r}"
+        for name, given in sorted(texts.items())
+        if len(set(filter(None, given))) > 1
+    ]
+    return told, notes
+
+
+def _judge(
+    video: Path,
+    name: str,
+    caption: str | None,
+    clip: ClipConfig,
+    short_clips: ShortClips,
+    require_captions: bool,
+    verify: bool,
+) -> ScannedFile:
+    """Keep or drop one file."""
+    try:
+        info = probe(video, verify)
+    except UserError as error:
+        return ScannedFile(name, caption, dropped=str(error).removeprefix(f"{video}: "))
+    available = info.frames_at(clip.fps)
+    too_short = False
+    dropped = None
+    if info.damage:
+        dropped = info.damage
+    elif caption is None and require_captions:
+        dropped = NO_CAPTION
+    elif available < clip.frames:
+        too_short = True
+        if short_clips != "pad":
+            what = "a single picture" if info.still else "too short"
+            dropped = f"{what}: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
+    num_clips = 0 if dropped else max(1, available // clip.frames)
+    starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
+    return ScannedFile(name, caption, info, dropped, too_short, starts)
+
+
+def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]:
+    """Videos and images, metadata files, a count of the rest by suffix, and the links not followed.
+
+    All are in a fixed order, a folder before those in it, real folders before linked ones.
+
+    Raises:
+        UserError: the folder is not there, or a folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds the videos")
+    videos: list[Path] = []
+    metadata: list[Path] = []
+    ignored: Counter[str] = Counter()
+    notes: list[str] = []
+    seen: dict[str, Path] = {}  # real folders, and under which name
+    places = [folder]
+    while places:
+        links: list[Path] = []
+        for place in places:
+            if (first := seen.get(os.path.realpath(place))) is not None:
+                shown = first.relative_to(folder)
+                notes.append(
+                    f"{place.relative_to(folder)}: a link to the folder {shown}, whose files are used once"
+                )
+                continue
+            for path in _below(place, seen, links):
+                suffix = path.suffix.lower()
+                if suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+                    videos.append(path)
+                elif path.name in METADATA_NAMES:
+                    metadata.append(path)
+                elif suffix == ".txt":
+                    continue
+                elif path.is_symlink() and not path.exists():
+                    notes.append(f"{path.relative_to(folder)}: a link to nothing")
+                else:
+                    ignored[suffix or "no suffix"] += 1
+        places = []
+        for link in links:
+            target = Path(os.path.realpath(link))
+            if any(Path(os.path.realpath(held)).is_relative_to(target) for held in (folder, link.parent)):
+                notes.append(f"{link.relative_to(folder)}: a link to a folder that holds it, not followed")
+            else:
+                places.append(link)
+    return videos, metadata, ignored, notes
+
+
+def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Path]:
+    """The files in a folder and in the real ones below it that were not seen; links to folders go to `links`."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for here, subfolders, names in os.walk(place, onerror=fail):
+        real = os.path.realpath(here)
+        if real in seen:  # a link led into it
+            subfolders.clear()
+            continue
+        seen[real] = Path(here)
+        shown = [Path(here, name) for name in sorted(subfolders) if not name.startswith(".")]
+        links += [path for path in shown if path.is_symlink()]
+        subfolders[:] = [path.name for path in shown if not path.is_symlink()]
+        yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _some(items: list[str], most: int = 5) -> str:
+    """A list in words, cut after a few."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,1 @@
+"""Files of videos and images: frames in, frames out."""

@@ -1,0 +1,236 @@
+"""The frames of one video or animation, one after another, as a player shows them, and when.
+
+Decoding is PyAV's for videos and gifs, Pillow's for pictures. Undone here, because no decoder does it: a phone's
+turned or mirrored picture, the stream that is only a cover, transparency, and the two moments of interlaced frames.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from PIL import Image
+from torch import Tensor
+
+from minisora.data.video.read_image import count_pictures, flatten, is_image, open_pictures
+from minisora.errors import UserError
+
+Transfer = Literal["HLG", "PQ"]
+
+# Codes of ITU-T H.273, table 3: how light was coded where the picture is of high dynamic range.
+_TRANSFERS: dict[int, Transfer] = {16: "PQ", 18: "HLG"}
+
+# Kinds of files in which the video itself lies. FFmpeg would guess others from the content or the name, such as
+# playlists and patterns, and go on to open what they name.
+_CONTAINERS = (
+    "mov,matroska,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,dv,ivf,h264,hevc,m4v,av1,obu,rm,wtv"
+)
+
+_NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its video before a frame of it is decoded."""
+
+    frames: int  # 0 where it does not say
+    seconds: float  # 0 where it does not say
+    codec: str
+    transfer: Transfer | None = None  # of high dynamic range
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame and when it is shown."""
+
+    time: float  # seconds since the first frame
+    length: float  # seconds it lasts; 0 where the file does not say
+    key: bool  # decoding can begin here
+    frame: av.VideoFrame | Tensor | None  # a Tensor (`H W 3` uint8) of pictures; None: counted, not decoded
+    pixel_aspect: float = 1.0  # how much wider than high a pixel is, as stored
+    transposed: bool = False  # rows and columns change places before it is shown
+    flips: tuple[int, ...] = ()  # dimensions (0 height, 1 width) that are flipped after that
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether its odd and even lines are of two moments."""
+        return isinstance(self.frame, av.VideoFrame) and bool(self.frame.interlaced_frame)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a video or a picture.
+
+    Raises:
+        UserError: it has no video stream, or there is no decoder for it.
+    """
+    if is_image(path):
+        return Header(count_pictures(path), 0.0, path.suffix.lower().lstrip("."))
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        # Other streams may be longer than the video.
+        alone = len(container.streams) == 1 and container.duration
+        seconds = container.duration / av.time_base if alone else 0.0
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        context = stream.codec_context
+        return Header(stream.frames, seconds, context.name, _TRANSFERS.get(int(context.color_trc or 0)))
+
+
+def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
+    """Every frame from the last key frame before `start` (seconds), in the order of time."""
+    if is_image(path):
+        yield from _decode_pictures(path)
+        return
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        tick = float(stream.time_base or 0)
+        origin = stream.start_time or 0
+        if start > 0 and tick:
+            container.seek(origin + int(start / tick), stream=stream, backward=True)
+        rate = float(stream.average_rate or 25)
+        aspect = float(stream.sample_aspect_ratio or 1)
+        transposed = False
+        flips: tuple[int, ...] = ()
+        for count, frame in enumerate(container.decode(stream)):
+            time = (frame.pts - origin) * tick if frame.pts is not None else count / rate
+            # Every frame carries the matrix of the whole track; to look it up takes as long as to decode a frame.
+            if count == 0:
+                transposed, flips = _orientation(frame)
+            length, key = (frame.duration or 0) * tick, bool(frame.key_frame)
+            yield Shown(time, length, key, frame, aspect, transposed, flips)
+
+
+def demux(path: Path) -> Iterator[Shown]:
+    """The first frame, decoded, and the rest as packets in the order of the file; pictures are all decoded."""
+    if is_image(path):
+        yield from _decode_pictures(path)
+        return
+    for shown in decode(path):
+        yield shown
+        break
+    for count, shown in enumerate(packets(path)):
+        # The first came with its frame.
+        if count:
+            yield shown
+
+
+def packets(path: Path) -> Iterator[Shown]:
+    """Every packet of a video that is to be shown, in the order of the file; `frame` is None."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        tick = float(stream.time_base or 0)
+        origin = stream.start_time or 0
+        rate = float(stream.average_rate or 25)
+        shown = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        for count, packet in enumerate(shown):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            time = (stamp - origin) * tick if stamp is not None else count / rate
+            yield Shown(time, (packet.duration or 0) * tick, bool(packet.is_keyframe), None)
+
+
+def count_packets(path: Path) -> int:
+    """How many whole packets of a video are there, those included that an edit list hides.
+
+    Editors cut an mp4 or mov without encoding it anew: they keep the packets from the last key frame on, and
+    write an edit list that says from where to show them.
+    """
+    count = 0
+    with _open(path, ignore_editlist="1") as container:
+        try:
+            for packet in container.demux(_video_stream(container, path)):
+                count += bool(packet.size and not packet.is_corrupt)
+        except av.error.FFmpegError:
+            # Whoever counts wants to know how many there are before that.
+            pass
+    return count
+
+
+def size(shown: Shown) -> tuple[int, int]:
+    """(height, width) as a player shows the frame, its pixels made square."""
+    if isinstance(shown.frame, Tensor):
+        return shown.frame.shape[0], shown.frame.shape[1]
+    assert shown.frame is not None
+    if shown.transposed:
+        return shown.frame.width, round(shown.frame.height / shown.pixel_aspect)
+    return shown.frame.height, round(shown.frame.width * shown.pixel_aspect)
+
+
+def upright(shown: Shown) -> tuple[Tensor, float]:
+    """The frame as shown: `H W 3` uint8, and how much wider than high its pixels are.
+
+    Of an interlaced frame only every other line: the lines between are half a frame later.
+    """
+    if isinstance(shown.frame, Tensor):
+        return shown.frame, shown.pixel_aspect
+    assert shown.frame is not None
+    pixels, aspect = _pixels(shown.frame), shown.pixel_aspect
+    if shown.interlaced:
+        pixels, aspect = pixels[::2], aspect / 2
+    if shown.transposed:
+        pixels, aspect = pixels.transpose(0, 1), 1 / aspect
+    return pixels.flip(shown.flips) if shown.flips else pixels, aspect
+
+
+def _open(path: Path, **options: str) -> av.container.InputContainer:
+    """The file of that name: nothing in the name or in the file makes FFmpeg open another, or the network."""
+    # FFmpeg would take `x%03d.gif` for a row of pictures.
+    gif = path.suffix.lower() == ".gif" and _begins(path, b"GIF8")
+    options |= {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    return av.open(file_url(path), format="gif" if gif else None, options=options)
+
+
+def file_url(path: str | os.PathLike[str]) -> str:
+    """What FFmpeg reads as a path whatever it holds: it takes `12:30.mp4` for a protocol, and `-` for a pipe."""
+    return f"file:{os.fspath(path)}"
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.video.stream.VideoStream:
+    """The video of a file; covers and thumbnails are streams as well, and may come first."""
+    videos = [stream for stream in container.streams.video if not stream.disposition & _NO_VIDEO]
+    if not videos:
+        only = " but a cover picture" if container.streams.video else ""
+        raise UserError(f"{path}: has no video stream{only}; remove it from the folder")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    if stream.codec_context is None:
+        raise UserError(f"{path}: there is no decoder for its codec; export it as H.264")
+    return stream
+
+
+def _decode_pictures(path: Path) -> Iterator[Shown]:
+    time = 0.0
+    for count, (pixels, seconds) in enumerate(open_pictures(path)):
+        yield Shown(time, seconds, count == 0, pixels)
+        time += seconds
+
+
+def _pixels(frame: av.VideoFrame) -> Tensor:
+    """`H W 3` uint8 as stored."""
+    if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
+        return flatten(Image.fromarray(frame.to_ndarray(format="rgba")))
+    return torch.from_numpy(frame.to_ndarray(format="rgb24"))
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
+    """`Shown.transposed` and `Shown.flips`.
+
+    The display matrix (ISO/IEC 14496-12, 6.2.2) shows the pixel (x, y) at (a x + c y, b x + d y), up to a shift.
+    """
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return False, ()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if transposed else (a, d)
+    return transposed, (0,) * (down < 0) + (1,) * (across < 0)

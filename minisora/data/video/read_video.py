@@ -1,0 +1,324 @@
+"""Read videos and images of any size, length and rate as tensors (and write, by `video_write`).
+
+Stands alone: nothing else of minisora is needed but its error. Videos are `C T H W` float32 in [-1, 1] and
+sizes (height, width), as a player shows them (`video_frames`); still images are videos of one frame.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import av
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from minisora.data.video.frames import (
+    Header,
+    Shown,
+    Transfer,
+    count_packets,
+    decode,
+    demux,
+    packets,
+    read_header,
+    size,
+    upright,
+)
+from minisora.data.video.read_image import IMAGE_SUFFIXES, count_pictures, is_image, open_image
+from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
+from minisora.errors import UserError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "ClipTooShort",
+    "VideoInfo",
+    "is_image",
+    "probe",
+    "read_clips",
+    "read_video",
+    "write_contact_sheet",
+    "write_gif",
+    "write_video",
+]
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
+
+ShortClips = Literal["pad", "skip", "error"]
+
+
+class ClipTooShort(UserError):
+    """The video has fewer frames than were asked for, and padding was not wanted."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file holds."""
+
+    height: int  # as shown
+    width: int
+    fps: float  # mean; 0 for an image
+    frames: int  # that are really there
+    duration: float  # seconds, until the last frame ends; 0 for an image
+    codec: str
+    damage: str | None = None  # what is wrong with a file that can be read only in part
+    last: float = 0.0  # seconds the last frame lasts
+    key_gap: float = 0.0  # the longest stretch without a key frame, seconds; all of it is decoded for its end
+    transfer: Transfer | None = None  # of a high dynamic range, which is not mapped to what a screen shows
+    interlaced: bool = False  # in lines of two moments, of which one is read
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing can move in it."""
+        return self.frames == 1
+
+    def frames_at(self, fps: float) -> int:
+        """How many frames `read_video` finds at this rate."""
+        if self.still:
+            return 1
+        return _frames_until(self.duration, self.last, fps)
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    fps: float,
+    short: ShortClips = "pad",
+    start: float = 0.0,
+) -> Tensor:
+    """A clip of a video, resampled in time and fitted to a size.
+
+    Frame k is the one nearest in time to `start + k / fps`. Each is resized with antialiasing, aspect kept,
+    to cover (height, width), and cut to it at the centre.
+
+    Args:
+        path: a video or an image.
+        frames, height, width, fps: of the clip.
+        short: what to do when the video ends too early: "pad" repeats its last frame, "skip" and "error"
+            raise `ClipTooShort` (whoever skips catches it).
+        start: seconds into the video.
+
+    Returns:
+        `3 T H W` float32 in [-1, 1].
+
+    Raises:
+        ClipTooShort: see `short`.
+        UserError: the file cannot be decoded.
+    """
+    path = Path(path)
+    chosen: list[Tensor] = []
+    with _named_errors(path):
+        if _is_still(path):
+            chosen.append(_fit(open_image(path), 1.0, height, width))
+        else:
+            for shown, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
+                chosen += [_fit(*upright(shown), height, width)] * repeats
+    if not chosen:
+        raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")
+    if len(chosen) < frames:
+        if short != "pad":
+            raise ClipTooShort(
+                f"{path}: {len(chosen)} frames at {fps:g} fps, {frames} wanted: "
+                "ask for fewer frames or a higher rate, or set short_clips to 'pad'"
+            )
+        chosen += chosen[-1:] * (frames - len(chosen))
+    return _to_video(chosen[:frames])
+
+
+def read_clips(
+    path: str | os.PathLike[str],
+    starts: Sequence[float],
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    fps: float,
+) -> Iterator[Tensor]:
+    """Clips of one video that follow each other, each as `read_video` gives it, in a single pass.
+
+    Where key frames are rare, that is the time of one clip: each alone would decode all that lies before it.
+
+    Args:
+        path: a video.
+        starts: seconds into the video, rising, at least `frames / fps` apart.
+        frames, height, width, fps: of a clip; the last may be padded.
+
+    Yields:
+        `3 T H W` float32 in [-1, 1], one for each start that lies within the video.
+
+    Raises:
+        UserError: the file cannot be decoded so far.
+    """
+    path = Path(path)
+    wanted = [start + k / fps for start in starts for k in range(frames)]
+    chosen: list[Tensor] = []
+    with _named_errors(path):
+        for shown, repeats in _frames_at(path, wanted, fps):
+            chosen += [_fit(*upright(shown), height, width)] * repeats
+            while len(chosen) >= frames:
+                yield _to_video(chosen[:frames])
+                del chosen[:frames]
+    if chosen:
+        yield _to_video(chosen + chosen[-1:] * (frames - len(chosen)))
+
+
+def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
+    """What a file holds, and whether all of it is there.
+
+    Args:
+        path: a video or an image.
+        verify: decode every frame; False decodes the first and counts the rest by their packets, which is
+            many times faster and still finds a file that was cut off.
+
+    Raises:
+        UserError: nothing of the file can be decoded; the message names it.
+    """
+    path = Path(path)
+    with _named_errors(path):
+        about = path.stat()
+        return _probe(path, verify, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1 << 17)
+def _probe(path: Path, verify: bool, changed: int, size: int) -> VideoInfo:
+    """`probe`, once for a file as it is: both parts of a set and all its sizes look at every file."""
+    if _is_still(path):
+        height, width = open_image(path).shape[:2]
+        return VideoInfo(height, width, 0.0, 1, 0.0, path.suffix.lower().lstrip("."))
+    return _probe_video(path, verify)
+
+
+def _is_still(path: Path) -> bool:
+    return is_image(path) and count_pictures(path) == 1
+
+
+def _probe_video(path: Path, verify: bool) -> VideoInfo:
+    header = read_header(path)
+    damage = None
+    shown_size: tuple[int, int] | None = None
+    interlaced = False
+    times: list[tuple[float, float]] = []  # and how long the frame lasts
+    keys: list[float] = []
+    try:
+        for shown in decode(path) if verify else demux(path):
+            if shown.frame is not None and shown_size is None:
+                shown_size = size(shown)
+            if isinstance(shown.frame, av.VideoFrame) and shown.frame.is_corrupt:
+                damage = f"frame {len(times)} is corrupt"
+            interlaced = interlaced or shown.interlaced
+            times.append((shown.time, shown.length))
+            if shown.key:
+                keys.append(shown.time)
+    except (av.error.FFmpegError, OSError, SyntaxError) as error:
+        if shown_size is None:
+            raise
+        damage = f"decoding stops after {len(times)} frames ({getattr(error, 'strerror', None) or error})"
+    if shown_size is None:
+        raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
+    times.sort()
+    (first, _), (end, last) = times[0], times[-1]
+    count, span = len(times), end - first
+    last = last or (end - times[-2][0] if count > 1 else 0.0)
+    duration = end + last
+    damage = _truncation(path, header, [time for time, _ in times], duration, last, verify) or damage
+    fps = (count - 1) / span if span > 0 else 1 / last if last > 0 else 0.0
+    marks = sorted([first, *keys, duration])
+    gap = max(later - earlier for earlier, later in pairwise(marks))
+    return VideoInfo(
+        *shown_size, fps, count, duration, header.codec, damage, last, gap, header.transfer, interlaced
+    )
+
+
+def _truncation(
+    path: Path, header: Header, times: Sequence[float], duration: float, last: float, verify: bool
+) -> str | None:
+    """What the header promises and the file lacks."""
+    # + 1: some writers count a frame that an edit list hides
+    if header.frames > len(times) + 1:
+        there = len(times) if is_image(path) else count_packets(path)
+        if there < header.frames:
+            return f"truncated: {there} of {header.frames} frames are there"
+        # A cut may leave frames at the start that refer to what was cut off: no player shows them.
+        promised = sum(shown.time >= times[0] for shown in packets(path)) if verify else len(times)
+        if promised > len(times) + 1:
+            return f"damaged: {len(times)} of {promised} frames can be decoded"
+    if header.seconds - duration > max(0.1 * header.seconds, 2 * last):
+        return f"truncated: {duration:.2f} of {header.seconds:.2f} seconds are there"
+    return None
+
+
+def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[Shown, int]]:
+    """(frame, how many of the wanted times it is the nearest to); ends where the video does."""
+    done, held, gap = 0, None, 0.0
+    for shown in decode(path, wanted[0]):
+        if held is not None:
+            before = done
+            while done < len(wanted) and wanted[done] <= (held.time + shown.time) / 2:
+                done += 1
+            if done > before:
+                yield held, done - before
+            if done == len(wanted):
+                return
+            gap = shown.time - held.time
+        held = shown
+    if held is not None:
+        end = held.time + _tail(held.length or gap, fps)
+        left = sum(time < end for time in wanted[done:])
+        if left:
+            yield held, left
+
+
+def _tail(period: float, fps: float) -> float:
+    """How long the last frame counts: while it is shown, or half a wanted frame if that is longer.
+
+    So 2.0 s at 25 fps give 17 frames at 8 fps (the last is 0.04 s off), and 16 frames at 8 fps stay 16.
+    """
+    return max(period, 0.5 / fps) - 1e-4
+
+
+def _frames_until(duration: float, period: float, fps: float) -> int:
+    """How many times k / fps lie before the end of a video."""
+    return max(1, math.ceil((duration - period + _tail(period, fps)) * fps))
+
+
+def _to_video(chosen: Sequence[Tensor]) -> Tensor:
+    """Frames `3 H W` in [0, 255] -> `3 T H W` in [-1, 1]."""
+    return torch.stack(list(chosen), dim=1) / 127.5 - 1
+
+
+def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:
+    """`h w 3` uint8 -> `3 height width` float32 in [0, 255]: cover the size, cut the centre."""
+    image = pixels.permute(2, 0, 1).float()  # 3 h w
+    shown = (image.shape[1], image.shape[2] * stretch)
+    scale = max(height / shown[0], width / shown[1])
+    size = (max(height, round(shown[0] * scale)), max(width, round(shown[1] * scale)))
+    if size != tuple(image.shape[1:]):
+        image = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 255)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return image[:, top : top + height, left : left + width]
+
+
+class _named_errors:  # used as a function
+    """Turn what decoders raise into one line that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such file")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, av.error.FFmpegError | OSError | SyntaxError | Image.DecompressionBombError):
+            why = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"{self.path}: cannot be decoded ({why}); copy or export it again") from error

@@ -1,0 +1,211 @@
+"""`minisora demo`: data, VAE, DiT, samples, FLOPs and one page, each resumed where an earlier run stopped.
+
+RUN/index.html   the page
+   /demo.json    times and scores
+   /samples/     one mp4 per prompt
+   /report/      the compute report, of `minisora report --preset measured`
+   /model/       the pipeline folder (and what `minisora.training.stages` lists)
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from minisora.config import Config
+from minisora.data.dataset import open_dataset
+from minisora.data.shapes_world.grammar import parse
+from minisora.data.video.write_video import write_video
+from minisora.demo.demo_page import PageData, write_page
+from minisora.errors import UserError
+from minisora.evaluate.evaluation import evaluate_model
+from minisora.evaluate.fidelity import psnr
+from minisora.evaluate.prompts import kind_of, prompt_set
+from minisora.files import read_json, write_json
+from minisora.flops.ledger import count_config
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.report.compose import build_report, write_report
+from minisora.screen import say
+from minisora.training.metrics import read_metrics
+from minisora.training.stages import train_dit, train_vae
+from minisora.training.tasks.dit_task import check_dit
+from minisora.training.tasks.task import fingerprint
+
+NUM_UNSEEN = 64  # clips that the VAE is judged on
+NUM_PAIRS = 6  # of them on the page
+
+
+@dataclass
+class Record:
+    """`demo.json`: what was measured, kept from run to run."""
+
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Record":
+        """Read it, or start an empty one.
+
+        Raises:
+            UserError: it is there and cannot be read.
+        """
+        try:
+            values = read_json(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): delete it, and it is measured again"
+            ) from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is not of minisora demo: delete it, and it is measured again")
+        return cls(path, values)
+
+    def keep(self, name: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result kept under `name` if it was measured for the same `key`; else measure and keep it."""
+        kept = self.values.get(name, {})
+        if kept.get("key") != key:
+            start = time.perf_counter()
+            kept = {"key": key, **measure(), "seconds": round(time.perf_counter() - start, 1)}
+            self.values[name] = kept
+            self.save()
+        return kept
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to the time a stage took over all runs."""
+        times = self.values.setdefault("seconds", {})
+        times[name] = round(times.get(name, 0.0) + seconds, 1)
+        self.save()
+
+    def save(self) -> None:
+        """Write it, atomically."""
+        write_json(self.path, self.values)
+
+
+def run_demo(config: Config, run: Path, console: Console) -> Path:
+    """Do everything, and return the page.
+
+    Raises:
+        UserError: the config is not of shapes, or the run folder holds a run of another one or cannot be written.
+    """
+    if config.data.source != "shapes":  # its page is about their prompts, which the judge can read
+        raise UserError(
+            f"the demo shows moving shapes, not data.source={config.data.source}: "
+            "use minisora train, then minisora sample"
+        )
+    check_dit(config)
+    run.mkdir(parents=True, exist_ok=True)
+    record = Record.open(run / "demo.json")
+    for name, stage in (("vae", train_vae), ("dit", train_dit)):
+        start = time.perf_counter()
+        try:
+            stage(config, run, console)
+        finally:  # what was interrupted is work too
+            spent = time.perf_counter() - start
+            if spent > 20 or name not in record.values.get("seconds", {}):  # not the look at a finished stage
+                record.add_seconds(name, spent)
+
+    pipeline = load_pipeline(run / "model")
+    key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
+    say(console, ("VAE", "bold"), f" on {NUM_UNSEEN} unseen clips")
+    vae = record.keep("vae_quality", key, lambda: _reconstruct(config, pipeline, run / "reconstructions"))
+    say(console, f"  {vae['psnr']:.2f} dB PSNR")
+    say(console, ("Prompts", "bold"), ", one sample each")
+    score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
+    _print_score(score, console)
+    say(console, ("FLOPs", "bold"), " of one denoising forward pass")
+    ledger = count_config(config, device="cpu")
+    console.print(ledger.table())
+
+    report = write_report(build_report("measured"), run / "report")
+
+    page = write_page(
+        run / "index.html",
+        PageData(
+            config=config,
+            seconds=record.values["seconds"],
+            metrics=read_metrics(run / "metrics.jsonl"),
+            vae=vae,
+            score=score["score"],
+            kinds=score["kinds"],
+            judge=score["judge"],
+            report=report.relative_to(run).as_posix(),
+            samples=[(s, run / "samples" / s["file"]) for s in score["samples"]],
+            pairs=sorted((run / "reconstructions").glob("*.mp4")),
+            flops=ledger.to_dict(),
+            machine=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            day=date.today().isoformat(),
+        ),
+    )
+    total = sum(record.values["seconds"].values()) + vae["seconds"] + score["seconds"]
+    say(console, ("Done", "bold"), f" in {total / 60:.1f} minutes of work over all runs")
+    return page
+
+
+def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> dict[str, Any]:
+    """PSNR of unseen clips, and a few of them beside their reconstructions as mp4."""
+    unseen = open_dataset(config, "validation")
+    count = min(NUM_UNSEEN, len(unseen))
+    values: list[float] = []
+    for start in range(0, count, 16):
+        video = unseen.clips(range(start, min(start + 16, count)))
+        rebuilt = pipeline.vae.to_video(pipeline.vae.to_latents(video.to(pipeline.device))).cpu()
+        values += psnr(rebuilt, video).tolist()
+        if start == 0:
+            for number, (a, b) in enumerate(zip(video[:NUM_PAIRS], rebuilt[:NUM_PAIRS], strict=True)):
+                write_video(folder / f"{number}.mp4", _side_by_side(a, b), config.clip.fps)
+    return {"psnr": sum(values) / len(values), "worst_psnr": min(values), "num_clips": count}
+
+
+def _side_by_side(a: Tensor, b: Tensor) -> Tensor:
+    """Two videos C T H W next to each other with a white line between them."""
+    return torch.cat([a, torch.ones(*a.shape[:3], 2), b], dim=3)
+
+
+def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[str, Any]:
+    """One video of each of the 72 triples, their scores, and those of prompts with a wall or a light."""
+    prompts = prompt_set("all")
+    with console.status(f"sampling {len(prompts)} prompts") as status:
+        found = evaluate_model(
+            pipeline,
+            prompts,
+            seed=0,
+            batch_size=24,
+            on_progress=lambda done, total: status.update(f"sampling prompt {done:.0f}/{total}"),
+        )
+    assert found.videos is not None
+    samples = []
+    triples = [i for i, prompt in enumerate(prompts) if kind_of(prompt) == "plain"]
+    for number in triples:
+        file, matches = f"{number:02d}.mp4", found.verdicts[number].matches(parse(prompts[number]))
+        write_video(folder / file, found.videos[number], pipeline.config.fps)
+        right = {name: bool(matches[name]) for name in ("color", "shape", "motion")}
+        samples.append({"prompt": prompts[number], "file": file, "right": right})
+    return {
+        "score": found.kinds["plain"].to_dict(),
+        "kinds": {kind: score.to_dict() for kind, score in found.kinds.items()},
+        "judge": {
+            "rendered": found.rendered.to_dict(),
+            "reconstructed": found.reconstructed.to_dict() if found.reconstructed else None,
+        },
+        "samples": samples,
+    }
+
+
+def _print_score(found: dict[str, Any], console: Console) -> None:
+    rows = [(name, found["score"][name]) for name in ("color", "motion", "shape", "all_right")]
+    rows += [("permanence", found["kinds"]["wall"]["permanence"])]
+    rows += [(light, found["kinds"]["light"][light]) for light in ("day", "night")]
+    for name, part in rows:
+        low, high = part["interval"]
+        say(
+            console,
+            f"  {name.replace('_', ' '):>10}  {part['right']}/{part['total']} = {part['share']:.1%}"
+            f"  (95 %: {low:.0%} to {high:.0%})",
+        )

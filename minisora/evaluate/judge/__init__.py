@@ -1,0 +1,1 @@
+"""A judge without learned parts: colours, shapes, what moves where, and a verdict."""

@@ -1,0 +1,238 @@
+"""Is a model learning, stuck, or memorising: its validation loss by noise level, and how near its samples are
+to the training clips. Tensors and a callable in, one line that a newcomer understands out.
+
+    curve = loss_by_sigma(velocity, unseen, captions, moments(training))
+    finding = diagnose(curve, nearest(samples, training), nearest(unseen, training))
+    finding.sentence  # "learning: ..."
+
+**Stuck**: the yardstick is the best prediction that knows the mean and the spread of every place of the
+training latents and nothing else: no neighbouring place, no prompt. A model whose mean loss is not clearly
+below the yardstick's (`STUCK`) has learned no more than that. Predicting the mean velocity everywhere is worse.
+
+**Memorising**: a sample is a copy if it is nearer to a training clip than half the usual distance of unseen
+clips of the same captions (`COPY`). A smooth sample is no copy: in many dimensions even the mean of a cloud
+lies 0.71 times as far from its points as they do from each other. Unseen clips may be near training clips
+too, so what counts is how many more copies there are among the samples (`TOO_MANY`).
+
+Letters: N clips, Z T' H' W' latents; distances are root mean square, per latent value, of unit variance.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from minisora.errors import UserError
+from minisora.flow.path import broadcast_sigma, flow_loss, interpolate
+from minisora.limits import seed_after
+
+NUM_BUCKETS = 8  # noise levels: the middles of eighths of [0, 1]
+STUCK = 0.9  # of the yardstick's loss
+COPY = 0.5  # of the median distance of unseen clips
+TOO_MANY = (
+    0.25  # more copies among the samples than among unseen clips; a share of 32 is known to 0.09 at worst
+)
+
+State = Literal["learning", "stuck at predicting the mean", "memorising"]
+Velocity: TypeAlias = Callable[[Tensor, Tensor, Sequence[str]], Tensor]  # noisy, sigma (B), captions
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance of the training latents at every place, Z T' H' W'."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Flow loss at each noise level, of a model and of the yardstick, on the same clips and noise."""
+
+    sigmas: list[float]
+    loss: list[float]
+    yardstick: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Mean loss over the yardstick's: 1 is nothing learned, 0 is perfect."""
+        return sum(self.loss) / sum(self.yardstick)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a model is doing, in one line, and the numbers behind it."""
+
+    state: State
+    sentence: str
+    copies: float  # share of the samples
+    unseen_copies: float  # share of the unseen clips
+    distance: float  # median of the samples, over that of the unseen clips; NaN if that is 0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A model's curves: everything `diagnose` needs and says."""
+
+    loss: LossCurve
+    samples: list[float]  # distance of each sample to the nearest training clip
+    unseen: list[float]  # the same of unseen clips of the same captions
+    finding: Finding
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        finding = vars(self.finding) | {"distance": _finite(self.finding.distance)}
+        return {
+            "finding": finding,
+            "loss_by_sigma": vars(self.loss) | {"ratio": self.loss.ratio},
+            "nearest_training_clip": {"samples": self.samples, "unseen": self.unseen},
+        }
+
+
+def moments(training: Iterable[Tensor]) -> Moments:
+    """Mean and variance of each place over blocks N Z T' H' W' of training latents.
+
+    Raises:
+        UserError: there are no clips.
+    """
+    count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for block in training:
+        values = block.double()
+        count += len(values)
+        total = total + values.sum(0)
+        squares = squares + values.square().sum(0)
+    if not count:
+        raise UserError("no training latents to compare with: the cache of the run is empty")
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    return Moments(mean.float(), variance.float())
+
+
+@torch.no_grad()
+def loss_by_sigma(
+    velocity: Velocity,
+    latents: Tensor,
+    captions: Sequence[str],
+    training: Moments,
+    seed: int = 0,
+    batch_size: int = 16,
+    on_progress: Callable[[float, int], None] | None = None,
+) -> LossCurve:
+    """Flow loss of unseen clips at every noise level, each clip at each, on noise that depends on the seed alone.
+
+    Args:
+        velocity: of noisy latents B Z T' H' W', sigma B and B captions; the same on every call.
+        latents: N Z T' H' W', normalised, of unseen clips, on the model's device.
+        captions: of the clips.
+        training: moments of the training latents.
+        seed: clip i takes its noise from seed + i, whatever the batch size.
+        batch_size: clips at a time.
+        on_progress: called with (passes done, passes in all).
+
+    Raises:
+        UserError: no clip, not one caption each, or a loss that is not finite.
+    """
+    if len(latents) != len(captions) or not captions:
+        raise UserError(f"{len(latents)} clips and {len(captions)} captions: one caption per clip is needed")
+    sigmas = [(bucket + 0.5) / NUM_BUCKETS for bucket in range(NUM_BUCKETS)]
+    loss, yardstick = torch.zeros(NUM_BUCKETS), torch.zeros(NUM_BUCKETS)
+    starts = range(0, len(latents), batch_size)
+    for start in starts:
+        part = latents[start : start + batch_size]
+        said = captions[start : start + batch_size]
+        noise = torch.stack(
+            [_noise(seed_after(seed, start + i), part.shape[1:]) for i in range(len(part))]
+        )  # B S Z ...
+        for bucket, level in enumerate(sigmas):
+            sigma = torch.full((len(part),), level, device=part.device)
+            point = interpolate(part, noise[:, bucket].to(part), sigma)
+            loss[bucket] += flow_loss(velocity(point.noisy, sigma, said), point).sum().cpu()
+            yardstick[bucket] += flow_loss(_mean_velocity(point.noisy, sigma, training), point).sum().cpu()
+            if on_progress:
+                on_progress(start // batch_size * NUM_BUCKETS + bucket + 1, len(starts) * NUM_BUCKETS)
+    if not bool(loss.isfinite().all()):
+        raise UserError("the model's validation loss is not finite: its training diverged; lower the lr")
+    return LossCurve(sigmas, (loss / len(latents)).tolist(), (yardstick / len(latents)).tolist())
+
+
+@torch.no_grad()
+def nearest(latents: Tensor, training: Iterable[Tensor]) -> list[float]:
+    """Distance of each clip (N Z T' H' W') to the nearest training clip, over blocks M Z T' H' W' of them.
+
+    Raises:
+        UserError: there are no training clips.
+    """
+    flat = latents.flatten(1).float().cpu()
+    closest = torch.full((len(flat),), math.inf)
+    for block in training:
+        # The faster way by inner products rounds the distance of a copy, 0, to 1e-3.
+        all_pairs = torch.cdist(
+            flat, block.flatten(1).float().cpu(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        closest = torch.minimum(closest, all_pairs.min(dim=1).values)
+    if not bool(closest.isfinite().all()):
+        raise UserError("no training latents to compare with: the cache of the run is empty")
+    return (closest / math.sqrt(flat.shape[1])).tolist()
+
+
+def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]) -> Finding:
+    """Which of the three it is; copies tell before the loss does, as memorised clips make it bad on others.
+
+    Args:
+        curve: of unseen clips.
+        samples: distance of each sample to the nearest training clip.
+        unseen: the same of unseen clips, best of the same captions.
+
+    Raises:
+        UserError: no samples or no unseen clips.
+    """
+    if not samples or not unseen:
+        raise UserError(
+            f"{len(samples)} samples and {len(unseen)} unseen clips: at least one of each is needed"
+        )
+    usual = float(torch.tensor(unseen).median())
+    near = [sum(d < COPY * usual for d in group) / len(group) for group in (samples, unseen)]
+    distance = float(torch.tensor(samples).median()) / usual if usual > 0 else math.nan
+    learned = f"its error on unseen clips is {curve.ratio:.2f} of what the average clip alone gives"
+    away = f"its samples lie {distance:.2f} times as far from the training clips as unseen clips do"
+    if usual == 0:  # a folder of one file is both, see `minisora.data.folder.folder_dataset.split_files`
+        away = "whether it memorises cannot be told, as its unseen clips are training clips"
+    state: State
+    if near[0] - near[1] >= TOO_MANY:
+        state = "memorising"
+        said = (
+            f"{near[0]:.0%} of its samples are copies of training clips ({near[1]:.0%} of unseen clips come as "
+            f"near); {away}. Train on more clips, or for fewer steps"
+        )
+    elif curve.ratio > STUCK:
+        state = "stuck at predicting the mean"
+        said = (
+            f"{learned} (1 is nothing learned). Train longer, then try another lr, then look at the captions"
+        )
+    else:
+        state = "learning"
+        said = f"{learned} (1 is nothing learned, 0 is perfect), and {away} (near 0 would be copying)"
+    return Finding(state, f"{state}: {said}", near[0], near[1], distance)
+
+
+def _mean_velocity(noisy: Tensor, sigma: Tensor, training: Moments) -> Tensor:
+    """The yardstick: the linear prediction of least error from each place's own value, mean and variance.
+
+    With x_t = (1 - s) x_0 + s noise and v = noise - x_0: E[v | x_t] = -m + cov(v, x_t) / var(x_t) (x_t - E[x_t]).
+    """
+    s = broadcast_sigma(sigma, noisy)
+    mean, variance = training.mean.to(noisy), training.variance.to(noisy)
+    covariance = s - (1 - s) * variance
+    return -mean + covariance / ((1 - s) ** 2 * variance + s**2) * (noisy - (1 - s) * mean)
+
+
+def _noise(seed: int, shape: torch.Size) -> Tensor:
+    """Standard normal noise of one clip, one draw for each noise level; the same on every device."""
+    return torch.randn(NUM_BUCKETS, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

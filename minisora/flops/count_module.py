@@ -1,0 +1,289 @@
+"""Any model, not only ours: an `nn.Module` with its arguments, or a diffusers transformer by name, on meta.
+
+Three ways where `foreign_forms` has a closed form, two ways (fvcore and torch) where it has not; they agree
+within half a per cent or no number is given.
+
+Units: MACs and FLOPs of one call (1 MAC = 2 FLOPs).
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minisora.errors import UserError, nearest
+from minisora.flops.count_closed_form import Term
+from minisora.flops.module_forms import CLOSED_FORMS
+from minisora.flops.passes import Pass, PassCount, count_pass
+from minisora.flops.torch_formulas import Formulas
+from minisora.flops.trace_shims import meta_allowances
+from minisora.screen import Table
+
+Size = tuple[int, int, int]  # latent frames, height, width
+
+
+@dataclass(frozen=True)
+class ForeignLedger:
+    """The counts of one model's forward pass."""
+
+    name: str
+    count: PassCount
+    params: int
+    latent_size: Size | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, in the shape of `Ledger.to_dict`'s "forward"."""
+        counts = self.count.counts
+        return {
+            "name": self.name,
+            "latent_size": self.latent_size,
+            "params": self.params,
+            "forward": {
+                "macs": self.count.macs,
+                "flops": 2 * self.count.macs,
+                "by_module": {k or "all": v for k, v in self.count.fvcore.by_module().items()},
+                "by_operator": self.count.fvcore.by_operator(),
+                "elementwise_operations": self.count.fvcore.total_elementwise,
+                "counts": counts.to_dict(),
+                "max_disagreement": counts.max_disagreement,
+            },
+        }
+
+    def table(self) -> Table:
+        """For the screen: by operator, and the ways of counting."""
+        size = "" if self.latent_size is None else f", latents {' x '.join(map(str, self.latent_size))}"
+        title = f"{self.name}{size}: {self.params / 1e9:.3f} B parameters"
+        table = Table("", "GMACs", "GFLOPs", "share", title=title, title_justify="left")
+        total = self.count.macs
+        for operator, macs in sorted(self.count.fvcore.by_operator().items(), key=lambda kv: -kv[1]):
+            table.add_row(
+                f"  {operator}", f"{macs / 1e9:,.1f}", f"{2 * macs / 1e9:,.1f}", f"{macs / total:.1%}"
+            )
+        table.add_row("one forward pass", f"{total / 1e9:,.1f}", f"{2 * total / 1e9:,.1f}", "", style="bold")
+        counts = self.count.counts
+        ways = (
+            "fvcore and torch (no closed form)"
+            if counts.closed_form_macs is None
+            else "fvcore, torch, closed form"
+        )
+        table.caption = f"{ways} differ by {counts.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
+        return table
+
+
+def count_module(
+    model: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    terms: list[Term] | None = None,
+    name: str | None = None,
+    formulas: Formulas | None = None,
+) -> ForeignLedger:
+    """Count a forward pass of any module on the tensors given, without gradients.
+
+    A compiled module is counted as it was before, `torch.cond` and `while_loop` as they run on these values.
+
+    Args:
+        model: on any device; on meta nothing is computed.
+        args, kwargs: of the call.
+        terms: a closed form, if there is one.
+        name: for messages; the class's name by default.
+        formulas: operator ("library::name") -> a function of its arguments in order, shapes in place of
+            tensors, that returns MACs; for operators that have no formula here.
+
+    Raises:
+        UserError: an operator is unknown to a counter, torch's tracer cannot follow the model, or the counts
+            disagree.
+    """
+    model = getattr(model, "_orig_mod", model)
+    name = name or type(model).__name__
+    what = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}))
+    with meta_allowances():
+        count = count_pass(what, terms, strict=False, formulas=formulas)
+    return ForeignLedger(name, count, sum(p.numel() for p in model.parameters()))
+
+
+def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> ForeignLedger:
+    """Count one denoising pass of a diffusers transformer, built on meta tensors.
+
+    Args:
+        name: class, such as "CogVideoXTransformer3DModel".
+        settings: as read from the YAML of `--args`; all optional:
+            config: constructor arguments (default: the class's own, or `CONFIGS`, of a released model).
+            latent_size: [frames, height, width] of the latents (default: the model's native clip).
+            text_tokens: tokens of the prompt.
+            inputs: arguments of the call by name, added to or replacing the built ones; a list is the shape
+                of a float tensor, {shape: [...], dtype: int64} of another, anything else is passed as it is.
+
+    Raises:
+        UserError: diffusers has no such class, a key is unknown, or the pass does not run.
+    """
+    import diffusers
+
+    settings = dict(settings or {})
+    unknown = set(settings) - {"config", "latent_size", "text_tokens", "inputs"}
+    if unknown:
+        raise UserError(f"unknown key '{min(unknown)}'; known: config, latent_size, text_tokens, inputs")
+    known = [each for each in dir(diffusers) if each.endswith(("Model", "Transformer2D", "Transformer3D"))]
+    _check_settings(settings)
+    if name not in known:
+        raise UserError(f"diffusers {diffusers.__version__} has no model '{name}'{nearest(name, known)}")
+    config = settings.get("config") or CONFIGS.get(name, {})
+    model = _build(getattr(diffusers, name), dict(config))
+    native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, _no_inputs))
+    size: Size = tuple(settings.get("latent_size") or native)
+    text_tokens = settings.get("text_tokens") or text_tokens
+    kwargs = build(model.config, size, text_tokens)
+    kwargs |= {key: _as_input(value) for key, value in (settings.get("inputs") or {}).items()}
+    form = CLOSED_FORMS.get(name)
+    terms = None if form is None or settings.get("inputs") else form(model.config, size, text_tokens)
+    try:
+        ledger = count_module(model, kwargs=kwargs, terms=terms, name=name)
+    except (TypeError, RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        taken = ", ".join(inspect.signature(model.forward).parameters)
+        raise UserError(
+            f"{name} does not run on {', '.join(kwargs) or 'no inputs'}: {first}; it takes {taken}"
+        ) from error
+    return ForeignLedger(name, ledger.count, ledger.params, size)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raise UserError unless sizes are whole numbers above 0, and config and inputs hold named values."""
+    for key in ("config", "inputs"):
+        if settings.get(key) is not None and not isinstance(settings[key], dict):
+            raise UserError(f"{key} = {settings[key]!r} must hold named values")
+    size, tokens = settings.get("latent_size"), settings.get("text_tokens")
+    numbers = [] if size is None else list(size) if isinstance(size, list | tuple) else [size]
+    if size is not None and len(numbers) != 3:
+        raise UserError(f"latent_size = {size!r} must be [frames, height, width]")
+    for number in numbers + ([] if tokens is None else [tokens]):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise UserError(f"latent_size and text_tokens must be whole numbers above 0, not {number!r}")
+
+
+def _build(kind: Any, config: dict[str, Any]) -> nn.Module:
+    accepted = inspect.signature(kind.__init__).parameters
+    for key in config:
+        if key not in accepted:
+            raise UserError(f"{kind.__name__} has no setting '{key}'{nearest(key, accepted)}")
+    try:
+        with torch.device("meta"):
+            return kind(**config).eval()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise UserError(f"{kind.__name__} cannot be built: {str(error).strip().splitlines()[0]}") from error
+
+
+def _as_input(value: Any) -> Any:
+    if isinstance(value, list):
+        return _floats(*value)
+    if isinstance(value, dict):
+        dtype = getattr(torch, str(value.get("dtype", "float32")), None)
+        if not isinstance(dtype, torch.dtype) or "shape" not in value:
+            raise UserError(f"input {value} must be {{shape: [...], dtype: float32}} with a torch dtype")
+        return torch.zeros(value["shape"], dtype=dtype, device="meta")
+    return value
+
+
+def _floats(*shape: int) -> Tensor:
+    return torch.zeros(shape, device="meta")
+
+
+def _step() -> Tensor:
+    return torch.ones(1, dtype=torch.long, device="meta")
+
+
+def _no_inputs(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return {}
+
+
+def _cogvideox(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    frames, height, width = size
+    return {
+        "hidden_states": _floats(1, frames, config.in_channels, height, width),
+        "encoder_hidden_states": _floats(1, tokens, config.text_embed_dim),
+        "timestep": _step(),
+    }
+
+
+def _channels_first(config: Any, size: Size, tokens: int, text_width: int) -> dict[str, Any]:
+    return {
+        "hidden_states": _floats(1, config.in_channels, *size),
+        "encoder_hidden_states": _floats(1, tokens, text_width),
+        "timestep": _step(),
+    }
+
+
+def _latte(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _channels_first(config, size, tokens, config.caption_channels)
+
+
+def _wan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _channels_first(config, size, tokens, config.text_dim)
+
+
+def _mask(tokens: int) -> Tensor:
+    return torch.ones(1, tokens, dtype=torch.bool, device="meta")
+
+
+def _mochi(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
+    return inputs | {"encoder_attention_mask": _mask(tokens)}
+
+
+def _hunyuan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
+    inputs |= {
+        "pooled_projections": _floats(1, config.pooled_projection_dim),
+        "encoder_attention_mask": _mask(tokens),
+    }
+    return inputs | ({"guidance": _floats(1)} if config.guidance_embeds else {})
+
+
+def _ltx(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    frames, height, width = size
+    return {
+        "hidden_states": _floats(1, prod(size), config.in_channels),
+        "encoder_hidden_states": _floats(1, tokens, config.caption_channels),
+        "timestep": _step(),
+        "encoder_attention_mask": _mask(tokens),
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+    }
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "LatteTransformer3DModel": {  # Latte-XL/2; the class's own defaults are no released model
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "num_layers": 28,
+        "sample_size": 32,
+        "patch_size": 2,
+        "in_channels": 4,
+        "out_channels": 8,
+        "norm_type": "ada_norm_single",
+        "caption_channels": 4096,
+        "cross_attention_dim": 1152,
+        "video_length": 16,
+        "attention_bias": True,
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+        "activation_fn": "gelu-approximate",
+    },
+}
+"""Constructor arguments where a class's defaults are no released model."""
+
+INPUTS: dict[str, tuple[Size, int, Callable[[Any, Size, int], dict[str, Any]]]] = {
+    "CogVideoXTransformer3DModel": ((13, 60, 90), 226, _cogvideox),
+    "LatteTransformer3DModel": ((16, 32, 32), 120, _latte),
+    "LTXVideoTransformer3DModel": ((16, 16, 24), 128, _ltx),
+    "WanTransformer3DModel": ((21, 60, 104), 512, _wan),
+    "HunyuanVideoTransformer3DModel": ((33, 90, 160), 256, _hunyuan),
+    "MochiTransformer3DModel": ((28, 60, 106), 256, _mochi),
+}
+"""Class: native latent size (frames, height, width), prompt tokens, and what it is called with."""

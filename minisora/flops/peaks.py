@@ -1,0 +1,111 @@
+"""Datasheet peaks of accelerators, dense, with their sources. Stands alone: no torch, no guess.
+
+A card that is not listed has no datasheet peak here; then only the peak measured on the machine is used
+(`minisora.flops.timing.measure_matmul_peak`). Datasheets print tensor peaks *with sparsity*, twice the
+dense figure; dense ones are given here.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Card:
+    """One accelerator.
+
+    Args:
+        name: for people.
+        pattern: what `torch.cuda.get_device_name()` matches, case-insensitively.
+        tflops: dense peak in TFLOP/s (1e12 FLOPs a second) by torch dtype name; "tf32" is float32 through
+            tensor cores, "float32" is not.
+        bandwidth: memory bandwidth in TB/s.
+        source: where the figures are printed.
+    """
+
+    name: str
+    pattern: str
+    tflops: dict[str, float]
+    bandwidth: float
+    source: str
+
+
+_HOPPER = "NVIDIA H100 datasheet, printed with sparsity and halved here"
+_AMPERE = "NVIDIA A100 datasheet, the figures without sparsity"
+
+# The first match counts, so the more special name comes first. A figure without a source is left out.
+CARDS: tuple[Card, ...] = (
+    Card(
+        "H100 PCIe",
+        r"H100.*PCIe",
+        {"bfloat16": 756.0, "float16": 756.0, "float8": 1513.0, "tf32": 378.0, "float32": 51.0},
+        2.0,
+        _HOPPER,
+    ),
+    Card(
+        "H100 NVL",
+        r"H100.*NVL",
+        {"bfloat16": 835.0, "float16": 835.0},
+        3.9,
+        "NVIDIA H100 page, NVL column, halved (also pytorch/torchtitan, get_peak_flops)",
+    ),
+    Card(
+        "H100 SXM",
+        r"H100.*(HBM3|SXM)",
+        {"bfloat16": 989.4, "float16": 989.4, "float8": 1978.9, "tf32": 494.7, "float32": 66.9},
+        3.35,
+        f"{_HOPPER}; 989.4 = 132 SM x 4,096 FLOP x 1.83 GHz",
+    ),
+    Card(
+        "H200 SXM",
+        r"H200(?!.*NVL)",
+        {"bfloat16": 989.0, "float16": 989.0, "float8": 1979.0},
+        4.8,
+        "NVIDIA H200 datasheet, printed with sparsity and halved here",
+    ),
+    Card(
+        "B200",
+        r"\bB200\b",
+        {"bfloat16": 2250.0, "float16": 2250.0, "float8": 4500.0},
+        8.0,
+        "NVIDIA HGX B200 datasheet, one card, printed with sparsity and halved here",
+    ),
+    Card(
+        "A100 80GB",
+        r"A100.*80GB",
+        {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
+        2.0,
+        _AMPERE,
+    ),
+    Card(
+        "A100 40GB",
+        r"A100.*40GB",
+        {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
+        1.555,
+        _AMPERE,
+    ),
+    Card(
+        "L40S",
+        r"L40S",
+        {"bfloat16": 362.05, "float16": 362.05, "float8": 733.0, "tf32": 183.0, "float32": 91.6},
+        0.864,
+        "NVIDIA L40S datasheet, the first of 'dense | with sparsity'",
+    ),
+    Card("V100 SXM2", r"V100-SXM2", {"float16": 125.0, "float32": 15.7}, 0.9, "NVIDIA V100 datasheet"),
+)
+
+
+def find_card(device_name: str) -> Card | None:
+    """The card of a `torch.cuda.get_device_name()`, or None if it is not listed. Never a guess."""
+    return next((card for card in CARDS if re.search(card.pattern, device_name, re.IGNORECASE)), None)
+
+
+def datasheet_peak(device_name: str, dtype: str) -> float | None:
+    """Dense datasheet peak in FLOP/s, or None if the card or the dtype is not listed.
+
+    Args:
+        device_name: from `torch.cuda.get_device_name()`.
+        dtype: a torch dtype's name without "torch.", "tf32", or "float8" for either 8-bit format.
+    """
+    card = find_card(device_name)
+    key = "float8" if dtype.startswith("float8") else dtype
+    return None if card is None or key not in card.tflops else card.tflops[key] * 1e12

@@ -1,0 +1,292 @@
+"""`minisora report`: everything the estimate knows of one preset, on disk.
+
+DIR/report.html    the page, self-contained and interactive
+   /report.json    claims, results with intervals, back-test
+   /report.csv     claims and results in rows
+   /figures/       SVG and PNG
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from minisora.errors import UserError
+from minisora.files import write_whole
+from minisora.report import measured_inputs
+from minisora.report.assumptions import Assumptions, load_preset
+from minisora.report.backtest import backtest, implication
+from minisora.report.claims import CLAIMS, Finding, audit
+from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
+from minisora.report.ladder_law import INTERVALS as LAW_INTERVALS
+from minisora.report.ladder_law import read_law
+from minisora.report.ladder_law import verdict as law_verdict
+from minisora.report.model import estimate
+from minisora.report.page import PageData, render_page
+from minisora.report.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.report.video_models import load_models
+from minisora.report.words import claim_words, human, result_words, unit_words
+from minisora.screen import Table
+
+MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
+
+
+@dataclass(frozen=True)
+class Report:
+    """A preset evaluated.
+
+    Args:
+        assumptions: with everything applied that was asked for.
+        findings: the audit by claim.
+        run: the Monte Carlo run.
+        influences: what moves `MAIN_RESULT`.
+        backtest: one row a disclosed model, and what they imply.
+        evidence: what a calibration says of Sora's pass; None without one.
+        law: what a scaling ladder says of Sora's size; None without one.
+    """
+
+    assumptions: Assumptions
+    findings: dict[str, Finding]
+    run: MonteCarlo
+    influences: list[Influence]
+    backtest: list[dict[str, Any]]
+    implication: dict[str, Any]
+    evidence: dict[str, Any] | None
+    law: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """`report.json`."""
+        results = estimate(self.assumptions.inputs())
+        return {
+            "preset": self.assumptions.preset,
+            "title": self.assumptions.title,
+            "date": date.today().isoformat(),
+            "claims": {name: finding.to_dict() for name, finding in self.findings.items()},
+            "results": {
+                name: {
+                    "value": float(quantity.value),
+                    "unit": quantity.unit,
+                    "interval": self.run.intervals[name],
+                }
+                for name, quantity in results.items()
+            },
+            "backtest": self.backtest,
+            "backtest_implies": self.implication,
+            "influences": [
+                {**vars(influence), "result": MAIN_RESULT, "swing": influence.swing}
+                for influence in self.influences
+            ],
+            "measured_here": self.evidence,
+            "ladder_law": None
+            if self.law is None
+            else {**self.law, "verdict": law_verdict(self.law), "intervals": LAW_INTERVALS},
+            "assumptions": {
+                name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
+            },
+        }
+
+
+def build_report(
+    preset: str = "measured",
+    *,
+    overrides: list[str] | None = None,
+    calibration: Path | None = None,
+    run: Path | None = None,
+    law: Path | None = None,
+    include_unverified: bool = True,
+) -> Report:
+    """Evaluate a preset.
+
+    Args:
+        preset: a shipped one by name, or a YAML file.
+        overrides: `NAME=VALUE`, stronger than anything else.
+        calibration: file of `minisora calibrate`: its costs replace arithmetic in the measured column, and in
+            the preset itself unless that is the published or the corrected one, which stay what they are.
+        run: folder of a toy run, for the compression of its VAE.
+        law: law.json of a scaling ladder, for the size that its laws find best; it changes no assumption.
+        include_unverified: back-test also against models whose figures are second-hand.
+
+    Raises:
+        UserError: an input cannot be used.
+    """
+    assumptions = load_preset(preset)
+    measured, extrapolated = None, None
+    if calibration is not None:
+        read = measured_inputs.read_calibration(calibration)
+        measured = measured_inputs.apply_calibration(load_preset("measured"), read)
+        extrapolated = measured_inputs.sora_from_points(read, measured.inputs())
+        if assumptions.preset == "measured":
+            assumptions = measured
+        elif assumptions.preset not in ("as_published", "corrected"):
+            assumptions = measured_inputs.apply_calibration(assumptions, read)
+    if run is not None:
+        assumptions = measured_inputs.apply_run(assumptions, run)
+    assumptions = assumptions.set_by_user(overrides or [])
+
+    drawn = monte_carlo(assumptions)
+    findings = audit(measured, _measured_intervals(assumptions, drawn, measured))
+    strongest = (
+        influences(assumptions, MAIN_RESULT, drawn.draws, drawn.results[MAIN_RESULT].value)
+        if drawn.intervals[MAIN_RESULT]
+        else []
+    )
+    rows = backtest(load_models(), include_unverified=include_unverified)
+    return Report(
+        assumptions,
+        findings,
+        drawn,
+        strongest,
+        [row.to_dict() for row in rows],
+        implication(rows),
+        extrapolated,
+        None if law is None else read_law(law),
+    )
+
+
+def _measured_intervals(
+    assumptions: Assumptions, drawn: MonteCarlo, measured: Assumptions | None
+) -> dict[str, Interval | None] | None:
+    """Intervals of the measured preset, where it was measured or is the one reported; drawn once if it is the same."""
+    if measured is None and assumptions.preset != "measured":
+        return None
+    reference = measured or load_preset("measured")
+    return (drawn if reference.entries == assumptions.entries else monte_carlo(reference)).intervals
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Write page, JSON, CSV and figures into a folder, each file whole or not at all.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    context = FigureContext(
+        assumptions=report.assumptions,
+        monte_carlo=report.run,
+        influences=report.influences,
+        backtest=report.backtest,
+    )
+    tree = report.to_dict()
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        figures = draw_figures(context)
+        for name, drawn in figures.items():
+            save(drawn.figure, out / "figures", name)
+        page = render_page(
+            PageData(
+                report=tree,
+                figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures.values()],
+                assumptions=report.assumptions,
+                day=tree["date"],
+            )
+        )
+        write_whole(out / "report.json", json.dumps(tree, indent=1) + "\n")
+        write_whole(out / "report.csv", to_csv(tree))
+        write_whole(out / "report.html", page)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}; use another --out") from error
+    return out / "report.html"
+
+
+def to_csv(tree: dict[str, Any]) -> str:
+    """Claims and results in one table: kind, name, unit, and every number there is."""
+    text = io.StringIO()
+    columns = ("published", "recomputed", "follows", "corrected", "measured")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("kind", "name", "unit", "value", *columns, "p5", "p50", "p95", "note"))
+    for name, claim in tree["claims"].items():
+        interval = claim["interval"] or ("", "", "")
+        writer.writerow(
+            ("claim", name, claim["unit"], "", *(claim[c] for c in columns), *interval, claim["note"])
+        )
+    for name, result in tree["results"].items():
+        interval = result["interval"] or ("", "", "")
+        writer.writerow(("result", name, result["unit"], result["value"], *[""] * 5, *interval, ""))
+    return text.getvalue()
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The audit, the results, and what was measured here, for the screen."""
+    audited = Table(title="claims", title_justify="left")
+    audited.caption = "compute: MACs as published and recomputed, FLOPs (two a MAC) as corrected and measured"
+    for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
+        audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
+    reasons = Table.grid(padding=(0, 1))
+    for name, claim in CLAIMS.items():
+        finding = report.findings[name]
+        if claim.is_input:
+            continue  # the report's own guesses: nothing to audit
+        follows = Text("yes", "green") if finding.follows else Text("no", "red")
+        numbers = (human(finding.published), human(finding.recomputed))
+        audited.add_row(
+            claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured)
+        )
+        if not finding.follows:
+            reasons.add_row(Text(claim_words(name), "red"), finding.note)
+    results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
+    for column in ("result", "value", "5 to 95 %"):
+        results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
+    if report.assumptions.entries["count.flops_per_mac"].value == 1:
+        results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
+    values = estimate(report.assumptions.inputs())
+    # The others are in report.json and on the page.
+    for name, row in result_words().items():
+        if not row.headline:
+            continue
+        quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
+        ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
+        results.add_row(row.label, f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends)
+    parts: list[Any] = [audited, reasons, results]
+    if report.evidence:
+        parts.append(_measured_table(report.evidence))
+    if report.law:
+        parts.append(_law_table(report.law))
+    console.print(Group(*parts))
+
+
+def _measured_table(evidence: dict[str, Any]) -> Table:
+    title = f"a pass of Sora by the cost law of {evidence['points']} passes measured on {evidence['device']}"
+    table = Table("attention", "MACs a pass", "over x180 rule", "error of the extrapolation", title=title)
+    table.title_justify = "left"
+    for kind, row in evidence["sora_step"].items():
+        error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
+        macs = human(row["macs_per_step"], "MAC/pass")
+        table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error)
+    table.caption = (
+        f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
+        f"{evidence['held_out_error_seconds']:.0%} in seconds"
+    )
+    return table
+
+
+def _law_table(law: dict[str, Any]) -> Table:
+    table = Table(title="the best size for the report's training, by laws of scaling", title_justify="left")
+    for column in (
+        "law",
+        "N ~ C^",
+        *(f"at {flops:.3g} FLOPs" for flops in law["flops"]),
+        "decades beyond its data",
+    ):
+        table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
+    for row in law["rows"]:
+        sizes = [
+            f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
+            for params, interval in zip(row["params"], row["params_intervals"], strict=True)
+        ]
+        words = [f"{row['exponent']:.2f}", *sizes]
+        beyond = " to ".join(
+            f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
+        )
+        table.add_row(
+            row["law"], *(words if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
+        )
+    table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
+    return table

@@ -1,0 +1,122 @@
+"""MACs of one forward pass of a video transformer, from its shape alone.
+
+Per block, for S = F P tokens (F latent frames of P places), width d, hidden width f, M text tokens and a
+share g of key-value heads (grouped queries; 1 without):
+
+    projections    (2 + 2 g) S d^2             q, k, v, out
+    MLP            2 S f d                     3 S f d if gated (SwiGLU)
+    attention      2 S K d                     scores and weighted sum over the K keys that a token sees
+    cross          2 S d^2 + 2 M d^2 + 2 S M d where text comes in by cross-attention
+    modulation     6 d^2                       adaLN, once a *sample*
+
+    K = S                 full attention over space and time
+    K = (P + F) / 2       factorised: blocks alternate between space and time (minisora, Latte)
+    K = P + F             divided: both in every block, time with projections of its own, + 4 S d^2
+
+Attention overtakes everything else at S = 6 d (f = 4 d, full). The arithmetic is that of
+`minisora.flops.count_closed_form`, which three independent counts agree with; a test holds the two together.
+All numbers may be numpy arrays.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minisora.report.units import Number
+
+Attention = Literal["full", "factorised", "divided"]
+ATTENTIONS: tuple[Attention, ...] = ("full", "factorised", "divided")
+
+
+@dataclass(frozen=True)
+class TransformerShape:
+    """A diffusion transformer.
+
+    Args:
+        layers: blocks.
+        width: channels of a token, d.
+        hidden: channels inside the MLP, f.
+        gated_mlp: three matrices in the MLP (SwiGLU) rather than two.
+        kv_share: key-value heads / heads.
+        text_tokens: M, of the prompt.
+        text: how text meets the video: as tokens of the same sequence, by cross-attention, or not at all.
+        modulation: adaLN weights in every block, rather than shared or none.
+        patch_values: latent numbers a token stands for (embedding and head); 0 leaves both out.
+    """
+
+    layers: Number
+    width: Number
+    hidden: Number
+    gated_mlp: bool = False
+    kv_share: float = 1.0
+    text_tokens: Number = 0
+    text: Literal["joint", "cross", "none"] = "none"
+    modulation: bool = True
+    patch_values: Number = 0
+
+    def params(self) -> Number:
+        """Weights of the blocks, embedding and head (small vectors left out)."""
+        d = self.width
+        block = (2 + 2 * self.kv_share) * d * d + (3 if self.gated_mlp else 2) * self.hidden * d
+        block = block + (4 * d * d if self.text == "cross" else 0) + (6 * d * d if self.modulation else 0)
+        return self.layers * block + 2 * self.patch_values * d
+
+
+@dataclass(frozen=True)
+class PassMacs:
+    """MACs of one forward pass of one sample.
+
+    Args:
+        linear: products with weights that every token meets, and text's.
+        attention: the part quadratic in tokens.
+        per_sample: modulation, once a sample.
+    """
+
+    linear: Number
+    attention: Number
+    per_sample: Number
+
+    @property
+    def total(self) -> Number:
+        """All of them."""
+        return self.linear + self.attention + self.per_sample
+
+    @property
+    def attention_share(self) -> Number:
+        """Attention's part of the total."""
+        return self.attention / self.total
+
+
+def attention_keys(kind: Attention, frames: Number, places: Number) -> Number:
+    """Keys that a token sees, averaged over blocks."""
+    if kind == "full":
+        return frames * places
+    return (frames + places) * (0.5 if kind == "factorised" else 1.0)
+
+
+def forward_macs(
+    shape: TransformerShape, frames: Number, places: Number, attention: Attention = "full"
+) -> PassMacs:
+    """Cost of one denoising pass.
+
+    Args:
+        shape: the model.
+        frames: latent frames after patching, F.
+        places: tokens a latent frame, P.
+        attention: over what; text that joins the sequence is seen by, and sees, every token.
+    """
+    d, m = shape.width, shape.text_tokens
+    joint = m if shape.text == "joint" else 0
+    tokens = frames * places + joint
+    keys = attention_keys(attention, frames, places) + joint
+    per_token = (2 + 2 * shape.kv_share + (4 if attention == "divided" else 0)) * d * d
+    per_token = per_token + (3 if shape.gated_mlp else 2) * shape.hidden * d
+    linear, quadratic = tokens * per_token, 2 * tokens * keys * d
+    if shape.text == "cross":
+        linear = linear + 2 * tokens * d * d + 2 * m * d * d
+        quadratic = quadratic + 2 * tokens * m * d
+    ends = 2 * frames * places * shape.patch_values * d
+    return PassMacs(
+        linear=shape.layers * linear + ends,
+        attention=shape.layers * quadratic,
+        per_sample=shape.layers * 6 * d * d if shape.modulation else 0 * d,
+    )

@@ -1,0 +1,206 @@
+"""The report's page: one self-contained HTML file, its figures and a model that a reader can move inside."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from minisora.report import words
+from minisora.report.assumptions import GPU, Assumption, Assumptions, gpus, load_preset, presets
+from minisora.report.claims import CLAIMS, claims_of
+from minisora.report.model import estimate
+from minisora.report.script import model_script
+
+MAIN = (
+    "sora.params", "sora.seconds", "sora.fps", "sora.height", "sora.width", "sora.vae_frames", "sora.attention",
+    "sora.data_multiplier_low", "sora.data_multiplier_high", "serve.steps", "serve.guidance_passes",
+    "train.utilisation", "serve.utilisation", GPU, "demand.tiktok_share", "demand.youtube_share",
+)  # fmt: skip
+BY_GPU = ("hardware.peak", "hardware.power", "hardware.price")
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class PageData:
+    """Everything the page shows.
+
+    Args:
+        report: the tree of report.json.
+        figures: title, caption and SVG of each.
+        assumptions: what the report was made from; the sliders start there.
+        day: of the report.
+    """
+
+    report: dict[str, Any]
+    figures: list[tuple[str, str, str]]
+    assumptions: Assumptions
+    day: str
+
+
+def render_page(data: PageData) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
+    environment.filters |= {"human": words.human, "interval": words.interval_words}
+    environment.filters |= {"cell": words.cell_words, "unit_beside": words.unit_beside}
+    model = page_model(data.assumptions)
+    assumptions = {row["name"]: row for row in model["assumptions"]}
+    folded = {
+        title: [
+            row for name, row in assumptions.items() if name not in MAIN and name.startswith(prefix + ".")
+        ]
+        for prefix, title in words.ASSUMPTION_GROUPS.items()
+    }
+    claims = [{**claim, "label": words.claim_words(name), **verdict(name, claim)} for name, claim in
+              data.report["claims"].items()]  # fmt: skip
+    checked = [claim["word"] for claim in claims if claim["word"] in ("yes", "no")]
+    return environment.get_template("page.html").render(
+        data=data,
+        report=data.report,
+        claims=claims,
+        follow=(checked.count("yes"), len(checked)),
+        tiles=_tiles(data.report),
+        groups=_grouped(data.report["results"]),
+        backtest=_tables(data.report.get("backtest") or []),
+        implied=_implied(data.report.get("backtest_implies") or {}),
+        measured=data.report.get("measured_here"),
+        law=data.report.get("ladder_law"),
+        figures=[(title, caption, Markup(svg[svg.index("<svg") :])) for title, caption, svg in data.figures],
+        main=[assumptions[name] for name in MAIN],
+        folded={title: rows for title, rows in folded.items() if rows},
+        model=model,
+        headline={name: result.label for name, result in words.result_words().items() if result.headline},
+        scripts=[Markup(model_script(data.assumptions.inputs())), Markup((FOLDER / "controls.js").read_text())],
+    )  # fmt: skip
+
+
+def page_model(own: Assumptions) -> dict[str, Any]:
+    """What the scripts need: every assumption with its limits, the presets' values, GPUs and units."""
+    shipped = {name: load_preset(name) for name in presets()}
+    order = ["as_published", "corrected", "measured", "modern", "modern_distilled"]
+    order = [name for name in order if name in shipped] + [name for name in shipped if name not in order]
+    values = [{"name": name, "title": shipped[name].title, "base": name,
+               "values": _values(shipped[name])} for name in order]  # fmt: skip
+    start = next((preset for preset in values if preset["values"] == _values(own)), None)
+    if start is None:  # a calibration, --set or a preset from a file
+        base = own.preset if own.preset in shipped else order[0]
+        start = {"name": "this report", "title": own.title, "base": base, "values": _values(own)}
+        values.insert(0, start)
+    return {
+        "assumptions": [_control(name, entry, [own, *shipped.values()]) for name, entry in own.entries.items()],
+        "presets": values,
+        "start": start["name"],
+        "gpus": {gpu.name: dict(zip(BY_GPU, (gpu.peak, gpu.power, gpu.price[1]), strict=True))
+                 for gpu in gpus().values()},
+        "units": {name: quantity.unit for name, quantity in estimate(own.inputs()).items()},
+    }  # fmt: skip
+
+
+def _values(assumptions: Assumptions) -> dict[str, float | str | None]:
+    return {name: entry.value for name, entry in assumptions.entries.items()}
+
+
+def _control(name: str, entry: Assumption, known: list[Assumptions]) -> dict[str, Any]:
+    """One assumption as a control: its slider reaches a factor of 20 beyond every preset, within the limits."""
+    row: dict[str, Any] = {
+        "name": name,
+        "about": entry.about,
+        "unit": words.unit_words(entry.unit),
+        "status": entry.status,
+        "source": entry.source,
+        "value": entry.value,
+        "range": None if entry.is_certain else (entry.low, entry.high),
+    }
+    if entry.choices:
+        return {**row, "kind": "choice", "choices": [(c, words.CHOICES.get(c, c)) for c in entry.choices]}
+    low, high = entry.limits or (0.0, 1e300)
+    row |= {"limits": [low, high]}
+    if entry.is_switch:
+        return {**row, "kind": "switch"}
+    if entry.spread == "linear":
+        return {**row, "kind": "linear", "ends": [low, high]}
+    points = [v for a in known if isinstance(v := a.entries[name].value, float) and v > 0] or [high / 1e3]
+    ends = [max(low, min(points) / 20), min(high, max(points) * 20)]
+    return {**row, "kind": "log", "ends": ends, "zero": low == 0}
+
+
+def _tiles(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the page opens with: a result, its interval, and what was published for it."""
+    tiles = []
+    for name, result in words.result_words().items():
+        if result.headline and name in report["results"]:
+            ends = [
+                report["claims"][claim]["published"] for claim in claims_of(name) if claim in report["claims"]
+            ]
+            published = words.interval_words(ends, digits=5) if len(ends) > 1 else ""
+            published = words.human(ends[0], digits=5) if len(ends) == 1 else published
+            tiles.append({**report["results"][name], "label": result.label, "published": published})
+    return tiles
+
+
+def _grouped(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Results by heading; one without words stands under its own name."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    known = words.result_words()
+    for name in [
+        *(name for name in known if name in results),
+        *(name for name in results if name not in known),
+    ]:
+        group, label = (
+            (known[name].group, known[name].label) if name in known else ("More", name.replace("_", " "))
+        )
+        groups.setdefault(group, {})[name] = {**results[name], "label": label}
+    return groups
+
+
+def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
+    """Whether a claim follows, as a word; what is only stated, or only drawn, has nothing to follow from."""
+    if claim["published"] is None:
+        return {"word": "not printed", "mood": "soft"}
+    if claim["follows"] and CLAIMS[name].derive is None:
+        return {"word": "an input", "mood": "soft"}
+    return {"word": "yes", "mood": "right"} if claim["follows"] else {"word": "no", "mood": "wrong"}
+
+
+def _tables(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The back-test as a table of how well the method does, and one of every model and column."""
+    every = {key: key.replace("_", " ") for row in rows for key in row}
+    known = {key: label for key, label in words.BACKTEST.items() if key in every}
+    judged = [
+        row for row in rows if any(row.get(key) is not None for key in known if key.endswith("_factor"))
+    ]
+    return [_table(judged, known), _table(rows, every)] if judged else [_table(rows, every)]
+
+
+def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, Any]:
+    kinds = {
+        key: "text" if any(isinstance(row.get(key), str) for row in rows) else "number" for key in columns
+    }
+    return {
+        "head": [(kinds[key], label) for key, label in columns.items()],
+        "rows": [
+            [(kinds[key], words.cell_words(row.get(key), words.column_unit(key))) for key in columns]
+            for row in rows
+        ],
+    }
+
+
+def _implied(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the back-test implies: a value and, where given, its interval, the range and number of models."""
+    names = [
+        key for key in tree if not key.endswith(("_interval", "_range")) and not key.startswith("models_in_")
+    ]
+    return [
+        {
+            "label": words.IMPLIED.get(name, name.replace("_", " ")),
+            "value": tree[name],
+            "interval": tree.get(f"{name}_interval"),
+            "range": tree.get(f"{name}_range"),
+            "models": tree.get(f"models_in_{name}"),
+        }
+        for name in names
+    ]

@@ -1,0 +1,1 @@
+"""What the loop trains: each task is data, model, loss and validation."""
