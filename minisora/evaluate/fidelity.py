@@ -17,7 +17,7 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         UserError: the two have different sizes.
     """
-    _check(first, second)
+    check_sizes(first, second)
     error = (first.double() - second.double()).square().flatten(1).mean(dim=1)
     return (10 * torch.log10(_RANGE**2 / error)).float()
 
@@ -31,7 +31,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         UserError: the two have different sizes, or torchmetrics is not installed.
     """
-    _check(first, second)
+    check_sizes(first, second)
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
@@ -49,7 +49,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     return each.view(batch, frames).mean(dim=1)
 
 
-def _check(first: Tensor, second: Tensor) -> None:
+def check_sizes(first: Tensor, second: Tensor) -> None:
+    """Refuse clips that cannot be compared.
+
+    Raises:
+        UserError: they are not both B C T H W of one size.
+    """
     if first.shape != second.shape or first.ndim != 5:
         raise UserError(
             "clips to compare must both be B C T H W of one size; "

@@ -1,0 +1,47 @@
+"""A classifier of captions on latents: right on clips that differ, at chance on noise, silent where nothing differs."""
+
+import pytest
+import torch
+
+from minisora.errors import UserError
+from minisora.evaluate.caption_following import CaptionJudge
+
+CAPTIONS = ["a red ball", "a blue ball", "a red box"]
+
+
+def clips(captions: list[str], seed: int, *, shown: bool = True) -> torch.Tensor:
+    """Latents N 4 3 8 8 in which a word, where shown, stands in a channel of its own."""
+    latents = torch.randn(len(captions), 4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    for latent, caption in zip(latents, captions, strict=True):
+        if shown:
+            latent[0] += 2.0 * ("red" in caption)
+            latent[1] += 2.0 * ("box" in caption)
+    return latents
+
+
+def test_unseen_clips_follow_their_captions_and_swapped_ones_do_not() -> None:
+    captions = CAPTIONS * 10
+    judge = CaptionJudge.learn(clips(captions, 0), captions)
+    assert judge is not None
+    assert judge.words == ("ball", "blue", "box", "red")
+    assert judge.chance() == pytest.approx(1 / 3)
+    assert all(judge.follows(clips(captions, 1), captions))
+    swapped = captions[1:] + captions[:1]
+    assert not any(judge.follows(clips(captions, 1), swapped))
+
+
+def test_on_noise_it_is_at_chance() -> None:
+    captions = CAPTIONS * 40
+    judge = CaptionJudge.learn(clips(captions, 0, shown=False), captions)
+    assert judge is not None
+    right = judge.follows(clips(captions, 1, shown=False), captions)
+    assert 0.15 < sum(right) / len(right) < 0.55
+
+
+def test_one_caption_for_all_tells_nothing() -> None:
+    assert CaptionJudge.learn(clips(["a red ball"] * 6, 0), ["a red ball"] * 6) is None
+
+
+def test_every_clip_needs_a_caption() -> None:
+    with pytest.raises(UserError, match="3 clips and 2 captions"):
+        CaptionJudge.learn(clips(CAPTIONS, 0), CAPTIONS[:2])
