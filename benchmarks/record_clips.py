@@ -1,0 +1,141 @@
+"""Real footage that comes in packages, for trying the project on clips that it does not draw itself.
+
+    pip install 'minisora[bench]'
+    python benchmarks/record_clips.py games  --out clips/games  --each 40
+    python benchmarks/record_clips.py digits --out clips/digits --each 40
+
+games: Atari games of `ale-py` (GPL-2, for benchmarks only), played by buttons pressed at random. Every clip is an mp4 of the
+emulator's own 210 x 160 pixels at 15 pictures a second: every fourth of 60, the brighter of two in a row, since these machines
+draw some sprites in turn (Mnih et al. 2015, Methods). A clip begins at a random moment of a game.
+
+digits: those of scikit-learn (handwritten, 8 x 8, public domain), enlarged, on straight ways that bounce off the edges, at
+8 pictures a second: Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681) without a download, one digit a clip.
+
+A caption of one line lies beside each clip; every digit is used in one split only, so that held-out clips hold unseen writing.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisora.data.video.write_video import write_video
+
+Clip = NDArray[np.uint8]
+SKIP = 4
+GAMES = {
+    "pong": "pong: two paddles and a ball",
+    "space_invaders": "space invaders: rows of aliens above a cannon",
+    "ms_pacman": "ms pacman: a maze with dots and ghosts",
+    "enduro": "enduro: a car on a road with other cars",
+    "asterix": "asterix: rows of flying pots and a hero",
+    "skiing": "skiing: a skier on white snow between flags",
+}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def play(game: str, clips: int, frames: int, seed: int) -> Iterator[Clip]:
+    """Clips (T, H, W, 3) of one game."""
+    from ale_py import ALEInterface, LoggerMode
+    from ale_py.roms import get_rom_path
+
+    rng = np.random.default_rng(seed)
+    machine = ALEInterface()
+    machine.setLoggerMode(LoggerMode.Error)
+    machine.setInt("random_seed", seed)
+    machine.loadROM(get_rom_path(game))
+    buttons = machine.getMinimalActionSet()
+    held, left = buttons[0], 0
+
+    def picture() -> Clip:
+        nonlocal held, left
+        if left == 0:
+            held, left = buttons[rng.integers(len(buttons))], int(rng.integers(2, 12))
+        left -= 1
+        last: list[Clip] = []
+        for _ in range(SKIP):
+            machine.act(held)
+            last.append(machine.getScreenRGB())
+        return np.maximum(*last[-2:])
+
+    while clips:
+        machine.reset_game()
+        for _ in range(int(rng.integers(8, 200))):
+            picture()
+        shown: list[Clip] = []
+        while len(shown) < frames and not machine.game_over():
+            shown.append(picture())
+        if len(shown) == frames:
+            clips -= 1
+            yield np.stack(shown)
+
+
+def move_digit(image: Clip, frames: int, side: int, rng: np.random.Generator) -> Clip:
+    """A digit (h, w) on a straight way within a black square of `side` pixels: T side side 3."""
+    room = side - np.array(image.shape)
+    place, step = rng.uniform(0, room), rng.uniform(1, 4) * _direction(rng)
+    clip = np.zeros((frames, side, side, 3), np.uint8)
+    for frame in clip:
+        y, x = np.round(place).astype(int)
+        frame[y : y + image.shape[0], x : x + image.shape[1]] = image[..., None]
+        step = np.where((place + step < 0) | (place + step > room), -step, step)
+        place = place + step
+    return clip
+
+
+def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.sin(angle), np.cos(angle)])
+
+
+def digits(each: int, frames: int, seed: int) -> Iterator[tuple[str, str, Clip]]:
+    """Name, caption and clip (T, 64, 64, 3) of every clip."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(seed)
+    data = load_digits()
+    for number, word in enumerate(DIGITS):
+        written = data.images[data.target == number][:each]
+        for index, pixels in enumerate(written):
+            grown = Image.fromarray((pixels * (255 / 16)).astype(np.uint8)).resize(
+                (24, 24), Image.Resampling.BICUBIC
+            )
+            yield f"{word}_{index:03}", f"the digit {word}", move_digit(np.asarray(grown), frames, 64, rng)
+
+
+def save(out: Path, name: str, caption: str, clip: Clip, fps: float) -> None:
+    """An mp4 that loses little, and its caption."""
+    import torch
+
+    video = torch.from_numpy(clip).permute(3, 0, 1, 2).float() / 127.5 - 1
+    write_video(video, out / f"{name}.mp4", fps=fps)
+    (out / f"{name}.txt").write_text(caption + "\n")
+
+
+def main() -> None:
+    """Record and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["games", "digits"])
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--each", type=int, default=40, help="clips of each game or digit")
+    parser.add_argument("--frames", type=int, help="pictures of each clip; 45 of games, 17 of digits")
+    parser.add_argument("--names", nargs="+", default=list(GAMES), help="of games, as ale-py knows them")
+    parser.add_argument("--seed", type=int, default=0)
+    told = parser.parse_args()
+    told.out.mkdir(parents=True, exist_ok=True)
+    if told.what == "digits":
+        for name, caption, clip in digits(told.each, told.frames or 17, told.seed):
+            save(told.out, name, caption, clip, 8)
+        return
+    for number, game in enumerate(told.names):
+        for index, clip in enumerate(play(game, told.each, told.frames or 45, told.seed + number)):
+            save(told.out, f"{game}_{index:03}", GAMES.get(game, game.replace("_", " ")), clip, 60 / SKIP)
+
+
+if __name__ == "__main__":
+    main()
