@@ -111,7 +111,7 @@ def save(out: Path, name: str, caption: str, clip: Clip, fps: float) -> None:
     import torch
 
     video = torch.from_numpy(clip).permute(3, 0, 1, 2).float() / 127.5 - 1
-    write_video(video, out / f"{name}.mp4", fps=fps)
+    write_video(out / f"{name}.mp4", video, fps=fps)
     (out / f"{name}.txt").write_text(caption + "\n")
 
 
