@@ -17,7 +17,7 @@ latter over that of large matrix products on this machine in the same format. Th
   Latte       cross-attends in the spatial blocks only, to text repeated for each frame; modulation is shared.
   CogVideoX   has no cross-attention: text tokens run through every block beside the video's.
 Train steps in bfloat16: torch's fused attention has a slow backward on a CPU, which VideoDiT goes round
-(minisora.models.attention), so each peer is timed twice: as it comes, and "unfused", with torch's open kernel.
+(minisora.models.dit), so each peer is timed twice: as it comes, and "unfused", with torch's open kernel.
 "as each comes" is what users get who set nothing: minisora picks bfloat16 where this CPU has units for it,
 diffusers stays in float32. Nothing is compiled without --compile, which does to each model's repeated block what
 minisora's training does with `compile: true` (and diffusers' own compile_repeated_blocks).

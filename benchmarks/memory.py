@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from minisora.models.recompute import selective_checkpoint
+from minisora.models.build import selective_checkpoint
 
 LONG_FRAMES = 197
 MIB = 2**20

@@ -43,9 +43,8 @@ from minisora.data.clip_memory import ClipMemory
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.evaluate.fidelity import psnr
 from minisora.flops.count_torch import count_forward, count_step
-from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_vae
-from minisora.models.vae import Posterior
+from minisora.models.vae import Posterior, vae_loss
 from minisora.training.learning_rate import lr_scale
 from minisora.training.optimizer import Muon, make_optimizer
 

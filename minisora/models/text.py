@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from minisora.errors import UserError
 from minisora.files import write_json
-from minisora.models.attention import attend
-from minisora.models.layers import MLP, zero_init
+from minisora.models.dit import MLP, attend, zero_init
 from minisora.models.tokenizer import (
     NUM_SPECIAL,
     CaptionTokenizer,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import TrainConfig
-from minisora.models.dit_block import DiTBlock
+from minisora.models.dit import DiTBlock
 from minisora.models.text import TextBlock
 from minisora.models.vae import ResBlock
 

@@ -10,8 +10,8 @@ from torch._dynamo.exc import TorchDynamoException
 
 from minisora.config import load
 from minisora.errors import UserError
+from minisora.models.build import selective_checkpoint
 from minisora.models.dit import VideoDiT
-from minisora.models.recompute import selective_checkpoint
 from minisora.training.compilation import compile_blocks, explained, missing_compiler
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit

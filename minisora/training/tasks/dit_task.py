@@ -25,8 +25,8 @@ from minisora.flow.known_frames import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
 from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
-from minisora.models.dit import PACKED_NEEDS_FULL, VideoDiT
-from minisora.models.packed import pack
+from minisora.models.dit import VideoDiT
+from minisora.models.packed import PACKED_NEEDS_FULL, pack, packed_velocities
 from minisora.models.patchify import token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE
@@ -82,14 +82,14 @@ class Denoiser(nn.Module):
     ) -> Tensor | list[Tensor]:
         """Velocity B Z T' H' W' of noisy latents under the token ids and mask (B M) of their captions.
 
-        With a `capacity`, sequences of clips' latents and noise levels are packed (`VideoDiT.forward_packed`).
+        With a `capacity`, sequences of clips' latents and noise levels are packed (`minisora.models.packed`).
         """
         said: tuple[Tensor, ...] = ()
         if self.text_encoder is not None and ids is not None and mask is not None:
             text = self.text_encoder(ids, mask)
             said = (text.tokens, text.mask, text.pooled)
         if capacity:
-            return self.dit.forward_packed(list(noisy), list(sigma), capacity, *said)
+            return packed_velocities(self.dit, list(noisy), list(sigma), capacity, *said)
         return self.dit(noisy, sigma, *said)
 
 

@@ -13,10 +13,9 @@ from minisora.data.batch import VAEBatch
 from minisora.data.batches import CropBatches
 from minisora.data.clip import ClipDataset
 from minisora.data.clip_memory import ClipMemory, from_bytes
-from minisora.flow.vae_loss import vae_loss
 from minisora.memory import available_memory
 from minisora.models.build import build_vae
-from minisora.models.vae import VideoVAE
+from minisora.models.vae import VideoVAE, vae_loss
 from minisora.training.tasks.task import size_text, validation_parts
 
 _STATISTICS_CLIPS = 256
