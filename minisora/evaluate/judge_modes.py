@@ -8,7 +8,6 @@ a perfect model would have made, so the data's own numbers stand beside the mode
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from minisora.evaluate.trial import (
     velocity_jump,
 )
 from minisora.flops.device import peak_memory_mib
-from minisora.pipelines.long_video import long_video_pieces
+from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.pipelines.modes import (
     connect,
     default_context,
@@ -36,6 +35,7 @@ from minisora.pipelines.modes import (
     image_to_video,
     keyframes,
     known_length,
+    long_video_pieces,
     loop,
 )
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -60,7 +60,7 @@ def evaluate_modes(
     long_frames: int = 480,
     long_runs: int = 20,
     on_mode: Callable[[str], None] | None = None,
-    **options: Any,
+    settings: SampleSettings = DEFAULTS,
 ) -> dict[str, ModeScore]:
     """The score of every mode.
 
@@ -71,12 +71,12 @@ def evaluate_modes(
         batch_size: clips at a time.
         long_frames, long_runs: length and number of the long videos; 0 runs leave them out.
         on_mode: called with the name of each mode as it begins.
-        options: of the pipeline.
+        settings: how to sample; `seed` is the one above.
     """
     parsed = [parse(prompt) for prompt in prompts]
-    trial = Trial.of(pipeline, parsed, batch_size, seed, options)
+    trial = Trial.of(pipeline, parsed, batch_size, seed, settings)
     days = [replace(prompt, light="day") for prompt in parsed]
-    by_day = Trial.of(pipeline, days, batch_size, seed, options)
+    by_day = Trial.of(pipeline, days, batch_size, seed, settings)
     tests: dict[str, Callable[[], ModeScore]] = {
         "animate": lambda: _animate(trial),
         "extend": lambda: score_extension(trial, backward=False),
@@ -243,8 +243,8 @@ def _long(trial: Trial, runs: int, frames: int) -> ModeScore:
     prompts = trial.prompts[:runs]
     said = [prompt.caption() for prompt in prompts]
     back = [replace(prompt, motion=OPPOSITE[prompt.motion]).caption() for prompt in prompts]
-    options = {**trial.options, "seed": trial.seed, "progress": False}
-    pieces = long_video_pieces(trial.pipeline, said, context=1, later=(back, said), **options)
+    settings = replace(trial.settings, seed=trial.seed, progress=False)
+    pieces = long_video_pieces(trial.pipeline, said, context=1, later=(back, said), settings=settings)
     count, example = 0, []  # the pieces of all runs are not kept: memory is measured
     drift, seconds, peak_mib = {}, [], []
     while count < frames:

@@ -14,6 +14,7 @@ from minisora.evaluate.judge_modes import evaluate_modes
 from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.trial import ModeScore
 from minisora.files import write_json
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.screen import Table, say
 
@@ -43,8 +44,7 @@ def run_modes(
             prompt_set(prompts),
             seed=seed,
             batch_size=batch_size,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
+            settings=SampleSettings(steps=steps, guidance=guidance),
             on_mode=lambda name: status.update(f"modes: {name}"),
         )
     console.print(_table(found))

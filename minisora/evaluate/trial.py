@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.evaluate.judge.motion import observe
 from minisora.evaluate.judge.verdict import judge, judge_all
 from minisora.evaluate.score import Rate
+from minisora.flow.denoise import SampleSettings
 from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -45,7 +46,7 @@ class Trial:
     clips: Tensor  # B 3 T H W, one of each prompt
     batch_size: int
     seed: int
-    options: dict[str, Any]  # of the pipeline
+    settings: SampleSettings
     say_night: bool = False  # in captions; left out, night is what the world means
 
     @classmethod
@@ -55,14 +56,14 @@ class Trial:
         prompts: list[ShapesPrompt],
         batch_size: int,
         seed: int,
-        options: dict[str, Any],
+        settings: SampleSettings,
     ) -> "Trial":
         """A trial on a rendered clip of every prompt."""
         frames, height, width = pipeline.config.default_size
         world = ShapesWorld(1, frames=frames, height=height, width=width, fps=pipeline.config.fps)
         starts = range(0, len(prompts), 16)
         clips = torch.cat([world.render(prompts[start : start + 16], seed + start) for start in starts])
-        return cls(pipeline, prompts, clips, batch_size, seed, options)
+        return cls(pipeline, prompts, clips, batch_size, seed, settings)
 
     @property
     def frames_per_latent(self) -> int:
@@ -83,7 +84,8 @@ class Trial:
         for start in range(0, len(prompts), self.batch_size):
             rows = slice(start, start + self.batch_size)
             captions = self.captions(prompts[rows])
-            chosen = {**self.options, **options, "seed": seed_after(self.seed, start), "progress": False}
+            settings = replace(self.settings, seed=seed_after(self.seed, start), progress=False)
+            chosen = {**options, "settings": settings}
             parts = [tensor[rows] for tensor in given]
             chosen |= {} if sources is None else {"source": sources[rows]}
             made.append(mode(self.pipeline, captions, *parts, *others, **chosen).cpu())

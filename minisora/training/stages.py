@@ -35,7 +35,7 @@ from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_c
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import UNREADABLE, first_line
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.write_videos import write_videos
+from minisora.pipelines.sample_files import write_videos
 from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.latents import build_latents

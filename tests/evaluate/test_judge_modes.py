@@ -12,6 +12,7 @@ from minisora.data.shapes_world.grammar import parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.evaluate.judge_modes import score_extension
 from minisora.evaluate.trial import Trial, path_distance, same_object, step_sizes, velocity_jump
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 PROMPT = parse("a large red circle moving right")
@@ -49,7 +50,7 @@ def test_what_is_made_is_judged_apart_from_what_was_given(
     backward: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [parse(f"a {color} circle moving right") for color in ("red", "blue", "green", "yellow")]
-    trial = Trial.of(cast(MiniSoraPipeline, Perfect()), prompts, 4, 0, {})
+    trial = Trial.of(cast(MiniSoraPipeline, Perfect()), prompts, 4, 0, SampleSettings())
     clips = trial.clips
 
     def truly(_: object, __: object, part: Tensor, **options: object) -> Tensor:
