@@ -45,7 +45,8 @@ def draw_known(generator: np.random.Generator, frames: int) -> np.ndarray:
     """
     pattern = PATTERNS[int(generator.integers(len(PATTERNS)))]
     known = np.zeros(frames, dtype=bool)
-    length = int(generator.integers(1, frames))  # of a prefix or suffix, 1 to T' - 1
+    # Of a prefix or suffix, 1 to T' - 1.
+    length = int(generator.integers(1, frames))
     if pattern == "first":
         known[0] = True
     elif pattern == "last":

@@ -252,7 +252,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
     Args:
         in_channels: channels of the latents.
         patch: (time, height, width) of a spacetime patch, in latent cells.
-        width, depth, heads: of the transformer; width / heads must be even and at least 6.
+        width, depth, heads: channels, blocks and attention heads; width / heads must be even and at least 6.
         mlp_ratio: hidden width of the MLP over `width`.
         attention: "full" over all tokens, or "factorised": even blocks attend within a frame, odd ones
             through time (as Latte, Ma et al. 2024, arXiv 2401.03048).

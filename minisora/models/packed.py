@@ -19,7 +19,8 @@ from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid, unpatchify
 
 PACKED_NEEDS_FULL = "packed rows need dit.attention=full: tokens of one clip would not see each other"
-_EMPTY = -1  # the clip of a token that pads a row
+# The clip of a token that pads a row.
+_EMPTY = -1
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def levels_of_tokens(grids: Sequence[tuple[int, int, int]], sigmas: Sequence[Ten
 
     Args:
         grids: tokens along (time, height, width) of each clip.
-        sigmas: of each clip, 1 noise level or one per token frame.
+        sigmas: noise levels of each clip, 1 or one per token frame.
     """
     levels, first = [], 0
     for (t, h, w), sigma in zip(grids, sigmas, strict=True):
@@ -152,9 +153,9 @@ def packed_velocities(
     """Velocities of clips of any sizes in common rows of tokens, as `dit` gives them of each clip alone.
 
     Args:
-        dit: of full attention.
+        dit: a model with full attention.
         clips: noisy latents, C T H W each, of any T H W.
-        sigmas: of each clip, 1 or T/patch noise levels.
+        sigmas: noise levels of each clip, 1 or T/patch.
         capacity: most tokens of a row.
         text, text_mask, pooled: as of `VideoDiT.forward`, a row per clip.
 

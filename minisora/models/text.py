@@ -37,7 +37,8 @@ __all__ = [
     "words",
 ]
 
-_OWN = "minisora.json"  # in the folder of a pretrained encoder
+# In the folder of a pretrained encoder.
+_OWN = "minisora.json"
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     Args:
         vocabulary: known words, most frequent first.
-        width, depth, heads: of the transformer.
+        width, depth, heads: channels, layers and attention heads of the transformer.
         max_tokens: longer captions are cut.
-        tokenizer_version: of `minisora.models.tokenizer.words`; a saved encoder that does not say is of version 1.
+        tokenizer_version: how `minisora.models.tokenizer.words` splits; 1 where a saved encoder does not say.
     """
 
     @register_to_config
@@ -137,7 +138,7 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     @property
     def lengths(self) -> CaptionTokenizer:
-        """What tells how much of a prompt is read."""
+        """The tokenizer, asked how much of a prompt is read."""
         return self.tokenizer
 
 
@@ -221,7 +222,7 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
 
     @property
     def lengths(self) -> CaptionTokenizer:
-        """What tells how much of a prompt is read."""
+        """The tokenizer, asked how much of a prompt is read."""
         return Subwords(self.tokenizer, self.config.max_tokens)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:

@@ -96,7 +96,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
         widths: channels per spatial level, finest first; as many as
             log2(spatial_factor / pixel_patch) + 1.
         blocks_per_level: residual blocks per level; the decoder has one more for each doubling of frames.
-        encoder_blocks: of the encoder, where it is to have fewer: every clip is coded before the DiT trains.
+        encoder_blocks: residual blocks per level of the encoder, where it is to have fewer.
     """
 
     @register_to_config
@@ -276,7 +276,7 @@ class Sizes:
         frames: pixel frames per latent frame.
         cell: pixels per latent cell and side.
         halo: cells that a tile needs around it.
-        pixel_bytes: of activations, per pixel of a frame.
+        pixel_bytes: bytes of activations per pixel of a frame.
     """
 
     frames: int
@@ -340,8 +340,8 @@ def in_parts(
     Args:
         code: an encoder or a decoder; with a stream, of the next chunk of a video.
         x: a video, or latents.
-        sizes: of the coder.
-        parts: what is coded at a time.
+        sizes: how the sides of the coder hang together.
+        parts: rows, frames and cells coded at a time.
         encodes: x is a video, whose first chunk has one frame more, as latent frame 0 codes it alone.
     """
     cell_in, cell_out = (sizes.cell, 1) if encodes else (1, sizes.cell)

@@ -46,14 +46,14 @@ def augment(
     Args:
         pipeline: restyles the clips (`minisora.pipelines.restyle.restyle`), from their captions where all have one.
         data: folder of videos, with captions if a prompt asks for them.
-        prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
+        prompts: one per new set of clips; "{caption}" stands for a clip's own caption, as in "{caption} at night".
         out: folder of the new set; empty, or of an earlier run.
         settings: how to sample, as of `minisora.pipelines.restyle.restyle`; the same seed gives the same set.
         batch_size: clips restyled at a time.
         progress: called with (clips done, clips in all).
 
     Raises:
-        UserError: no prompt, nothing usable in the folder, words the model does not know, or no place to write.
+        UserError: no prompt, nothing usable in the folder, words the model does not know, or no folder to write to.
     """
     if not prompts:
         raise UserError(f"augment needs a prompt, such as '{CAPTION} at night'")

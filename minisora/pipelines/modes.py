@@ -4,7 +4,7 @@
     extend           a clip goes on after its end, or begins earlier
     connect          what happens between two clips
     loop             a clip whose end leads back to its start
-    keyframes        what happens between given images
+    keyframes        what happens between known images
     long_video       extension without end
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
@@ -188,7 +188,7 @@ def keyframes(
     *,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video through given images: what happens between them is sampled.
+    """A video through known images: what happens between them is sampled.
 
     A latent frame codes `vae.temporal_factor` frames (the first only one), so an image after the first is shown to
     the model as standing still for that long, and appears within the latent frame that its frame falls into.

@@ -64,7 +64,7 @@ def write_videos(out: Path, videos: Tensor, prompts: Sequence[str], fps: float) 
         The files, in that order.
 
     Raises:
-        UserError: another suffix, or a place that cannot be written.
+        UserError: another suffix, or a folder that cannot be written.
     """
     files = output_files(out, len(videos))
     for number, video in enumerate(videos):
@@ -99,7 +99,7 @@ def sample_files(
         The files.
 
     Raises:
-        UserError: of the pipeline; memory ran out, or a file cannot be written: the message names the latents kept.
+        UserError: as of the pipeline; memory ran out, or a file cannot be written: the message names the latents kept.
     """
     size = size or pipeline.size(None, None, None)
     pipeline.check_memory(1, size)
@@ -117,7 +117,7 @@ def sample_files(
 
 
 def _remove_kept(file: Path, made_by: str) -> None:
-    """Remove the latents that the same call kept when it could not make their videos, which are there now."""
+    """Remove the latents that the same call kept when it could not decode them; their videos are there now."""
     with suppress(UserError):
         if file.is_file() and read_latents(file).made_by == made_by:
             file.unlink()
