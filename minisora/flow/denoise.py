@@ -83,7 +83,6 @@ def denoise(
     scheduler: Scheduler,
     sigmas: Tensor,
     fresh: Iterator[Tensor],
-    *,
     known: KnownLatents | None = None,
     resample: int = 1,
     on_step: Callable[[int, float, Tensor], None] | None = None,

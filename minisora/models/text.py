@@ -18,24 +18,7 @@ from torch import Tensor, nn
 from minisora.errors import UserError
 from minisora.files import write_json
 from minisora.models.dit import MLP, attend, zero_init
-from minisora.models.tokenizer import (
-    NUM_SPECIAL,
-    CaptionTokenizer,
-    Subwords,
-    Tokenizer,
-    build_vocabulary,
-    read_subwords,
-    words,
-)
-
-__all__ = [
-    "PretrainedTextEncoder",
-    "TextEncoder",
-    "TextFeatures",
-    "Tokenizer",
-    "build_vocabulary",
-    "words",
-]
+from minisora.models.tokenizer import NUM_SPECIAL, CaptionTokenizer, Subwords, Tokenizer, read_subwords
 
 # In the folder of a pretrained encoder.
 _OWN = "minisora.json"

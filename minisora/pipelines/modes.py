@@ -1,11 +1,11 @@
 """What one checkpoint does beside text to video: each mode a call of the pipeline with other frames known.
 
-    image_to_video   the first frame is known
-    extend           a clip goes on after its end, or begins earlier
-    connect          what happens between two clips
-    loop             a clip whose end leads back to its start
-    keyframes        what happens between known images
-    long_video       extension without end
+    image_to_video     the first frame is known
+    extend             a clip goes on after its end, or begins earlier
+    connect            what happens between two clips
+    loop               a clip whose end leads back to its start
+    keyframes          what happens between known images
+    long_video_pieces  extension without end
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
 one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
@@ -22,7 +22,7 @@ from torch import Tensor
 from minisora.errors import UserError
 from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.flow.known_frames import KnownLatents
-from minisora.limits import MAX_FRAMES, check_number, seed_after
+from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 Prompt = str | Sequence[str]
@@ -36,7 +36,7 @@ def image_to_video(
     *,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video that begins with an image.
+    """A video B 3 T H W that begins with an image.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
@@ -44,9 +44,6 @@ def image_to_video(
         image: B 3 H W in [-1, 1].
         num_frames: length of the video; the training length by default.
         settings: how to sample.
-
-    Returns:
-        B 3 T H W.
 
     Raises:
         UserError: the image does not fit the model's strides, or an option is out of its range.
@@ -66,7 +63,7 @@ def extend(
     context: int | None = None,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video with what comes after it, or with `backward` what came before.
+    """A video with what comes after it, or with `backward` what came before: B 3 (T + new) H W.
 
     One clip of the training length is sampled with `context` latent frames of the video known; the new frames
     are joined to the video.
@@ -80,9 +77,6 @@ def extend(
             new. Half of a clip by default, rounded up, or as many as the video has.
         settings: how to sample. Guidance is off by default: the video says most of what a prompt would, and guidance
             pulls the new frames away from it.
-
-    Returns:
-        B 3 (T + new) H W.
 
     Raises:
         UserError: the video is shorter than the context, or an option is out of its range.
@@ -113,7 +107,7 @@ def connect(
     num_frames: int | None = None,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """Two videos with what happens between them.
+    """Two videos with what happens between them, B 3 (T1 + new + T2) H W.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
@@ -123,9 +117,6 @@ def connect(
         num_frames: length of the sampled clip, which overlaps both videos by the context; the training length by
             default.
         settings: how to sample.
-
-    Returns:
-        B 3 (T1 + new + T2) H W.
 
     Raises:
         UserError: the videos differ in size, are shorter than the context, or leave nothing to sample.
@@ -158,7 +149,8 @@ def loop(
 ) -> Tensor:
     """A video with a way back from its end to its start: played over and over, it has no seam.
 
-    The way back arrives over the first frames run backwards, so that what left the first frame comes back to it.
+    B 3 (T + new) H W; the frame after the last one is the first. The way back arrives over the first frames run
+    backwards, so that what left the first frame comes back to it.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
@@ -166,9 +158,6 @@ def loop(
         video: B 3 T H W.
         context: latent frames of either end that the model sees.
         num_frames, settings: as of `connect`.
-
-    Returns:
-        B 3 (T + new) H W; the frame after the last one is the first.
     """
     tail = known_length(pipeline, context, at_start=False)
     _check_length(video, tail, "loop")
@@ -188,7 +177,7 @@ def keyframes(
     *,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video through known images: what happens between them is sampled.
+    """A video B 3 T H W through known images: what happens between them is sampled.
 
     A latent frame codes `vae.temporal_factor` frames (the first only one), so an image after the first is shown to
     the model as standing still for that long, and appears within the latent frame that its frame falls into.
@@ -200,9 +189,6 @@ def keyframes(
         at: frames that they belong to, rising; evenly from the first to the last frame by default.
         num_frames: length of the video; the training length by default.
         settings: how to sample.
-
-    Returns:
-        B 3 T H W.
 
     Raises:
         UserError: two images fall into one latent frame, or a frame is not in the video.
@@ -335,31 +321,3 @@ def long_video_pieces(
         seeded = replace(settings, seed=seed_after(settings.seed, 1000 * number))
         piece = extend(pipeline, following, tail, context=context, settings=seeded)[:, :, need:]
         yield piece
-
-
-def long_video(
-    pipeline: MiniSoraPipeline,
-    prompt: Prompt,
-    num_frames: int,
-    *,
-    context: int = 2,
-    later: Sequence[Prompt] = (),
-    height: int | None = None,
-    width: int | None = None,
-    settings: SampleSettings = DEFAULTS,
-) -> Tensor:
-    """A video of `num_frames` frames, B 3 T H W; the other arguments are those of `long_video_pieces`.
-
-    Raises:
-        UserError: as `long_video_pieces`, or the length is not at least 1.
-    """
-    check_number("num_frames", num_frames, 1, MAX_FRAMES)
-    pieces: list[Tensor] = []
-    endless = long_video_pieces(
-        pipeline, prompt, context=context, later=later, height=height, width=width, settings=settings
-    )
-    for piece in endless:
-        pieces.append(piece)
-        if sum(part.shape[2] for part in pieces) >= num_frames:
-            break
-    return torch.cat(pieces, dim=2)[:, :, :num_frames]

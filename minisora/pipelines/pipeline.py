@@ -286,17 +286,7 @@ class MiniSoraPipeline(DiffusionPipeline):
                     on_step(step, sigma, x)
                 bar.update()
 
-            x = denoise(
-                velocity,
-                x,
-                noise,
-                self.scheduler,
-                sigmas,
-                noises,
-                known=known,
-                resample=resample,
-                on_step=step_done,
-            )
+            x = denoise(velocity, x, noise, self.scheduler, sigmas, noises, known, resample, step_done)
         if not bool(x.isfinite().all()):
             raise UserError(
                 f"sampling left the range of numbers at guidance = {guidance:g}: lower it, or use another model"

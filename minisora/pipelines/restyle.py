@@ -33,7 +33,7 @@ def inpaint(
     *,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video with a region sampled anew; pixels outside it come back untouched.
+    """A video B 3 T H W with a region sampled anew; pixels outside it come back untouched.
 
     Args:
         pipeline: any.
@@ -42,9 +42,6 @@ def inpaint(
         mask: B T H W or 1 T H W, true where the video is to change.
         settings: how to sample. `resample` is 6 by default where the scheduler is Euler's: the region then fits its
             surroundings twice as often as with 1, in six times the time.
-
-    Returns:
-        B 3 T H W.
 
     Raises:
         UserError: mask and video differ in size, or the mask is empty.
@@ -71,7 +68,7 @@ def restyle(
     source: Prompt | None = None,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video sampled anew from itself under another prompt.
+    """A video B 3 T H W sampled anew from itself under another prompt.
 
     Args:
         pipeline: any.
@@ -82,9 +79,6 @@ def restyle(
             less.
         settings: how to sample. `strength` is the noise level to start from: low keeps more of the video, 1 keeps
             nothing; 0.7 by default, with a source 0.75.
-
-    Returns:
-        B 3 T H W.
     """
     if source is not None:
         return flow_edit(pipeline, source, prompt, video, settings=settings)
@@ -102,7 +96,7 @@ def flow_edit(
     num_noises: int = 4,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video under another prompt, with all that its own prompt shares with it left alone.
+    """A video B 3 T H W under another prompt, with all that its own prompt shares with it left alone.
 
     FlowEdit (Kulikov et al. 2024, arXiv 2412.08629, algorithm 1). SDEdit noises a video and hopes that the new prompt
     wins over what is still seen of the old one. Here the model is asked twice at each noise level, for the velocity of
@@ -118,9 +112,6 @@ def flow_edit(
             from noise level 1, 40 by default; those above `strength` are left out. `guidance`, 20 by default, acts
             under both prompts (not 1.5 and 3 as in the paper), so that what it does to what they share cancels too;
             its `interval` is (0.68, 1) by default. The steps are Euler's, whatever the pipeline's scheduler.
-
-    Returns:
-        B 3 T H W.
 
     Raises:
         UserError: the model has no text, or an argument is out of its range.
