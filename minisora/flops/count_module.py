@@ -1,6 +1,6 @@
 """Any model, not only ours: an `nn.Module` with its arguments, or a diffusers transformer by name, on meta.
 
-Three ways where `foreign_forms` has a closed form, two ways (fvcore and torch) where it has not; they agree
+Three ways where `count_closed_form` has a form, two ways (fvcore and torch) where it has not; they agree
 within half a per cent or no number is given.
 
 Units: MACs and FLOPs of one call (1 MAC = 2 FLOPs).
@@ -8,7 +8,7 @@ Units: MACs and FLOPs of one call (1 MAC = 2 FLOPs).
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
-from minisora.flops.count_closed_form import Term
-from minisora.flops.module_forms import CLOSED_FORMS
-from minisora.flops.passes import Pass, PassCount, count_pass
-from minisora.flops.torch_formulas import Formulas
-from minisora.flops.trace_shims import meta_allowances
+from minisora.flops.as_written import meta_allowances
+from minisora.flops.count_closed_form import CLOSED_FORMS, Size, Term
+from minisora.flops.count_torch import Formulas
+from minisora.flops.ledger import PassCount, count_pass
+from minisora.flops.passes import Pass
 from minisora.screen import Table
-
-Size = tuple[int, int, int]  # latent frames, height, width
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,21 @@ class ForeignLedger:
 
     name: str
     count: PassCount
-    params: int
     latent_size: Size | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, in the shape of `Ledger.to_dict`'s "forward"."""
-        counts = self.count.counts
+        """For JSON, in the shape of `Ledger.to_dict`'s "forward"."""
         return {
             "name": self.name,
             "latent_size": self.latent_size,
-            "params": self.params,
-            "forward": {
-                "macs": self.count.macs,
-                "flops": 2 * self.count.macs,
-                "by_module": {k or "all": v for k, v in self.count.fvcore.by_module().items()},
-                "by_operator": self.count.fvcore.by_operator(),
-                "elementwise_operations": self.count.fvcore.total_elementwise,
-                "counts": counts.to_dict(),
-                "max_disagreement": counts.max_disagreement,
-            },
+            "params": self.count.params,
+            "forward": self.count.to_dict(by_group=False),
         }
 
     def table(self) -> Table:
         """For the screen: by operator, and the ways of counting."""
         size = "" if self.latent_size is None else f", latents {' x '.join(map(str, self.latent_size))}"
-        title = f"{self.name}{size}: {self.params / 1e9:.3f} B parameters"
+        title = f"{self.name}{size}: {self.count.params / 1e9:.3f} B parameters"
         table = Table("", "GMACs", "GFLOPs", "share", title=title, title_justify="left")
         total = self.count.macs
         for operator, macs in sorted(self.count.fvcore.by_operator().items(), key=lambda kv: -kv[1]):
@@ -64,13 +52,9 @@ class ForeignLedger:
                 f"  {operator}", f"{macs / 1e9:,.1f}", f"{2 * macs / 1e9:,.1f}", f"{macs / total:.1%}"
             )
         table.add_row("one forward pass", f"{total / 1e9:,.1f}", f"{2 * total / 1e9:,.1f}", "", style="bold")
-        counts = self.count.counts
-        ways = (
-            "fvcore and torch (no closed form)"
-            if counts.closed_form_macs is None
-            else "fvcore, torch, closed form"
-        )
-        table.caption = f"{ways} differ by {counts.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
+        agreement = self.count.agreement
+        ways = "fvcore and torch (no closed form)" if not self.count.groups else "fvcore, torch, closed form"
+        table.caption = f"{ways} differ by {agreement.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
         return table
 
 
@@ -101,10 +85,9 @@ def count_module(
     """
     model = getattr(model, "_orig_mod", model)
     name = name or type(model).__name__
-    what = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}))
+    part = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}), terms, by_module=False)
     with meta_allowances():
-        count = count_pass(what, terms, strict=False, formulas=formulas)
-    return ForeignLedger(name, count, sum(p.numel() for p in model.parameters()))
+        return ForeignLedger(name, count_pass(part, formulas))
 
 
 def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> ForeignLedger:
@@ -149,7 +132,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
         raise UserError(
             f"{name} does not run on {', '.join(kwargs) or 'no inputs'}: {first}; it takes {taken}"
         ) from error
-    return ForeignLedger(name, ledger.count, ledger.params, size)
+    return replace(ledger, latent_size=size)
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -258,7 +241,8 @@ def _ltx(config: Any, size: Size, tokens: int) -> dict[str, Any]:
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "LatteTransformer3DModel": {  # Latte-XL/2; the class's own defaults are no released model
+    # Latte-XL/2.
+    "LatteTransformer3DModel": {
         "num_attention_heads": 16,
         "attention_head_dim": 72,
         "num_layers": 28,
