@@ -132,12 +132,13 @@ def attention_size(
 
 
 def arguments(operator: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A call's arguments by the names of the operator's first schema, defaults filled in."""
+    """A call's arguments by the names and in the order of the operator's first schema, defaults filled in."""
     if operator.startswith("higher_order::"):
         return dict(zip(_HIGHER_ORDER, args, strict=False)) | dict(kwargs or {})
     schema = _schema(operator)
-    named = {name: default for name, default in schema if default is not _REQUIRED}
-    return named | dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
+    given = dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
+    values = {name: given.pop(name, default) for name, default in schema}
+    return {name: value for name, value in values.items() if value is not _REQUIRED} | given
 
 
 _REQUIRED = object()

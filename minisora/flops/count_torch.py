@@ -8,8 +8,8 @@ written (`as_written`) while it is counted. On meta tensors attention is taken a
 runs (so a 20-billion-parameter model counts the same before and after it has a machine), and the channels that CUDA's
 flash kernel pads to a multiple of 8 are not counted.
 
-Units: FLOPs, 2 per multiply-accumulate, of everything inside the call (so per batch, not per sample). A formula takes
-an operator's arguments with shapes in place of tensors.
+Units: FLOPs, 2 per multiply-accumulate, of everything inside the call (so per batch, not per sample); of a formula,
+MACs.
 """
 
 import contextlib
@@ -39,48 +39,7 @@ from minisora.flops.passes import Pass
 
 Shape = tuple[int, ...]
 Formulas = Mapping[str, Callable[..., int]]
-"""A user's own: operator ("library::name") -> MACs from its arguments in order, shapes in place of tensors."""
-
-
-def _convolution_backward(
-    grad: Shape,
-    x: Shape,
-    weight: Shape,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: list[bool],
-    out_shape: Any = None,
-) -> int:
-    """The gradients of input and of weight each cost what the forward pass costs.
-
-    torch's own formula multiplies the weight's share by `groups`, which is wrong for grouped convolutions.
-    """
-    places = x if transposed else grad
-    forward = 2 * x[0] * prod(places[2:]) * prod(weight)
-    return forward * (bool(output_mask[0]) + bool(output_mask[1]))
-
-
-def _matrix_vector(matrix: Shape, vector: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * prod(matrix)
-
-
-def _add_matrix_vector(
-    start: Shape, matrix: Shape, vector: Shape, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    return 2 * prod(matrix)
-
-
-def _add_batch(start: Shape, a: Shape, b: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * prod(a) * b[-1]
-
-
-def _add_matrix(start: Shape, a: Shape, b: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * prod(a) * b[-1]
+"""Operator ("library::name") -> MACs from all its arguments in order, shapes in place of tensors."""
 
 
 def native_attention_macs(query: Shape, key: Shape, width: int) -> int:
@@ -94,26 +53,27 @@ def native_attention_macs(query: Shape, key: Shape, width: int) -> int:
     return batch * (2 * s * width**2 + 2 * m * width**2 + 2 * s * m * width)
 
 
-def _native_attention(
-    q: Shape, k: Shape, v: Shape, width: int, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    return 2 * native_attention_macs(q, k, width)
-
-
-def _native_encoder_layer(
-    x: Shape, width: int, heads: int, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
+def _native_encoder_layer(x: Shape, width: int, heads: int, *rest: Any) -> int:
     """One `nn.TransformerEncoderLayer`: self-attention, and two linear layers on every token."""
-    given = [arg for arg in args if isinstance(arg, tuple)]
-    # qkv, projection, norms 1 and 2, then the MLP: its two weights are the last matrices
-    mlp = [shape for shape in given if len(shape) == 2][2:4]
-    return 2 * (native_attention_macs(x, x, width) + prod(x[:-1]) * sum(prod(shape) for shape in mlp))
+    # Of the matrices qkv and projection come first, then the two of the MLP.
+    mlp = [shape for shape in rest if isinstance(shape, tuple) and len(shape) == 2][2:4]
+    return native_attention_macs(x, x, width) + prod(x[:-1]) * sum(prod(shape) for shape in mlp)
 
 
-def _grouped_matrices(a: Shape, b: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _convolution_backward(grad: Shape, x: Shape, weight: Shape, *rest: Any) -> int:
+    """The gradients of input and of weight each cost what the forward pass costs.
+
+    torch's own formula multiplies the weight's share by `groups`, which is wrong for grouped convolutions.
+    """
+    transposed, asked_for = rest[4], rest[-1]
+    places = x if transposed else grad
+    return x[0] * prod(places[2:]) * prod(weight) * (bool(asked_for[0]) + bool(asked_for[1]))
+
+
+def _grouped_matrices(a: Shape, b: Shape, *rest: Any) -> int:
     """Groups of products: a row, a column or a term of the sum belongs to one group, so groups add nothing."""
     groups = a[0] if len(a) == len(b) == 3 else 1
-    return 2 * groups * a[-2] * a[-1] * b[-1]
+    return groups * a[-2] * a[-1] * b[-1]
 
 
 def bilinear_macs(rows: int, weight: Shape) -> int:
@@ -122,28 +82,16 @@ def bilinear_macs(rows: int, weight: Shape) -> int:
     return rows * out * (first + 1) * second
 
 
-def _trilinear(
-    a: Shape,
-    b: Shape,
-    c: Shape,
-    expand_a: list[int],
-    expand_b: list[int],
-    expand_c: list[int],
-    sum_over: list[int],
-    *args: Any,
-    out_shape: Any = None,
-    **kwargs: Any,
-) -> int:
+def _trilinear(a: Shape, b: Shape, c: Shape, *rest: Any) -> int:
     """What `F.bilinear` and its gradients become: a product of three, summed over some of their axes.
 
     The first two are contracted over the axes that the third has not, then what is left with the third.
     """
-    first, second, third = (
-        _expanded(shape, expand) for shape, expand in ((a, expand_a), (b, expand_b), (c, expand_c))
-    )
-    pair = tuple(max(sizes) for sizes in zip(first, second, strict=True))
-    left = [1 if axis in sum_over and axis in expand_c else size for axis, size in enumerate(pair)]
-    return 2 * (prod(pair) + prod(max(sizes) for sizes in zip(left, third, strict=True)))
+    *new_axes, summed = rest[:4]
+    first, second, third = map(_expanded, (a, b, c), new_axes)
+    pair = tuple(map(max, first, second))
+    left = [1 if axis in summed and axis in new_axes[2] else size for axis, size in enumerate(pair)]
+    return prod(pair) + prod(map(max, left, third))
 
 
 def _expanded(shape: Shape, at: list[int]) -> Shape:
@@ -164,45 +112,39 @@ def recurrent_macs(tokens: int, weights: Sequence[Any]) -> int:
     return tokens * sum(prod(shape) for shape in weights if isinstance(shape, tuple) and len(shape) == 2)
 
 
-def _recurrent_layer(x: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _recurrent_layer(x: Shape, *rest: Any) -> int:
     """oneDNN's: two weights, two biases (0 where it has none), one direction of one layer."""
-    return 2 * recurrent_macs(prod(x[:-1]), args[:2])
+    return recurrent_macs(prod(x[:-1]), rest[:2])
 
 
-def _recurrent_layer_backward(x: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """The gradients of inputs and of weights each cost what the forward pass costs."""
-    return 2 * _recurrent_layer(x, *args)
-
-
-def _recurrent(x: Shape, weights: list[Shape], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _recurrent(x: Shape, weights: list[Shape], *rest: Any) -> int:
     """cuDNN's and MIOpen's: all layers and directions in one call."""
-    return 2 * recurrent_macs(prod(x[:-1]), [tuple(shape) for shape in weights])
+    return recurrent_macs(prod(x[:-1]), [tuple(shape) for shape in weights])
 
 
-def _recurrent_backward(
-    x: Shape, weights: list[Shape], *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
+def _recurrent_backward(x: Shape, weights: list[Shape], *rest: Any) -> int:
     """The last argument says which gradients are asked for; that of the weights is the last of them."""
-    return (1 + bool(args[-1][-1])) * _recurrent(x, weights)
+    return (1 + bool(rest[-1][-1])) * _recurrent(x, weights)
 
 
-FORMULAS: dict[str, Callable[..., int]] = {
-    "aten::_native_multi_head_attention": _native_attention,
-    "aten::_triton_multi_head_attention": _native_attention,
+FORMULAS: Formulas = {
+    "aten::_native_multi_head_attention": lambda q, k, v, width, *_: native_attention_macs(q, k, width),
+    "aten::_triton_multi_head_attention": lambda q, k, v, width, *_: native_attention_macs(q, k, width),
     "aten::_transformer_encoder_layer_fwd": _native_encoder_layer,
     "aten::convolution_backward": _convolution_backward,
-    "aten::mv": _matrix_vector,
-    "aten::dot": _matrix_vector,
-    "aten::vdot": _matrix_vector,
-    "aten::addmv": _add_matrix_vector,
-    "aten::addbmm": _add_batch,
-    "aten::_addmm_activation": _add_matrix,
+    "aten::mv": lambda matrix, *_: prod(matrix),
+    "aten::dot": lambda vector, *_: prod(vector),
+    "aten::vdot": lambda vector, *_: prod(vector),
+    "aten::addmv": lambda start, matrix, *_: prod(matrix),
+    "aten::addbmm": lambda start, a, b, *_: prod(a) * b[-1],
+    "aten::_addmm_activation": lambda start, a, b, *_: prod(a) * b[-1],
     "aten::_int_mm": _grouped_matrices,
     "aten::_grouped_mm": _grouped_matrices,
     "aten::_scaled_grouped_mm": _grouped_matrices,
     "aten::_trilinear": _trilinear,
     "aten::mkldnn_rnn_layer": _recurrent_layer,
-    "aten::mkldnn_rnn_layer_backward": _recurrent_layer_backward,
+    # The gradients of inputs and of weights each cost what the forward pass costs.
+    "aten::mkldnn_rnn_layer_backward": lambda *args: 2 * _recurrent_layer(*args),
     "aten::_cudnn_rnn": _recurrent,
     "aten::_cudnn_rnn_backward": _recurrent_backward,
     "aten::miopen_rnn": _recurrent,
@@ -315,7 +257,7 @@ class StrictFlopCounter(FlopCounterMode):
         self.recompute_flops = 0
         # operator -> the module of every call
         self.unknown: defaultdict[str, list[str]] = defaultdict(list)
-        self._formulas = dict(formulas or {})
+        self._formulas = {**FORMULAS, **(formulas or {})}
         self._attention = AttentionWatch()
         self._context = contextlib.ExitStack()
 
@@ -379,22 +321,19 @@ class StrictFlopCounter(FlopCounterMode):
 
     def _flops(self, operator: str, packet: Any, out: Any, args: Any, kwargs: Any) -> tuple[int | None, int]:
         """FLOPs of a call, None if unknown, and those of them that rebuild attention scores."""
-        if operator in self._formulas:
-            given = arguments(operator, args, kwargs)
-            macs = shape_wrapper(lambda *all_of_them, out_shape: self._formulas[operator](*all_of_them))
-            return 2 * int(macs(*given.values())), 0
-        formula: Callable[..., int] | None = self.flop_registry.get(packet)
-        if operator not in LAYOUTS and operator not in FORMULAS and formula is None:
+        macs: Callable[..., int] | None = self._formulas.get(operator)
+        if macs is None and operator not in LAYOUTS and packet not in self.flop_registry:
             return None, 0
         _refuse_ragged(operator, args)
+        if macs is not None:
+            on_shapes = shape_wrapper(lambda *shapes, out_shape: macs(*shapes))
+            return 2 * int(on_shapes(*arguments(operator, args, kwargs).values())), 0
         if operator in LAYOUTS:
             size = attention_size(operator, args, kwargs)
             if is_backward(operator):
                 return size.backward_flops, size.recompute_flops
             return size.forward_flops, 0
-        if operator in FORMULAS or formula is None:
-            formula = shape_wrapper(FORMULAS[operator])
-        return int(formula(*args, **kwargs, out_val=out)), 0
+        return int(self.flop_registry[packet](*args, **kwargs, out_val=out)), 0
 
     def _module(self) -> str:
         """Path of the innermost module that runs now, as the root module names it."""

@@ -156,3 +156,27 @@ def test_a_module_used_twice_is_counted_twice():
 def test_settings_of_another_kind_are_named(settings: dict, told: str) -> None:
     with pytest.raises(UserError, match=told):
         count_diffusers("CogVideoXTransformer3DModel", settings)
+
+
+@torch.library.custom_op("minisora_test::scaled_product", mutates_args=())
+def scaled_product(x: torch.Tensor, times: int, weight: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    return x.repeat(times, 1) @ weight * scale
+
+
+@scaled_product.register_fake
+def _(x: torch.Tensor, times: int, weight: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    return x.new_empty(times * x.shape[0], weight.shape[1])
+
+
+def test_a_formula_takes_the_arguments_in_the_operators_own_order_and_with_its_defaults():
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return scaled_product(x, weight=weight, times=3)
+
+    def macs(x: tuple[int, ...], times: int, weight: tuple[int, ...], scale: float) -> int:
+        assert scale == 1.0
+        return times * x[0] * weight[0] * weight[1]
+
+    inputs = (torch.randn(2, 5), torch.randn(5, 7))
+    ledger = count_module(Scaled(), inputs, formulas={"minisora_test::scaled_product": macs})
+    assert ledger.count.macs == 3 * 2 * 5 * 7
