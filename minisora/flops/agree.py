@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from minisora.errors import UserError
 
 TOLERANCE = 0.005
-"""Largest relative difference of two counts of one thing, and of a count and a published figure."""
+"""Largest relative difference of two counts of one thing, half a per cent."""
 
 WAYS = ("fvcore", "torch", "closed form")
 

@@ -178,9 +178,9 @@ def _traced_attention(operator: str, run: Callable[..., Any], args: Any, kwargs:
 
     Of what `run` returns only the first tensor, the output, is part of the trace.
     """
-    given = arguments(operator, args, kwargs)
+    named = arguments(operator, args, kwargs)
     query, key, value = (
-        given[long] if long in given else given[long[0]] for long in ("query", "key", "value")
+        named[long] if long in named else named[long[0]] for long in ("query", "key", "value")
     )
     rest: list[Any] = []
 

@@ -108,15 +108,15 @@ def attention_size(
     Raises:
         UserError: the lengths of packed sequences are not known.
     """
-    given = arguments(operator, args, kwargs)
+    named = arguments(operator, args, kwargs)
     query, key, value = (
-        _shape(given[long] if long in given else given[short])
+        _shape(named[long] if long in named else named[short])
         for long, short in (("query", "q"), ("key", "k"), ("value", "v"))
     )
-    offsets = _first(given, "cum_seq_q", "cu_seqlens_q", "cu_seq_q")
+    offsets = _first(named, "cum_seq_q", "cu_seqlens_q", "cu_seq_q")
     if _packed(operator, query, offsets):
-        used = given.get("seqused_k")
-        keys = _first(given, "cum_seq_k", "cu_seqlens_k", "cu_seq_k")
+        used = named.get("seqused_k")
+        keys = _first(named, "cum_seq_k", "cu_seqlens_k", "cu_seq_k")
         queries_of = _lengths(operator, offsets)
         if used is not None:
             keys_of = _values(operator, used)
@@ -136,9 +136,9 @@ def arguments(operator: str, args: Sequence[Any], kwargs: Mapping[str, Any] | No
     if operator.startswith("higher_order::"):
         return dict(zip(_HIGHER_ORDER, args, strict=False)) | dict(kwargs or {})
     schema = _schema(operator)
-    given = dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
-    values = {name: given.pop(name, default) for name, default in schema}
-    return {name: value for name, value in values.items() if value is not _REQUIRED} | given
+    named = dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
+    values = {name: named.pop(name, default) for name, default in schema}
+    return {name: value for name, value in values.items() if value is not _REQUIRED} | named
 
 
 _REQUIRED = object()
@@ -157,8 +157,8 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else tuple(tensor)
 
 
-def _first(given: Mapping[str, Any], *names: str) -> Any:
-    return next((given[name] for name in names if given.get(name) is not None), None)
+def _first(named: Mapping[str, Any], *names: str) -> Any:
+    return next((named[name] for name in names if named.get(name) is not None), None)
 
 
 def _packed(operator: str, query: tuple[int, ...], offsets: Any) -> bool:
@@ -201,8 +201,10 @@ class AttentionWatch:
     """
 
     def __init__(self) -> None:
-        self._asked: tuple[int, int] | None = None  # channels of (query and key, value), while inside a call
-        self._unpadded: dict[tuple[int, ...], tuple[int, int]] = {}  # shapes the kernel saw -> channels asked
+        # Channels of (query and key, value), while inside a call.
+        self._asked: tuple[int, int] | None = None
+        # Shapes the kernel saw -> channels asked.
+        self._unpadded: dict[tuple[int, ...], tuple[int, int]] = {}
         self._original: Callable[..., Tensor] = F.scaled_dot_product_attention
 
     def __enter__(self) -> None:
@@ -234,7 +236,8 @@ class AttentionWatch:
         if asked is None or tensors[-1].device.type != "cuda":
             return args
         channels = [asked[0], asked[0], asked[1]]
-        if backward:  # the gradient has the values' channels
+        # The gradient has the values' channels.
+        if backward:
             channels = [asked[1], *channels]
         cut = [t.new_empty(1).expand(*t.shape[:-1], c) for t, c in zip(tensors, channels, strict=True)]
         return (*cut, *args[len(cut) :])

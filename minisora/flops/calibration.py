@@ -270,7 +270,7 @@ class Calibration:
         return warnings
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """For JSON: the file."""
         points = []
         for point in self.points:
             use, train = self.use(point), self.use(point, "train")
@@ -307,7 +307,7 @@ class Calibration:
         write_json(path, self.to_dict())
 
     def table(self) -> Table:
-        """For the screen: the laws, their errors, and the utilisation reached."""
+        """The laws, their errors, and the utilisation reached."""
         title = f"calibration on {self.machine}: {len(self.points)} points"
         table = Table("law", "coefficients", "held out: worst", "median", title=title, title_justify="left")
         fits = [self.mac_law, self.naive_law, self.forward_time_law, self.train_time_law]

@@ -40,7 +40,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import FlopCountAnalysis
 
-Values = list[Any]  # of torch._C.Value
+# Of torch._C.Value.
+Values = list[Any]
 Handler = Callable[[Values, Values], Counter[str]]
 MAC, ELEMENTWISE = "mac", "elementwise"
 
@@ -95,7 +96,8 @@ def einsum_macs(equation: str, shapes: list[list[int]], path: list[int] | None =
         operands.append(term)
     hidden_letters = "".join(sorted({c for term in operands for c in term if ord(c) >= 0x3B1}))
     output = output.replace("...", hidden_letters)
-    if "->" not in equation:  # implicit output: letters that appear once, in alphabetical order
+    # Implicit output: letters that appear once, in alphabetical order.
+    if "->" not in equation:
         joined = "".join(operands)
         output = hidden_letters + "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
     total = 0
@@ -105,7 +107,7 @@ def einsum_macs(equation: str, shapes: list[list[int]], path: list[int] | None =
         a, b = operands[i], operands[j]
         rest = [term for k, term in enumerate(operands) if k not in (i, j)]
         keep = set(output).union(*rest)
-        # a letter of one operand only is summed before the product; it costs no multiplications
+        # A letter of one operand only is summed before the product; it costs no multiplications.
         a, b = ("".join(c for c in x if c in keep or c in y) for x, y in ((a, b), (b, a)))
         union = dict.fromkeys(a + b)
         if any(c not in keep for c in union):
@@ -324,7 +326,7 @@ def _count(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], formulas: Formulas | None
 ) -> Count:
     call = _Call(model, args, kwargs)
-    # Not `.train()`, which would reach into the model
+    # Not `.train()`, which would reach into the model.
     call.training = model.training
     analysis = _StrictAnalysis(call, call.tensors, formulas)
     meta = any(

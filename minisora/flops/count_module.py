@@ -42,7 +42,7 @@ class ForeignLedger:
         }
 
     def table(self) -> Table:
-        """For the screen: by operator, and the ways of counting."""
+        """MACs and FLOPs by operator, and how far the ways of counting differ."""
         size = "" if self.latent_size is None else f", latents {' x '.join(map(str, self.latent_size))}"
         title = f"{self.name}{size}: {self.count.params / 1e9:.3f} B parameters"
         table = Table("", "GMACs", "GFLOPs", "share", title=title, title_justify="left")
@@ -117,7 +117,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
         raise UserError(f"diffusers {diffusers.__version__} has no model '{name}'{nearest(name, known)}")
     config = settings.get("config") or CONFIGS.get(name, {})
     model = _build(getattr(diffusers, name), dict(config))
-    native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, _no_inputs))
+    native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, lambda *_: {}))
     size: Size = tuple(settings.get("latent_size") or native)
     text_tokens = settings.get("text_tokens") or text_tokens
     kwargs = build(model.config, size, text_tokens)
@@ -176,68 +176,47 @@ def _floats(*shape: int) -> Tensor:
     return torch.zeros(shape, device="meta")
 
 
-def _step() -> Tensor:
-    return torch.ones(1, dtype=torch.long, device="meta")
-
-
-def _no_inputs(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return {}
-
-
-def _cogvideox(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    frames, height, width = size
+def _inputs(latents: tuple[int, ...], tokens: int, text_width: int, **more: Any) -> dict[str, Any]:
+    """Arguments of the call that all of them share, batch 1; `more` are a model's own."""
     return {
-        "hidden_states": _floats(1, frames, config.in_channels, height, width),
-        "encoder_hidden_states": _floats(1, tokens, config.text_embed_dim),
-        "timestep": _step(),
-    }
-
-
-def _channels_first(config: Any, size: Size, tokens: int, text_width: int) -> dict[str, Any]:
-    return {
-        "hidden_states": _floats(1, config.in_channels, *size),
+        "hidden_states": _floats(1, *latents),
         "encoder_hidden_states": _floats(1, tokens, text_width),
-        "timestep": _step(),
+        "timestep": torch.ones(1, dtype=torch.long, device="meta"),
+        **more,
     }
-
-
-def _latte(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return _channels_first(config, size, tokens, config.caption_channels)
-
-
-def _wan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return _channels_first(config, size, tokens, config.text_dim)
 
 
 def _mask(tokens: int) -> Tensor:
     return torch.ones(1, tokens, dtype=torch.bool, device="meta")
 
 
+def _cogvideox(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((size[0], config.in_channels, *size[1:]), tokens, config.text_embed_dim)
+
+
+def _latte(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((config.in_channels, *size), tokens, config.caption_channels)
+
+
+def _wan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((config.in_channels, *size), tokens, config.text_dim)
+
+
 def _mochi(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
-    return inputs | {"encoder_attention_mask": _mask(tokens)}
+    latents = (config.in_channels, *size)
+    return _inputs(latents, tokens, config.text_embed_dim, encoder_attention_mask=_mask(tokens))
 
 
 def _hunyuan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
-    inputs |= {
-        "pooled_projections": _floats(1, config.pooled_projection_dim),
-        "encoder_attention_mask": _mask(tokens),
-    }
-    return inputs | ({"guidance": _floats(1)} if config.guidance_embeds else {})
+    pooled = {"pooled_projections": _floats(1, config.pooled_projection_dim)}
+    guidance = {"guidance": _floats(1)} if config.guidance_embeds else {}
+    return _mochi(config, size, tokens) | pooled | guidance
 
 
 def _ltx(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    frames, height, width = size
-    return {
-        "hidden_states": _floats(1, prod(size), config.in_channels),
-        "encoder_hidden_states": _floats(1, tokens, config.caption_channels),
-        "timestep": _step(),
-        "encoder_attention_mask": _mask(tokens),
-        "num_frames": frames,
-        "height": height,
-        "width": width,
-    }
+    sizes = dict(zip(("num_frames", "height", "width"), size, strict=True))
+    more = {"encoder_attention_mask": _mask(tokens), **sizes}
+    return _inputs((prod(size), config.in_channels), tokens, config.caption_channels, **more)
 
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -255,7 +255,7 @@ class StrictFlopCounter(FlopCounterMode):
     def __init__(self, formulas: Formulas | None = None) -> None:
         super().__init__(display=False)
         self.recompute_flops = 0
-        # operator -> the module of every call
+        # Operator -> the module of every call.
         self.unknown: defaultdict[str, list[str]] = defaultdict(list)
         self._formulas = {**FORMULAS, **(formulas or {})}
         self._attention = AttentionWatch()

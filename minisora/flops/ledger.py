@@ -18,7 +18,7 @@ from minisora.config import Config, SampleConfig
 from minisora.flops.agree import Agreement, Count, agree
 from minisora.flops.count_closed_form import count_closed_form, optimizer_flops, train_macs
 from minisora.flops.count_fvcore import count_fvcore
-from minisora.flops.count_torch import Formulas, count_torch, count_training
+from minisora.flops.count_torch import Formulas, StepCount, count_torch, count_training
 from minisora.flops.device import built_on, describe_device
 from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, build_vae
@@ -30,19 +30,6 @@ from minisora.screen import Table
 TRAIN_CASES = ("plain", "checkpointed", "frozen_input", "input_gradient")
 """As the config trains without and with checkpointing; with a frozen text encoder; with every input needing a
 gradient."""
-
-
-@dataclass(frozen=True)
-class TrainCase:
-    """FLOPs of forward and backward of one sample under one setting."""
-
-    flops: int
-    recompute_flops: int
-    ratio_to_forward: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return vars(self)
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ class VideoCost:
         return self.denoise_flops + self.text_flops + self.decode_flops
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """For JSON, with the sums."""
         return {**vars(self), "denoise_flops": self.denoise_flops, "flops": self.flops}
 
 
@@ -161,7 +148,7 @@ class Ledger:
     config: Config
     tokens: int
     components: dict[str, PassCount]
-    cases: dict[str, TrainCase]
+    cases: dict[str, StepCount]
     video: VideoCost
     device: dict[str, Any] = field(default_factory=dict)
 
@@ -171,8 +158,8 @@ class Ledger:
         return self.components["dit"]
 
     @property
-    def train_case(self) -> TrainCase:
-        """The case that the config trains in."""
+    def train_case(self) -> StepCount:
+        """Forward and backward of one sample as the config trains."""
         return self.cases[_own_case(self.config)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,12 +168,19 @@ class Ledger:
         return {
             "forward": forward,
             "train_step": {
-                "flops": case.flops,
-                "ratio_to_forward": case.ratio_to_forward,
-                "backward_flops": case.flops - forward["flops"],
+                "flops": case.train_flops,
+                "ratio_to_forward": case.ratio,
+                "backward_flops": case.backward_flops,
                 "recompute_flops": case.recompute_flops,
-                "model_flops": case.flops - case.recompute_flops,
-                "cases": {name: each.to_dict() for name, each in self.cases.items()},
+                "model_flops": case.model_flops,
+                "cases": {
+                    name: {
+                        "flops": each.train_flops,
+                        "recompute_flops": each.recompute_flops,
+                        "ratio_to_forward": each.ratio,
+                    }
+                    for name, each in self.cases.items()
+                },
                 "optimizer_flops_per_step": optimizer_flops(self.dit.params),
             },
             "params": self.dit.params,
@@ -286,7 +280,7 @@ def _own_case(config: Config) -> str:
 
 def _train_case(
     name: str, config: Config, models: _Models, device: str, dtype: torch.dtype, *, own: bool
-) -> TrainCase:
+) -> StepCount:
     """Backward counted, not assumed: on the device if it is the config's own case, else on meta."""
     checkpointing = name == "checkpointed"
     latent_grad = name == "input_gradient"
@@ -318,7 +312,7 @@ def _train_case(
         Count("torch", {("", "forward and backward"): step.train_flops // 2}),
         Count("closed form", {("", "forward and backward"): derived}),
     )
-    return TrainCase(step.train_flops, step.recompute_flops, step.ratio)
+    return step
 
 
 def _giga(value: float) -> str:
@@ -361,8 +355,8 @@ def _totals_table(ledger: Ledger) -> Table:
         used = case is ledger.train_case
         row = (
             f"{label}{' (this config)' if used else ''}",
-            _giga(case.flops),
-            f"{case.ratio_to_forward:.3f}x",
+            _giga(case.train_flops),
+            f"{case.ratio:.3f}x",
         )
         table.add_row(*row, style="bold" if used else "")
     optimizer = optimizer_flops(ledger.dit.params)

@@ -166,7 +166,7 @@ class Utilisation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, with the warning if there is one."""
+        """For JSON, with the warning if there is one."""
         derived = {
             "achieved_flops_per_second": self.achieved,
             "mfu_datasheet": self.mfu_datasheet,

@@ -11,7 +11,7 @@ Units: MACs of one sample; FLOPs and seconds of a call (the whole batch).
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Shape:
 def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
     """The shapes of a calibration, smallest first.
 
-    CPU: 0.02 to 4 GMACs a call, two cores in minutes. CUDA: up to some billion parameters and 32k tokens.
+    CPU: 0.02 to 4 GMACs a call. CUDA: up to some billion parameters and 32k tokens.
     """
     if kind == "cpu":
         models = [(64, 4), (128, 2), (128, 6), (192, 4), (256, 4), (256, 8), (384, 6)]
@@ -187,12 +187,7 @@ def measure_shape(
     attention = count.fvcore.by_operator()["scaled_dot_product_attention"] // shape.batch
     tokens = grid_size[0] * grid_size[1] * grid_size[2]
     return SweepPoint(
-        width=shape.width,
-        depth=shape.depth,
-        latent_size=shape.latent_size,
-        patch=shape.patch,
-        attention=shape.attention,
-        batch=shape.batch,
+        **asdict(shape),
         tokens=tokens,
         params=sum(p.numel() for p in dit.parameters()),
         token_params=token,

@@ -142,7 +142,7 @@ class TimedRow:
     use: Utilisation
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """For JSON, the utilisation's values among the row's own."""
         return {
             "name": self.name,
             "batch": self.batch,
@@ -160,7 +160,7 @@ class TimeReport:
     device: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """For JSON."""
         rows = [row.to_dict() for row in self.rows]
         return {"rows": rows, "params": self.params, "device": self.device}
 
@@ -170,7 +170,7 @@ class TimeReport:
         return [f"{name}: {warning}" for name, warning in warnings if warning]
 
     def table(self) -> Table:
-        """For the screen."""
+        """A row a pass, with what wants a warning below."""
         where = self.device["name"] or self.device["type"]
         table = Table(title=f"time on {where}, {self.device['dtype']}", title_justify="left")
         names = ("", "batch", "median ms", "min - max", "GFLOPs", "GFLOP/s", "MFU datasheet", "MFU measured")

@@ -1,11 +1,13 @@
 """Plots: PNG or SVG by suffix, written whole, and nothing else."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from minisora import cli
 from minisora.errors import UserError
 from minisora.flops import plots
 from minisora.flops.calibration import read_calibration
@@ -46,3 +48,17 @@ def test_a_plot_that_cannot_be_finished_leaves_the_old_one(
     with pytest.raises(UserError, match=r"cannot write .*share\.svg: No space left"):
         save_plot(Figure(), file)
     assert file.read_bytes() == before
+
+
+def test_the_command_draws_the_reports_figure_of_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "share.svg"
+    tiny = ("dit.width=32", "dit.depth=1", "dit.heads=2", "vae.widths=[8,8]", "clip.frames=5")
+    settings = [argument for each in tiny for argument in ("-s", each)]
+    monkeypatch.setattr(sys, "argv", ["minisora", "flops", *settings, "--plot", str(file)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    for kind in ("full", "divided", "factorised"):
+        assert f'id="share-{kind}"' in file.read_text()
