@@ -19,6 +19,7 @@ from rich.text import Text
 
 from minisora.errors import UserError
 from minisora.files import write_whole
+from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
 from minisora.report.assumptions import Assumptions, load_preset
 from minisora.report.backtest import backtest, implication
@@ -118,7 +119,7 @@ def build_report(
     assumptions = load_preset(preset)
     measured, extrapolated = None, None
     if calibration is not None:
-        read = measured_inputs.read_calibration(calibration)
+        read = read_calibration(calibration)
         measured = measured_inputs.apply_calibration(load_preset("measured"), read)
         extrapolated = measured_inputs.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":

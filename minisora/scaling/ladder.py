@@ -25,8 +25,9 @@ from pydantic import Field, ValidationError
 
 from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
 from minisora.errors import UserError
+from minisora.flops.count_torch import count_training
 from minisora.flops.device import built_on
-from minisora.flops.passes import count_training, dit_pass, text_pass
+from minisora.flops.passes import dit_pass, text_pass
 from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.patchify import token_grid
@@ -269,6 +270,6 @@ def _count(
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
         one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
-        said = text_pass(text, resolved.text.tokens)
+        said = text_pass(resolved, text)
     flops = [count_training(each).model_flops for each in (one, said)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
 from minisora.report.assumptions import load_preset
 from minisora.report.claims import CLAIMS, GUESS, agrees, audit, claims_of, printed_values
@@ -65,9 +66,7 @@ def test_nothing_is_measured_without_a_calibration() -> None:
 
 
 def test_a_calibration_gives_the_measured_column() -> None:
-    measured = measured_inputs.apply_calibration(
-        load_preset("measured"), measured_inputs.read_calibration(CALIBRATION)
-    )
+    measured = measured_inputs.apply_calibration(load_preset("measured"), read_calibration(CALIBRATION))
     findings = audit(measured, monte_carlo(measured, 2000).intervals)
     assert findings["dit_compute_per_step"].measured == pytest.approx(2 * 524.6e9, rel=1e-3)
     assert findings["tiktok_ai_share"].measured is None
