@@ -11,7 +11,8 @@ from minisora.data.folder.scan import walk
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.read_video import probe, read_video
 from minisora.errors import UserError
-from minisora.evaluate.evaluation import (
+from minisora.evaluate.judge.verdict import Verdict, judge
+from minisora.evaluate.sample_and_judge import (
     CHECKS,
     SHOWN,
     Evaluation,
@@ -20,7 +21,6 @@ from minisora.evaluate.evaluation import (
     score_kinds,
     wrong_attributes,
 )
-from minisora.evaluate.judge.verdict import Verdict, judge
 from minisora.evaluate.score import Score
 
 # A clip of 4 minutes at 25 frames a second of 128 x 128; the judge holds some ten copies of it in memory.

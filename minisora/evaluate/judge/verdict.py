@@ -18,8 +18,8 @@ from minisora.data.shapes_world.grammar import Light, Motion, ShapesPrompt, Size
 from minisora.data.shapes_world.layout import RADIUS
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge.follow import measure_passage, measure_track
-from minisora.evaluate.judge.motion import Observation, observe
+from minisora.evaluate.judge.follow import Observation, observe
+from minisora.evaluate.judge.motion import measure_passage, measure_track
 
 ATTRIBUTES = ("color", "shape", "motion", "size", "light", "wall")
 # A fit that leaves more than this share of the coverage's energy unexplained is no shape of the world: VAE

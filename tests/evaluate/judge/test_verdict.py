@@ -11,7 +11,7 @@ from torch.nn import functional
 from minisora.data.shapes_world.grammar import ShapesPrompt, parse
 from minisora.data.shapes_world.shapes_dataset import ShapesTruth, ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge.motion import observe
+from minisora.evaluate.judge.follow import observe
 from minisora.evaluate.judge.verdict import ATTRIBUTES, judge, judge_all, validate_judge
 
 Draw = Callable[..., Tensor]
