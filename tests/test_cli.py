@@ -261,7 +261,7 @@ def test_the_old_form_of_evaluate_means_one_of_its_commands(old: str, new: str) 
         (
             ["-m", "x", "--steps", "1,2", "--modes"],
             "minisora evaluate modes -m x --steps 1,2",
-            "'1,2' is not",
+            "Invalid value for",
         ),
     ],
 )

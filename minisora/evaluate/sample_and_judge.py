@@ -8,6 +8,7 @@ evaluation.rendered.permanence  # the same prompts as the world draws them: what
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,16 +48,40 @@ class Evaluation:
 
     captions: list[str]
     verdicts: list[Verdict]
-    score: Score
-    kinds: dict[Kind, Score]  # the score by what the prompts test
     rendered: Score  # the judge's own accuracy: the same prompts as the world draws them
     reconstructed: Score | None  # the same after the model's VAE; None without a model
     failures: list[Failure]  # the first `SHOWN`
-    num_failures: int
     files: list[str] | None = None  # of the clips, where they came from files
     skipped: list[str] = field(default_factory=list)  # files that were not judged, each with the reason
     settings: dict[str, Any] = field(default_factory=dict)  # what it takes to repeat this
     videos: Tensor | None = None  # B 3 T H W in [-1, 1], a model's samples
+
+    @cached_property
+    def score(self) -> Score:
+        """The score of all clips."""
+        return Score.of(self.verdicts, [parse(caption) for caption in self.captions])
+
+    @cached_property
+    def kinds(self) -> dict[Kind, Score]:
+        """The score of each kind of prompt that occurs: plain, wall, light."""
+        pairs = list(zip(self.captions, self.verdicts, strict=True))
+        parts = {kind: [pair for pair in pairs if kind_of(pair[0]) == kind] for kind in KINDS}
+        return {
+            kind: Score.of([verdict for _, verdict in part], [parse(caption) for caption, _ in part])
+            for kind, part in parts.items()
+            if part
+        }
+
+    @cached_property
+    def wrong(self) -> list[list[str]]:
+        """Of each clip the attributes that differ from its prompt, as in `wrong_attributes`."""
+        pairs = zip(self.verdicts, self.captions, strict=True)
+        return [wrong_attributes(verdict, parse(caption)) for verdict, caption in pairs]
+
+    @property
+    def num_failures(self) -> int:
+        """Clips that differ from their prompt in something."""
+        return sum(map(bool, self.wrong))
 
     def table(self) -> Group:
         """Shares with their intervals, and the measures without right or wrong."""
@@ -65,11 +90,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: all but the pixels."""
-        clips = []
-        for number, (caption, verdict) in enumerate(zip(self.captions, self.verdicts, strict=True)):
-            name = {} if self.files is None else {"file": self.files[number]}
-            wrong = wrong_attributes(verdict, parse(caption))
-            clips.append({**name, "prompt": caption, "wrong": wrong, "verdict": asdict(verdict)})
+        names = [{}] * len(self.captions) if self.files is None else [{"file": file} for file in self.files]
+        rows = zip(names, self.captions, self.wrong, self.verdicts, strict=True)
+        clips = [
+            {**name, "prompt": text, "wrong": wrong, "verdict": asdict(v)} for name, text, wrong, v in rows
+        ]
         return {
             "settings": self.settings,
             "score": self.score.to_dict(),
@@ -115,7 +140,7 @@ def evaluate_model(
     """
     check_number("samples_per_prompt", samples_per_prompt, 1, MAX_COUNT)
     captions = list(prompts) * samples_per_prompt
-    videos, verdicts, score = evaluate_pipeline(
+    videos, verdicts, _ = evaluate_pipeline(
         pipeline,
         captions,
         seed=seed,
@@ -125,12 +150,9 @@ def evaluate_model(
         on_progress=on_progress,
     )
     size = (videos.shape[2], videos.shape[3], videos.shape[4])
-    failures, num_failures = _failures(captions, verdicts, videos)
-    return Evaluation(
+    evaluation = Evaluation(
         captions=captions,
         verdicts=verdicts,
-        score=score,
-        kinds=score_kinds(captions, verdicts),
         rendered=judge_accuracy(prompts, size, num_clips=num_checks, fps=pipeline.config.fps),
         reconstructed=judge_accuracy(
             prompts,
@@ -139,8 +161,7 @@ def evaluate_model(
             fps=pipeline.config.fps,
             degrade=lambda clips: reconstruct(pipeline.vae, clips, batch_size),
         ),
-        failures=failures,
-        num_failures=num_failures,
+        failures=[],
         settings={
             "samples_per_prompt": samples_per_prompt,
             "seed": seed,
@@ -150,6 +171,9 @@ def evaluate_model(
         },
         videos=videos,
     )
+    rows = zip(captions, evaluation.wrong, videos, strict=True)
+    evaluation.failures = [Failure(*row) for row in rows if row[1]][:SHOWN]
+    return evaluation
 
 
 def evaluate_pipeline(
@@ -290,16 +314,6 @@ def judge_accuracy(
     return Score.of(verdicts, prompts)
 
 
-def score_kinds(captions: Sequence[str], verdicts: Sequence[Verdict]) -> dict[Kind, Score]:
-    """The score of each kind of prompt that occurs."""
-    parts: dict[Kind, Score] = {}
-    for kind in KINDS:
-        pairs = [(v, parse(c)) for c, v in zip(captions, verdicts, strict=True) if kind_of(c) == kind]
-        if pairs:
-            parts[kind] = Score.of([verdict for verdict, _ in pairs], [prompt for _, prompt in pairs])
-    return parts
-
-
 def wrong_attributes(verdict: Verdict, prompt: ShapesPrompt) -> list[str]:
     """Attributes of a clip that differ from its prompt, such as `["shape square"]`; empty where all is right."""
     matches = verdict.matches(prompt)
@@ -313,15 +327,3 @@ def _word(value: str | bool | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not told" if value is None else value
-
-
-def _failures(
-    captions: Sequence[str], verdicts: Sequence[Verdict], videos: Tensor
-) -> tuple[list[Failure], int]:
-    """The first failures, and how many there are."""
-    failures = [
-        Failure(caption, wrong, video)
-        for caption, verdict, video in zip(captions, verdicts, videos, strict=True)
-        if (wrong := wrong_attributes(verdict, parse(caption)))
-    ]
-    return failures[:SHOWN], len(failures)

@@ -79,8 +79,8 @@ def observe(video: Tensor) -> Observation:
     frames = np.clip((frames + 1) / 2, 0, 1)
     scenery = find_scenery(frames)
     segmentation = find_object(frames, scenery)
-    found = None if segmentation is None else _follow(segmentation, scenery)
-    return Observation(frames, scenery, found)
+    tracked = None if segmentation is None else _follow(segmentation, scenery)
+    return Observation(frames, scenery, tracked)
 
 
 def _follow(segmentation: Segmentation, scenery: Scenery) -> Object | None:
@@ -206,10 +206,8 @@ def _center_of_mass(solid: np.ndarray, start: np.ndarray, reach: float) -> np.nd
     for _ in range(3):
         mine = solid * _within(center, height, width, reach)
         mass = mine.sum(axis=(1, 2))
-        found = (
-            np.stack([mine.sum(axis=2) @ y, mine.sum(axis=1) @ x], axis=1) / np.maximum(mass, 1e-6)[:, None]
-        )
-        center = np.where(mass[:, None] > 1, found, center)
+        moments = np.stack([mine.sum(axis=2) @ y, mine.sum(axis=1) @ x], axis=1)
+        center = np.where(mass[:, None] > 1, moments / np.maximum(mass, 1e-6)[:, None], center)
     return center
 
 

@@ -71,24 +71,24 @@ def measure_track(centers: np.ndarray, height: int, width: int) -> Track:
 
 def measure_passage(observation: Observation) -> Passage | None:
     """Whether the object outlives the wall; None where there is no wall or no object."""
-    found, wall = observation.object, observation.scenery.wall
-    if found is None or wall is None:
+    tracked, wall = observation.object, observation.scenery.wall
+    if tracked is None or wall is None:
         return None
-    place = found.centers[found.shown]  # S 2
+    place = tracked.centers[tracked.shown]  # S 2
     on_left = place[:, 1] < sum(wall) / 2
     placed = ~np.isnan(place[:, 0])
     sides = [placed & on_left, placed & ~on_left]
     if not (sides[0].any() and sides[1].any()):
         return Passage(False, None)
-    earlier, later = sorted(sides, key=lambda side: float(found.shown[side].mean()))
-    first, last = found.shown[earlier].max(), found.shown[later].min()
-    hidden = first < last and not found.seen[first + 1 : last].all()
-    trust = found.fit.seen(found.patches) ** 2  # half-hidden objects are placed less exactly
-    error, sure, deviation = _misplaced(found.shown, place, trust, earlier, later)
-    placing = _PLACING * found.fit.radius * found.fit.error**0.5
+    earlier, later = sorted(sides, key=lambda side: float(tracked.shown[side].mean()))
+    first, last = tracked.shown[earlier].max(), tracked.shown[later].min()
+    hidden = first < last and not tracked.seen[first + 1 : last].all()
+    trust = tracked.fit.seen(tracked.patches) ** 2  # half-hidden objects are placed less exactly
+    error, sure, deviation = _misplaced(tracked.shown, place, trust, earlier, later)
+    placing = _PLACING * tracked.fit.radius * tracked.fit.error**0.5
     limit = max(_RIGHT_PLACE * min(observation.frames.shape[1:3]), 2 * placing * deviation)
-    same = _same(observation, found, earlier, later)
-    permanence = bool(hidden and sure < limit and same and not _in_front(observation, found, first, last))
+    same = _same(observation, tracked, earlier, later)
+    permanence = bool(hidden and sure < limit and same and not _in_front(observation, tracked, first, last))
     return Passage(permanence, error)
 
 
@@ -117,25 +117,25 @@ def _misplaced(
     return error, error, float(np.sqrt(noise + gap**2 / spread))
 
 
-def _same(observation: Observation, found: Object, earlier: np.ndarray, later: np.ndarray) -> bool:
+def _same(observation: Observation, tracked: Object, earlier: np.ndarray, later: np.ndarray) -> bool:
     """Whether colour, shape and size are the same on both sides of the wall."""
     colors, scales, corners = [], [], []
-    fit, patches = found.fit, found.patches
+    fit, patches = tracked.fit, tracked.patches
     for side in (earlier, later):
-        frames = found.shown[side]
-        solid = found.masks[frames] > 0.6
+        frames = tracked.shown[side]
+        solid = tracked.masks[frames] > 0.6
         if not solid.any():
             return False
         colors.append(np.median(observation.frames[frames][solid], axis=0))
         model = (fit.model * patches.weight)[side]
         scales.append(float((model * patches.coverage[side]).sum() / max((model * model).sum(), 1e-6)))
-        corners.append([likeness(found.fits[a], found.fits[b], patches, side) for a, b in _PAIRS])
+        corners.append([likeness(tracked.fits[a], tracked.fits[b], patches, side) for a, b in _PAIRS])
     same_color = np.linalg.norm(colors[0] - colors[1]) < _SAME_COLOR
     same_shape = np.abs(np.subtract(corners[0], corners[1])).max() < _SAME_CORNERS
     return bool(same_color and same_shape and abs(scales[0] - scales[1]) < _SAME_SCALE)
 
 
-def _in_front(observation: Observation, found: Object, first: int, last: int) -> bool:
+def _in_front(observation: Observation, tracked: Object, first: int, last: int) -> bool:
     """Whether the wall shows the object while it should hide it."""
     assert observation.scenery.wall is not None
     left, right = observation.scenery.wall
@@ -143,9 +143,9 @@ def _in_front(observation: Observation, found: Object, first: int, last: int) ->
     if not band.size:
         return False
     grey = np.median(band.reshape(-1, 3), axis=0)
-    axis = found.segmentation.rgb - grey
+    axis = tracked.segmentation.rgb - grey
     share = (band - grey) @ axis / (axis @ axis)
-    return bool((share > 0.5).sum(axis=(1, 2)).max() > _SHINES_THROUGH * np.pi * found.fit.radius**2)
+    return bool((share > 0.5).sum(axis=(1, 2)).max() > _SHINES_THROUGH * np.pi * tracked.fit.radius**2)
 
 
 def _median_slope(times: np.ndarray, points: np.ndarray) -> np.ndarray:
