@@ -169,9 +169,9 @@ def new_form(args: list[str]) -> list[str]:
     # What was a flag or an option is now the command and, for two of them, its argument.
     for name in ("videos", "run", "modes"):
         if f"--{name}" in names:
-            place = names.index(f"--{name}")
-            value = args[place].split("=", 1)[1:]
-            return [name, *args[:place], *value, *args[place + 1 :]]
+            index = names.index(f"--{name}")
+            value = args[index].split("=", 1)[1:]
+            return [name, *args[:index], *value, *args[index + 1 :]]
     several = any(
         name in ("--steps", "--num-inference-steps") and "," in f"{arg} {following}".split("=", 1)[-1]
         for name, arg, following in zip(names, args, [*args[1:], ""], strict=True)

@@ -32,7 +32,7 @@ _RATES = {
     "wall": "wall or none",
     "permanence": "permanence",
 }
-_KINDS: dict[Kind, str] = {"plain": "plain prompts", "wall": "with a wall", "light": "light said"}
+_KINDS: dict[Kind, str] = {"plain": "plain prompts", "wall": "with a wall", "light": "light named"}
 # Label and number of decimals.
 _QUALITY = {
     "path_error": ("off a straight line, pixels", 2),

@@ -159,7 +159,7 @@ def test_it_is_json_and_a_table() -> None:
     with console.capture() as printed:
         console.print(evaluation.table())
     text = printed.get()
-    for word in ("permanence", "2/4 50.0%", "15 to 85 %", "held-out", "second blob", "light said"):
+    for word in ("permanence", "2/4 50.0%", "15 to 85 %", "held-out", "second blob", "light named"):
         assert word in text
 
 

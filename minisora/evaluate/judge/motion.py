@@ -62,10 +62,10 @@ def measure_track(centers: np.ndarray, height: int, width: int) -> Track:
     middle = points - points.mean(axis=0)
     along = np.linalg.svd(middle, full_matrices=False)[2][0]  # 2, unit: the line of least squares
     across = middle @ np.array([-along[1], along[0]])
-    place = middle @ along  # S
+    position = middle @ along  # S
     since = times - times.mean()
-    late = place - since * (since @ place) / (since @ since)
-    length = max(float(np.ptp(place)), 1.0)
+    late = position - since * (since @ position) / (since @ since)
+    length = max(float(np.ptp(position)), 1.0)
     return Track(motion, _rms(across), _rms(late) / length)
 
 
@@ -74,9 +74,9 @@ def measure_passage(observation: Observation) -> Passage | None:
     tracked, wall = observation.object, observation.scenery.wall
     if tracked is None or wall is None:
         return None
-    place = tracked.centers[tracked.shown]  # S 2
-    on_left = place[:, 1] < sum(wall) / 2
-    placed = ~np.isnan(place[:, 0])
+    position = tracked.centers[tracked.shown]  # S 2
+    on_left = position[:, 1] < sum(wall) / 2
+    placed = ~np.isnan(position[:, 0])
     sides = [placed & on_left, placed & ~on_left]
     if not (sides[0].any() and sides[1].any()):
         return Passage(False, None)
@@ -84,7 +84,7 @@ def measure_passage(observation: Observation) -> Passage | None:
     first, last = tracked.shown[earlier].max(), tracked.shown[later].min()
     hidden = first < last and not tracked.seen[first + 1 : last].all()
     trust = tracked.fit.seen(tracked.patches) ** 2  # half-hidden objects are placed less exactly
-    error, sure, deviation = _misplaced(tracked.shown, place, trust, earlier, later)
+    error, sure, deviation = _misplaced(tracked.shown, position, trust, earlier, later)
     placing = _PLACING * tracked.fit.radius * tracked.fit.error**0.5
     limit = max(_RIGHT_PLACE * min(observation.frames.shape[1:3]), 2 * placing * deviation)
     same = _same(observation, tracked, earlier, later)
@@ -93,7 +93,7 @@ def measure_passage(observation: Observation) -> Passage | None:
 
 
 def _misplaced(
-    times: np.ndarray, place: np.ndarray, weight: np.ndarray, earlier: np.ndarray, later: np.ndarray
+    times: np.ndarray, position: np.ndarray, weight: np.ndarray, earlier: np.ndarray, later: np.ndarray
 ) -> tuple[float | None, float, float]:
     """How far from where its speed says the object comes out: pixels, what of it is sure, and its deviation.
 
@@ -104,10 +104,10 @@ def _misplaced(
     spread, rise, middles, noise = 0.0, np.zeros(2), [], 0.0
     for side in (earlier, later):
         total = weight[side].sum()
-        middles.append((weight[side] @ times[side] / total, weight[side] @ place[side] / total))
+        middles.append((weight[side] @ times[side] / total, weight[side] @ position[side] / total))
         since = weight[side] * (times[side] - middles[-1][0])
         spread += float(since @ times[side])
-        rise += since @ place[side]
+        rise += since @ position[side]
         noise += 1 / total
     gap = middles[1][0] - middles[0][0]
     jump = middles[1][1] - middles[0][1]
