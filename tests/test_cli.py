@@ -229,7 +229,7 @@ def test_data_made_checked_trained_on_and_sampled(
     said = do("evaluate", "videos", clips, "-o", str(tmp_path / "judged"))
     assert "0 of 10 clips differ" in said
     (tmp_path / "one.txt").write_text("a red circle moving left\n")
-    arguments = ["--prompts", str(tmp_path / "one.txt"), "--num-inference-steps", "1"]
+    arguments = ["--prompts", str(tmp_path / "one.txt"), "--steps", "1"]
     said = do("evaluate", "run", str(out), *arguments, "-o", str(tmp_path / "judged"))
     assert "1 of 1 clips" in said
     told = json.loads((tmp_path / "judged" / "evaluate.json").read_text())
@@ -243,7 +243,11 @@ def test_data_made_checked_trained_on_and_sampled(
         ("-m x --prompts all", "prompts -m x --prompts all"),
         ("-m x --steps 4", "prompts -m x --steps 4"),
         ("-m x --steps 1,2", "steps -m x --steps 1,2"),
-        ("--num-inference-steps=1,2 -m x", "steps --num-inference-steps=1,2 -m x"),
+        ("--num-inference-steps=1,2 -m x", "steps --steps=1,2 -m x"),
+        (
+            "-m x --guidance-scale 4 --steps=4 --prompts a,b",
+            "prompts -m x --guidance 4 --steps=4 --prompts a,b",
+        ),
         ("-m x --sizes 9x64x64 --steps 4", "sizes -m x --sizes 9x64x64 --steps 4"),
         ("--modes -m x", "modes -m x"),
         ("-m x --run y -o z", "run -m x y -o z"),

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from minisora.cli.options import check_folder, console, finite
-from minisora.limits import LAST_SEED, MAX_COUNT, MAX_GUIDANCE, MAX_STEPS
+from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console
+from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
 ModelOption = Annotated[
@@ -21,21 +21,6 @@ PromptsOption = Annotated[
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="More samples, narrower intervals.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same samples.")]
-StepsOption = Annotated[
-    int | None,
-    typer.Option("--num-inference-steps", "--steps", min=1, max=MAX_STEPS, help="Default from the model."),
-]
-GuidanceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance-scale",
-        "--guidance",
-        min=0.0,
-        max=MAX_GUIDANCE,
-        callback=finite,
-        help="Default from the model.",
-    ),
-]
 BatchOption = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos sampled at a time.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 _OUT = Path("runs/evaluate")
@@ -95,9 +80,7 @@ def evaluate_videos(
 
 def evaluate_steps(
     model: ModelOption,
-    steps: Annotated[
-        str, typer.Option("--num-inference-steps", "--steps", help="The numbers of steps to compare.")
-    ] = "1,2,4,8,16,32",
+    steps: Annotated[str, typer.Option(help="The numbers of steps to compare.")] = "1,2,4,8,16,32",
     prompts: PromptsOption = "72",
     samples_per_prompt: SamplesOption = 1,
     seed: SeedOption = 0,
@@ -165,16 +148,16 @@ class OldForm(TyperGroup):
 
 def new_form(args: list[str]) -> list[str]:
     """The arguments of the old form with its command; options that do not go with it are left for it to refuse."""
+    for old, new in (("--num-inference-steps", "--steps"), ("--guidance-scale", "--guidance")):
+        args = [new + arg.removeprefix(old) if arg.split("=", 1)[0] == old else arg for arg in args]
     names = [arg.split("=", 1)[0] for arg in args]
     # What was a flag or an option is now the command and, for two of them, its argument.
     for name in ("videos", "run", "modes"):
         if f"--{name}" in names:
             index = names.index(f"--{name}")
-            value = args[index].split("=", 1)[1:]
-            return [name, *args[:index], *value, *args[index + 1 :]]
-    several = any(
-        name in ("--steps", "--num-inference-steps") and "," in f"{arg} {following}".split("=", 1)[-1]
-        for name, arg, following in zip(names, args, [*args[1:], ""], strict=True)
-    )
-    command = "sizes" if "--sizes" in names else "steps" if several else "prompts"
-    return [command, *args]
+            return [name, *args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+    if "--sizes" in names:
+        return ["sizes", *args]
+    index = names.index("--steps") if "--steps" in names else len(args)
+    several = any("," in arg for arg in args[index : index + (2 if "--steps" in args else 1)])
+    return ["steps" if several else "prompts", *args]

@@ -317,14 +317,17 @@ def _steps_table(points: list[StepsPoint]) -> Table:
         table.add_row(
             str(point.steps),
             str(point.passes),
-            f"{score.color.share:.1%}",
-            f"{score.motion.share:.1%}",
-            f"{score.shape.share:.1%}",
-            f"{score.all_right.share:.1%}",
+            *_shares(score),
             f"{low:.1%} to {high:.1%}",
             f"{point.seconds_per_video:.2f}",
         )
     return table
+
+
+def _shares(score: Score, still: bool = False) -> list[str]:
+    """Cells: colour, motion, shape, all right; an image (`still`) has no motion."""
+    rates = (score.color, score.motion, score.shape, score.all_right)
+    return ["-" if still and number % 2 else f"{rate.share:.1%}" for number, rate in enumerate(rates)]
 
 
 # Sizes: sizes.json.
@@ -387,14 +390,10 @@ def compare_sizes(sampling: Sampling, sizes: list[Size], bar: Bar) -> Experiment
                 "seconds_per_video": seconds,
             }
         )
-        # An image does not move.
         still = size[0] == 1
         table.add_row(
             name,
-            f"{score.color.share:.1%}",
-            "-" if still else f"{score.motion.share:.1%}",
-            f"{score.shape.share:.1%}",
-            "-" if still else f"{score.all_right.share:.1%}",
+            *_shares(score, still),
             f"{score.quality['leftovers']:.1%}",
             "-" if still else f"{rendered.all_right.share:.1%}",
             f"{seconds:.2f}",

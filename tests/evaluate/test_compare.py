@@ -38,12 +38,6 @@ def prompts(tmp_path: Path) -> str:
     return str(file)
 
 
-def read(file: Path) -> dict[str, object]:
-    value = json.loads(file.read_text())
-    assert isinstance(value, dict)
-    return value
-
-
 def test_a_model_and_its_run_are_evaluated_and_written_down(
     tiny_run: Path, tmp_path: Path, prompts: str
 ) -> None:
@@ -84,7 +78,7 @@ def test_the_sheet_of_an_earlier_evaluation_does_not_stay(tmp_path: Path) -> Non
         (clips / "metadata.csv").write_text(f"file_name,text\na.mp4,a {color} circle moving left\n")
         run_experiment(out, QUIET, lambda bar: evaluate_folder(clips, bar))
         assert (out / "failures.png").exists() is wrong
-        written = read(out / "evaluate.json")
+        written = json.loads((out / "evaluate.json").read_text())
         assert written["num_failures"] == int(wrong)
         assert written["settings"] == {"size": [17, 64, 64], "videos": str(clips)}
 
