@@ -22,12 +22,12 @@ from interleave import facts, write
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from minisora.config import load
 from minisora.data.dataset import open_dataset
-from minisora.evaluate.evaluation import judge_accuracy
-from minisora.evaluate.fidelity import psnr, ssim
 from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import judge_accuracy, psnr
 from minisora.models.vae import VideoVAE
 from minisora.training.stages import load_vae, train_vae
 
@@ -43,6 +43,15 @@ VARIANTS: dict[str, list[str]] = {
     "one block a level": ["vae.blocks_per_level=1"],
     "crops 17x64x64, batch 2": ["train_vae.crop=[17,64,64]", "train_vae.batch_size=2"],
 }
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each clip (B), mean over frames, of clips `B C T H W` in [-1, 1]."""
+    batch, _, frames = first.shape[:3]
+    ours, theirs = (clip.transpose(1, 2).flatten(0, 1).float() for clip in (first, second))  # (B T) C H W
+    each = structural_similarity_index_measure(ours, theirs, data_range=2.0, reduction="none")  # (B T)
+    assert isinstance(each, Tensor)
+    return each.view(batch, frames).mean(dim=1)
 
 
 def edges(video: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from minisora.data.batch import VAEBatch
 from minisora.data.batches import CropBatches
 from minisora.data.clip_memory import ClipMemory
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.evaluate.fidelity import psnr
+from minisora.evaluate.sample_and_judge import psnr
 from minisora.flops.count_torch import count_forward, count_step
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior, vae_loss

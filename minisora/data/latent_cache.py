@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.shards import read_shard, write_shard
@@ -27,6 +27,21 @@ from minisora.files import read_json, write_whole
 
 FORMAT = 1
 CLIPS_PER_SHARD = 256  # never the batch size: a build may go on with another one
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex hash (32 digits) of a module's weights and buffers, as float32."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def cache_keys(vae: nn.Module) -> dict[str, str]:
+    """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
+    own = fingerprint(vae)
+    return {"no": own, "bf16": f"{own}-bf16"}
 
 
 class LatentCache:
@@ -111,6 +126,12 @@ class LatentCache:
                 f"cannot write the latent cache {place}: {error}; free space or move it"
             ) from error
         return cls.open(folder, dataset, key)
+
+    @staticmethod
+    def exists(folder: Path, dataset: ClipDataset, key: str) -> bool:
+        """Whether a build of this data set and encoder key was finished under `folder`."""
+        full_key = _full_key(dataset, key)
+        return _read_index(folder / full_key[:16], full_key, len(dataset)) is not None
 
     @classmethod
     def open(cls, folder: Path, dataset: ClipDataset, key: str) -> "LatentCache":

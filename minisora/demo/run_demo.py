@@ -21,13 +21,13 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.dataset import open_dataset
+from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
 from minisora.demo.demo_page import PageData, write_page
 from minisora.errors import UserError
-from minisora.evaluate.evaluation import evaluate_model
-from minisora.evaluate.fidelity import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
+from minisora.evaluate.sample_and_judge import evaluate_model, psnr
 from minisora.files import read_json, write_json
 from minisora.flops.ledger import count_config
 from minisora.pipelines.model_folder import load_pipeline
@@ -37,7 +37,6 @@ from minisora.screen import say
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.task import fingerprint
 
 NUM_UNSEEN = 64  # clips that the VAE is judged on
 NUM_PAIRS = 6  # of them on the page

@@ -93,7 +93,7 @@ def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]
 
 
 def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
-    """The assumptions with what a toy run measured: the compression of its VAE and, if `minisora evaluate --steps
+    """The assumptions with what a toy run measured: the compression of its VAE and, if `minisora evaluate steps
     1,2,4,... --out RUN` has written RUN/steps.json, how many sampling steps are enough.
 
     Raises:
@@ -119,7 +119,7 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
         steps = read_json(curve)
         enough, tried = steps["enough_steps"], [point["steps"] for point in steps["points"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{curve} is not of minisora evaluate --steps: run it again") from error
+        raise UserError(f"{curve} is not of minisora evaluate steps: run it again") from error
     source = (
         f"toy {run.name}: fewest of {', '.join(map(str, tried))} steps within 5 points of the most (95 %)"
     )

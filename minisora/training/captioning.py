@@ -19,6 +19,7 @@ from minisora.data.clip import ClipDataset
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.metadata import write_metadata
+from minisora.data.latent_cache import fingerprint
 from minisora.data.shifted_views import MovedClips, move
 from minisora.errors import UserError
 from minisora.limits import check_number, seed_after
@@ -36,7 +37,7 @@ from minisora.training.stages import (
     settle_text,
     warn_of_cuts,
 )
-from minisora.training.tasks.task import fingerprint, validation_batches
+from minisora.training.tasks.task import validation_batches
 
 _BATCH = 64
 _NOISE = 0.2  # standard deviation of what is added to latents, which have 1

@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource
 from minisora.data.clip import ClipDataset, StandsIn
 from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
-from minisora.data.latent_cache import LatentCache
+from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
-from minisora.training.tasks.task import fingerprint
 
 
 class EncodedOnDemand:
@@ -49,12 +48,6 @@ def encodes_in_step(source: object) -> bool:
     """Whether a batch or latent source has a part that encodes on demand."""
     within = [*getattr(source, "parts", ()), getattr(source, "source", None)]
     return isinstance(source, EncodedOnDemand) or any(encodes_in_step(s) for s in within if s is not None)
-
-
-def cache_keys(vae: nn.Module) -> dict[str, str]:
-    """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
-    own = fingerprint(vae)
-    return {"no": own, "bf16": f"{own}-bf16"}
 
 
 def build_latents(

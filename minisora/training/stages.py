@@ -27,6 +27,7 @@ from minisora.config import Config, override, save
 from minisora.data.batches import LatentSource, TrajectoryBatches
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.folder.record import DataRecord
+from minisora.data.latent_cache import fingerprint
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory
 from minisora.models.build import build_vae
@@ -42,7 +43,6 @@ from minisora.training.latents import build_latents
 from minisora.training.launch import end_stage
 from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
 from minisora.training.tasks.dit_task import DiTTask, StudentTask
-from minisora.training.tasks.task import fingerprint
 from minisora.training.tasks.vae_task import VAETask
 
 NUM_SAMPLES = 4

@@ -86,7 +86,7 @@ def test_a_runs_compression(tmp_path: Path) -> None:
     assert (changed.entries["serve.steps"].low, changed.entries["serve.steps"].value) == (4, 8)
     assert "4, 8 steps" in changed.entries["serve.steps"].source
     (tmp_path / "steps.json").write_text("[]")
-    with pytest.raises(UserError, match="minisora evaluate --steps"):
+    with pytest.raises(UserError, match="minisora evaluate steps"):
         measured_inputs.apply_run(load_preset("measured"), tmp_path)
     with pytest.raises(UserError, match="holds no run"):
         measured_inputs.apply_run(load_preset("measured"), tmp_path / "nothing")

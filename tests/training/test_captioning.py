@@ -14,7 +14,7 @@ from rich.console import Console
 from minisora.config import load
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.scan import scan_folder
-from minisora.data.latent_cache import LatentCache
+from minisora.data.latent_cache import LatentCache, fingerprint
 from minisora.data.shapes_world.write_shapes import make_shapes
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
@@ -30,7 +30,6 @@ from minisora.training.captioning import (
 from minisora.training.checkpoint import checkpoints
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import load_vae
-from minisora.training.tasks.task import fingerprint
 
 
 def test_a_captioner_is_trained_and_labels_every_clip(

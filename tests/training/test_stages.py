@@ -15,19 +15,18 @@ from minisora.config import Config, load, override
 from minisora.data.batch import Batch
 from minisora.data.batches import LatentBatches, MixedBatches, TrajectoryBatches
 from minisora.data.dataset import open_dataset
-from minisora.data.latent_cache import LatentCache
+from minisora.data.latent_cache import LatentCache, cache_keys, fingerprint
 from minisora.data.loader import batches
 from minisora.errors import UserError
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
-from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step
+from minisora.training.latents import EncodedOnDemand, build_latents, encodes_in_step
 from minisora.training.launch import make_accelerator
 from minisora.training.metrics import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
 from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.task import fingerprint
 from minisora.training.tasks.vae_task import VAETask
 
 QUIET = Console(quiet=True)

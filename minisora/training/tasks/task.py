@@ -1,6 +1,5 @@
 """What the loop trains: a task is data, model and loss; `vae_task` and `dit_task` have the two of minisora."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -70,15 +69,6 @@ def validation_batches(
     """As `validation_parts`, 16 positions at a time, each part with its batch on `device`."""
     for part, weight in validation_parts(count, rank, world_size, 16):
         yield part, weight, source.at(part).to(device)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Hex hash of a module's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def size_text(numbers: Sequence[int]) -> str:
