@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from minisora.config import Config, load, override
+from minisora.config import Config, load
 from minisora.data.clip import Clip, ClipDataset
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.shapes_world.grammar import parse
@@ -92,7 +92,7 @@ def train_on_squares(config: Config, vae: VideoVAE, run: Path, quiet: Console) -
             for split in ("train", "validation")
         )
     ]
-    square = override(config, ["data.buckets=[]", "clip.width=48"])
+    square = config.replace(**{"data.buckets": (), "clip.width": 48})
     train_dit_on(square, vae, sources[0], sources[1], run, quiet)
 
 

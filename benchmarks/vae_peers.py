@@ -132,7 +132,7 @@ class Contender:
         self.name, self.model, self.base = name, model, base
         both = {"lr": lr, "muon_lr": config.train_vae.muon_lr * lr / config.train_vae.lr}
         schedule = {**both, "warmup_steps": WARMUP, "decay_share": 0.0}
-        self.settings = config.train_vae.model_copy(update=schedule)
+        self.settings = config.train_vae.replace(**schedule)
         self.optimizer = optimizer_of(model, self.settings)
         self.steps, self.train_seconds = 0, 0.0
         self.history: list[dict[str, float]] = []

@@ -27,13 +27,13 @@ def steps_changed(step: int, before: int, settings: TrainConfig) -> str:
     steps = settings.steps
     if step >= steps:
         return f"{step} steps are done, so nothing is trained: set steps above {step} to go on"
-    then = lr_scale(step, settings.model_copy(update={"steps": before}))
+    then = lr_scale(step, settings.replace(steps=before))
     now = lr_scale(step, settings)
     falls = round(steps - settings.decay_share * steps)
     last = f"{settings.final_lr_share:.0%} at step {steps}"
     if settings.decay_share == 0:
         return "the learning rate does not depend on the number of steps"
-    if then == now == lr_scale(step, settings.model_copy(update={"decay_share": 0.0})):
+    if then == now == lr_scale(step, settings.replace(decay_share=0.0)):
         return f"the learning rate falls from step {falls} to {last}, as if planned so from the start"
     way = "rises" if now > then else "drops"
     return (
