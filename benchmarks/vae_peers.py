@@ -46,8 +46,7 @@ from minisora.flops.count_torch import count_forward, count_step
 from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior
-from minisora.training.learning_rate import lr_scale
-from minisora.training.optimizer import Muon, make_optimizer
+from minisora.training.optimizer import Muon, lr_scale, make_optimizer
 
 SPARSER = 0.15  # of the time trained: the least share of it between validations
 WARMUP = 10  # steps: a slow peer must not spend its time in warm-up

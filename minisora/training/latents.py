@@ -1,5 +1,6 @@
 """Latents of a data set for the DiT: encoded once into a cache, or inside the step."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,6 @@ from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
 from minisora.data.latent_cache import LatentCache
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
-from minisora.training.tasks.task import fingerprint
 
 
 class EncodedOnDemand:
@@ -49,6 +49,15 @@ def encodes_in_step(source: object) -> bool:
     """Whether a batch or latent source has a part that encodes on demand."""
     within = [*getattr(source, "parts", ()), getattr(source, "source", None)]
     return isinstance(source, EncodedOnDemand) or any(encodes_in_step(s) for s in within if s is not None)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex hash of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def cache_keys(vae: nn.Module) -> dict[str, str]:

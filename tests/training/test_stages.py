@@ -22,13 +22,11 @@ from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
-from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step
+from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step, fingerprint
 from minisora.training.launch import make_accelerator
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
-from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.task import fingerprint
-from minisora.training.tasks.vae_task import VAETask
+from minisora.training.tasks import VAETask, check_dit
 
 QUIET = Console(quiet=True)
 CONSOLE = Console(record=True, width=200, file=io.StringIO())
@@ -174,9 +172,6 @@ def test_an_error_in_a_loader_worker_is_its_own_line() -> None:
     class Broken:
         def at(self, positions: Sequence[int]) -> Batch:
             raise UserError(f"clips/{positions[0]}.mp4: cannot be decoded")
-
-        def examples(self, positions: Sequence[int]) -> list[Batch]:
-            return []
 
     for workers in (0, 1):
         with pytest.raises(UserError) as caught:
