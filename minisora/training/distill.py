@@ -56,36 +56,62 @@ STUDENT: dict[str, Any] = {
 }
 
 
-def distill(
-    config: Config,
-    teacher: MiniSoraPipeline,
-    captions: Sequence[str],
-    run: Path,
-    console: Console,
-    *,
-    student_steps: int = 4,
-) -> None:
-    """Sample the teacher, train the student from the teacher's weights, and write RUN/model.
-
-    Args:
-        config: of the student's training; its clip and its model must be the teacher's.
-        teacher: the model to distil.
-        captions: of the samples to learn from.
-        run: folder of the student.
-        console: where progress is shown.
-        student_steps: sampling steps of the student.
+def teacher_of(run: Path, out: Path) -> tuple[Path, Path]:
+    """Config file and model folder of a finished run whose student is to go to `out`.
 
     Raises:
-        UserError: the config is of another model, or the run folder cannot be written or holds another run.
+        UserError: the run holds no model, or `out` is the run itself.
     """
+    file, model = run / "config.yaml", run / "model"
+    if not file.is_file() or not model.is_dir():
+        raise UserError(
+            f"{run} holds no finished run: it needs config.yaml and model/, as minisora train writes"
+        )
+    if out.resolve() == run.resolve():
+        raise UserError(f"--out {out} is the teacher's own run: choose another folder")
+    return file, model
+
+
+def distill_model(
+    config: str | Path,
+    model: str | Path,
+    out: Path,
+    console: Console,
+    *,
+    num_samples: int = 4000,
+    student_steps: int = 4,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Distil a model on captions of its own training set.
+
+    Args:
+        config: that the teacher was trained with, a file or a shipped one by name.
+        model: the teacher, a folder or a shipped model by name.
+        out: the student's run folder.
+        console: where progress is shown.
+        num_samples: of the teacher, to learn from.
+        student_steps: sampling steps of the student.
+        overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
+
+    Raises:
+        UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
+    """
+    check_number("num_samples", num_samples, 1, MAX_COUNT)
     check_number("student_steps", student_steps, 1, MAX_STEPS)
-    config = with_text_of(config, teacher)
-    _check_same_model(config, teacher)
-    config = config.replace(
+    settings = load(config, overrides, STUDENT)
+    # Of a run's own data, also where a damaged file was removed since: its captions are what the student is of.
+    stage = Path(model).parent / "dit"
+    record = DataRecord(stage) if (stage / "data.json").is_file() else None
+    captions = open_dataset(settings, "train", record).captions()
+    captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
+    teacher = load_pipeline(model, process_device())
+    settings = with_text_of(settings, teacher)
+    _check_same_model(settings, teacher)
+    settings = settings.replace(
         **{"sample.steps": student_steps, "sample.guidance": 1.0, "sample.scheduler": "euler"}
     )
-    folder = run / "trajectories"
-    _check_run(config, teacher, captions, run, folder)
+    folder = out / "trajectories"
+    _check_run(settings, teacher, captions, out, folder)
     with main_process_first(), console.status("the teacher samples") as status:
         states = make_trajectories(
             teacher,
@@ -95,7 +121,7 @@ def distill(
             progress=lambda done, total: status.update(f"the teacher samples {done}/{total}"),
         )
     sigmas = euler_sigmas(student_steps, teacher.config.sigma_shift).tolist()
-    train_student(config, teacher, TrajectoryBatches(states, sigmas, captions, config.seed), run, console)
+    train_student(settings, teacher, TrajectoryBatches(states, sigmas, captions, settings.seed), out, console)
 
 
 def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:
@@ -146,59 +172,6 @@ def _check_run(
                 f"{run} holds the student of another teacher, or of other captions or --steps ({shard.file}): "
                 "use another --out"
             )
-
-
-def teacher_of(run: Path, out: Path) -> tuple[Path, Path]:
-    """Config file and model folder of a finished run whose student is to go to `out`.
-
-    Raises:
-        UserError: the run holds no model, or `out` is the run itself.
-    """
-    file, model = run / "config.yaml", run / "model"
-    if not file.is_file() or not model.is_dir():
-        raise UserError(
-            f"{run} holds no finished run: it needs config.yaml and model/, as minisora train writes"
-        )
-    if out.resolve() == run.resolve():
-        raise UserError(f"--out {out} is the teacher's own run: choose another folder")
-    return file, model
-
-
-def distill_model(
-    config: str | Path,
-    model: str | Path,
-    out: Path,
-    console: Console,
-    *,
-    num_samples: int = 4000,
-    student_steps: int = 4,
-    overrides: Sequence[str] = (),
-) -> None:
-    """Distil a model on captions of its own training set.
-
-    Args:
-        config: that the teacher was trained with, a file or a shipped one by name.
-        model: the teacher, a folder or a shipped model by name.
-        out: the student's run folder.
-        console: where progress is shown.
-        num_samples: of the teacher, to learn from.
-        student_steps: sampling steps of the student.
-        overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
-
-    Raises:
-        UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
-    """
-    check_number("num_samples", num_samples, 1, MAX_COUNT)
-    check_number("student_steps", student_steps, 1, MAX_STEPS)
-    resolved = load(config, overrides, STUDENT)
-    # Of a run's own data, also where a damaged file was removed since: its captions are what the student is of.
-    stage = Path(model).parent / "dit"
-    record = DataRecord(stage) if (stage / "data.json").is_file() else None
-    captions = open_dataset(resolved, "train", record).captions()
-    captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
-    distill(
-        resolved, load_pipeline(model, process_device()), captions, out, console, student_steps=student_steps
-    )
 
 
 @dataclass(frozen=True)

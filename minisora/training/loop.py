@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
 from minisora.files import replace_folder, settle_folder
 from minisora.models.precision import choose_precision
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.costs import check_state, introduce, measure_costs
@@ -45,14 +47,6 @@ from minisora.training.tasks import Task
 # Key of the draws of dropout, beside those of `minisora.data.batches`.
 _DROPOUT = 4
 TaskType = TypeVar("TaskType", bound=Task)
-
-
-class Savable(Protocol):
-    """A model or a pipeline."""
-
-    def save_pretrained(self, folder: Path, /) -> None:
-        """Write it into a folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -390,7 +384,7 @@ def run_stage(
     begin: Callable[[], None],
     make_task: Callable[[Accelerator], TaskType],
     model: Path,
-    finish: Callable[[TaskType, dict[str, Tensor]], Savable | None],
+    finish: Callable[[TaskType, dict[str, Tensor]], ModelMixin | MiniSoraPipeline | None],
     on_sample: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
 ) -> StageResult:
     """Train a task to its last step, from its newest checkpoint if there is one, and write the model that comes out.

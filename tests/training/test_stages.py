@@ -200,6 +200,18 @@ def test_a_dit_that_cannot_be_trained_is_refused_before_its_vae_is(
         check_dit(override(config, ["data.packing=512", "dit.attention=factorised"]))
 
 
+@pytest.mark.parametrize("stage", [train_dit, train_on])
+def test_a_refused_dit_leaves_its_run_as_it_was(
+    stage: Callable[[Config, Path, Console], object], tiny_config: Config, run: Path
+) -> None:
+    shutil.rmtree(run / "dit")
+    before = content(run)
+    with pytest.raises(UserError, match="is not a multiple of heads = 5"):
+        stage(override(tiny_config, ["dit.heads=5"]), run, QUIET)
+    assert content(run) == before
+    assert not (run / "dit").exists()
+
+
 def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
     tiny_config: Config, tiny_run: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
