@@ -119,9 +119,9 @@ def main() -> None:
     arguments = parser.parse_args()
     result, quiet = facts(), Console(quiet=True)
     steps, clips = (20, 64) if arguments.quick else (arguments.steps, arguments.clips)
-    often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
-    counts = [f"data.num_clips={clips // 2}", "data.num_validation_clips=16", "train_dit.sample_every=0"]
-    config = load("modes", [*NATIVE, *often, *counts])
+    often = {f"train_dit.{key}": steps for key in ("steps", "validate_every", "save_every")}
+    counts = {"data.num_clips": clips // 2, "data.num_validation_clips": 16, "train_dit.sample_every": 0}
+    config = load("modes", NATIVE).replace(**often, **counts)
     prompts, vae = prompt_set("72"), load_pipeline("toy").vae
     wanted = [parse(prompt) for prompt in prompts]
     rows, shown, captions = [], [], []

@@ -115,15 +115,15 @@ def newest(folder: Path) -> Path | None:
     Raises:
         UserError: there are some, but each is damaged.
     """
-    kept = checkpoints(folder)
-    for place in reversed(kept):
+    written = checkpoints(folder)
+    for place in reversed(written):
         if damage(place) is None:
             return place
-    if not kept:
+    if not written:
         return None
     raise UserError(
-        f"checkpoint {kept[-1]} is damaged ({damage(kept[-1])}), and no other is whole: put a copy of it back, or "
-        f"delete {folder}, and the same command trains this stage from its start"
+        f"checkpoint {written[-1]} is damaged ({damage(written[-1])}), and no other is whole: put a copy of it back, "
+        f"or delete {folder}, and the same command trains this stage from its start"
     )
 
 
@@ -197,10 +197,10 @@ def save(
             raise UserError(
                 f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{hint}"
             ) from error
-        kept = checkpoints(folder)
-        last = kept.index(place) + 1
+        written = checkpoints(folder)
+        last = written.index(place) + 1
         # Those of later steps are damaged: training went on from one before them.
-        for old in kept[: max(0, last - keep)] + kept[last:]:
+        for old in written[: max(0, last - keep)] + written[last:]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
     return place

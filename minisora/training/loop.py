@@ -303,10 +303,10 @@ class Trainer:
         step = int(first_bad)
         if step < 0:
             return
-        kept = checkpoint.checkpoints(self.folder)
+        written = checkpoint.checkpoints(self.folder)
         clips = sorted({index for indices in recent for index in indices})
         shown = ", ".join(map(str, clips[:16])) + (", ..." if len(clips) > 16 else "")
-        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        last = f"the last good checkpoint is {written[-1]}" if written else "there is no checkpoint yet"
         raise UserError(
             f"{self.task.name} loss or gradient is not finite at step {step} (clips {shown}); {last}; "
             f"lower train_{self.task.name}.lr (now {self.settings.lr:g}) or set precision=fp32"
