@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from minisora.config import Config, load, override
+from minisora.config import Config, load
 from minisora.data.clip import Clip, ClipDataset
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.shapes_world.grammar import parse
@@ -98,7 +98,7 @@ def train_on_squares(config: Config, vae: VideoVAE, run: Path, quiet: Console) -
             for split in ("train", "validation")
         )
     ]
-    square = override(config, ["data.buckets=[]", "clip.width=48"])
+    square = config.replace(**{"data.buckets": (), "clip.width": 48})
     train_dit_on(square, vae, sources[0], sources[1], run, quiet)
 
 
@@ -146,9 +146,9 @@ def main() -> None:
     arguments = parser.parse_args()
     result, quiet = facts(), Console(quiet=True)
     steps, clips = (20, 64) if arguments.quick else (arguments.steps, arguments.clips)
-    often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
-    counts = [f"data.num_clips={clips // 2}", "data.num_validation_clips=16", "train_dit.sample_every=0"]
-    config = load("modes", [*NATIVE, *often, *counts])
+    often = {f"train_dit.{key}": steps for key in ("steps", "validate_every", "save_every")}
+    counts = {"data.num_clips": clips // 2, "data.num_validation_clips": 16, "train_dit.sample_every": 0}
+    config = load("modes", NATIVE).replace(**often, **counts)
     prompts, vae = prompt_set("72"), load_pipeline("toy").vae
     wanted = [parse(prompt) for prompt in prompts]
     rows, shown, captions = [], [], []

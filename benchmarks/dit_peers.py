@@ -36,7 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.flops.count_torch import StepCount, count_step
 from minisora.models.dit import VideoDiT
-from minisora.training.compilation import compile_blocks
+from minisora.training.launch import compile_blocks
 
 CHANNELS, FRAMES, SIDE = 12, 5, 16  # latents: with patch 1x2x2, 5 x 8 x 8 = 320 tokens
 WIDTH, DEPTH, HEADS = 256, 8, 4

@@ -87,7 +87,7 @@ def long_step(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
 
     tenfold = "10x" in name
     bounded = "checkpointing" in name
-    config = load("toy", ["dit.text_conditioning=false", f"dit.checkpointing={str(bounded).lower()}"])
+    config = load("toy").replace(**{"dit.text_conditioning": False, "dit.checkpointing": bounded})
     frames = LONG_FRAMES if tenfold else config.clip.frames
     vae, dit = build_vae(config).eval(), build_dit(config, None)
     video = torch.rand(1, 3, frames, config.clip.height, config.clip.width) * 2 - 1

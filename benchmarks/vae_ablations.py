@@ -87,15 +87,16 @@ def main() -> None:
     arguments = parser.parse_args()
     steps = 40 if arguments.quick else arguments.steps
     result = facts()
-    source = [] if arguments.data is None else ["data.source=folder", f"data.path={arguments.data}"]
-    source += [] if arguments.data is None else ["data.require_captions=false"]
+    changes = {f"train_vae.{key}": steps for key in ("steps", "validate_every", "save_every")}
+    if arguments.data is not None:
+        folder = {"data.source": "folder", "data.path": arguments.data, "data.require_captions": False}
+        changes |= folder
     table = Table(title=f"{steps} steps of the toy's VAE, one change at a time", title_justify="left")
     for head in ("variant", "seconds", "PSNR dB", "worst", "SSIM", "edges", "survive"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     rows = []
     for name in arguments.only:
-        often = [f"train_vae.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
-        config = load("toy", [*source, *often, *VARIANTS[name]])
+        config = load("toy", VARIANTS[name], changes)
         run = Path(tempfile.mkdtemp())
         start = time.perf_counter()
         train_vae(config, run, Console(quiet=True))
@@ -117,7 +118,8 @@ def main() -> None:
     Console(width=110).print(table)
     if arguments.json:
         write(
-            arguments.json, {**result, "steps": steps, "data": "folder" if source else "shapes", "rows": rows}
+            arguments.json,
+            {**result, "steps": steps, "data": "folder" if arguments.data else "shapes", "rows": rows},
         )
 
 

@@ -45,8 +45,7 @@ from minisora.evaluate.sample_and_judge import psnr
 from minisora.flops.count_torch import count_forward, count_step
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior, vae_loss
-from minisora.training.learning_rate import lr_scale
-from minisora.training.optimizer import Muon, make_optimizer
+from minisora.training.optimizer import Muon, lr_scale, make_optimizer
 
 SPARSER = 0.15  # of the time trained: the least share of it between validations
 WARMUP = 10  # steps: a slow peer must not spend its time in warm-up
@@ -131,7 +130,7 @@ class Contender:
         self.name, self.model, self.base = name, model, base
         both = {"lr": lr, "muon_lr": config.train_vae.muon_lr * lr / config.train_vae.lr}
         schedule = {**both, "warmup_steps": WARMUP, "decay_share": 0.0}
-        self.settings = config.train_vae.model_copy(update=schedule)
+        self.settings = config.train_vae.replace(**schedule)
         self.optimizer = optimizer_of(model, self.settings)
         self.steps, self.train_seconds = 0, 0.0
         self.history: list[dict[str, float]] = []

@@ -59,17 +59,10 @@ OutOption = Annotated[
 
 def load_config(config: str, overrides: list[str] | None, data: Path | None = None) -> "Config":
     """The config of a command: a file or shipped name, a data folder if given, then --set overrides."""
-    import yaml
-
     from minisora.config import load
 
-    # As YAML escapes it: JSON writes a character such as an emoji as two halves, which YAML would keep apart.
-    folder = (
-        []
-        if data is None
-        else ["data.source=folder", "data.path=" + yaml.safe_dump(str(data), default_style='"', width=2**30)]
-    )
-    return load(config, folder + (overrides or []))
+    folder = {} if data is None else {"data.source": "folder", "data.path": data}
+    return load(config, overrides or (), folder)
 
 
 def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: Iterable[Path] = ()) -> None:

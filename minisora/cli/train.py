@@ -45,7 +45,7 @@ def train(
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
     from minisora.training.stages import train_dit, train_vae
-    from minisora.training.tasks.dit_task import check_dit
+    from minisora.training.tasks import check_dit
 
     check_folder(out)
     if vae is not None and stage is not Stage.dit:

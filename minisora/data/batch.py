@@ -3,7 +3,6 @@
 Letters: B clips, Z channels, T H W frames and pixels, T' H' W' latent grid.
 """
 
-from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -19,10 +18,6 @@ class Batch:
 
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-
-    def kinds(self) -> dict[tuple[int, ...], int]:
-        """How many clips there are of each shape (without the batch axis)."""
-        return {tuple(next(iter(self._tensors().values())).shape[1:]): len(self.indices)}
 
     def to(self, device: torch.device) -> Self:
         """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
@@ -65,13 +60,6 @@ class PackedBatch(Batch):
     """Clips of several sizes for one step, those of a size together."""
 
     parts: tuple[DiTBatch, ...]
-
-    def kinds(self) -> dict[tuple[int, ...], int]:
-        """As of every batch."""
-        kinds: Counter[tuple[int, ...]] = Counter()
-        for part in self.parts:  # two sizes have the same shape where their images do
-            kinds.update(part.kinds())
-        return dict(kinds)
 
     def to(self, device: torch.device) -> Self:
         """Every part on `device`."""

@@ -37,10 +37,6 @@ class BatchSource(Protocol[BatchType]):
         """The batch of these positions; a pure function of them."""
         ...
 
-    def examples(self, positions: Sequence[int]) -> Sequence[Batch]:
-        """A batch of that many clips of every kind that `at` may give."""
-        ...
-
 
 def _normal(generator: np.random.Generator, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
@@ -69,10 +65,6 @@ class CropBatches:
         ]
         noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
         return VAEBatch(indices, from_bytes(torch.stack(crops)), noise)
-
-    def examples(self, positions: Sequence[int]) -> list[VAEBatch]:
-        """One: all crops are alike."""
-        return [self.at(positions)]
 
 
 class LatentSource(Protocol):
@@ -114,10 +106,6 @@ class LatentBatches:
             for caption, generator in zip(captions, generators, strict=True)
         ]
         return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
-
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """One: all clips are of one size."""
-        return [self.at(positions)]
 
     def _known(
         self, generators: list[np.random.Generator], frames: int
@@ -165,10 +153,6 @@ class MixedBatches:
         batch = self.parts[_which(self.cumulative, size)].at(positions)
         return batch.images() if image < self.image_share else batch
 
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """A batch of every size, and of the images of every size if there are any."""
-        return _examples(self.parts, positions, self.image_share > 0)
-
 
 class PackedBatches:
     """Clips of several sizes, and images, within one step: every position draws its own.
@@ -195,15 +179,6 @@ class PackedBatches:
             batch = self.parts[part].at(of_size)
             batches.append(batch.images() if image else batch)
         return PackedBatch([index for batch in batches for index in batch.indices], tuple(batches))
-
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """As of `MixedBatches`: what a clip costs without the products that masks hide."""
-        return _examples(self.parts, positions, self.image_share > 0)
-
-
-def _examples(parts: Sequence[LatentBatches], positions: Sequence[int], images: bool) -> list[DiTBatch]:
-    sizes = [part.at(positions) for part in parts]
-    return sizes + [batch.images() for batch in sizes] * images
 
 
 def _which(cumulative: np.ndarray, draw: float) -> int:
@@ -248,10 +223,6 @@ class TrajectoryBatches:
             [self.all_captions[index] for index in indices],
             sigma=high,
         )
-
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """One: all samples are alike."""
-        return [self.at(positions)]
 
     def fingerprint(self) -> str:
         """Hex digits of the samples."""

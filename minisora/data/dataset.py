@@ -63,14 +63,13 @@ def open_dataset(
 def bucket_configs(config: Config) -> list[Config]:
     """The config of each further size of clips: that clip size, and its share of the clips."""
     return [
-        config.model_copy(
-            update={
-                "clip": config.clip.model_copy(
-                    update={"frames": bucket.frames, "height": bucket.height, "width": bucket.width}
-                ),
-                "data": config.data.model_copy(
-                    update={"num_clips": max(1, round(config.data.num_clips * bucket.share)), "buckets": ()}
-                ),
+        config.replace(
+            **{
+                "clip.frames": bucket.frames,
+                "clip.height": bucket.height,
+                "clip.width": bucket.width,
+                "data.num_clips": max(1, round(config.data.num_clips * bucket.share)),
+                "data.buckets": (),
             }
         )
         for bucket in config.data.buckets

@@ -34,9 +34,9 @@ from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
 from minisora.screen import say
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
-from minisora.training.tasks.dit_task import check_dit
+from minisora.training.tasks import check_dit
 
 NUM_UNSEEN = 64  # clips that the VAE is judged on
 NUM_PAIRS = 6  # of them on the page

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
+from minisora.config import Config, PositiveInt, Section, config_folder, load, read_yaml
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_training
 from minisora.flops.device import built_on
@@ -112,23 +112,23 @@ class Run:
         """Ready for JSON."""
         return {**asdict(self), "flops": self.flops, "samples": self.samples}
 
-    def overrides(self) -> list[str]:
-        """Of the shared config."""
-        every = f"train_dit.validate_every={self.steps}"
-        return [
-            f"seed={self.seed}",
-            f"dit.width={self.width}",
-            f"dit.depth={self.depth}",
-            f"dit.heads={self.heads}",
-            f"train_dit.batch_size={self.batch}",
-            "train_dit.optimizer=muon",
-            f"train_dit.lr={self.lr}",
-            f"train_dit.muon_lr={self.muon_lr}",
-            f"train_dit.steps={self.steps}",
-            f"train_dit.warmup_steps={min(50, self.steps // 4)}",
-            "train_dit.sample_every=0",
-            every,
-        ]
+    def config(self, shared: Config) -> Config:
+        """The run's config: the shared one with its size, steps, rates and seed."""
+        changes = {
+            "seed": self.seed,
+            "dit.width": self.width,
+            "dit.depth": self.depth,
+            "dit.heads": self.heads,
+            "train_dit.batch_size": self.batch,
+            "train_dit.optimizer": "muon",
+            "train_dit.lr": self.lr,
+            "train_dit.muon_lr": self.muon_lr,
+            "train_dit.steps": self.steps,
+            "train_dit.warmup_steps": min(50, self.steps // 4),
+            "train_dit.sample_every": 0,
+            "train_dit.validate_every": self.steps,
+        }
+        return shared.replace(**changes)
 
 
 def read_ladder(path: str) -> LadderConfig:
@@ -154,9 +154,9 @@ def read_ladder(path: str) -> LadderConfig:
 
 def shared_config(ladder: LadderConfig) -> Config:
     """What all runs share: the VAE, the clips, and the noise of the validation, which no run's seed moves."""
-    config = load(ladder.config, list(ladder.set))
+    config = load(ladder.config, ladder.set)
     if config.data.validation_seed is None:
-        config = override(config, [f"data.validation_seed={seed_after(config.seed, 1)}"])
+        config = config.replace(**{"data.validation_seed": seed_after(config.seed, 1)})
     return config
 
 
@@ -265,7 +265,8 @@ def _count(
     config: str, overrides: tuple[str, ...], width: int, depth: int, heads: int
 ) -> tuple[int, int, int]:
     """Parameters of a DiT, and FLOPs of a training step on one clip: of the DiT, and of the text encoder."""
-    resolved = load(config, [*overrides, f"dit.width={width}", f"dit.depth={depth}", f"dit.heads={heads}"])
+    sizes = {"dit.width": width, "dit.depth": depth, "dit.heads": heads}
+    resolved = load(config, overrides).replace(**sizes)
     with built_on("meta"):
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)

@@ -25,7 +25,6 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import Tensor
 
-from minisora.config import override
 from minisora.data.batches import LatentSource
 from minisora.data.clip import StandsIn
 from minisora.data.dataset import open_dataset
@@ -90,7 +89,7 @@ def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE
             say(console, "training the VAE that all runs share")
             train_vae(shared, folder, Console(quiet=True))
         vae = load_vae(folder / "vae" / "model").to(process_device())
-        many = open_dataset(override(shared, [f"data.num_clips={clips}"]), "train")
+        many = open_dataset(shared.replace(**{"data.num_clips": clips}), "train")
         unseen = open_dataset(shared, "validation")
         sources = [
             build_latents(shared, vae, dataset, folder / "cache", console, name)
@@ -131,7 +130,7 @@ class _Bench:
         start = time.perf_counter()
         resumed = bool(checkpoints(folder / "dit" / "checkpoints"))
         trained = train_dit_on(
-            override(shared, run.overrides()),
+            run.config(shared),
             self.vae,
             First(self.train, run.clips),
             self.validation,

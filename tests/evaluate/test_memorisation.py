@@ -177,7 +177,7 @@ def test_the_curves_find_that_a_model_copies(tiny_run: Path, monkeypatch: pytest
 
 def test_the_loss_is_the_one_that_training_validates_with(tiny_run: Path, tiny_config: object) -> None:
     """The same model, sigma convention and captions: near the last validation loss that training wrote."""
-    from minisora.training.metrics import read_metrics
+    from minisora.training.progress import read_metrics
 
     records = read_metrics(tiny_run / "metrics.jsonl")
     last = [record["val_loss"] for record in records if "val_loss" in record][-1]

@@ -98,15 +98,14 @@ def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig,
 
 def execute_count(ladder: LadderConfig, name: str) -> float:
     """FLOPs of a real training step of a run, counted while it runs."""
-    from minisora.config import override
     from minisora.data.dataset import open_dataset
     from minisora.flops.count_torch import count_step
     from minisora.models.build import build_vae
     from minisora.training.latents import EncodedOnDemand
-    from minisora.training.tasks.dit_task import DiTTask
+    from minisora.training.tasks import DiTTask
 
     run = next(run for run in plan(ladder) if run.name == name)
-    config = override(shared_config(ladder), run.overrides())
+    config = run.config(shared_config(ladder))
     vae = build_vae(config).eval().requires_grad_(False)
     source = EncodedOnDemand(open_dataset(config, "train"), lambda videos: vae.to_latents(videos).detach())
     task = DiTTask(config, vae, source, source)

@@ -24,10 +24,9 @@ from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
 from minisora.training.latents import EncodedOnDemand, build_latents, encodes_in_step
 from minisora.training.launch import make_accelerator
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
-from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.vae_task import VAETask
+from minisora.training.tasks import VAETask, check_dit
 
 QUIET = Console(quiet=True)
 CONSOLE = Console(record=True, width=200, file=io.StringIO())
@@ -174,9 +173,6 @@ def test_an_error_in_a_loader_worker_is_its_own_line() -> None:
         def at(self, positions: Sequence[int]) -> Batch:
             raise UserError(f"clips/{positions[0]}.mp4: cannot be decoded")
 
-        def examples(self, positions: Sequence[int]) -> list[Batch]:
-            return []
-
     for workers in (0, 1):
         with pytest.raises(UserError) as caught:
             next(batches(Broken(), start_step=3, stop_step=5, batch_size=4, workers=workers))
@@ -202,6 +198,18 @@ def test_a_dit_that_cannot_be_trained_is_refused_before_its_vae_is(
         check_dit(override(config, [setting]))
     with pytest.raises(UserError, match=r"packed rows need dit\.attention=full"):
         check_dit(override(config, ["data.packing=512", "dit.attention=factorised"]))
+
+
+@pytest.mark.parametrize("stage", [train_dit, train_on])
+def test_a_refused_dit_leaves_its_run_as_it_was(
+    stage: Callable[[Config, Path, Console], object], tiny_config: Config, run: Path
+) -> None:
+    shutil.rmtree(run / "dit")
+    before = content(run)
+    with pytest.raises(UserError, match="is not a multiple of heads = 5"):
+        stage(override(tiny_config, ["dit.heads=5"]), run, QUIET)
+    assert content(run) == before
+    assert not (run / "dit").exists()
 
 
 def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(

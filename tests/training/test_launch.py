@@ -12,8 +12,8 @@ from minisora.config import load
 from minisora.errors import UserError
 from minisora.models.build import selective_checkpoint
 from minisora.models.dit import VideoDiT
-from minisora.training.compilation import compile_blocks, explained, missing_compiler
-from minisora.training.metrics import read_metrics
+from minisora.training.launch import compile_blocks, explained, missing_compiler
+from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit
 
 BUCKET = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}]"
@@ -75,10 +75,8 @@ def test_without_a_compiler_training_goes_on_as_written(
     missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     which = None if missing == "C++ compiler" else "/usr/bin/g++"
-    monkeypatch.setattr("minisora.training.compilation.shutil.which", lambda _: which)
-    monkeypatch.setattr(
-        "minisora.training.compilation.sysconfig.get_paths", lambda: {"include": str(tmp_path)}
-    )
+    monkeypatch.setattr("minisora.training.launch.shutil.which", lambda _: which)
+    monkeypatch.setattr("minisora.training.launch.sysconfig.get_paths", lambda: {"include": str(tmp_path)})
     dit = tiny_dit()
     assert missing in compile_blocks(dit, "DiTBlock", CPU)
     assert all(module._compiled_call_impl is None for module in dit.modules())

@@ -10,9 +10,7 @@ from minisora.config import Config, override
 from minisora.data.dataset import open_dataset
 from minisora.models.build import build_vae
 from minisora.training.captioning import CaptionTask
-from minisora.training.tasks.dit_task import DiTTask
-from minisora.training.tasks.task import validation_parts
-from minisora.training.tasks.vae_task import VAETask
+from minisora.training.tasks import DiTTask, VAETask, validation_parts
 
 
 class Source:
