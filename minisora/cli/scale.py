@@ -78,14 +78,13 @@ def scale_run(
 
 def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     """Fit loss against compute, size and data: OUT/law.json, with intervals and the held-out budget's error."""
-    from minisora.scaling.fit_laws import fit_file
+    from minisora.scaling.fit_laws import fit_file, fit_tables
     from minisora.scaling.ladder import tokens_per_clip
     from minisora.scaling.ladder_file import Kept
-    from minisora.scaling.law_tables import fit_tables
 
     tokens = tokens_per_clip(Kept.read(out).config)
-    found = fit_file(out / "results.jsonl", tokens, out / "law.json")
-    console.print(fit_tables(found))
+    law = fit_file(out / "results.jsonl", tokens, out / "law.json")
+    console.print(fit_tables(law))
     say(console, f"wrote {out / 'law.json'}; next: minisora report --law {out / 'law.json'}")
 
 

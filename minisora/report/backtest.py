@@ -18,6 +18,7 @@ predicted / disclosed; training's factor is one of GPU-hours, the unit in which 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -25,21 +26,24 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from minisora.flops.peaks import CARDS
+from minisora.report.assumptions import load_preset
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
-from minisora.report.model import DIT_PLACES
+from minisora.report.model import (
+    DIT_PLACES,
+    MLP_RATIO,
+    Inputs,
+    number,
+    scaled_dit_macs,
+    sora_shape,
+    token_grid,
+)
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
 from minisora.report.video_models import Grade, Timing, Triple, VideoModel
 
 UTILISATION = 0.36  # where published latencies of large models on one H100 cluster
 H100 = "H100 SXM"
 TRAINING_PASSES = 3  # forward, and twice that backward
-DIT_MACS, DIT_PARAMS = 524e9, 675e6  # of a pass of DiT-XL/2 at 512x512, as the report rounds it
 SAME_CHIP = {"H800 SXM": "H100 SXM"}  # the H800's links and FP64 are slower, its bfloat16 peak is the same
-
-# The report's Sora: one minute at 512x512, 180 latent frames, 250 steps, one pass a step, 5.03 min per H100-hour.
-SORA = TransformerShape(layers=42, width=5120, hidden=20480)
-SORA_GRID, SORA_STEPS = (180, 1024), 250
-SORA_PARAMS = 30 * DIT_PARAMS  # 20e9, its ratio to DiT-XL/2 rounded
 
 
 @dataclass(frozen=True)
@@ -174,9 +178,11 @@ def implication(rows: Sequence[Row]) -> dict[str, Any]:
         implied[f"{name}_correction_range"] = [float(np.exp(f(logs))) for f in (min, max)] if logs else None
 
     per_hour = _peaks()[H100] * float(SECONDS_PER_HOUR.value)
-    reported = naive_macs(SORA_PARAMS, SORA_GRID) * SORA_STEPS
+    published = _published()
+    grid, steps = token_grid(published), number(published, "serve.steps")
+    reported = float(scaled_dit_macs(published, grid[0]) * steps)
     implied["minutes_per_h100_hour_by_the_report"] = per_hour / reported
-    ours = flops(forward_macs(SORA, *SORA_GRID).total, SORA_STEPS)
+    ours = flops(forward_macs(_whole(sora_shape(published)), *grid).total, float(steps))
     mfu, interval = implied["median_mfu"], implied["time_correction_interval"]
     minutes = per_hour * mfu / ours if mfu else None
     implied["minutes_per_h100_hour"] = minutes
@@ -311,7 +317,20 @@ def flops(macs: Any, passes: float) -> float:
 
 def naive_macs(params: float, grid: tuple[int, int]) -> float:
     """The report's MACs of a pass: DiT-XL/2's x parameters x latent frames x places."""
-    return DIT_MACS * params / DIT_PARAMS * grid[0] * grid[1] / DIT_PLACES
+    dit_macs, dit_params = (number(_published(), f"dit.{name}") for name in ("macs_per_step", "params"))
+    return float(dit_macs * params / dit_params * grid[0] * grid[1] / DIT_PLACES)
+
+
+@cache
+def _published() -> Inputs:
+    """The report's own Sora: one minute at 512x512, 180 latent frames, 250 steps, one pass a step."""
+    return load_preset("as_published").inputs()
+
+
+def _whole(shape: TransformerShape) -> TransformerShape:
+    """The same with whole layers, and heads of 128 channels: 42 of 5,120 for the report's Sora."""
+    width = 128 * round(float(shape.width) / 128)
+    return TransformerShape(layers=round(float(shape.layers)), width=width, hidden=MLP_RATIO * width)
 
 
 def chip(gpu: str) -> str:

@@ -24,9 +24,7 @@ from minisora.report.assumptions import Assumptions, load_preset
 from minisora.report.backtest import backtest, implication
 from minisora.report.claims import CLAIMS, Finding, audit
 from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
-from minisora.report.ladder_law import INTERVALS as LAW_INTERVALS
-from minisora.report.ladder_law import read_law
-from minisora.report.ladder_law import verdict as law_verdict
+from minisora.report.ladder_law import INTERVALS, LadderAnswer, read_law
 from minisora.report.model import estimate
 from minisora.report.page import PageData, render_page
 from minisora.report.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
@@ -58,7 +56,7 @@ class Report:
     backtest: list[dict[str, Any]]
     implication: dict[str, Any]
     evidence: dict[str, Any] | None
-    law: dict[str, Any] | None
+    law: LadderAnswer | None
 
     def to_dict(self) -> dict[str, Any]:
         """`report.json`."""
@@ -83,9 +81,7 @@ class Report:
                 for influence in self.influences
             ],
             "measured_here": self.evidence,
-            "ladder_law": None
-            if self.law is None
-            else {**self.law, "verdict": law_verdict(self.law), "intervals": LAW_INTERVALS},
+            "ladder_law": None if self.law is None else self.law.to_dict(),
             "assumptions": {
                 name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
             },
@@ -267,26 +263,19 @@ def _measured_table(evidence: dict[str, Any]) -> Table:
     return table
 
 
-def _law_table(law: dict[str, Any]) -> Table:
+def _law_table(answer: LadderAnswer) -> Table:
     table = Table(title="the best size for the report's training, by laws of scaling", title_justify="left")
-    for column in (
-        "law",
-        "N ~ C^",
-        *(f"at {flops:.3g} FLOPs" for flops in law["flops"]),
-        "decades beyond its data",
-    ):
+    budgets = [f"at {flops:.3g} FLOPs" for flops in answer.law.optimal.flops]
+    for column in ("law", "N ~ C^", *budgets, "decades beyond its data"):
         table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
-    for row in law["rows"]:
+    for row in answer.rows:
         sizes = [
             f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
-            for params, interval in zip(row["params"], row["params_intervals"], strict=True)
+            for params, interval in zip(row.params, row.params_intervals, strict=True)
         ]
-        words = [f"{row['exponent']:.2f}", *sizes]
-        beyond = " to ".join(
-            f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
-        )
-        table.add_row(
-            row["law"], *(words if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
-        )
-    table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
+        numbers = [f"{row.exponent:.2f}", *sizes]
+        beyond = f"{row.decades_beyond_data[0]:.1f} to {row.decades_beyond_data[-1]:.1f}"
+        unknown = ["not determined", *("-" for _ in sizes)]
+        table.add_row(row.law, *(numbers if row.determined else unknown), beyond)
+    table.caption = f"{answer.verdict()} {INTERVALS}"
     return table

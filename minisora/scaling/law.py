@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from scipy.special import fdtri
 
 from minisora.errors import UserError
+from minisora.report.ladder_law import FittedLaw, Optimum
 
 Array = NDArray[np.float64]
 _HUBER = 1e-3
@@ -39,15 +40,9 @@ class Law:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %
     flat: tuple[str, ...] = ()  # exponents that the losses do not tell from an end of the range searched
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "formula": self.formula,
-            "constants": self.constants,
-            "intervals": {name: list(both) for name, both in self.intervals.items()},
-            "error": self.error,
-            "determined": self.determined,
-        }
+    def record(self) -> FittedLaw:
+        """Its entry of law.json."""
+        return FittedLaw(self.formula, self.constants, self.intervals, self.error, self.determined)
 
     @property
     def determined(self) -> bool:
@@ -114,16 +109,6 @@ def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: 
     constants = {"E": e, "A": a, "B": b, "alpha": alpha, "beta": beta}
     names = near.flat if near else tuple(itertools.compress(["alpha", "beta"], flat))
     return Law("L = E + A N^-alpha + B D^-beta", constants, error, flat=names)
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The least loss at one budget: of a parabola in log N, or of the best run where that is at the edge."""
-
-    flops: float
-    params: float
-    loss: float
-    inside: bool  # between the sizes tried; else the true optimum lies beyond them
 
 
 def find_optimum(flops: float, params: ArrayLike, losses: ArrayLike) -> Optimum:

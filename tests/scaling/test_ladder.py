@@ -129,8 +129,8 @@ def test_law_and_figures_come_from_the_results_alone(
     small: LadderConfig, finished: Path, tmp_path: Path
 ) -> None:
     law = fit_file(finished / "results.jsonl", tokens_per_clip(shared_config(small)), tmp_path / "law.json")
-    assert set(law["budget_law"]["intervals"]) == {"E", "A", "alpha"}
-    assert min(law["optimal"]["decades_beyond_data"]) > 10
+    assert set(law.budget_law.intervals) == {"E", "A", "alpha"}
+    assert min(law.optimal.decades_beyond_data) > 10
     rows = read_rows(finished / "results.jsonl")
     files = write_figures(small, rows, law, finished / "samples", tmp_path)
     assert [file.name for file in files] == [
