@@ -28,14 +28,14 @@ from minisora.files import whole
 from minisora.report.ladder_law import LadderLaw
 from minisora.scaling.ladder import LadderConfig
 from minisora.scaling.law import Law
-from minisora.scaling.results import Row
+from minisora.scaling.results import RunRow
 
 _FRAMES = 6  # of each video, in the figure
 _DPI = 150
 
 
 def write_figures(
-    ladder: LadderConfig, rows: Sequence[Row], law: LadderLaw, samples: Path, out: Path
+    ladder: LadderConfig, rows: Sequence[RunRow], law: LadderLaw, samples: Path, out: Path
 ) -> list[Path]:
     """Write every figure that the rows allow; returns the files.
 
@@ -60,7 +60,7 @@ def write_figures(
     return files
 
 
-def _shown(ladder: LadderConfig, rows: Sequence[Row]) -> list[Row]:
+def _shown(ladder: LadderConfig, rows: Sequence[RunRow]) -> list[RunRow]:
     """The run with the least loss at each shown budget."""
     best = []
     for times in ladder.shown:
@@ -71,7 +71,7 @@ def _shown(ladder: LadderConfig, rows: Sequence[Row]) -> list[Row]:
     return best
 
 
-def _compute(ladder: LadderConfig, rows: Sequence[Row], law: LadderLaw, samples: Path, out: Path) -> Path:
+def _compute(ladder: LadderConfig, rows: Sequence[RunRow], law: LadderLaw, samples: Path, out: Path) -> Path:
     shown = _shown(ladder, rows)
     figure = plt.figure(figsize=(8, 1.5 * len(shown) + 3.6), layout="constrained")
     above, beneath = figure.subfigures(2, 1, height_ratios=[1.5 * len(shown), 3.6])
@@ -106,14 +106,14 @@ def _compute(ladder: LadderConfig, rows: Sequence[Row], law: LadderLaw, samples:
     return _save(figure, out / "figure.png")
 
 
-def _side_by_side(shown: Sequence[Row], samples: Path, out: Path) -> Path:
+def _side_by_side(shown: Sequence[RunRow], samples: Path, out: Path) -> Path:
     videos = [_video(samples, row) for row in shown]
     file = out / "compute.mp4"
     write_video(file, torch.cat(videos, dim=3), probe(samples / f"{shown[0]['name']}.mp4").fps)
     return file
 
 
-def _isoflop(axes: Axes, rows: Sequence[Row], law: LadderLaw) -> None:
+def _isoflop(axes: Axes, rows: Sequence[RunRow], law: LadderLaw) -> None:
     runs = [row for row in rows if row["axis"] == "isoflop"]
     loss_law = Law("", law.loss_law.constants, 0.0)
     work = {row["params"]: row["flops_per_step"] / row["batch"] for row in runs}  # FLOPs a clip, by size
@@ -137,7 +137,7 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: LadderLaw) -> None:
     axes.legend(fontsize=8)
 
 
-def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
+def _repetition(axes: Axes, rows: Sequence[RunRow]) -> None:
     repeated = sorted((row for row in rows if row["axis"] == "repetition"), key=lambda row: row["epochs"])
     same = repeated[0]
     fresh = [
@@ -156,7 +156,7 @@ def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_title(f"{same['flops']:.1e} FLOPs on less data, more often")
 
 
-def _rates(axes: Axes, rows: Sequence[Row]) -> None:
+def _rates(axes: Axes, rows: Sequence[RunRow]) -> None:
     swept = [row for row in rows if row["axis"] == "rate"]
     for dial in sorted({row["dial"] for row in swept}):
         here = [row for row in swept if row["dial"] == dial]
@@ -176,7 +176,7 @@ def _rates(axes: Axes, rows: Sequence[Row]) -> None:
     axes.legend(fontsize=8)
 
 
-def _video(samples: Path, row: Row) -> torch.Tensor:
+def _video(samples: Path, row: RunRow) -> torch.Tensor:
     file = samples / f"{row['name']}.mp4"
     if not file.is_file():
         raise UserError(f"no video of run {row['name']} in {samples}: it is written when the run ends")

@@ -36,7 +36,7 @@ from minisora.scaling.law import (
     fit_size_law,
     intervals,
 )
-from minisora.scaling.results import Row, check_rows, read_rows
+from minisora.scaling.results import RunRow, check_rows, read_rows
 from minisora.screen import Table
 
 # Budgets whose best size lies between the sizes tried, for a law of the best size.
@@ -106,11 +106,12 @@ class _Points:
     params: Array
     tokens: Array
     losses: Array
-    seed_noise: float | None  # relative standard deviation of a loss over seeds
+    # Relative standard deviation of a loss over seeds.
+    seed_noise: float | None
 
     @classmethod
-    def of(cls, rows: Sequence[Row], tokens_per_clip: int) -> "_Points":
-        alike: dict[tuple[float, int], list[Row]] = defaultdict(list)
+    def of(cls, rows: Sequence[RunRow], tokens_per_clip: int) -> "_Points":
+        alike: dict[tuple[float, int], list[RunRow]] = defaultdict(list)
         for row in rows:
             if row["axis"] == "isoflop":
                 alike[row["times"], row["dial"]].append(row)
@@ -128,33 +129,33 @@ class _Points:
         noise = float(np.median(spreads)) if spreads else None
         return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], noise)
 
-    def where(self, kept: Array) -> "_Points":
+    def where(self, mask: Array) -> "_Points":
         return _Points(
-            self.times[kept],
-            self.flops[kept],
-            self.params[kept],
-            self.tokens[kept],
-            self.losses[kept],
+            self.times[mask],
+            self.flops[mask],
+            self.params[mask],
+            self.tokens[mask],
+            self.losses[mask],
             self.seed_noise,
         )
 
     def optima(self, losses: Array) -> list[Optimum]:
         """The best size of every budget, cheapest first."""
-        found = []
+        optima = []
         for times in np.unique(self.times):
             here = self.times == times
             flops = float(np.median(self.flops[here]))
             if here.sum() >= 3:
-                found.append(find_optimum(flops, self.params[here], losses[here]))
+                optima.append(find_optimum(flops, self.params[here], losses[here]))
             else:  # nothing lies between two sizes
                 best = int(losses[here].argmin())
-                found.append(
+                optima.append(
                     Optimum(flops, float(self.params[here][best]), float(losses[here][best]), inside=False)
                 )
-        return found
+        return optima
 
 
-def fit_ladder(rows: Sequence[Row], tokens_per_clip: int) -> LadderLaw:
+def fit_ladder(rows: Sequence[RunRow], tokens_per_clip: int) -> LadderLaw:
     """All laws of the isoFLOP runs of a ladder.
 
     Intervals come from the noise of the loss: its spread over seeds where runs were repeated, else what the loss law

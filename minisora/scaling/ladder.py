@@ -108,12 +108,11 @@ class Run:
         return self.batch * self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Its part of a row of results.jsonl."""
         return {**asdict(self), "flops": self.flops, "samples": self.samples}
 
     def overrides(self) -> list[str]:
-        """Of the shared config."""
-        every = f"train_dit.validate_every={self.steps}"
+        """The items of --set that make the shared config this run's."""
         return [
             f"seed={self.seed}",
             f"dit.width={self.width}",
@@ -126,7 +125,7 @@ class Run:
             f"train_dit.steps={self.steps}",
             f"train_dit.warmup_steps={min(50, self.steps // 4)}",
             "train_dit.sample_every=0",
-            every,
+            f"train_dit.validate_every={self.steps}",
         ]
 
 
@@ -268,7 +267,7 @@ def _count(
     with built_on("meta"):
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
-        one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
-        said = text_pass(text, resolved.text.tokens)
-    flops = [count_training(each).model_flops for each in (one, said)]
+        denoiser = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
+        encoder = text_pass(text, resolved.text.tokens)
+    flops = [count_training(each).model_flops for each in (denoiser, encoder)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

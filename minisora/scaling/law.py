@@ -24,10 +24,14 @@ from minisora.report.ladder_law import FittedLaw, Optimum
 Array = NDArray[np.float64]
 _HUBER = 1e-3
 _INTERVAL = 0.90
-_EXPONENTS = (0.005, 3.0)  # searched
-_WIDE = 3.0  # an exponent whose interval spans this factor is not determined
-_LEAST_NOISE = 1e-4  # relative; losses that fit better than this are not known better
-_NEAR = 1.15  # losses within this factor of a budget's least shape its parabola
+# The range of exponents searched.
+_EXPONENTS = (0.005, 3.0)
+# An exponent whose interval spans this factor is not determined.
+_WIDE = 3.0
+# Relative; losses that fit better than this are not known better.
+_LEAST_NOISE = 1e-4
+# Losses within this factor of a budget's least shape its parabola.
+_NEAR = 1.15
 
 
 @dataclass(frozen=True)
@@ -175,21 +179,21 @@ def intervals(
     """
     generator = np.random.default_rng(seed)
     wanted = set(fit(losses))
-    found: list[dict[str, float]] = []
+    fitted: list[dict[str, float]] = []
     for _ in range(times):
         try:
             constants = fit(losses * np.exp(noise * generator.standard_normal(len(losses))))
         except UserError:
             continue
         if set(constants) == wanted:
-            found.append(constants)
-    if len(found) < times / 4:
-        raise UserError(f"only {len(found)} of {times} noisy ladders could be fitted: more runs are needed")
+            fitted.append(constants)
+    if len(fitted) < times / 4:
+        raise UserError(f"only {len(fitted)} of {times} noisy ladders could be fitted: more runs are needed")
     low, high = (1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2
     return {
         name: (
-            float(np.quantile([row[name] for row in found], low)),
-            float(np.quantile([row[name] for row in found], high)),
+            float(np.quantile([row[name] for row in fitted], low)),
+            float(np.quantile([row[name] for row in fitted], high)),
         )
         for name in sorted(wanted)
     }
@@ -250,14 +254,14 @@ def _fit_terms(
         options = {"maxiter": 3000}
         return minimize(objective, start, jac=True, method="L-BFGS-B", bounds=within, options=options)
 
-    found = [search(start, bounds) for start in tried]
-    best = min(found, key=lambda result: result.fun)
+    results = [search(start, bounds) for start in tried]
+    best = min(results, key=lambda result: result.fun)
     p = best.x
 
     def rise(place: int, end: float) -> float:
         """How much worse the best fit is with an exponent held at one end of its range."""
         held = [*bounds[:place], (end, end), *bounds[place + 1 :]]
-        starts_held = [each.x for each in found] if count == 1 else [p]
+        starts_held = [each.x for each in results] if count == 1 else [p]
         return min(search(np.clip(x, *np.transpose(held)), held).fun for x in starts_held) - best.fun
 
     spare = max(1, len(loss) - len(p))
