@@ -1,20 +1,9 @@
 """The command that shows everything at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from minisora.cli.options import (
-    ConfigOption,
-    OutOption,
-    SetOption,
-    check_folder,
-    console,
-    load_config,
-)
+from minisora.cli.options import ConfigOption, OutOption, SetOption, check_folder, console, load_config
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def demo(

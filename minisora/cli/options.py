@@ -131,7 +131,7 @@ def refuse_beside(option: str, others: dict[str, bool]) -> None:
         raise UserError(f"{' and '.join(idle)} would do nothing beside {option}: leave one of them out")
 
 
-class Report(Protocol):
+class Printable(Protocol):
     """What the instrument returns: a rich table, and JSON."""
 
     def table(self) -> Any:
@@ -143,7 +143,7 @@ class Report(Protocol):
         ...
 
 
-def show(report: Report, json_: Path | None) -> None:
+def show(report: Printable, json_: Path | None) -> None:
     """Print a report's table, and write it as JSON where asked."""
     console.print(report.table())
     if json_ is not None:

@@ -7,9 +7,9 @@
     training    3 passes x samples seen, stage by stage                             against GPU-hours x peak x MFU
 
 Utilisation is what the disclosed latencies imply, so a model's own latency must not set the utilisation that
-its latency is then predicted with. `Row.seconds` is therefore *leave-one-out*: the median utilisation of the
-models of all other developers, timed on the same card where there are any. `Row.seconds_in_sample` takes the one
-given utilisation and is no test, as 0.36 is the cluster of these very latencies.
+its latency is then predicted with. A row's `seconds` are therefore *leave-one-out*: at the median utilisation of the
+models of all other developers, timed on the same card where there are any. `seconds_in_sample` takes the one given
+utilisation and is no test, as 0.36 is the cluster of these very latencies.
 
 Beside it runs the *naive* method, that of the report by Factorial Funds: MACs of DiT-XL/2 scaled by parameters,
 latent frames and places, read as FLOPs, one pass a step, images free, 100 % utilisation. Every factor is
@@ -18,7 +18,6 @@ predicted / disclosed; training's factor is one of GPU-hours, the unit in which 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from statistics import median
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from minisora.flops.peaks import CARDS
-from minisora.report.assumptions import load_preset
+from minisora.report.assumptions import shipped
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
 from minisora.report.model import (
     DIT_PLACES,
@@ -38,7 +37,7 @@ from minisora.report.model import (
     token_grid,
 )
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
-from minisora.report.video_models import Grade, Timing, Triple, VideoModel
+from minisora.report.video_models import DisclosedTiming, Grade, Triple, VideoModel
 
 UTILISATION = 0.36  # where published latencies of large models on one H100 cluster
 H100 = "H100 SXM"
@@ -47,7 +46,7 @@ SAME_CHIP = {"H800 SXM": "H100 SXM"}  # the H800's links and FP64 are slower, it
 
 
 @dataclass(frozen=True)
-class Row:
+class BacktestRow:
     """One timing of a model, or its training. None: undisclosed, or out of the method's reach.
 
     Args:
@@ -116,7 +115,7 @@ def backtest(
     utilisation: float = UTILISATION,
     peaks: Mapping[str, float] | None = None,
     include_unverified: bool = True,
-) -> list[Row]:
+) -> list[BacktestRow]:
     """Predict and compare: one row a timing, and one for a model's training, or for its size alone.
 
     Args:
@@ -127,7 +126,7 @@ def backtest(
             the utilisation of others either.
     """
     known = {**_peaks(), **(peaks or {})}
-    cases: list[tuple[VideoModel, Timing | None, Row]] = []
+    cases: list[tuple[VideoModel, DisclosedTiming | None, BacktestRow]] = []
     for model in models:
         # Training has a row of its own: what is doubtful about it must not cast doubt on a timing.
         for timing in [*model.timings, *([None] if model.training or not model.timings else [])]:
@@ -148,7 +147,7 @@ def backtest(
     return rows
 
 
-def implication(rows: Sequence[Row]) -> dict[str, Any]:
+def implication(rows: Sequence[BacktestRow]) -> dict[str, Any]:
     """What the back-test implies for the estimate of Sora.
 
     A *correction* multiplies a prediction: the geometric mean of disclosed / predicted, one vote a model. Its
@@ -192,7 +191,7 @@ def implication(rows: Sequence[Row]) -> dict[str, Any]:
     return implied
 
 
-def _mfu_by_model(cases: Iterable[tuple[VideoModel, Row]]) -> dict[tuple[str, str], float]:
+def _mfu_by_model(cases: Iterable[tuple[VideoModel, BacktestRow]]) -> dict[tuple[str, str], float]:
     """Median implied utilisation of each model on each card."""
     mfus: dict[tuple[str, str], list[float]] = {}
     for model, row in cases:
@@ -201,7 +200,7 @@ def _mfu_by_model(cases: Iterable[tuple[VideoModel, Row]]) -> dict[tuple[str, st
     return {key: median(values) for key, values in mfus.items()}
 
 
-def _votes(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, list[float]]:
+def _votes(rows: Sequence[BacktestRow], values: Sequence[float | None]) -> dict[str, list[float]]:
     """Values of each model, however many of its timings were disclosed."""
     votes: dict[str, list[float]] = {}
     for row, value in zip(rows, values, strict=True):
@@ -227,7 +226,9 @@ def _peaks() -> dict[str, float]:
 # One row: what the method predicts of a model, beside what was disclosed.
 
 
-def predict(model: VideoModel, timing: Timing | None, peaks: Mapping[str, float], utilisation: float) -> Row:
+def predict(
+    model: VideoModel, timing: DisclosedTiming | None, peaks: Mapping[str, float], utilisation: float
+) -> BacktestRow:
     """A row but for its leave-one-out columns.
 
     Args:
@@ -268,7 +269,7 @@ def predict(model: VideoModel, timing: Timing | None, peaks: Mapping[str, float]
     elif model.training is not None:
         where = f"{where}, training" if where else "training"
         predicted |= _training(model, peaks, utilisation)
-    return Row(model.name, where, model.grade(timing), **predicted)
+    return BacktestRow(model.name, where, model.grade(timing), **predicted)
 
 
 def _training(model: VideoModel, peaks: Mapping[str, float], utilisation: float) -> dict[str, Any]:
@@ -321,10 +322,9 @@ def naive_macs(params: float, grid: tuple[int, int]) -> float:
     return float(dit_macs * params / dit_params * grid[0] * grid[1] / DIT_PLACES)
 
 
-@cache
 def _published() -> Inputs:
     """The report's own Sora: one minute at 512x512, 180 latent frames, 250 steps, one pass a step."""
-    return load_preset("as_published").inputs()
+    return shipped("as_published").inputs()
 
 
 def _whole(shape: TransformerShape) -> TransformerShape:

@@ -1,4 +1,4 @@
-"""`minisora report`: everything the estimate knows of one preset, on disk.
+"""`minisora report`: everything that is known of one preset, on disk.
 
 DIR/report.html    the page, self-contained and interactive
    /report.json    claims, results with intervals, back-test
@@ -20,19 +20,19 @@ from rich.text import Text
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.report import measured_inputs
-from minisora.report.assumptions import Assumptions, load_preset
+from minisora.report.assumptions import Assumptions, load_preset, shipped
 from minisora.report.backtest import backtest, implication
-from minisora.report.claims import CLAIMS, Finding, audit
+from minisora.report.claims import CLAIMS, ClaimFinding, audit
 from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
 from minisora.report.ladder_law import INTERVALS, LadderAnswer, read_law
-from minisora.report.model import estimate
-from minisora.report.page import PageData, render_page
-from minisora.report.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.report.page import ReportPage, render_page
+from minisora.report.sensitivity import Influence, Interval, MonteCarlo, influences, monte_carlo
 from minisora.report.video_models import load_models
 from minisora.report.words import claim_words, human, result_words, unit_words
 from minisora.screen import Table
 
-MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
+# Whose sensitivity is shown.
+MAIN_RESULT = "sora_minutes_per_gpu_hour"
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Report:
         findings: the audit by claim.
         run: the Monte Carlo run.
         influences: what moves `MAIN_RESULT`.
-        backtest: one row a disclosed model, and what they imply.
+        backtest, implication: one row a disclosed model, and what they imply.
         evidence: what a calibration says of Sora's pass; None without one.
         law: what a scaling ladder says of Sora's size; None without one.
     """
 
     assumptions: Assumptions
-    findings: dict[str, Finding]
+    findings: dict[str, ClaimFinding]
     run: MonteCarlo
     influences: list[Influence]
     backtest: list[dict[str, Any]]
@@ -60,7 +60,6 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """`report.json`."""
-        results = estimate(self.assumptions.inputs())
         return {
             "preset": self.assumptions.preset,
             "title": self.assumptions.title,
@@ -72,7 +71,7 @@ class Report:
                     "unit": quantity.unit,
                     "interval": self.run.intervals[name],
                 }
-                for name, quantity in results.items()
+                for name, quantity in self.assumptions.results.items()
             },
             "backtest": self.backtest,
             "backtest_implies": self.implication,
@@ -115,7 +114,7 @@ def build_report(
     measured, extrapolated = None, None
     if calibration is not None:
         read = measured_inputs.read_calibration(calibration)
-        measured = measured_inputs.apply_calibration(load_preset("measured"), read)
+        measured = measured_inputs.apply_calibration(shipped("measured"), read)
         extrapolated = measured_inputs.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":
             assumptions = measured
@@ -151,7 +150,7 @@ def _measured_intervals(
     """Intervals of the measured preset, where it was measured or is the one reported; drawn once if it is the same."""
     if measured is None and assumptions.preset != "measured":
         return None
-    reference = measured or load_preset("measured")
+    reference = measured or shipped("measured")
     return (drawn if reference.entries == assumptions.entries else monte_carlo(reference)).intervals
 
 
@@ -177,7 +176,7 @@ def write_report(report: Report, out: Path) -> Path:
         for name, drawn in figures.items():
             save(drawn.figure, out / "figures", name)
         page = render_page(
-            PageData(
+            ReportPage(
                 report=tree,
                 figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures.values()],
                 assumptions=report.assumptions,
@@ -218,8 +217,9 @@ def print_report(report: Report, console: Console) -> None:
     reasons = Table.grid(padding=(0, 1))
     for name, claim in CLAIMS.items():
         finding = report.findings[name]
+        # The report's own guesses: nothing to audit.
         if claim.is_input:
-            continue  # the report's own guesses: nothing to audit
+            continue
         follows = Text("yes", "green") if finding.follows else Text("no", "red")
         numbers = (human(finding.published), human(finding.recomputed))
         audited.add_row(
@@ -232,7 +232,7 @@ def print_report(report: Report, console: Console) -> None:
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
         results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
-    values = estimate(report.assumptions.inputs())
+    values = report.assumptions.results
     # The others are in report.json and on the page.
     for name, row in result_words().items():
         if not row.headline:

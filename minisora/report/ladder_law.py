@@ -7,7 +7,6 @@ nothing at all. No torch, as all of the report.
 """
 
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
-from minisora.report.assumptions import load_preset
-from minisora.report.model import estimate
+from minisora.report.assumptions import shipped
 
 INTERVALS = (
     "In brackets: 90 % intervals from the noise of the losses alone; the form of the law is taken as given. The "
@@ -142,22 +140,20 @@ class LadderLaw:
 _LAW: TypeAdapter[LadderLaw] = TypeAdapter(LadderLaw)
 
 
-@cache
 def asked_params() -> float:
     """The report's own size."""
-    value = load_preset("corrected").entries["sora.params"].value
+    value = shipped("corrected").entries["sora.params"].value
     assert isinstance(value, float)
     return value
 
 
-@cache
 def asked_budgets() -> tuple[float, ...]:
     """FLOPs that the laws are asked about: a round number, then the report's training, least and most data.
 
     The report prints MACs (1.08e25, 2.7e25); the corrected preset counts two FLOPs each. Three digits.
     """
-    results = estimate(load_preset("corrected").inputs())
-    ends = (float(results[f"sora_training_compute_{end}"].value) for end in ("low", "high"))
+    results = shipped("corrected").best
+    ends = (results[f"sora_training_compute_{end}"] for end in ("low", "high"))
     return ROUND_BUDGET, *(float(f"{end:.3g}") for end in ends)
 
 

@@ -20,13 +20,16 @@ from minisora.report.assumptions import Assumptions
 from minisora.report.cost import ATTENTIONS, PassMacs, TransformerShape, forward_macs
 from minisora.report.model import Inputs, number, scaled_dit_macs, sora_shape, token_grid
 
-FORMAT = 1  # of minisora.flops.calibration
-ARITHMETIC = np.array([1.0, 2.0, 1.0])  # coefficients of the cost law that arithmetic gives
-DIT_XL_512 = (TransformerShape(28, 1152, 4608, patch_values=24), 1.0, 1024.0)  # 16 values in, 32 out: 2 x 24
+# Of minisora.flops.calibration.
+FORMAT = 1
+# Coefficients of the cost law that arithmetic gives.
+ARITHMETIC = np.array([1.0, 2.0, 1.0])
+# 16 values in and 32 out are 2 x 24.
+DIT_XL_512 = (TransformerShape(28, 1152, 4608, patch_values=24), 1.0, 1024.0)
 
 
 @dataclass(frozen=True)
-class Calibration:
+class MachineCalibration:
     """A calibration of one machine.
 
     Args:
@@ -77,7 +80,7 @@ class Calibration:
         return math.log10(macs / self.macs.max())
 
 
-def read_calibration(path: Path) -> Calibration:
+def read_calibration(path: Path) -> MachineCalibration:
     """A file written by `minisora calibrate`.
 
     Raises:
@@ -91,7 +94,7 @@ def read_calibration(path: Path) -> Calibration:
         trained = [point for point in points if point["train_flops"]]
         largest = max(trained, key=lambda point: point["macs"])
         law = laws["forward_macs"]
-        return Calibration(
+        return MachineCalibration(
             path=path,
             features=np.array(
                 [[p["tokens"] * p["token_params"], p["attention_pairs"], p["sample_params"]] for p in points],
@@ -131,7 +134,7 @@ def law_features(cost: PassMacs) -> tuple[float, float, float]:
     return float(cost.linear), float(cost.attention) / 2, float(cost.per_sample)
 
 
-def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Assumptions:
+def apply_calibration(assumptions: Assumptions, calibration: MachineCalibration) -> Assumptions:
     """The assumptions with what was measured in place of arithmetic and of the literature."""
     where = f"{calibration.path.name}: {calibration.device}, {calibration.date[:10]}"
     ratios = calibration.coefficients / ARITHMETIC
@@ -160,7 +163,7 @@ def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Ass
     return changed
 
 
-def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]:
+def sora_from_points(calibration: MachineCalibration, inputs: Inputs) -> dict[str, Any]:
     """A pass of Sora by the law fitted to measured points, for each kind of attention, with its own error."""
     frames, places = (float(part) for part in token_grid(inputs))
     shape = sora_shape(inputs)

@@ -8,9 +8,8 @@ import jinja2
 from markupsafe import Markup
 
 from minisora.report import words
-from minisora.report.assumptions import GPU, Assumption, Assumptions, gpus, load_preset, presets
+from minisora.report.assumptions import GPU, Assumption, Assumptions, gpus, presets, shipped
 from minisora.report.claims import CLAIMS, claims_of
-from minisora.report.model import estimate
 from minisora.report.script import model_script
 
 MAIN = (
@@ -23,7 +22,7 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class PageData:
+class ReportPage:
     """Everything the page shows.
 
     Args:
@@ -39,7 +38,7 @@ class PageData:
     day: str
 
 
-def render_page(data: PageData) -> str:
+def render_page(data: ReportPage) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
@@ -80,23 +79,23 @@ def render_page(data: PageData) -> str:
 
 def page_model(own: Assumptions) -> dict[str, Any]:
     """What the scripts need: every assumption with its limits, the presets' values, GPUs and units."""
-    shipped = {name: load_preset(name) for name in presets()}
+    known = {name: shipped(name) for name in presets()}
     order = ["as_published", "corrected", "measured", "modern", "modern_distilled"]
-    order = [name for name in order if name in shipped] + [name for name in shipped if name not in order]
-    values = [{"name": name, "title": shipped[name].title, "base": name,
-               "values": _values(shipped[name])} for name in order]  # fmt: skip
+    order = [name for name in order if name in known] + [name for name in known if name not in order]
+    values = [{"name": name, "title": known[name].title, "base": name,
+               "values": _values(known[name])} for name in order]  # fmt: skip
     start = next((preset for preset in values if preset["values"] == _values(own)), None)
     if start is None:  # a calibration, --set or a preset from a file
-        base = own.preset if own.preset in shipped else order[0]
+        base = own.preset if own.preset in known else order[0]
         start = {"name": "this report", "title": own.title, "base": base, "values": _values(own)}
         values.insert(0, start)
     return {
-        "assumptions": [_control(name, entry, [own, *shipped.values()]) for name, entry in own.entries.items()],
+        "assumptions": [_control(name, entry, [own, *known.values()]) for name, entry in own.entries.items()],
         "presets": values,
         "start": start["name"],
         "gpus": {gpu.name: dict(zip(BY_GPU, (gpu.peak, gpu.power, gpu.price[1]), strict=True))
                  for gpu in gpus().values()},
-        "units": {name: quantity.unit for name, quantity in estimate(own.inputs()).items()},
+        "units": {name: quantity.unit for name, quantity in own.results.items()},
     }  # fmt: skip
 
 

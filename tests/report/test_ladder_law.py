@@ -15,7 +15,6 @@ from minisora.files import write_json
 from minisora.report.assumptions import load_preset
 from minisora.report.compose import build_report, write_report
 from minisora.report.ladder_law import read_law
-from minisora.report.model import estimate
 from minisora.scaling.fit_laws import PUBLISHED, fit_ladder
 
 E, A, ALPHA, B, BETA, TOKENS = 0.2, 40.0, 0.34, 90.0, 0.28, 80
@@ -74,7 +73,7 @@ def test_a_law_is_written_as_it_was_read(tmp_path: Path, has_size_law: bool) -> 
 
 
 def test_the_budgets_asked_about_are_the_reports_training_in_flops(law_file: Path) -> None:
-    results = estimate(load_preset("corrected").inputs())
+    results = load_preset("corrected").results
     ends = [float(results[f"sora_training_compute_{end}"].value) for end in ("low", "high")]
     assert read_law(law_file).law.optimal.flops[1:] == pytest.approx(ends, rel=0.005)
 
