@@ -24,7 +24,7 @@ from minisora.report.assumptions import Assumptions, load_preset, shipped
 from minisora.report.backtest import backtest, implication
 from minisora.report.claims import CLAIMS, ClaimFinding, audit
 from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
-from minisora.report.ladder_law import INTERVALS, LadderAnswer, read_law
+from minisora.report.ladder_law import LadderAnswer, read_law
 from minisora.report.page import ReportPage, render_page
 from minisora.report.sensitivity import Influence, Interval, MonteCarlo, influences, monte_carlo
 from minisora.report.video_models import load_models
@@ -244,7 +244,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.evidence:
         parts.append(_measured_table(report.evidence))
     if report.law:
-        parts.append(_law_table(report.law))
+        parts.append(report.law.table())
     console.print(Group(*parts))
 
 
@@ -260,22 +260,4 @@ def _measured_table(evidence: dict[str, Any]) -> Table:
         f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
         f"{evidence['held_out_error_seconds']:.0%} in seconds"
     )
-    return table
-
-
-def _law_table(answer: LadderAnswer) -> Table:
-    table = Table(title="the best size for the report's training, by laws of scaling", title_justify="left")
-    budgets = [f"at {flops:.3g} FLOPs" for flops in answer.law.optimal.flops]
-    for column in ("law", "N ~ C^", *budgets, "decades beyond its data"):
-        table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
-    for row in answer.rows:
-        sizes = [
-            f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
-            for params, interval in zip(row.params, row.params_intervals, strict=True)
-        ]
-        numbers = [f"{row.exponent:.2f}", *sizes]
-        beyond = f"{row.decades_beyond_data[0]:.1f} to {row.decades_beyond_data[-1]:.1f}"
-        unknown = ["not determined", *("-" for _ in sizes)]
-        table.add_row(row.law, *(numbers if row.determined else unknown), beyond)
-    table.caption = f"{answer.verdict()} {INTERVALS}"
     return table

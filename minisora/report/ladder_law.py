@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
 from minisora.report.assumptions import shipped
+from minisora.screen import Table
 
 INTERVALS = (
     "In brackets: 90 % intervals from the noise of the losses alone; the form of the law is taken as given. The "
@@ -183,6 +184,24 @@ class LadderAnswer:
     law: LadderLaw
     rows: list[SizeLaw]
 
+    @classmethod
+    def of(cls, law: LadderLaw, file: str) -> "LadderAnswer":
+        """The answer of law.json."""
+        best = law.optimal
+        own = {"this ladder, L(N, D)": best.loss_law, "this ladder, isoFLOP parabolas": best.parabolas}
+        rows = [
+            SizeLaw(title, True, None, size.exponent, size.exponent_interval, size.params, [*size.params_intervals],
+                    best.decades_beyond_data, size.determined)
+            for title, size in own.items()
+            if size is not None
+        ]  # fmt: skip
+        rows += [
+            SizeLaw(f"{each.name} ({each.source})", False, each.of, each.exponent, None, each.params,
+                    [None] * len(best.flops), each.decades_beyond_data, True)
+            for each in best.published
+        ]  # fmt: skip
+        return cls(file, law, rows)
+
     def to_dict(self) -> dict[str, Any]:
         """`ladder_law` of report.json; of published laws alone `of`."""
         best, budget, held = self.law.optimal, self.law.budget_law, self.law.held_out
@@ -205,6 +224,24 @@ class LadderAnswer:
             "verdict": self.verdict(),
             "intervals": INTERVALS,
         }
+
+    def table(self) -> Table:
+        """The rows and the verdict, for the screen."""
+        table = Table(
+            title="the best size for the report's training, by laws of scaling", title_justify="left"
+        )
+        budgets = [f"at {flops:.3g} FLOPs" for flops in self.law.optimal.flops]
+        for column in ("law", "N ~ C^", *budgets, "decades beyond its data"):
+            table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
+        for row in self.rows:
+            numbers = [f"{row.exponent:.2f}"]
+            for params, ends in zip(row.params, row.params_intervals, strict=True):
+                numbers.append(f"{params:.2g}" + (f" ({ends[0]:.1g} to {ends[1]:.1g})" if ends else ""))
+            beyond = f"{row.decades_beyond_data[0]:.1f} to {row.decades_beyond_data[-1]:.1f}"
+            unknown = ["not determined", *("-" for _ in budgets)]
+            table.add_row(row.law, *(numbers if row.determined else unknown), beyond)
+        table.caption = f"{self.verdict()} {INTERVALS}"
+        return table
 
     def verdict(self) -> str:
         """Whether the report's size is the best for its training, with the distances in it.
@@ -252,17 +289,4 @@ def read_law(path: Path) -> LadderAnswer:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not a law of a ladder: make one with minisora scale fit") from error
-    best = law.optimal
-    own = {"this ladder, L(N, D)": best.loss_law, "this ladder, isoFLOP parabolas": best.parabolas}
-    rows = [
-        SizeLaw(title, True, None, size.exponent, size.exponent_interval, size.params, [*size.params_intervals],
-                best.decades_beyond_data, size.determined)
-        for title, size in own.items()
-        if size is not None
-    ]  # fmt: skip
-    rows += [
-        SizeLaw(f"{each.name} ({each.source})", False, each.of, each.exponent, None, each.params,
-                [None] * len(best.flops), each.decades_beyond_data, True)
-        for each in best.published
-    ]  # fmt: skip
-    return LadderAnswer(path.name, law, rows)
+    return LadderAnswer.of(law, path.name)

@@ -20,6 +20,7 @@ from minisora.report.ladder_law import (
     BestSizes,
     Ends,
     HeldOut,
+    LadderAnswer,
     LadderLaw,
     LossNoise,
     Optimum,
@@ -347,36 +348,4 @@ def fit_tables(ladder: LadderLaw) -> Group:
     if edges and ladder.size_law is None:
         inside = len(ladder.optima) - len(edges)
         optima.caption = f"only {inside} of {len(ladder.optima)} inside: no law of the best size"
-    best = ladder.optimal
-    sora = Table(
-        title=f"best size for the report's training, {max(best.decades_beyond_data):.1f} DECADES BEYOND OUR DATA",
-        title_justify="left",
-    )
-    budgets = [f"at {flops:.3g} FLOPs" for flops in best.flops]
-    for head in ("law", "N ~ C^", *budgets, "loss ~ C^", "decades beyond its data"):
-        sora.add_column(head, justify="left" if head == "law" else "right")
-    alpha = ladder.budget_law
-    ours = f"-{alpha.constants['alpha']:.3f}" if alpha.determined else "not determined"
-    for size, title in ((best.loss_law, "ours, L(N, D)"), (best.parabolas, "ours, parabolas")):
-        if size is not None:
-            numbers = [f"{size.exponent:.3f}", *(f"{params:.2g}" for params in size.params)]
-            nothing = ["not determined", *("-" for _ in budgets)]
-            beyond = _ends(best.decades_beyond_data)
-            sora.add_row(title, *(numbers if size.determined else nothing), ours, beyond)
-    for each in best.published:
-        falls = "-" if each.loss_exponent is None else f"-{each.loss_exponent:.3f}"
-        sora.add_row(
-            f"{each.name} ({each.source})",
-            f"{each.exponent:.3f}",
-            *(f"{params:.2g}" for params in each.params),
-            falls,
-            _ends(each.decades_beyond_data),
-        )
-    sora.caption = (
-        "the report guesses 2e10; its 1.08e25 to 2.7e25 'FLOPS' are MACs, so 2.6e25 to 6.5e25 FLOPs"
-    )
-    return Group(laws, optima, sora)
-
-
-def _ends(values: list[float]) -> str:
-    return f"{min(values):.1f} to {max(values):.1f}"
+    return Group(laws, optima, LadderAnswer.of(ladder, "law.json").table())
