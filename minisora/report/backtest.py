@@ -32,7 +32,6 @@ from minisora.report.model import (
     MLP_RATIO,
     Inputs,
     number,
-    scaled_dit_macs,
     sora_shape,
     token_grid,
 )
@@ -179,7 +178,10 @@ def implication(rows: Sequence[BacktestRow]) -> dict[str, Any]:
     per_hour = _peaks()[H100] * float(SECONDS_PER_HOUR.value)
     published = _published()
     grid, steps = token_grid(published), number(published, "serve.steps")
-    reported = float(scaled_dit_macs(published, grid[0]) * steps)
+    # The ratio of sizes, 30, is rounded there.
+    dit_params = number(published, "dit.params")
+    params = np.rint(number(published, "sora.params") / dit_params) * dit_params
+    reported = naive_macs(float(params), (float(grid[0]), float(grid[1]))) * float(steps)
     implied["minutes_per_h100_hour_by_the_report"] = per_hour / reported
     ours = flops(forward_macs(_whole(sora_shape(published)), *grid).total, float(steps))
     mfu, interval = implied["median_mfu"], implied["time_correction_interval"]
@@ -316,7 +318,7 @@ def flops(macs: Any, passes: float) -> float:
     return float(compute.to("FLOP/sample"))
 
 
-def naive_macs(params: float, grid: tuple[int, int]) -> float:
+def naive_macs(params: float, grid: tuple[float, float]) -> float:
     """The report's MACs of a pass: DiT-XL/2's x parameters x latent frames x places."""
     dit_macs, dit_params = (number(_published(), f"dit.{name}") for name in ("macs_per_step", "params"))
     return float(dit_macs * params / dit_params * grid[0] * grid[1] / DIT_PLACES)
