@@ -6,11 +6,7 @@ from minisora.cli.options import ConfigOption, OutOption, SetOption, check_folde
 from minisora.screen import say
 
 
-def demo(
-    out: OutOption = Path("runs/demo"),
-    config: ConfigOption = "toy",
-    set_: SetOption = None,
-) -> None:
+def demo(out: OutOption = Path("runs/demo"), config: ConfigOption = "toy", set_: SetOption = None) -> None:
     """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
     from minisora.demo.run_demo import run_demo
 

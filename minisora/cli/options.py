@@ -33,8 +33,7 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
 ]
 StepsOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model."),
+    int | None, typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model.")
 ]
 
 

@@ -27,14 +27,7 @@ from scipy.stats import t as student_t
 from minisora.flops.peaks import CARDS
 from minisora.report.assumptions import shipped
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
-from minisora.report.model import (
-    DIT_PLACES,
-    MLP_RATIO,
-    Inputs,
-    number,
-    sora_shape,
-    token_grid,
-)
+from minisora.report.model import DIT_PLACES, MLP_RATIO, Inputs, number, sora_shape, token_grid
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
 from minisora.report.video_models import DisclosedTiming, Grade, Triple, VideoModel
 

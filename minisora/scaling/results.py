@@ -67,10 +67,7 @@ class LadderFile:
 
     def to_yaml(self) -> str:
         """As `read` reads it."""
-        tree = {
-            "ladder": self.ladder.model_dump(mode="json"),
-            "config": self.config.model_dump(mode="json"),
-        }
+        tree = {"ladder": self.ladder.model_dump(mode="json"), "config": self.config.model_dump(mode="json")}
         return yaml.safe_dump(tree, sort_keys=False)
 
 
