@@ -12,8 +12,7 @@
     backtest         the same method against them
     words            results, units and numbers for people
     figures          which there are (rows, curves, style: the drawings)
-    script           the model as JavaScript
-    page             the page, with that script and controls
+    page             the page: HTML, its controls, and the model as JavaScript
     compose          what `minisora report` writes
 
 No module here imports torch: the report of a laptop without it takes seconds.
