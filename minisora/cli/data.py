@@ -1,7 +1,7 @@
 """Commands on data sets: data make, data check."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from minisora.cli.options import (
 )
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def data_make(

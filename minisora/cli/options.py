@@ -33,8 +33,7 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
 ]
 StepsOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model."),
+    int | None, typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model.")
 ]
 
 
@@ -124,7 +123,7 @@ def refuse_beside(option: str, others: dict[str, bool]) -> None:
         raise UserError(f"{' and '.join(idle)} would do nothing beside {option}: leave one of them out")
 
 
-class Report(Protocol):
+class Printable(Protocol):
     """What the instrument returns: a rich table, and JSON."""
 
     def table(self) -> Any:
@@ -136,7 +135,7 @@ class Report(Protocol):
         ...
 
 
-def show(report: Report, json_: Path | None) -> None:
+def show(report: Printable, json_: Path | None) -> None:
     """Print a report's table, and write it as JSON where asked."""
     console.print(report.table())
     if json_ is not None:

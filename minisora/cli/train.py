@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from minisora.cli.options import (
 from minisora.errors import UserError
 from minisora.limits import MAX_COUNT, MAX_STEPS
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 class Stage(StrEnum):

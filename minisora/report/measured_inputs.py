@@ -19,8 +19,10 @@ from minisora.report.assumptions import Assumptions
 from minisora.report.cost import ATTENTIONS, PassMacs, TransformerShape, forward_macs
 from minisora.report.model import Inputs, number, scaled_dit_macs, sora_shape, token_grid
 
-ARITHMETIC = np.array([1.0, 2.0, 1.0])  # coefficients of the cost law that arithmetic gives
-DIT_XL_512 = (TransformerShape(28, 1152, 4608, patch_values=24), 1.0, 1024.0)  # 16 values in, 32 out: 2 x 24
+# Coefficients of the cost law that arithmetic gives.
+ARITHMETIC = np.array([1.0, 2.0, 1.0])
+# 16 values in and 32 out are 2 x 24.
+DIT_XL_512 = (TransformerShape(28, 1152, 4608, patch_values=24), 1.0, 1024.0)
 
 
 def law_features(cost: PassMacs) -> tuple[float, float, float]:

@@ -109,7 +109,7 @@ class Run:
         return self.batch * self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Its part of a row of results.jsonl."""
         return {**asdict(self), "flops": self.flops, "samples": self.samples}
 
     def config(self, shared: Config) -> Config:
@@ -270,7 +270,7 @@ def _count(
     with built_on("meta"):
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
-        one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
-        said = text_pass(resolved, text)
-    flops = [count_training(each).model_flops for each in (one, said)]
+        denoiser = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
+        encoder = text_pass(resolved, text)
+    flops = [count_training(each).model_flops for each in (denoiser, encoder)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

@@ -6,8 +6,7 @@ from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
 from minisora.report.assumptions import load_preset
 from minisora.report.claims import CLAIMS, GUESS, agrees, audit, claims_of, printed_values
-from minisora.report.model import estimate
-from minisora.report.uncertainty import monte_carlo
+from minisora.report.sensitivity import monte_carlo
 
 CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
@@ -49,7 +48,7 @@ def test_the_h100_months_force_one_peak(peak: float) -> None:
 
 def test_what_is_derived_has_a_note_of_its_own_and_belongs_to_a_result_or_an_assumption() -> None:
     published = load_preset("as_published")
-    results = estimate(published.inputs())
+    results = published.results
     for name, claim in CLAIMS.items():
         assert claim.derive is None or claim.note != GUESS, name
         assert claim.of in published.entries if claim.is_input else claim.result in results, name

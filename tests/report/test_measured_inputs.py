@@ -7,7 +7,6 @@ from minisora.errors import UserError
 from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
 from minisora.report.assumptions import load_preset
-from minisora.report.model import estimate
 
 CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
@@ -16,7 +15,7 @@ def test_soras_pass_from_measured_points_is_the_closed_form() -> None:
     calibration = read_calibration(CALIBRATION)
     measured = measured_inputs.apply_calibration(load_preset("measured"), calibration)
     rows = measured_inputs.sora_from_points(calibration, measured.inputs())["sora_step"]
-    exact = estimate(load_preset("measured").inputs())
+    exact = load_preset("measured").results
     for kind, row in rows.items():
         assert row["macs_per_step"] == pytest.approx(
             float(exact[f"sora_macs_per_step_{kind}"].value), rel=1e-3

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from minisora.report.assumptions import load_preset
-from minisora.report.uncertainty import draw, influences, monte_carlo
+from minisora.report.sensitivity import draw, influences, monte_carlo
 
 
 def test_draws_fill_their_range_as_stated() -> None:
@@ -29,9 +29,8 @@ def test_a_name_keeps_its_stream_whatever_else_is_uncertain() -> None:
 def test_intervals_hold_the_best_values_and_leave_the_certain_alone() -> None:
     measured = load_preset("measured")
     run = monte_carlo(measured, 20_000)
-    from minisora.report.model import estimate
 
-    for name, quantity in estimate(measured.inputs()).items():
+    for name, quantity in measured.results.items():
         interval = run.intervals[name]
         if interval is not None:
             assert interval[0] <= float(quantity.value) <= interval[2], name
