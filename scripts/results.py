@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "faults": "python benchmarks/faults.py --json FILE",
     "loader": "python benchmarks/loader.py --json FILE",
     "memory": "python benchmarks/memory.py --json FILE",
+    "onefile": "python benchmarks/judge_one_file.py --json FILE",
     "packing": "python benchmarks/packing.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
@@ -218,6 +219,26 @@ def training_times() -> str:
     text = "Other runs, and the checkpoints whose files hold no times: [the log](../docs/log.md)."
     columns = "checkpoint | machine | date | #VAE, s | #encoding and DiT, s"
     return f"{table(columns, [row])}\n\n{text}"
+
+
+def one_file() -> str:
+    """What the page-long script learns."""
+    scores, captions = [], []
+    for machine, date, content in measured("onefile"):
+        seconds = fixed(content["cpu_seconds"], 0)
+        for name, score in content["scores"].items():
+            parts = ("color", "shape", "motion", "all_right")
+            ends = interval((100 * end for end in score["all_right"]["interval"]), 0)
+            scores.append([machine, date, seconds, name, *(of(score[part]) for part in parts), ends])
+        for row in content["rows"][: content["scores"]["shown"]["all_right"]["total"]]:
+            right = ("yes" if row[part] else "**no**" for part in ("color", "shape", "motion"))
+            captions.append([machine, date, row["caption"], *right])
+    text = """The gif of `scripts/one_file.py`, judged: *shown* are the captions that it films by default,
+*all* every caption of its world. Nothing is held out there. Seconds are of one core, learning and filming all."""
+    columns = "machine | date | #CPU time, s | captions | #colour | #shape | #motion | #all right | #95 % interval, %"
+    first = table(columns, scores)
+    second = table("machine | date | caption shown | colour | shape | motion", captions)
+    return f"{text}\n{_made('onefile')}\n\n{first}\n\n{second}"
 
 
 def sizes() -> str:
@@ -711,6 +732,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "Prompts": checkpoints,
     "VAE": vae_quality,
     "Training time": training_times,
+    "One file": one_file,
     "Sizes": sizes,
     "Steps": steps,
     "Modes": editing,
@@ -736,6 +758,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
 }
 PICTURES = {
     "Prompts": "samples.png",
+    "One file": "one_file.gif",
     "Sizes": "modes/sizes.png",
     "Modes": "modes/modes.png",
     "Ladder, best sizes": "ladder/figure.png",
