@@ -1,6 +1,6 @@
 """What scripts/one_file.py learns, judged from the moving picture that it writes.
 
-    python benchmarks/judge_one_file.py --json benchmarks/results/onefile_MACHINE_DATE.json    # minutes of two cores
+    python benchmarks/judge_one_file.py --json benchmarks/results/onefile_MACHINE_DATE.json    # five minutes of a core
     python benchmarks/judge_one_file.py --work 2 64 2                                          # only that it runs
 
 All 48 captions are filmed: the twelve that the script shows by default first, then the rest.

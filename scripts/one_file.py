@@ -1,6 +1,6 @@
 """Text to video in one file: a world, an autoencoder, and a transformer that denoises latents. Nothing of minisora.
 
-    python scripts/one_file.py    # writes one_file.gif, in three to four minutes on two cores
+    python scripts/one_file.py    # writes one_file.gif, for five minutes of one core
 
 Letters: B clips, T frames, H x W pixels; t x h x w latent cells of C numbers; N tokens of D; sigma: 1 is noise, 0 data.
 """
