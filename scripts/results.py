@@ -48,6 +48,7 @@ COMMANDS: dict[str, str] = {
     "faults": "python benchmarks/faults.py --json FILE",
     "loader": "python benchmarks/loader.py --json FILE",
     "memory": "python benchmarks/memory.py --json FILE",
+    "onefile": "python benchmarks/judge_one_file.py --json FILE",
     "packing": "python benchmarks/packing.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
@@ -232,6 +233,25 @@ def vae_quality() -> list[Row]:
 def training_times() -> list[Row]:
     """The demo's two stages."""
     return [{"checkpoint": "toy", **FOLDERS["toy"], **read("toy/demo")["seconds"]}]
+
+
+def one_file() -> list[Row]:
+    """What the page-long script learns, for the captions that it films by default and for all."""
+    return [
+        {**score, **place, "seconds": content["cpu_seconds"], "captions": name}
+        for place, content in measured("onefile")
+        for name, score in content["scores"].items()
+    ]
+
+
+def one_file_captions() -> list[Row]:
+    """The captions that it films by default, the newest run's."""
+    content = newest("onefile")
+    shown = content["rows"][: content["scores"]["shown"]["all_right"]["total"]]
+    return [
+        {name: {True: "yes", False: "**no**"}.get(value, value) for name, value in row.items()}
+        for row in shown
+    ]
 
 
 def sizes() -> list[Row]:
