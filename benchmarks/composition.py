@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import Config, load, override
-from minisora.data.clip import Clip, ClipDataset
+from minisora.data.clips import Clip, ClipDataset
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld

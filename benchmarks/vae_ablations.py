@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import load
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.evaluate.evaluation import judge_accuracy
 from minisora.evaluate.fidelity import psnr, ssim
@@ -92,7 +93,7 @@ def main() -> None:
         train_vae(config, run, Console(quiet=True))
         seconds = time.perf_counter() - start
         unseen = open_dataset(config, "validation")
-        clips = unseen.clips(range(min(len(unseen), 64)))
+        clips = to_float(unseen.clips(range(min(len(unseen), 64))))
         row = judge_vae(load_vae(run / "vae" / "model"), clips, shapes=arguments.data is None)
         shutil.rmtree(run)
         rows.append({"variant": name, "overrides": VARIANTS[name], "seconds": seconds, **row})

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minisora.config import override
 from minisora.data.batches import LatentSource
-from minisora.data.clip import StandsIn
+from minisora.data.clips import StandsIn
 from minisora.data.dataset import open_dataset
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError

@@ -13,13 +13,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config, load
-from minisora.data.batch import DiTBatch
-from minisora.data.batches import LatentBatches, LatentSource
-from minisora.data.clip import ClipDataset
+from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
+from minisora.data.clips import ClipDataset, ShiftedClips, move, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.metadata import write_metadata
-from minisora.data.shifted_views import MovedClips, move
 from minisora.errors import UserError
 from minisora.limits import check_number, seed_after
 from minisora.models.captioner import Caption, VideoCaptioner
@@ -160,8 +158,8 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         places, unseen_places = keep_some(places)
     views = -(-config.train_caption.views_in_all // len(places))
     reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
-    seen = MovedClips(train, places, views, reach, config.seed)
-    unseen = MovedClips(held_out, unseen_places, 1, 0)
+    seen = ShiftedClips(train, places, views, reach, config.seed)
+    unseen = ShiftedClips(held_out, unseen_places, 1, 0)
     config = settle_text(config, [*train.captions(), *held_out.captions()], out)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
     check_resumable(config, out, inputs)
@@ -255,7 +253,7 @@ def label_folder(
             except UserError as error:  # the others are captioned all the same
                 damaged[name] = str(error)
                 continue
-            found = captioner.eval().caption(vae.to_latents(clip))[0]
+            found = captioner.eval().caption(vae.to_latents(to_float(clip)))[0]
             if name not in best or found.confidence > best[name].confidence:
                 best[name] = found
     for name, why in damaged.items():

@@ -20,7 +20,7 @@ from minisora.config import Config, load
 from minisora.data.batches import TrajectoryBatches
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
-from minisora.data.shards import key_of
+from minisora.data.latent_cache import key_of
 from minisora.errors import UserError
 from minisora.flow.schedules import euler_sigmas
 from minisora.limits import MAX_COUNT, MAX_STEPS, check_number

@@ -15,8 +15,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
+from minisora.data.batches import check_batch_size, load_batches
 from minisora.data.draws import rng
-from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
 from minisora.models.precision import choose_precision
 from minisora.screen import say
@@ -160,7 +160,7 @@ class Trainer:
     def _run(self, progress: StepProgress, signals: StopSignals) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
-        loader = batches(
+        loader = load_batches(
             self.task.source,
             start_step=self.step,
             stop_step=settings.steps,

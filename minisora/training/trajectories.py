@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from minisora.data.shards import read_shard, write_shard
+from minisora.data.latent_cache import read_shard, write_shard
 from minisora.errors import UserError
 from minisora.flow.schedules import make_scheduler
 from minisora.memory import available_memory, size_text

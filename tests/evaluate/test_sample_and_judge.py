@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from minisora.config import Config
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
@@ -88,7 +89,7 @@ def test_a_real_tiny_pipeline_runs() -> None:
 
 def test_survival_counts_what_a_vae_keeps(blurred: Callable[[Tensor, float], Tensor]) -> None:
     world = ShapesWorld(8, seed=2)
-    clips, captions = world.clips(range(8)), world.captions()
+    clips, captions = to_float(world.clips(range(8))), world.captions()
     kept = survival(Coder(lambda video: blurred(video, 1.0)), clips, captions, batch_size=3)  # type: ignore[arg-type]
     assert (kept.color, kept.shape, kept.both) == (Rate(8, 8),) * 3
     assert 20 < kept.psnr < 40

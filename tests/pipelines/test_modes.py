@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 from minisora.pipelines.long_video import long_video, long_video_pieces
@@ -25,7 +26,7 @@ def pipeline(tiny_run: Path) -> MiniSoraPipeline:
 
 @pytest.fixture(scope="module")
 def video() -> Tensor:
-    return ShapesWorld(1, frames=9, height=32, width=32).clips([0])
+    return to_float(ShapesWorld(1, frames=9, height=32, width=32).clips([0]))
 
 
 def levels_seen(pipeline: MiniSoraPipeline) -> tuple[list[Tensor], list[Tensor]]:

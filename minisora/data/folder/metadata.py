@@ -168,6 +168,28 @@ def write_metadata(file: Path, columns: Sequence[str], rows: Iterable[Sequence[o
         raise UserError(f"cannot write {file}: {error.strerror}; choose another --out") from error
 
 
+def only_ours(out: Path, names: set[str]) -> None:
+    """Refuse a folder that holds other files: a data set would caption them, or be captioned by them.
+
+    Raises:
+        UserError: the folder holds another file than these.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for the clips")
+    foreign = next(
+        (
+            item.name
+            for item in sorted(out.iterdir())
+            if item.name not in names and not (item.name.startswith(".") and item.name.endswith(".partial"))
+        ),
+        None,
+    )
+    if foreign is not None:
+        raise UserError(f"{out} already holds '{foreign}': choose an empty folder")
+
+
 def clean(text: str) -> str:
     """One line without surplus white space."""
     return " ".join(text.split())

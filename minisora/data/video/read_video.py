@@ -1,7 +1,8 @@
-"""Read videos and images of any size, length and rate as tensors (and write, by `video_write`).
+"""Read videos and images of any size, length and rate as tensors.
 
-Stands alone: nothing else of minisora is needed but its error. Videos are `C T H W` float32 in [-1, 1] and
-sizes (height, width), as a player shows them (`video_frames`); still images are videos of one frame.
+Videos are `C T H W` float32 in [-1, 1] and sizes (height, width), as a player shows them (see
+`minisora.data.video.frames`); still images are videos of one frame. The writers of `minisora.data.video.write_video`
+can be imported from here too.
 """
 
 import math
@@ -20,18 +21,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from minisora.data.video.frames import (
+    IMAGE_SUFFIXES,
     Header,
     Shown,
     Transfer,
     count_packets,
+    count_pictures,
     decode,
     demux,
+    is_image,
+    open_image,
     packets,
     read_header,
     size,
     upright,
 )
-from minisora.data.video.read_image import IMAGE_SUFFIXES, count_pictures, is_image, open_image
 from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 

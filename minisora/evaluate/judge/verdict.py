@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 from torch import Tensor
 
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.grammar import Light, Motion, ShapesPrompt, Size
 from minisora.data.shapes_world.layout import RADIUS
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
@@ -102,7 +103,7 @@ def validate_judge(
     permanent = []
     for start in range(0, num_clips, batch_size):
         indices = range(start, min(start + batch_size, num_clips))
-        videos = world.clips(indices)
+        videos = to_float(world.clips(indices))
         verdicts = judge_all(degrade(videos) if degrade else videos)
         for verdict, prompt in zip(verdicts, world.prompts(indices), strict=True):
             for name, match in verdict.matches(prompt).items():

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import BucketConfig, ClipConfig, Config
-from minisora.data.batch import DiTBatch, PackedBatch
 from minisora.data.batches import (
+    DiTBatch,
     LatentBatches,
     LatentSource,
     MixedBatches,
+    PackedBatch,
     PackedBatches,
     TrajectoryBatches,
+    check_batch_size,
 )
-from minisora.data.loader import check_batch_size
 from minisora.errors import UserError
 from minisora.flow.known_frames import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal

@@ -29,7 +29,7 @@ def test_moving_mnist(digits):
     assert (len(train), len(validation)) == (27, 3)
     videos = train.clips([4, 0])
     assert videos.shape == (2, 3, 9, 32, 32)
-    assert np.allclose((videos[0, 0, :, 5, 5] + 1) * 127.5, 10 * np.arange(9) + 4, atol=0.01)
+    assert videos[0, 0, :, 5, 5].tolist() == [10 * frame + 4 for frame in range(9)]
     assert train.captions()[4] == train[4].caption
     assert train.fingerprint() != validation.fingerprint()
 
