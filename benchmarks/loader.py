@@ -36,10 +36,10 @@ def main() -> None:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         source = ShapesWorld(count, frames=72, height=240, width=320, fps=24)
+        captions = source.captions()
         for number in range(count):
-            item = source[number]
-            write_video(Path(folder) / f"{number:04}.mp4", item.video, 24)
-            (Path(folder) / f"{number:04}.txt").write_text(item.caption)
+            write_video(Path(folder) / f"{number:04}.mp4", source.clips([number])[0], 24)
+            (Path(folder) / f"{number:04}.txt").write_text(captions[number])
         start = time.perf_counter()
         scan = scan_folder(Path(folder), clip, "pad", True)
         seconds["scan the folder"] = time.perf_counter() - start

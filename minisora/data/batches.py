@@ -9,7 +9,7 @@ Letters: B clips, Z channels, T H W frames and pixels, T' H' W' latent grid.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -370,36 +370,18 @@ def check_batch_size(batch_size: int, accumulation: int, world_size: int) -> Non
         )
 
 
-class _Positions(Dataset):
-    """A batch source as a torch data set, fetched a whole batch at a time."""
+class _Batches(Dataset[Batch | UserError]):
+    """A batch source as a torch data set, whose items are whole batches."""
 
     def __init__(self, source: BatchSource):
         self.source = source
 
-    def __getitem__(self, position: int) -> Batch:
-        return self.source.at([position])
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch | UserError:
+    def __getitem__(self, positions: Sequence[int]) -> Batch | UserError:
         try:
             return self.source.at(positions)
         except UserError as error:
             # Raised in a worker, it would come back with that process's traceback.
             return error
-
-
-class _Schedule:
-    """Positions of every micro-batch from a step on; what the data loader iterates over."""
-
-    def __init__(self, start: int, stop: int, accumulation: int, **process: int):
-        self.start, self.stop, self.accumulation, self.process = start, stop, accumulation, process
-
-    def __iter__(self) -> Iterator[range]:
-        for step in range(self.start, self.stop):
-            for micro in range(self.accumulation):
-                yield micro_batch(step, micro, accumulation=self.accumulation, **self.process)
-
-    def __len__(self) -> int:
-        return (self.stop - self.start) * self.accumulation
 
 
 def load_batches(
@@ -420,27 +402,19 @@ def load_batches(
         UserError: the batch does not divide over processes and micro-batches, or one cannot be loaded.
     """
     check_batch_size(batch_size, accumulation, world_size)
-    schedule = _Schedule(
-        start_step, stop_step, accumulation, batch_size=batch_size, rank=rank, world_size=world_size
+    size = {"batch_size": batch_size, "accumulation": accumulation, "rank": rank, "world_size": world_size}
+    positions = (
+        micro_batch(step, micro, **size)
+        for step in range(start_step, stop_step)
+        for micro in range(accumulation)
     )
-    loader: DataLoader[Batch | UserError] = DataLoader(
-        _Positions(source),
-        # Any iterable of index lists will do for torch, and `__getitems__` returns a whole batch.
-        batch_sampler=schedule,  # type: ignore[arg-type]
-        collate_fn=_as_is,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        persistent_workers=False,
+    loader = DataLoader(
+        _Batches(source), batch_size=None, sampler=positions, num_workers=workers, pin_memory=pin_memory
     )
-    return _raising(loader)
+    return map(_batch_or_raise, loader)
 
 
-def _as_is(batch: Any) -> Any:
+def _batch_or_raise(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
     return batch
-
-
-def _raising(loader: Iterable[Batch | UserError]) -> Iterator[Batch]:
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch

@@ -6,7 +6,6 @@ and becomes float on the device that computes with it (`to_float`); `to_uint8` o
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -31,27 +30,20 @@ def to_float(video: Tensor) -> Tensor:
     return video.float() / 127.5 - 1
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A video (`C T H W` uint8) and its caption."""
-
-    video: Tensor
-    caption: str
-
-
 class ClipDataset(Protocol):
-    """Captioned clips of one size, by index; an item never depends on what was asked for before."""
+    """Captioned clips of one size, by index."""
 
     def __len__(self) -> int:
         """How many clips there are."""
         ...
 
-    def __getitem__(self, index: int) -> Clip:
-        """One clip; a pure function of the index."""
-        ...
-
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of several clips, `B C T H W` uint8; faster than one by one."""
+        """The videos of these clips, `B C T H W` uint8, each a pure function of its index.
+
+        Raises:
+            IndexError: there is no such clip.
+            UserError: a file cannot be decoded; the message names it.
+        """
         ...
 
     def captions(self) -> list[str]:
@@ -169,13 +161,8 @@ class ShiftedClips:
     def __len__(self) -> int:
         return len(self.clip_indices) * self.views
 
-    def __getitem__(self, index: int) -> Clip:
-        """View `index % views` of clip `index // views`; raises IndexError beyond the end."""
-        index = range(len(self))[index]
-        return Clip(self.clips([index])[0], self.captions_of([index])[0])
-
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these views, `B C T H W` uint8."""
+        """The videos of these views, `B C T H W` uint8: `index % views` of clip `index // views`."""
         videos = torch.stack(self._memory.clips(self._sources(indices)))
         drawn = torch.from_numpy(uniforms(self.seed, indices, 2))  # B 2
         by = (drawn * (2 * self.reach + 1)).floor().long() - self.reach

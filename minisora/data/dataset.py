@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from minisora.config import ClipConfig, Config
-from minisora.data.clips import Clip, ClipDataset, to_uint8
-from minisora.data.folder.folder_dataset import FolderDataset, content_hash, split_files
+from minisora.data.clips import ClipDataset, to_uint8
+from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
-from minisora.data.folder.scan import FolderScan, scan_folder
+from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.data.video.read_video import ClipTooShort, ShortClips
 from minisora.errors import UserError, nearest
@@ -158,10 +158,6 @@ class MovingDigits:
 
     def __len__(self) -> int:
         return len(self._digits)
-
-    def __getitem__(self, index: int) -> Clip:
-        """One clip."""
-        return Clip(self.clips([index])[0], _DIGITS_CAPTION)
 
     def clips(self, indices: Sequence[int]) -> Tensor:
         """The videos of these clips, `B 3 T H W` uint8."""

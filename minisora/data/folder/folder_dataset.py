@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clips import Clip, to_uint8
+from minisora.data.clips import to_uint8
 from minisora.data.folder.record import DataRecord
-from minisora.data.folder.scan import FolderScan, ScannedFile, scan_folder
+from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
 from minisora.data.video.read_video import ShortClips, read_clips, read_video
 from minisora.errors import UserError
-from minisora.files import checksum
 
 # Of the files; see `split_files`.
 VALIDATION_SHARE = 0.1
@@ -108,19 +107,11 @@ class FolderDataset:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Clip:
-        """One clip.
-
-        Raises:
-            UserError: the file can no longer be decoded; the message names it.
-        """
-        return Clip(self.clips([index])[0], self.captions_of([index])[0])
-
     def clips(self, indices: Sequence[int]) -> Tensor:
         """The videos of these clips, `B 3 T H W` uint8; of others where they are damaged.
 
         Raises:
-            UserError: as of `__getitem__`; with a record only if the file is gone or has changed, or none is left.
+            UserError: a file cannot be decoded; with a record only if it is gone or has changed, or none is left.
         """
         return torch.stack([self._video(index) for index in indices])
 
@@ -286,15 +277,3 @@ def split_files(
 def name_fraction(name: str) -> float:
     """A name's hash as a fraction in [0, 1), of its bytes on disk: the same for ever, and spread evenly."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6]) / 2**48
-
-
-def content_hash(path: Path) -> str:
-    """Hex digits of a file's bytes.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return checksum(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error

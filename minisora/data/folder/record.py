@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minisora.config import ClipConfig
-from minisora.data.folder.scan import FolderScan, ScannedFile
+from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
 from minisora.errors import UserError
-from minisora.files import checksum, write_json
+from minisora.files import write_json
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
-_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ class DataRecord:
             self._anew = True
             self._entries.clear()
         entries = [
-            _Entry(file.name, _content(scan, file), file.caption, file.too_short, file.starts)
+            _Entry(
+                file.name, content_hash(scan.folder / file.name), file.caption, file.too_short, file.starts
+            )
             for file in scan.kept
         ]
         self._entries[key] = entries
@@ -180,7 +181,9 @@ class DataRecord:
         ours = {entry.name for entry in entries}
         others = [file for file in scan.kept if file.name not in ours]
         if lost and others:  # else there is no need to read what is new
-            by_content = {(_content(scan, file), file.caption or ""): file.name for file in others}
+            by_content = {
+                (content_hash(scan.folder / file.name), file.caption or ""): file.name for file in others
+            }
             for entry, _ in lost:
                 if (name := by_content.get((entry.content, entry.caption or ""))) is not None:
                     places[entry.name] = name
@@ -213,11 +216,11 @@ class DataRecord:
                 scan.folder,
                 len(new),
                 self._file.parent,
-                _some(new),
+                some_of(new),
             )
         if known := self.damaged:
             _log.warning(
-                "%s: %d damaged files are left out as before: %s", scan.folder, len(known), _some(known)
+                "%s: %d damaged files are left out as before: %s", scan.folder, len(known), some_of(known)
             )
 
 
@@ -226,20 +229,12 @@ def _fault(entry: _Entry, scan: FolderScan, found: ScannedFile | None) -> str | 
     path = scan.folder / entry.name
     if found is None or not path.is_file():
         return f"{path} is gone"
-    if _content(scan, found) != entry.content:
+    if content_hash(scan.folder / found.name) != entry.content:
         return f"{path} has other content"
     now, then = found.caption or "", entry.caption or ""
     if now != then:
         return f"the caption of {path} is '{now}' and was '{then}'"
     return None
-
-
-def _content(scan: FolderScan, file: ScannedFile) -> str:
-    path = scan.folder / file.name
-    try:
-        return checksum(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_entries(file: Path) -> dict[str, list[_Entry]]:
@@ -260,9 +255,3 @@ def _entries(rows: Iterable[list]) -> Iterator[_Entry]:
     for name, content, caption, too_short, starts in rows:
         text = None if caption is None else str(caption)
         yield _Entry(str(name), str(content), text, bool(too_short), tuple(map(float, starts)))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more

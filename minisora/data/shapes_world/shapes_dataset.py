@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clips import Clip, to_uint8
+from minisora.data.clips import to_uint8
 from minisora.data.draws import uniforms
 from minisora.data.folder.metadata import only_ours, write_metadata
 from minisora.data.shapes_world.grammar import COLORS, DIRECTIONS, SHAPES, ShapesPrompt, held_out
@@ -116,13 +116,8 @@ class ShapesWorld:
     def __len__(self) -> int:
         return self.num_clips
 
-    def __getitem__(self, index: int) -> Clip:
-        """Clip number `index`; raises IndexError beyond the end."""
-        prompts, say_night, draws = self._items([index])
-        return Clip(to_uint8(self._draw(prompts, draws)[0]), prompts[0].caption(say_night[0]))
-
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these clips, `B 3 T H W` uint8."""
+        """The videos of these clips, `B 3 T H W` uint8; raises IndexError beyond the end."""
         prompts, _, draws = self._items(indices)
         return to_uint8(self._draw(prompts, draws))
 

@@ -67,7 +67,7 @@ def test_a_damaged_clip_is_left_out_said_once_and_another_stands_in(folder, tmp_
     number = data.names().index(name)
     assert torch.equal(clips[number], clips[number + 1])
     assert data.captions_of([number, number + 1]) == [data.captions()[number + 1]] * 2
-    assert data[number].caption == data.captions()[number + 1]
+    assert data.captions_of([number]) == [data.captions()[number + 1]]
     data.clips([number])
     begin(folder, tmp_path / "stage", begun=True).clips([number])
     told = [record.getMessage() for record in caplog.records if "stand in" in record.getMessage()]

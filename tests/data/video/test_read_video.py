@@ -27,7 +27,7 @@ def psnr(a, b):
 
 @pytest.fixture(scope="module")
 def video():
-    return to_float(ShapesWorld(1)[0].video)
+    return to_float(ShapesWorld(1).clips([0])[0])
 
 
 def test_a_written_video_reads_back(tmp_path, video):
