@@ -6,13 +6,15 @@ and becomes float on the device that computes with it (`to_float`); `to_uint8` o
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from minisora.data.draws import uniforms
 from minisora.memory import available_memory, size_text
+
+Split = Literal["train", "validation"]
 
 # Of the memory that is free when a `ClipMemory` is made, the share that it may fill.
 _SHARE = 0.5

@@ -10,14 +10,13 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from minisora.config import ClipConfig, Config
-from minisora.data.clips import ClipDataset, to_uint8
+from minisora.data.clips import ClipDataset, Split, to_uint8
 from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
@@ -25,8 +24,6 @@ from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.data.video.read_video import ClipTooShort, ShortClips
 from minisora.errors import UserError, nearest
 from minisora.screen import plain
-
-Split = Literal["train", "validation"]
 
 TORCHVISION_SETS = ("MovingMNIST", "UCF101")
 _DIGITS_CAPTION = "two white digits moving"

@@ -5,13 +5,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clips import to_uint8
+from minisora.data.clips import Split, to_uint8
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
 from minisora.data.video.read_video import ShortClips, read_clips, read_video
@@ -246,9 +245,7 @@ def costly_seeks(file: ScannedFile, clip: ClipConfig) -> bool:
     return file.info is not None and file.info.key_gap / 2 + seconds > 3 * (0.5 + seconds)
 
 
-def split_files(
-    scan: FolderScan, split: Literal["train", "validation"], max_validation: int
-) -> list[ScannedFile]:
+def split_files(scan: FolderScan, split: Split, max_validation: int) -> list[ScannedFile]:
     """The files of a split: about a tenth for validation, whole files, so that they share no video.
 
     Each file's name alone decides (its hash as a fraction is below `VALIDATION_SHARE`), so that a file is on the

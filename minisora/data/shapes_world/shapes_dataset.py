@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clips import to_uint8
+from minisora.data.clips import Split, to_uint8
 from minisora.data.draws import uniforms
 from minisora.data.folder.metadata import only_ours, write_metadata
 from minisora.data.shapes_world.grammar import COLORS, DIRECTIONS, SHAPES, ShapesPrompt, held_out
@@ -26,8 +26,6 @@ from minisora.data.shapes_world.layout import NUM_DRAWS, Scene, layout, rasteriz
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.limits import check_seed
-
-Split = Literal["train", "validation", "all"]
 
 # Raise it with any change of what is drawn: latent caches are keyed by it.
 VERSION = 1
@@ -87,7 +85,7 @@ class ShapesWorld:
         height: int = 64,
         width: int = 64,
         fps: float = 8.0,
-        split: Split = "train",
+        split: Split | Literal["all"] = "train",
         wall_share: float = WALL_SHARE,
     ) -> None:
         if split not in _FIRST_INDEX:

@@ -58,14 +58,14 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Frame:
     """A frame and when it is shown.
 
     Args:
         time: seconds since the first frame.
         length: seconds it lasts; 0 where the file does not say.
         key: whether decoding can begin here.
-        frame: a Tensor (`H W 3` uint8) of a picture; None: counted, not decoded.
+        picture: a Tensor (`H W 3` uint8) of a picture; None: counted, not decoded.
         pixel_aspect: width of a pixel over its height, as stored.
         transposed: whether rows and columns change places before it is shown.
         flips: dimensions (0 height, 1 width) that are flipped after that.
@@ -74,7 +74,7 @@ class Shown:
     time: float
     length: float
     key: bool
-    frame: av.VideoFrame | Tensor | None
+    picture: av.VideoFrame | Tensor | None
     pixel_aspect: float = 1.0
     transposed: bool = False
     flips: tuple[int, ...] = ()
@@ -82,7 +82,7 @@ class Shown:
     @property
     def interlaced(self) -> bool:
         """Whether its odd and even lines are of two moments."""
-        return isinstance(self.frame, av.VideoFrame) and bool(self.frame.interlaced_frame)
+        return isinstance(self.picture, av.VideoFrame) and bool(self.picture.interlaced_frame)
 
 
 def read_header(path: Path) -> Header:
@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header:
         return Header(stream.frames, seconds, context.name, _TRANSFERS.get(int(context.color_trc or 0)))
 
 
-def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
+def decode(path: Path, start: float = 0.0) -> Iterator[Frame]:
     """Every frame from the last key frame before `start` (seconds), in the order of time."""
     if is_image(path):
         yield from _decode_pictures(path)
@@ -125,35 +125,35 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
             if count == 0:
                 transposed, flips = _orientation(frame)
             length, key = (frame.duration or 0) * tick, bool(frame.key_frame)
-            yield Shown(time, length, key, frame, aspect, transposed, flips)
+            yield Frame(time, length, key, frame, aspect, transposed, flips)
 
 
-def demux(path: Path) -> Iterator[Shown]:
+def demux(path: Path) -> Iterator[Frame]:
     """The first frame, decoded, and the rest as packets in the order of the file; pictures are all decoded."""
     if is_image(path):
         yield from _decode_pictures(path)
         return
-    for shown in decode(path):
-        yield shown
+    for frame in decode(path):
+        yield frame
         break
-    for count, shown in enumerate(packets(path)):
+    for count, frame in enumerate(packets(path)):
         # The first came with its frame.
         if count:
-            yield shown
+            yield frame
 
 
-def packets(path: Path) -> Iterator[Shown]:
+def packets(path: Path) -> Iterator[Frame]:
     """Every packet of a video that is to be shown, in the order of the file; `frame` is None."""
     with _open(path) as container:
         stream = _video_stream(container, path)
         tick = float(stream.time_base or 0)
         origin = stream.start_time or 0
         rate = float(stream.average_rate or 25)
-        shown = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        for count, packet in enumerate(shown):
+        visible = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        for count, packet in enumerate(visible):
             stamp = packet.pts if packet.pts is not None else packet.dts
             time = (stamp - origin) * tick if stamp is not None else count / rate
-            yield Shown(time, (packet.duration or 0) * tick, bool(packet.is_keyframe), None)
+            yield Frame(time, (packet.duration or 0) * tick, bool(packet.is_keyframe), None)
 
 
 def count_packets(path: Path) -> int:
@@ -173,30 +173,30 @@ def count_packets(path: Path) -> int:
     return count
 
 
-def size(shown: Shown) -> tuple[int, int]:
+def size(frame: Frame) -> tuple[int, int]:
     """(height, width) as a player shows the frame, its pixels made square."""
-    if isinstance(shown.frame, Tensor):
-        return shown.frame.shape[0], shown.frame.shape[1]
-    assert shown.frame is not None
-    if shown.transposed:
-        return shown.frame.width, round(shown.frame.height / shown.pixel_aspect)
-    return shown.frame.height, round(shown.frame.width * shown.pixel_aspect)
+    if isinstance(frame.picture, Tensor):
+        return frame.picture.shape[0], frame.picture.shape[1]
+    assert frame.picture is not None
+    if frame.transposed:
+        return frame.picture.width, round(frame.picture.height / frame.pixel_aspect)
+    return frame.picture.height, round(frame.picture.width * frame.pixel_aspect)
 
 
-def upright(shown: Shown) -> tuple[Tensor, float]:
+def upright(frame: Frame) -> tuple[Tensor, float]:
     """The frame as shown: `H W 3` uint8, and how much wider than high its pixels are.
 
     Of an interlaced frame only every other line: the lines between are half a frame later.
     """
-    if isinstance(shown.frame, Tensor):
-        return shown.frame, shown.pixel_aspect
-    assert shown.frame is not None
-    pixels, aspect = _pixels(shown.frame), shown.pixel_aspect
-    if shown.interlaced:
+    if isinstance(frame.picture, Tensor):
+        return frame.picture, frame.pixel_aspect
+    assert frame.picture is not None
+    pixels, aspect = _pixels(frame.picture), frame.pixel_aspect
+    if frame.interlaced:
         pixels, aspect = pixels[::2], aspect / 2
-    if shown.transposed:
+    if frame.transposed:
         pixels, aspect = pixels.transpose(0, 1), 1 / aspect
-    return pixels.flip(shown.flips) if shown.flips else pixels, aspect
+    return pixels.flip(frame.flips) if frame.flips else pixels, aspect
 
 
 def _open(path: Path, **options: str) -> av.container.InputContainer:
@@ -230,10 +230,10 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.vide
     return stream
 
 
-def _decode_pictures(path: Path) -> Iterator[Shown]:
+def _decode_pictures(path: Path) -> Iterator[Frame]:
     time = 0.0
     for count, (pixels, seconds) in enumerate(open_pictures(path)):
-        yield Shown(time, seconds, count == 0, pixels)
+        yield Frame(time, seconds, count == 0, pixels)
         time += seconds
 
 
@@ -245,7 +245,7 @@ def _pixels(frame: av.VideoFrame) -> Tensor:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
-    """`Shown.transposed` and `Shown.flips`.
+    """`Frame.transposed` and `Frame.flips`.
 
     The display matrix (ISO/IEC 14496-12, 6.2.2) shows the pixel (x, y) at (a x + c y, b x + d y), up to a shift.
     """
