@@ -13,6 +13,7 @@ from rich.console import Console
 
 from minisora.config import Config, load, override
 from minisora.data.batches import Batch, LatentBatches, MixedBatches, TrajectoryBatches, load_batches
+from minisora.data.clips import ShiftedClips, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import LatentCache
 from minisora.errors import UserError
@@ -221,6 +222,10 @@ def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
     assert asked == [2, 0]
     source = EncodedOnDemand(open_dataset(tiny_config, "train"), lambda videos: videos)
     part = LatentBatches(source, tiny_config.flow, 0)
+    views = ShiftedClips(open_dataset(tiny_config, "train"), [1, 0], views=2, reach=1)
+    on_demand = EncodedOnDemand(views, to_float)
+    assert torch.equal(on_demand.latents([1, 2]), to_float(views.clips([1, 2])))
+    assert on_demand.memory.limit == 0
     assert encodes_in_step(MixedBatches([part], [1.0], image_share=0, batch_size=4, seed=0))
 
 

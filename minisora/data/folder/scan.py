@@ -9,7 +9,8 @@ from pathlib import Path
 
 from minisora.config import ClipConfig
 from minisora.data.folder.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
-from minisora.data.video.read_video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
+from minisora.data.video.frames import IMAGE_SUFFIXES
+from minisora.data.video.read_video import VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
 from minisora.errors import UserError
 from minisora.files import checksum
 

@@ -1,8 +1,7 @@
 """Read videos and images of any size, length and rate as tensors.
 
 Videos are `C T H W` float32 in [-1, 1] and sizes (height, width), as a player shows them (see
-`minisora.data.video.frames`); still images are videos of one frame. The writers of `minisora.data.video.write_video`
-can be imported from here too.
+`minisora.data.video.frames`); still images are videos of one frame.
 """
 
 import math
@@ -22,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from minisora.data.video.frames import (
-    IMAGE_SUFFIXES,
     Frame,
     Header,
     Transfer,
@@ -37,22 +35,7 @@ from minisora.data.video.frames import (
     size,
     upright,
 )
-from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "ClipTooShort",
-    "VideoInfo",
-    "is_image",
-    "probe",
-    "read_clips",
-    "read_video",
-    "write_contact_sheet",
-    "write_gif",
-    "write_video",
-]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
 

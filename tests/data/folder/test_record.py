@@ -12,7 +12,7 @@ import torch
 from minisora.config import ClipConfig, Config, DataConfig
 from minisora.data import dataset
 from minisora.data.batches import LatentBatches
-from minisora.data.clips import ShiftedClips
+from minisora.data.clips import ShiftedClips, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import scan_folder
@@ -211,7 +211,7 @@ def test_latents_have_the_captions_of_what_they_are_of(folder, tmp_path, damage)
     flow = Config().flow.model_copy(update={"caption_dropout": 0.0})
 
     def encode(videos):
-        return videos[:, :, ::4, ::8, ::8]
+        return to_float(videos[:, :, ::4, ::8, ::8])
 
     data = begin(folder, tmp_path / "stage")
     captions = begin(folder, tmp_path / "stage").captions()

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from minisora.config import ClipConfig
 from minisora.data.folder.scan import scan_folder
 from minisora.data.video.frames import BACKGROUND, count_pictures, decode, open_image, open_pictures, upright
-from minisora.data.video.read_video import probe, read_clips, read_video, write_video
+from minisora.data.video.read_video import probe, read_clips, read_video
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 
 ONE, W = 1 << 16, 1 << 30

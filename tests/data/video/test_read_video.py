@@ -5,14 +5,8 @@ from PIL import Image
 
 from minisora.data.clips import to_float, to_uint8
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.data.video.read_video import (
-    ClipTooShort,
-    probe,
-    read_video,
-    write_contact_sheet,
-    write_gif,
-    write_video,
-)
+from minisora.data.video.read_video import ClipTooShort, probe, read_video
+from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 
 
