@@ -109,7 +109,9 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     run = next(run for run in plan(ladder) if run.name == name)
     config = override(shared_config(ladder), run.overrides())
     vae = build_vae(config).eval().requires_grad_(False)
-    source = EncodedOnDemand(open_dataset(config, "train"), lambda videos: vae.to_latents(to_float(videos)).detach())
+    source = EncodedOnDemand(
+        open_dataset(config, "train"), lambda videos: vae.to_latents(to_float(videos)).detach()
+    )
     task = DiTTask(config, vae, source, source)
     for start in range(0, 20 * run.batch, run.batch):
         batch = task.source.at(range(start, start + run.batch))
