@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from minisora.config import Config, load
-from minisora.data.clip import Clip, ClipDataset
+from minisora.data.clips import ClipDataset
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
@@ -66,9 +66,6 @@ class MiddleSquares:
 
     def __len__(self) -> int:
         return 2 * min(len(each) for each in self.sets)
-
-    def __getitem__(self, index: int) -> Clip:
-        return Clip(self.clips([index])[0], self.captions()[index])
 
     def clips(self, indices: Sequence[int]) -> Tensor:
         return torch.cat([middle(self.sets[index % 2].clips([index // 2])) for index in indices])

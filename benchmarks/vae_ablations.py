@@ -25,6 +25,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from minisora.config import load
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.sample_and_judge import judge_accuracy, psnr
@@ -102,7 +103,7 @@ def main() -> None:
         train_vae(config, run, Console(quiet=True))
         seconds = time.perf_counter() - start
         unseen = open_dataset(config, "validation")
-        clips = unseen.clips(range(min(len(unseen), 64)))
+        clips = to_float(unseen.clips(range(min(len(unseen), 64))))
         row = judge_vae(load_vae(run / "vae" / "model"), clips, shapes=arguments.data is None)
         shutil.rmtree(run)
         rows.append({"variant": name, "overrides": VARIANTS[name], "seconds": seconds, **row})

@@ -37,9 +37,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from minisora.config import Config, TrainConfig, load
-from minisora.data.batch import VAEBatch
-from minisora.data.batches import CropBatches
-from minisora.data.clip_memory import ClipMemory
+from minisora.data.batches import CropBatches, VAEBatch
+from minisora.data.clips import ClipMemory, to_float
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.evaluate.sample_and_judge import psnr
 from minisora.flops.count_torch import count_forward, count_step
@@ -146,10 +145,11 @@ class Contender:
         return video if isinstance(video, Tensor) else video.sample
 
     def loss(self, batch: VAEBatch) -> Tensor:
-        posterior = self.encode(batch.video)
+        clips = to_float(batch.video)
+        posterior = self.encode(clips)
         video = self.decode(posterior.sample(batch.noise))
         weights = {"kl_weight": self.settings.kl_weight, "l2_share": self.settings.l2_share}
-        return vae_loss(video, batch.video, posterior.kl(), **weights).total
+        return vae_loss(video, clips, posterior.kl(), **weights).total
 
     def step(self, batch: VAEBatch, precision: str) -> None:
         for group in self.optimizer.param_groups:
@@ -347,7 +347,8 @@ def main() -> None:
     size = {"frames": clip.frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
     train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
     held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
-    validation = held_out.clips(range(min(len(held_out), 8 if arguments.quick else arguments.judge_clips)))
+    judged = 8 if arguments.quick else arguments.judge_clips
+    validation = to_float(held_out.clips(range(min(len(held_out), judged))))
     field = contenders(config, arguments.peers, arguments.lr, arguments.peer_lr)
     crop = stage.crop or (clip.frames, clip.height, clip.width)
     latent_shape = (config.vae.latent_channels, *field[0].model.latent_size(*crop))

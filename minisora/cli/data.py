@@ -27,7 +27,7 @@ def data_make(
     set_: SetOption = None,
 ) -> None:
     """Write a captioned set of moving shapes as mp4 files with metadata.csv."""
-    from minisora.data.shapes_world.write_shapes import make_shapes
+    from minisora.data.shapes_world.shapes_dataset import make_shapes
 
     check_folder(out)
     make_shapes(out, clips, seed, load_config(config, set_).clip)

@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from minisora.config import Config
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
@@ -161,7 +162,7 @@ def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> di
     count = min(NUM_UNSEEN, len(unseen))
     values: list[float] = []
     for start in range(0, count, 16):
-        video = unseen.clips(range(start, min(start + 16, count)))
+        video = to_float(unseen.clips(range(start, min(start + 16, count))))
         rebuilt = pipeline.vae.to_video(pipeline.vae.to_latents(video.to(pipeline.device))).cpu()
         values += psnr(rebuilt, video).tolist()
         if start == 0:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minisora.config import load
-from minisora.data.clip import ClipDataset
+from minisora.data.clips import ClipDataset
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import LatentCache, cache_keys

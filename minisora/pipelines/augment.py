@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clip_memory import ClipMemory, from_bytes
+from minisora.data.clips import ClipMemory, to_float
 from minisora.data.folder.folder_dataset import FolderDataset
-from minisora.data.folder.metadata import write_metadata
-from minisora.data.shapes_world.write_shapes import only_ours
+from minisora.data.folder.metadata import only_ours, write_metadata
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.flow.denoise import DEFAULTS, SampleSettings
@@ -106,7 +105,7 @@ def _readable(memory: ClipMemory, indices: Sequence[int], damaged: dict[int, str
         if index in damaged:
             continue
         try:
-            clips[index] = from_bytes(memory.clips([index])[0])
+            clips[index] = to_float(memory.clips([index])[0])
         except UserError as error:
             damaged[index] = str(error)
             _log.warning("%s: left out (%d so far)", error, len(damaged))

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minisora.data.shards import key_of, read_shard, write_shard
+from minisora.data.latent_cache import key_of, read_shard, write_shard
 from minisora.data.video.write_video import shown_frames, write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 from minisora.flow.denoise import DEFAULTS, SampleSettings

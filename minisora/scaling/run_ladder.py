@@ -29,7 +29,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from minisora.data.batches import LatentSource
-from minisora.data.clip import StandsIn
+from minisora.data.clips import StandsIn
 from minisora.data.dataset import open_dataset
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video

@@ -14,14 +14,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config, load
-from minisora.data.batch import DiTBatch
-from minisora.data.batches import LatentBatches, LatentSource
-from minisora.data.clip import ClipDataset
+from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
+from minisora.data.clips import ClipDataset, ShiftedClips, move, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.metadata import write_metadata
 from minisora.data.latent_cache import fingerprint
-from minisora.data.shifted_views import MovedClips, move
 from minisora.errors import UserError
 from minisora.limits import check_number, seed_after
 from minisora.models.captioner import Caption, VideoCaptioner
@@ -159,8 +157,8 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     views = -(-config.train_caption.views_in_all // len(indices))
     # Farther by whole cells: `shift_cells`.
     reach = config.vae.spatial_factor - 1
-    seen = MovedClips(train, indices, views, reach, config.seed)
-    unseen = MovedClips(held_out, unseen_indices, 1, 0)
+    seen = ShiftedClips(train, indices, views, reach, config.seed)
+    unseen = ShiftedClips(held_out, unseen_indices, 1, 0)
     config = settle_text(config, [*train.captions(), *held_out.captions()], out)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
 
@@ -255,7 +253,7 @@ def label_folder(
                 # The others are captioned all the same.
                 damaged[name] = str(error)
                 continue
-            written = captioner.eval().caption(vae.to_latents(clip))[0]
+            written = captioner.eval().caption(vae.to_latents(to_float(clip)))[0]
             if name not in best or written.confidence > best[name].confidence:
                 best[name] = written
     for name, why in damaged.items():

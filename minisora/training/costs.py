@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
+from minisora.data.batches import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_step
 from minisora.flops.timing import measure_matmul_peak

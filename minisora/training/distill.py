@@ -26,8 +26,7 @@ from minisora.config import Config, load
 from minisora.data.batches import TrajectoryBatches
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
-from minisora.data.latent_cache import fingerprint
-from minisora.data.shards import key_of, read_shard, write_shard
+from minisora.data.latent_cache import fingerprint, key_of, read_shard, write_shard
 from minisora.errors import UserError
 from minisora.flow.schedules import euler_sigmas, make_scheduler
 from minisora.limits import MAX_COUNT, MAX_STEPS, check_number

@@ -11,27 +11,30 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource
-from minisora.data.clip import ClipDataset, StandsIn
-from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
+from minisora.data.clips import ClipDataset, ClipMemory, ShiftedClips, StandsIn, to_float
 from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
 
 
 class EncodedOnDemand:
-    """A `LatentSource` that encodes inside the step, for data too large to cache."""
+    """A `LatentSource` that encodes inside the step, for data too large to cache.
+
+    `encode` takes uint8 videos, as in `LatentCache.build`.
+    """
 
     def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
         self.dataset, self.encode = dataset, encode
         self._captions = dataset.captions()
-        self.memory = ClipMemory(dataset)
+        # Shifted views hold their clips themselves.
+        self.memory = ClipMemory(dataset, limit=0 if isinstance(dataset, ShiftedClips) else None)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Normalised latents B Z T' H' W'."""
-        return self.encode(from_bytes(torch.stack(self.memory.clips(indices))))
+        return self.encode(torch.stack(self.memory.clips(indices)))
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
@@ -76,7 +79,7 @@ def build_latents(
 
     def encode(videos: Tensor) -> Tensor:
         with accelerator.autocast() if accelerator else nullcontext():
-            return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu().float()
+            return vae.to_latents(to_float(videos.to(vae.device))).cpu().float()
 
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)

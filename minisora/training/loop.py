@@ -22,8 +22,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
+from minisora.data.batches import check_batch_size, load_batches
 from minisora.data.draws import rng
-from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
 from minisora.files import replace_folder, settle_folder
 from minisora.models.precision import choose_precision
@@ -177,7 +177,7 @@ class Trainer:
     def _run(self, progress: StepProgress, signals: StopSignals) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
-        loader = batches(
+        loader = load_batches(
             self.task.source,
             start_step=self.step,
             stop_step=settings.steps,

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import BucketConfig, ClipConfig, Config, TrainConfig, VAETrainConfig
-from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.data.batches import (
+    Batch,
     BatchSource,
     CropBatches,
+    DiTBatch,
     LatentBatches,
     LatentSource,
     MixedBatches,
+    PackedBatch,
     PackedBatches,
     TrajectoryBatches,
+    VAEBatch,
+    check_batch_size,
 )
-from minisora.data.clip import ClipDataset
-from minisora.data.clip_memory import ClipMemory, from_bytes
-from minisora.data.loader import check_batch_size
+from minisora.data.clips import ClipDataset, ClipMemory, to_float
 from minisora.errors import UserError
 from minisora.flow.known_frames import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
@@ -142,10 +144,11 @@ class VAETask(Task):
 
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
-        reconstruction, posterior = model(batch.video, batch.noise)
+        video = to_float(batch.video)
+        reconstruction, posterior = model(video, batch.noise)
         parts = vae_loss(
             reconstruction,
-            batch.video,
+            video,
             posterior.kl(),
             kl_weight=self.settings.kl_weight,
             l2_share=self.settings.l2_share,
@@ -159,7 +162,7 @@ class VAETask(Task):
         total = torch.zeros((), device=device)
         count = 0.0
         for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
-            video = from_bytes(torch.stack(self.validation.clips(part))).to(device)
+            video = to_float(torch.stack(self.validation.clips(part)).to(device))
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             mse = (reconstruction.clamp(-1, 1).float() - video).square().flatten(1).mean(1)
             total += weight * (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
@@ -187,7 +190,7 @@ class VAETask(Task):
         count = min(self.memory.num_clips, _STATISTICS_CLIPS)
         for start in range(0, count, 16):
             clips = self.memory.clips(range(start, min(start + 16, count)))
-            raw.append(vae.to_latents(from_bytes(torch.stack(clips)).to(vae.device)).cpu())
+            raw.append(vae.to_latents(to_float(torch.stack(clips).to(vae.device))).cpu())
         values = torch.cat(raw).transpose(0, 1).flatten(1)  # Z (B T' H' W')
         vae.latent_mean.copy_(values.mean(1))
         spread = values.std(1) if values.shape[1] > 1 else torch.ones(len(values))

@@ -10,7 +10,7 @@ import pytest
 from minisora.config import ClipConfig
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.scan import scan_folder
-from minisora.data.shapes_world.write_shapes import make_shapes
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
 from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.augment import augment

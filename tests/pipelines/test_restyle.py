@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 from minisora.flow.denoise import SampleSettings
@@ -24,7 +25,7 @@ def pipeline(tiny_run: Path) -> MiniSoraPipeline:
 
 @pytest.fixture(scope="module")
 def video() -> Tensor:
-    return ShapesWorld(2, frames=9, height=32, width=32).clips([0, 1])
+    return to_float(ShapesWorld(2, frames=9, height=32, width=32).clips([0, 1]))
 
 
 def test_equal_prompts_and_guidance_leave_the_video_as_the_vae_codes_it(

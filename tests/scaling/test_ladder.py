@@ -97,6 +97,7 @@ def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig,
 
 def execute_count(ladder: LadderConfig, name: str) -> float:
     """FLOPs of a real training step of a run, counted while it runs."""
+    from minisora.data.clips import to_float
     from minisora.data.dataset import open_dataset
     from minisora.flops.count_torch import count_step
     from minisora.models.build import build_vae
@@ -106,7 +107,9 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     run = next(run for run in plan(ladder) if run.name == name)
     config = run.config(shared_config(ladder))
     vae = build_vae(config).eval().requires_grad_(False)
-    source = EncodedOnDemand(open_dataset(config, "train"), lambda videos: vae.to_latents(videos).detach())
+    source = EncodedOnDemand(
+        open_dataset(config, "train"), lambda videos: vae.to_latents(to_float(videos)).detach()
+    )
     task = DiTTask(config, vae, source, source)
     for start in range(0, 20 * run.batch, run.batch):
         batch = task.source.at(range(start, start + run.batch))

@@ -15,7 +15,7 @@ from minisora.config import load
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.scan import scan_folder
 from minisora.data.latent_cache import LatentCache, fingerprint
-from minisora.data.shapes_world.write_shapes import make_shapes
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
 from minisora.training.captioning import (

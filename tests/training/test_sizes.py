@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from minisora.config import load
-from minisora.data.batch import DiTBatch, PackedBatch
+from minisora.data.batches import DiTBatch, PackedBatch
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.costs import clips_by_shape

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.grammar import ShapesPrompt, parse
 from minisora.data.shapes_world.shapes_dataset import ShapesTruth, ShapesWorld
 from minisora.errors import UserError
@@ -183,7 +184,7 @@ def test_permanence_is_of_the_same_object_in_the_right_place(draw: Draw, truth: 
 
 def test_a_verdict_depends_on_its_clip_alone() -> None:
     world = ShapesWorld(4, seed=9)
-    videos = world.clips(range(4))
+    videos = to_float(world.clips(range(4)))
     assert judge_all(videos) == [judge(video) for video in videos.flip(0)][::-1]
 
 

@@ -29,13 +29,13 @@ def test_moving_mnist(digits):
     assert (len(train), len(validation)) == (27, 3)
     videos = train.clips([4, 0])
     assert videos.shape == (2, 3, 9, 32, 32)
-    assert np.allclose((videos[0, 0, :, 5, 5] + 1) * 127.5, 10 * np.arange(9) + 4, atol=0.01)
-    assert train.captions()[4] == train[4].caption
+    assert videos[0, 0, :, 5, 5].tolist() == [10 * frame + 4 for frame in range(9)]
+    assert set(train.captions()) == {"two white digits moving"}
     assert train.fingerprint() != validation.fingerprint()
 
 
 def test_clips_longer_than_twenty_frames(digits):
-    padded = open_dataset(config(digits, "MovingMNIST", frames=25), "train")[0].video
+    padded = open_dataset(config(digits, "MovingMNIST", frames=25), "train").clips([0])[0]
     assert padded.shape[1] == 25
     with pytest.raises(UserError, match="20 frames, 25 wanted"):
         open_dataset(config(digits, "MovingMNIST", frames=25, short_clips="error"), "train")
@@ -50,7 +50,7 @@ def test_ucf101_is_captioned_by_class(tmp_path, ramp):
     assert set(train.captions()) == {"apply eye makeup", "yo yo"}
     assert len(train) == 3
     assert len(validation) == 1
-    assert train[0].video.shape == (3, 9, 32, 32)
+    assert train.clips([0])[0].shape == (3, 9, 32, 32)
 
 
 @pytest.mark.parametrize(("name", "message"), [("MovingMNIST", "mnist_test_seq.npy"), ("UCF101", "unpack")])
