@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minisora.data.clips import to_float
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.grammar import ShapesPrompt, parse
 from minisora.data.shapes_world.shapes_dataset import ShapesTruth, ShapesWorld
 from minisora.errors import UserError
@@ -30,7 +31,7 @@ def judged(
 ) -> dict[str, float]:
     """The share of rendered clips, held-out triples too, of which each attribute is judged right."""
     world = ShapesWorld(count, seed, *size, split="all")
-    clips = world.clips(range(count))
+    clips = to_float(world.clips(range(count)))
     score = Score.of(judge_all(change(clips) if change else clips), world.prompts(range(count)))
     return {name: getattr(score, name).share for name in (*ATTRIBUTES, "permanence")}
 
