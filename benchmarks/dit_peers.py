@@ -17,7 +17,7 @@ latter over that of large matrix products on this machine in the same format. Th
   Latte       cross-attends in the spatial blocks only, to text repeated for each frame; modulation is shared.
   CogVideoX   has no cross-attention: text tokens run through every block beside the video's.
 Train steps in bfloat16: torch's fused attention has a slow backward on a CPU, which VideoDiT goes round
-(minisora.models.attention), so each peer is timed twice: as it comes, and "unfused", with torch's open kernel.
+(minisora.models.dit), so each peer is timed twice: as it comes, and "unfused", with torch's open kernel.
 "as each comes" is what users get who set nothing: minisora picks bfloat16 where this CPU has units for it,
 diffusers stays in float32. Nothing is compiled without --compile, which does to each model's repeated block what
 minisora's training does with `compile: true` (and diffusers' own compile_repeated_blocks).
@@ -36,7 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.flops.count_torch import StepCount, count_step
 from minisora.models.dit import VideoDiT
-from minisora.training.compilation import compile_blocks
+from minisora.training.launch import compile_blocks
 
 CHANNELS, FRAMES, SIDE = 12, 5, 16  # latents: with patch 1x2x2, 5 x 8 x 8 = 320 tokens
 WIDTH, DEPTH, HEADS = 256, 8, 4

@@ -37,20 +37,21 @@ def main() -> None:
     arguments = parser.parse_args()
     result, quiet = facts(), Console(quiet=True)
     budgets = [20] if arguments.quick else sorted(arguments.dit_steps)
-    short = ["train_vae.steps=20", "data.num_clips=64"] if arguments.quick else []
+    short = {"train_vae.steps": 20, "data.num_clips": 64} if arguments.quick else {}
     run = Path(tempfile.mkdtemp())
     start = time.perf_counter()
-    train_vae(load(arguments.config, short), run, quiet)
+    config = load(arguments.config).replace(**short)
+    train_vae(config, run, quiet)
     vae_s = time.perf_counter() - start
     latents_s = 0.0
     rows = []
     for steps in budgets:
-        overrides = [*short, f"train_dit.steps={steps}", "train_dit.sample_every=0"]
+        changed = config.replace(**{"train_dit.steps": steps, "train_dit.sample_every": 0})
         for kept in ("dit", "model"):
             shutil.rmtree(run / kept, ignore_errors=True)
         cached = (run / "cache").exists()
         start = time.perf_counter()
-        train_dit(load(arguments.config, overrides), run, quiet)
+        train_dit(changed, run, quiet)
         dit_s = time.perf_counter() - start
         if not cached:  # the first run encodes too; those seconds belong to every row
             trained = [path.stat().st_mtime for path in (run / "cache").rglob("*") if path.is_file()]

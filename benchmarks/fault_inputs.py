@@ -113,7 +113,7 @@ def _reads(rng: random.Random, folder: str = "clips") -> tuple[str, ...]:
             ("data", "check", folder, "-c", "tiny.yaml", "--json", "out/check.json"),
             ("data", "check", folder, "-c", "tiny.yaml"),
             ("train", "vae", "-c", "tiny.yaml", "-d", folder, "-o", "run", "-s", "train_vae.steps=2"),
-            ("evaluate", "--videos", folder, "-o", "judged"),
+            ("evaluate", "videos", folder, "-o", "judged"),
         )
     )
 
@@ -349,7 +349,18 @@ def _prompt(rng: random.Random, world: World, place: Path) -> Brought:
         )
         (place / "prompts.txt").write_bytes(data)
         return Brought(
-            ("evaluate", "-m", "model", "--prompts", "prompts.txt", "--steps", "1", "-o", "judged"),
+            (
+                "evaluate",
+                "prompts",
+                "-m",
+                "model",
+                "--prompts",
+                "prompts.txt",
+                "--steps",
+                "1",
+                "-o",
+                "judged",
+            ),
             f"file {data[:40]!r}",
         )
     return Brought(

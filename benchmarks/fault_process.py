@@ -92,7 +92,7 @@ STAGES = (
         "augment -m run/model -d clips -p {caption} -o more --steps 2",
         ("make/clips", "dit/run"),
     ),
-    Stage("evaluate", "evaluate -m run/model --prompts prompts.txt -o judged", ("dit/run",)),
+    Stage("evaluate", "evaluate prompts -m run/model --prompts prompts.txt -o judged", ("dit/run",)),
 )
 
 

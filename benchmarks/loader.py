@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from minisora.config import ClipConfig, load
+from minisora.data.clips import ClipMemory
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.scan import scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
@@ -35,18 +36,19 @@ def main() -> None:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         source = ShapesWorld(count, frames=72, height=240, width=320, fps=24)
+        captions = source.captions()
         for number in range(count):
-            item = source[number]
-            write_video(Path(folder) / f"{number:04}.mp4", item.video, 24)
-            (Path(folder) / f"{number:04}.txt").write_text(item.caption)
+            write_video(Path(folder) / f"{number:04}.mp4", source.clips([number])[0], 24)
+            (Path(folder) / f"{number:04}.txt").write_text(captions[number])
         start = time.perf_counter()
         scan = scan_folder(Path(folder), clip, "pad", True)
         seconds["scan the folder"] = time.perf_counter() - start
         dataset = FolderDataset(Path(folder), clip, scan=scan)
+        memory = ClipMemory(dataset)
         for name in ("first pass: decode, resample, resize", "second pass: from memory"):
             start = time.perf_counter()
             for first in range(0, len(dataset), 16):
-                dataset.clips(range(first, min(first + 16, len(dataset))))
+                memory.clips(range(first, min(first + 16, len(dataset))))
             seconds[name] = time.perf_counter() - start
     num_clips = {name: count if "scan" in name else len(dataset) for name in seconds}
     world = ShapesWorld(16 * count, frames=clip.frames, height=clip.height, width=clip.width, fps=clip.fps)

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from minisora.models.recompute import selective_checkpoint
+from minisora.models.build import selective_checkpoint
 
 LONG_FRAMES = 197
 MIB = 2**20
@@ -87,7 +87,7 @@ def long_step(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
 
     tenfold = "10x" in name
     bounded = "checkpointing" in name
-    config = load("toy", ["dit.text_conditioning=false", f"dit.checkpointing={str(bounded).lower()}"])
+    config = load("toy").replace(**{"dit.text_conditioning": False, "dit.checkpointing": bounded})
     frames = LONG_FRAMES if tenfold else config.clip.frames
     vae, dit = build_vae(config).eval(), build_dit(config, None)
     video = torch.rand(1, 3, frames, config.clip.height, config.clip.width) * 2 - 1

@@ -28,7 +28,7 @@ from torch import Tensor
 from minisora.config import load
 from minisora.models.build import build_dit, latent_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.packed import pack
+from minisora.models.packed import pack, packed_velocities
 from minisora.models.patchify import token_grid
 from minisora.models.precision import choose_precision
 
@@ -47,7 +47,7 @@ def passes(model: VideoDiT, clips: list[Tensor], capacity: int, precision: str) 
 
     def packed() -> None:
         with autocast(precision):
-            made = model.forward_packed(clips, sigmas, capacity, text, mask, text.mean(1))
+            made = packed_velocities(model, clips, sigmas, capacity, text, mask, text.mean(1))
             loss = sum(clip.float().square().mean() for clip in made)
         torch.as_tensor(loss).backward()
         model.zero_grad()

@@ -84,13 +84,12 @@ def main() -> None:
     arguments = parser.parse_args()
     result, quiet, run = facts(), Console(quiet=True), arguments.run
     steps = 20 if arguments.quick else arguments.steps
-    few = ["train_caption.steps=20"] if arguments.quick else []
-    often = [f"train_dit.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
+    changes = {f"train_dit.{key}": steps for key in ("steps", "validate_every", "save_every")}
     # More unseen clips than the run validates on: 64 tell a share to 5 points only.
-    unseen_clips = f"data.num_validation_clips={16 if arguments.quick else 512}"
-    config = load(
-        run / "config.yaml", [unseen_clips, *few, *often, "train_dit.sample_every=0", *arguments.overrides]
-    )
+    changes |= {"train_dit.sample_every": 0, "data.num_validation_clips": 16 if arguments.quick else 512}
+    if arguments.quick:
+        changes["train_caption.steps"] = 20
+    config = load(run / "config.yaml", arguments.overrides, changes)
     scratch = Path(tempfile.mkdtemp(prefix="recaption-"))
     shutil.copytree(run / "vae" / "model", scratch / "vae" / "model")
     (scratch / "cache").mkdir()

@@ -4,14 +4,15 @@
     python benchmarks/record_clips.py games  --out clips/games  --each 40
     python benchmarks/record_clips.py digits --out clips/digits --each 40
 
-games: Atari games of `ale-py` (GPL-2, for benchmarks only), played by buttons pressed at random. Every clip is an mp4 of the
-emulator's own 210 x 160 pixels at 15 pictures a second: every fourth of 60, the brighter of two in a row, since these machines
-draw some sprites in turn (Mnih et al. 2015, Methods). A clip begins at a random moment of a game.
+games: Atari games of `ale-py` (GPL-2, for benchmarks only), played by buttons pressed at random. Every clip is an mp4
+of the emulator's own 210 x 160 pixels at 15 frames a second: every fourth of 60, the brighter of two in a row, since
+these machines draw some sprites in turn (Mnih et al. 2015, Methods). A clip begins at a random moment of a game.
 
-digits: those of scikit-learn (handwritten, 8 x 8, public domain), enlarged, on straight ways that bounce off the edges, at
-8 pictures a second: Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681) without a download, one digit a clip.
+digits: those of scikit-learn (handwritten, 8 x 8), enlarged, on straight ways that bounce off the edges, at 8 frames a
+second: Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681) without a download, one digit a clip.
 
-A caption of one line lies beside each clip; every digit is used in one split only, so that held-out clips hold unseen writing.
+A caption of one line lies beside each clip. Every written digit is in one clip, so that held-out clips hold unseen
+writing.
 """
 
 import argparse

@@ -22,12 +22,14 @@ from interleave import facts, write
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from minisora.config import load
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
-from minisora.evaluate.evaluation import judge_accuracy
-from minisora.evaluate.fidelity import psnr, ssim
+from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.sample_and_judge import judge_accuracy
 from minisora.models.vae import VideoVAE
 from minisora.training.stages import load_vae, train_vae
 
@@ -43,6 +45,15 @@ VARIANTS: dict[str, list[str]] = {
     "one block a level": ["vae.blocks_per_level=1"],
     "crops 17x64x64, batch 2": ["train_vae.crop=[17,64,64]", "train_vae.batch_size=2"],
 }
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each clip (B), mean over frames, of clips `B C T H W` in [-1, 1]."""
+    batch, _, frames = first.shape[:3]
+    ours, theirs = (clip.transpose(1, 2).flatten(0, 1).float() for clip in (first, second))  # (B T) C H W
+    each = structural_similarity_index_measure(ours, theirs, data_range=2.0, reduction="none")  # (B T)
+    assert isinstance(each, Tensor)
+    return each.view(batch, frames).mean(dim=1)
 
 
 def edges(video: Tensor) -> Tensor:
@@ -78,21 +89,22 @@ def main() -> None:
     arguments = parser.parse_args()
     steps = 40 if arguments.quick else arguments.steps
     result = facts()
-    source = [] if arguments.data is None else ["data.source=folder", f"data.path={arguments.data}"]
-    source += [] if arguments.data is None else ["data.require_captions=false"]
+    changes = {f"train_vae.{key}": steps for key in ("steps", "validate_every", "save_every")}
+    if arguments.data is not None:
+        folder = {"data.source": "folder", "data.path": arguments.data, "data.require_captions": False}
+        changes |= folder
     table = Table(title=f"{steps} steps of the toy's VAE, one change at a time", title_justify="left")
     for head in ("variant", "seconds", "PSNR dB", "worst", "SSIM", "edges", "survive"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     rows = []
     for name in arguments.only:
-        often = [f"train_vae.{key}={steps}" for key in ("steps", "validate_every", "save_every")]
-        config = load("toy", [*source, *often, *VARIANTS[name]])
+        config = load("toy", VARIANTS[name], changes)
         run = Path(tempfile.mkdtemp())
         start = time.perf_counter()
         train_vae(config, run, Console(quiet=True))
         seconds = time.perf_counter() - start
         unseen = open_dataset(config, "validation")
-        clips = unseen.clips(range(min(len(unseen), 64)))
+        clips = to_float(unseen.clips(range(min(len(unseen), 64))))
         row = judge_vae(load_vae(run / "vae" / "model"), clips, shapes=arguments.data is None)
         shutil.rmtree(run)
         rows.append({"variant": name, "overrides": VARIANTS[name], "seconds": seconds, **row})
@@ -108,7 +120,8 @@ def main() -> None:
     Console(width=110).print(table)
     if arguments.json:
         write(
-            arguments.json, {**result, "steps": steps, "data": "folder" if source else "shapes", "rows": rows}
+            arguments.json,
+            {**result, "steps": steps, "data": "folder" if arguments.data else "shapes", "rows": rows},
         )
 
 

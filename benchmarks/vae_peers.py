@@ -37,17 +37,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from minisora.config import Config, TrainConfig, load
-from minisora.data.batch import VAEBatch
-from minisora.data.batches import CropBatches
-from minisora.data.clip_memory import ClipMemory
+from minisora.data.batches import CropBatches, VAEBatch
+from minisora.data.clips import ClipMemory, to_float
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.evaluate.fidelity import psnr
+from minisora.evaluate.likeness import psnr
 from minisora.flops.count_torch import count_forward, count_step
-from minisora.flow.vae_loss import vae_loss
 from minisora.models.build import build_vae
-from minisora.models.vae import Posterior
-from minisora.training.learning_rate import lr_scale
-from minisora.training.optimizer import Muon, make_optimizer
+from minisora.models.vae import Posterior, vae_loss
+from minisora.training.optimizer import Muon, lr_scale, make_optimizer
 
 SPARSER = 0.15  # of the time trained: the least share of it between validations
 WARMUP = 10  # steps: a slow peer must not spend its time in warm-up
@@ -132,7 +129,7 @@ class Contender:
         self.name, self.model, self.base = name, model, base
         both = {"lr": lr, "muon_lr": config.train_vae.muon_lr * lr / config.train_vae.lr}
         schedule = {**both, "warmup_steps": WARMUP, "decay_share": 0.0}
-        self.settings = config.train_vae.model_copy(update=schedule)
+        self.settings = config.train_vae.replace(**schedule)
         self.optimizer = optimizer_of(model, self.settings)
         self.steps, self.train_seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -148,10 +145,11 @@ class Contender:
         return video if isinstance(video, Tensor) else video.sample
 
     def loss(self, batch: VAEBatch) -> Tensor:
-        posterior = self.encode(batch.video)
+        clips = to_float(batch.video)
+        posterior = self.encode(clips)
         video = self.decode(posterior.sample(batch.noise))
         weights = {"kl_weight": self.settings.kl_weight, "l2_share": self.settings.l2_share}
-        return vae_loss(video, batch.video, posterior.kl(), **weights).total
+        return vae_loss(video, clips, posterior.kl(), **weights).total
 
     def step(self, batch: VAEBatch, precision: str) -> None:
         for group in self.optimizer.param_groups:
@@ -349,7 +347,8 @@ def main() -> None:
     size = {"frames": clip.frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
     train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
     held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
-    validation = held_out.clips(range(min(len(held_out), 8 if arguments.quick else arguments.judge_clips)))
+    judged = 8 if arguments.quick else arguments.judge_clips
+    validation = to_float(held_out.clips(range(min(len(held_out), judged))))
     field = contenders(config, arguments.peers, arguments.lr, arguments.peer_lr)
     crop = stage.crop or (clip.frames, clip.height, clip.width)
     latent_shape = (config.vae.latent_channels, *field[0].model.latent_size(*crop))

@@ -5,8 +5,10 @@ run folder, so a run says what it was. This module imports neither torch nor the
 keeps `minisora --help` fast.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,13 +20,19 @@ from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_GUIDANCE, MAX_
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 Natural = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Frames = Annotated[int, Field(gt=0, le=MAX_FRAMES)]
-Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]  # pixels
-Rate = Annotated[float, Field(ge=0.01, le=1000.0)]  # frames per second
+# Pixels.
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+# Frames per second.
+Rate = Annotated[float, Field(ge=0.01, le=1000.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of an average; at 1 it never moves
+# Of a moving average; at 1 it would never move.
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 
-MIN_TOKENS, MAX_TOKENS = 24, 256  # of a caption, where a run chooses text.max_tokens from its captions
+# Tokens of a caption, where a run chooses text.max_tokens from its captions.
+MIN_TOKENS, MAX_TOKENS = 24, 256
+
+_Kind = TypeVar("_Kind", bound="Section")
 
 # What PyYAML raises: also whatever its constructors meet in a value such as 2001-99-99, 0x_ or !!int "".
 _NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -34,6 +42,17 @@ class Section(BaseModel):
     """Base of every section: no unknown keys, no infinite numbers, no change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, validated: `config.replace(seed=1, **{"data.num_clips": 100})`.
+
+        Raises:
+            UserError: a key or a value is wrong; the message names it.
+        """
+        tree = self.model_dump()
+        for key, value in changes.items():
+            _put(tree, key, value)
+        return _validate(type(self), tree)
 
 
 class ClipConfig(Section):
@@ -51,25 +70,34 @@ class BucketConfig(Section):
     frames: Frames
     height: Side
     width: Side
-    share: Annotated[float, Field(gt=0)] = 1.0  # of steps and clips, where those of `clip` count 1
+    # share of steps and of clips, relative to 1 for the size in `clip`
+    share: Annotated[float, Field(gt=0)] = 1.0
 
 
 class DataConfig(Section):
     """Where clips come from."""
 
     source: Literal["shapes", "folder", "torchvision"] = "shapes"
-    path: Path | None = None  # folder: the folder; torchvision: the root it was downloaded to
-    dataset: str = "MovingMNIST"  # torchvision: the class name
-    num_clips: PositiveInt = 10_000  # shapes: how many clips the training set has
-    wall_share: Fraction = 0.2  # shapes: how many of those moving left or right pass behind a wall
-    buckets: tuple[BucketConfig, ...] = ()  # further sizes for the DiT, beside `clip`; one size a step
-    packing: PositiveInt | None = None  # or clips of all sizes in each step, in common rows of so many tokens
-    num_validation_clips: PositiveInt = 64  # of those held out: a tenth of a folder's files
-    validation_seed: Seed | None = None  # of the DiT's validation noise; by default the run's seed + 1
-    short_clips: Literal["pad", "skip", "error"] = (
-        "pad"  # a clip with too few frames: repeat its last one, or
-    )
-    require_captions: bool = True  # folder: skip a file without a caption (False: train it on "")
+    # folder: the folder; torchvision: the root it was downloaded to
+    path: Path | None = None
+    # torchvision: the class name
+    dataset: str = "MovingMNIST"
+    # shapes: how many clips the training set has
+    num_clips: PositiveInt = 10_000
+    # shapes: share of the clips moving left or right that pass behind a wall
+    wall_share: Fraction = 0.2
+    # further sizes for the DiT, beside `clip`; one size a step, unless `packing` is set
+    buckets: tuple[BucketConfig, ...] = ()
+    # clips of all sizes in each step, in common rows of so many tokens
+    packing: PositiveInt | None = None
+    # clips to validate on; a folder gives them from the tenth of its files that is held out
+    num_validation_clips: PositiveInt = 64
+    # seed of the DiT's validation noise; null: the run's seed + 1
+    validation_seed: Seed | None = None
+    # what becomes of a clip with too few frames; pad: its last frame is repeated
+    short_clips: Literal["pad", "skip", "error"] = "pad"
+    # folder: skip a file without a caption (False: train it on "")
+    require_captions: bool = True
 
 
 class VAEConfig(Section):
@@ -78,18 +106,20 @@ class VAEConfig(Section):
     temporal_factor: Literal[1, 2, 4, 8] = 4
     spatial_factor: Literal[4, 8, 16, 32] = 8
     latent_channels: PositiveInt = 8
-    pixel_patch: Literal[1, 2, 4] = 4  # pixels folded into channels before the first convolution
-    widths: tuple[PositiveInt, ...] = (64, 128)  # one per spatial level, finest first
+    # pixels folded into channels before the first convolution
+    pixel_patch: Literal[1, 2, 4] = 4
+    # one per spatial level, finest first
+    widths: tuple[PositiveInt, ...] = (64, 128)
     blocks_per_level: PositiveInt = 2
-    encoder_blocks: PositiveInt | None = (
-        None  # per level, where the encoder is to be lighter than the decoder
-    )
+    # blocks per level of the encoder; null: as many as the decoder has
+    encoder_blocks: PositiveInt | None = None
 
 
 class DiTConfig(Section):
     """Shape of `VideoDiT`."""
 
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)  # (time, height, width) in latent cells
+    # (time, height, width) in latent cells
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)
     width: PositiveInt = 128
     depth: PositiveInt = 6
     heads: PositiveInt = 4
@@ -97,26 +127,32 @@ class DiTConfig(Section):
     attention: Literal["full", "factorised"] = "full"
     modulation: Literal["per_block", "shared"] = "per_block"
     qk_norm: bool = True
-    text_conditioning: bool = True  # cross-attention to text tokens and the pooled text in the modulation
-    num_classes: PositiveInt | None = None  # of a DiT as in the paper; excludes text_conditioning
-    rope_theta: Annotated[float, Field(gt=1)] = 100.0  # longest rotary wavelength over 2 pi, in tokens
-    learn_sigma: bool = False  # twice the output channels, as the DiT paper; used for FLOP tables only
-    checkpointing: bool | Literal["selective"] = False  # selective: keep products, repeat the cheap rest
+    # cross-attention to text tokens and the pooled text in the modulation
+    text_conditioning: bool = True
+    # class labels, as in the DiT paper; excludes text_conditioning
+    num_classes: PositiveInt | None = None
+    # longest rotary wavelength over 2 pi, in tokens
+    rope_theta: Annotated[float, Field(gt=1)] = 100.0
+    # twice the output channels, as in the DiT paper; used for FLOP tables only
+    learn_sigma: bool = False
+    # recompute activations in the backward pass; selective: keep matrix products, repeat the cheap rest
+    checkpointing: bool | Literal["selective"] = False
 
 
 class TextConfig(Section):
     """Text encoder: trained from scratch with the DiT, or a frozen T5/CLIP encoder in a local folder."""
 
     kind: Literal["scratch", "pretrained"] = "scratch"
-    path: Path | None = None  # pretrained: a transformers folder (config.json, safetensors, tokenizer)
+    # pretrained: a transformers folder (config.json, safetensors, tokenizer)
+    path: Path | None = None
     width: PositiveInt = 128
     depth: PositiveInt = 2
     heads: PositiveInt = 4
-    max_tokens: PositiveInt | None = None  # null: what all captions fit into, of 24, 32, ... 256
+    # null: the fewest of 24, 32, ... 256 that all captions fit into
+    max_tokens: PositiveInt | None = None
     max_vocabulary: PositiveInt = 8192
-    tokenizer_version: Literal[1, 2] = (
-        2  # how a caption is split into words; 1: as models before version 2 do
-    )
+    # how a caption is split into words; 1: as models before version 2 did
+    tokenizer_version: Literal[1, 2] = 2
 
     @property
     def tokens(self) -> int:
@@ -127,13 +163,19 @@ class TextConfig(Section):
 class FlowConfig(Section):
     """Rectified flow: which noise levels are trained on (sigma = 1 is noise)."""
 
-    sigma_mean: float = 0.0  # of logit(sigma), Esser et al. 2024 (arXiv 2403.03206), eq. 19
+    # mean of logit(sigma), Esser et al. 2024 (arXiv 2403.03206), eq. 19
+    sigma_mean: float = 0.0
     sigma_std: Annotated[float, Field(gt=0)] = 1.0
-    shift: Annotated[float, Field(gt=0)] = 1.0  # > 1 moves the density towards noise, for long clips
-    caption_dropout: Fraction = 0.1  # share of captions replaced by "" so that guidance has a null
-    known_share: Fraction = 0.0  # share of clips with frames given, for image-to-video, extension, loops
-    known_sigma: Fraction = 0.1  # half of these frames are given clean, the others at up to this noise level
-    image_share: Fraction = 0.0  # share of steps on images: first frames of clips
+    # > 1 moves the density towards noise, for long clips
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    # share of captions replaced by "" so that guidance has a null
+    caption_dropout: Fraction = 0.1
+    # share of clips with known frames, for image-to-video, extension, loops
+    known_share: Fraction = 0.0
+    # half of the known frames are clean, the others at up to this noise level
+    known_sigma: Fraction = 0.1
+    # share of steps on images: first frames of clips
+    image_share: Fraction = 0.0
 
 
 class TrainConfig(Section):
@@ -141,23 +183,30 @@ class TrainConfig(Section):
 
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 16
-    accumulation: PositiveInt = 1  # the batch is split into this many micro-batches per process
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of the blocks, adamw for the rest
-    lr: Annotated[float, Field(gt=0)] = 1e-3  # of adamw
+    # the batch is split into this many micro-batches per process
+    accumulation: PositiveInt = 1
+    # muon: for the matrices of the blocks, adamw for the rest
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    # learning rate of adamw
+    lr: Annotated[float, Field(gt=0)] = 1e-3
     muon_lr: Annotated[float, Field(gt=0)] = 0.02
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Natural = 50
-    decay_share: Fraction = 0.3  # the last share of the steps in which lr falls linearly to `final_lr_share`
+    # the last share of the steps in which lr falls linearly to `final_lr_share`
+    decay_share: Fraction = 0.3
     final_lr_share: Fraction = 0.05
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Decay = 0.999
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: what this device does well
-    compile: bool = False  # the repeated block, once for each size of clip
+    # auto: bf16 where this device is fast in it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # compile the repeated block, once for each size of clip
+    compile: bool = False
     workers: Natural = 0
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 250
-    sample_every: Natural = 0  # 0: no sample videos during training
+    # 0: no sample videos during training
+    sample_every: Natural = 0
     save_every: PositiveInt = 250
     keep_checkpoints: PositiveInt = 2
     trackers: tuple[Literal["tensorboard", "wandb", "comet_ml", "mlflow"], ...] = ()
@@ -166,16 +215,20 @@ class TrainConfig(Section):
 class VAETrainConfig(TrainConfig):
     """Stage one: the VAE, trained on random spacetime crops (many times more steps a minute)."""
 
-    crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (9, 32, 32)  # (frames, height, width)
+    # (frames, height, width)
+    crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (9, 32, 32)
     kl_weight: Annotated[float, Field(ge=0)] = 1e-4
-    max_clips: PositiveInt = 2000  # train on the first so many clips: a VAE needs variety less than steps
-    l2_share: Fraction = 0.5  # reconstruction = (1 - share) * L1 + share * L2
+    # train on the first so many clips: a VAE needs variety less than steps
+    max_clips: PositiveInt = 2000
+    # reconstruction = (1 - share) * L1 + share * L2
+    l2_share: Fraction = 0.5
 
 
 class DiTTrainConfig(TrainConfig):
     """Stage two: the DiT and, unless it is pretrained, the text encoder."""
 
-    cache_latents: bool = True  # encode every clip once; False encodes inside the step
+    # encode every clip once; False encodes inside the step
+    cache_latents: bool = True
 
 
 class CaptionTrainConfig(TrainConfig):
@@ -188,7 +241,8 @@ class CaptionTrainConfig(TrainConfig):
     muon_lr: Annotated[float, Field(gt=0)] = 8e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     decay_share: Fraction = 0.6
-    views_in_all: PositiveInt = 16000  # labelled clips are moved and coded again until there are so many
+    # labelled clips are shifted and encoded again until there are so many
+    views_in_all: PositiveInt = 16000
 
 
 class SampleConfig(Section):
@@ -261,17 +315,25 @@ def find(path: str | Path) -> Path:
     raise UserError(f"config '{path}' not found; shipped configs: {', '.join(names)}")
 
 
-def load(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+def load(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Config:
     """Read a config file and apply `section.key=value` overrides (values are YAML).
+
+    Args:
+        path: of a config file, or a shipped one's name; None: the defaults.
+        overrides: what a user set.
+        changes: values by key ("data.num_clips") that stand over the file and under the overrides.
 
     Raises:
         UserError: the file is missing or not YAML, or a key or a value is wrong; the message names it.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        file = find(path)
-        tree = read_yaml(file)
-    return override(tree, overrides or [])
+    tree = {} if path is None else read_yaml(find(path))
+    for key, value in changes.items():
+        _put(tree, key, value)
+    return override(tree, overrides)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -291,30 +353,49 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return loaded or {}
 
 
-def override(tree: dict[str, Any] | Config, overrides: list[str]) -> Config:
-    """Apply `section.key=value` overrides to a config or a raw tree and validate the result."""
+def override(tree: dict[str, Any] | Config, overrides: Sequence[str]) -> Config:
+    """Apply `section.key=value` overrides, as a user writes them, and validate the result.
+
+    Code changes a config by `Config.replace`, whose values are typed.
+
+    Args:
+        tree: a config, or what a YAML file holds.
+        overrides: values are YAML.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it.
+    """
     if isinstance(tree, Config):
         tree = tree.model_dump(mode="json")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise UserError(f"--set '{item}' is not key=value, such as --set dit.width=256")
-        *sections, last = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-            if not isinstance(node, dict):
-                raise UserError(f"--set {key}: '{section}' is a value, not a section")
         try:
-            node[last] = yaml.safe_load(text)
+            value = yaml.safe_load(text)
         except _NOT_YAML as error:
             raise UserError(
                 f"--set {item}: the value is not YAML ({' '.join(str(error).split())})"
             ) from error
+        _put(tree, key, value)
+    return _validate(Config, tree)
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set "section.key" in a tree of sections."""
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"--set {key}: '{section}' is a value, not a section")
+    tree[last] = value
+
+
+def _validate(kind: type[_Kind], tree: dict[str, Any]) -> _Kind:
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_explain(error, kind)) from error
 
 
 def save(config: Config, path: Path) -> None:
@@ -323,25 +404,25 @@ def save(config: Config, path: Path) -> None:
     write_whole(path, config.to_yaml())
 
 
-def _explain(error: ValidationError) -> str:
-    """The first fault of a config in one line, with the nearest right key where a key is unknown."""
+def _explain(error: ValidationError, kind: type[Section]) -> str:
+    """The first fault of a section in one line, with the nearest right key where a key is unknown."""
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
-        known = _keys(fault["loc"][:-1])
+        known = _keys(kind, fault["loc"][:-1])
         hint = nearest(str(fault["loc"][-1]), known)
-        said = f"; known here: {', '.join(known)}" if known else ""
-        return f"unknown config key '{key}'{hint}{said}{more}"
+        listed = f"; known here: {', '.join(known)}" if known else ""
+        return f"unknown config key '{key}'{hint}{listed}{more}"
     message = fault["msg"].removeprefix("Value error, ")
     where = f"config key '{key}' = {fault['input']!r}: " if key else ""
     return f"{where}{message}{more}"
 
 
-def _keys(place: tuple[int | str, ...]) -> list[str]:
-    """The keys of a section; a number in its place is an item of a tuple of sections."""
-    here: Any = Config
-    for part in place:
+def _keys(kind: type[Section], path: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at a path; a number in it is an item of a tuple of sections."""
+    here: Any = kind
+    for part in path:
         if isinstance(part, int):
             here = next(iter(get_args(here)), None)
         elif isinstance(here, type) and issubclass(here, Section) and part in here.model_fields:

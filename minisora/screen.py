@@ -5,12 +5,16 @@ characters, wherever these came from. So everything is printed by `say`, and tab
 both take strings as they are. A test walks the package for prints that do not.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import StyleType
 from rich.table import Table as RichTable
 from rich.text import Text
+
+# What a long job calls as it gets on: (done, in all).
+Progress = Callable[[int, int], None]
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
 

@@ -77,14 +77,14 @@ def mode_panels(clip: Tensor) -> list[Panel]:
     pipeline, prompt = load_pipeline("toy"), PROMPTS[0]
     length, height, width = clip.shape[2:]
     image, night = clip[:, :, 0], f"{prompt} at night"
-    animated = modes.image_to_video(pipeline, prompt, image, seed=0)
-    longer = modes.extend(pipeline, prompt, clip, seed=0)
-    earlier = modes.extend(pipeline, prompt, clip, backward=True, seed=0)
-    around = modes.loop(pipeline, prompt, clip, seed=0)
+    animated = modes.image_to_video(pipeline, prompt, image)
+    longer = modes.extend(pipeline, prompt, clip)
+    earlier = modes.extend(pipeline, prompt, clip, backward=True)
+    around = modes.loop(pipeline, prompt, clip)
     region = torch.zeros(1, length, height, width, dtype=torch.bool)
     region[..., width // 3 : 2 * width // 3] = True
-    filled = restyle.inpaint(pipeline, prompt, clip, region, seed=0)
-    day = restyle.restyle(pipeline, f"{prompt} by day", clip, source=night, seed=0)
+    filled = restyle.inpaint(pipeline, prompt, clip, region)
+    day = restyle.restyle(pipeline, f"{prompt} by day", clip, source=night)
 
     def panel(video: Tensor, given: range, caption: str, loops: bool = False) -> Panel:
         borders = [GIVEN if frame in given else MADE for frame in range(video.shape[2])]

@@ -157,9 +157,7 @@ def _section_table(
     rows = ["| Key | Takes | Default | What it is |", "|---|---|---|---|"]
     for key in keys:
         field = section.model_fields[key]
-        about = next(
-            (comments[each.__name__, key] for each in section.__mro__ if (each.__name__, key) in comments), ""
-        )
+        about = next(filter(None, (comments.get((each.__name__, key)) for each in section.__mro__)), "")
         default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
         rows.append(_row(f"`{key}`", _schema_words(properties[key]), default, about))
     return rows
@@ -198,25 +196,23 @@ def _schema_words(schema: dict[str, Any]) -> str:
 
 
 def _comments() -> dict[tuple[str, str], str]:
-    """The comments on the fields of config.py, above them or on their lines: (class, field) -> text."""
+    """The comments above the fields of config.py: (class, field) -> text.
+
+    Not descriptions of pydantic: to read them off the source takes `minisora --help` a tenth of a second.
+    """
     source = Path(config.__file__).read_text()
     lines = source.splitlines()
-    found: dict[tuple[str, str], str] = {}
+    comments: dict[tuple[str, str], str] = {}
     for owner in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
         for node in owner.body:
             if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
                 continue
-            texts: list[str] = []
-            above = node.lineno - 2
-            while lines[above].strip().startswith("#"):
-                texts.insert(0, lines[above].strip())
-                above -= 1
-            texts += [
-                line[line.index("#") :] for line in lines[node.lineno - 1 : node.end_lineno] if "#" in line
-            ]
-            if texts:
-                found[owner.name, node.target.id] = " ".join(text.lstrip("# ") for text in texts)
-    return found
+            first = node.lineno - 1
+            while lines[first - 1].strip().startswith("#"):
+                first -= 1
+            words = " ".join(line.strip("# ") for line in lines[first : node.lineno - 1])
+            comments[owner.name, node.target.id] = words
+    return comments
 
 
 def _row(*cells: str) -> str:

@@ -7,11 +7,11 @@ scripts/setup.sh
 run="${1:-runs/modes}"
 minisora=.venv/bin/minisora
 $minisora train --config modes --out "$run"
-$minisora evaluate --model "$run/model" --prompts all --batch-size 24 --out "$run/scores"
-$minisora evaluate --model "$run/model" --modes --batch-size 24 --out "$run/scores"
-$minisora evaluate --model "$run/model" --batch-size 24 --samples-per-prompt 4 --out "$run/scores" \
+$minisora evaluate prompts --model "$run/model" --prompts all --batch-size 24 --out "$run/scores"
+$minisora evaluate modes --model "$run/model" --batch-size 24 --out "$run/scores"
+$minisora evaluate sizes --model "$run/model" --batch-size 24 --samples-per-prompt 4 --out "$run/scores" \
   --sizes 17x64x64,17x48x80,17x80x48,17x96x96,5x64x64,9x64x64,33x64x64,1x64x64
-$minisora evaluate --model "$run/model" --steps 1,2,4,8,16,32,64,250 --batch-size 24 --out "$run/scores"
+$minisora evaluate steps --model "$run/model" --steps 1,2,4,8,16,32,64,250 --batch-size 24 --out "$run/scores"
 $minisora export --model "$run/model" --out minisora/weights/toy --made-by "minisora train --config modes" \
   --scores "$run/scores/evaluate.json" --scores "$run/scores/modes.json" --scores "$run/scores/sizes.json" \
   --scores "$run/scores/steps.json"

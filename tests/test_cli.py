@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from minisora import cli
+from minisora.cli.evaluate import new_form
 
 EDIT = ["edit", "-m", "toy", "-p", "a red circle moving left"]
 TINY_STEPS = ["-s", "train_vae.steps=2", "-s", "train_dit.steps=2"]
@@ -59,17 +60,23 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "-s", "text.kind=pretrained"], "needs text.path"),
         (["sample", "-m", "nowhere", "-p", "x"], "nowhere is not a model folder"),
         (["data", "check", "nowhere"], "nowhere"),
-        (["evaluate"], "either --model DIR or --videos DIR"),
-        (["evaluate", "-m", "nowhere"], "nowhere is not a model folder"),
-        (["evaluate", "-m", "nowhere", "--prompts", "71"], "prompts '71': no such file; use 72, all"),
-        (["evaluate", "-m", "nowhere", "--prompts", "cats.txt"], "cats.txt, line 2: caption 'a cat'"),
+        (["evaluate", "prompts"], "Missing option"),
+        (["evaluate", "prompts", "-m", "nowhere"], "nowhere is not a model folder"),
+        (
+            ["evaluate", "prompts", "-m", "nowhere", "--prompts", "71"],
+            "prompts '71': no such file; use 72, all",
+        ),
+        (
+            ["evaluate", "prompts", "-m", "nowhere", "--prompts", "cats.txt"],
+            "cats.txt, line 2: caption 'a cat'",
+        ),
         (["distill"], "give the teacher by either --run DIR or --model DIR"),
         (["distill", "-m", "nowhere", "--config", "toy"], "nowhere is not a model folder"),
         (["scale", "fit", "-o", "nowhere"], "no ladder in nowhere"),
         (["report", "--law", "nowhere.json"], "no law at nowhere.json"),
-        (["evaluate", "--videos", "nowhere"], "nowhere is not a folder"),
-        (["evaluate", "--videos", "."], "has no metadata.csv: write one with the columns file_name,text"),
-        (["evaluate", "--videos", "cats"], "can be judged (1 skipped; a.mp4: caption 'a cat'"),
+        (["evaluate", "videos", "nowhere"], "nowhere is not a folder"),
+        (["evaluate", "videos", "."], "has no metadata.csv: write one with the columns file_name,text"),
+        (["evaluate", "videos", "cats"], "can be judged (1 skipped; a.mp4: caption 'a cat'"),
         (
             ["train", "-s", "seed=2001-99-99"],
             "--set seed=2001-99-99: the value is not YAML (month must be in",
@@ -105,8 +112,11 @@ def test_help_imports_nothing_heavy() -> None:
         (["flops", "--plot", "x.foo"], "'x.foo' must end in .png or .svg"),
         (["flops", "--diffusers", "X", "--args", "a.json", "--json", "a.json"], "a.json is the input a.json"),
         (["report", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
-        (["evaluate", "-m", "toy", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
-        (["evaluate", "-m", "toy", "--steps", "1,2", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
+        (["evaluate", "prompts", "-m", "toy", "-o", "cats.txt"], "cats.txt is a file, not a folder"),
+        (
+            ["evaluate", "steps", "-m", "toy", "--steps", "1,2", "-o", "cats.txt"],
+            "cats.txt is a file, not a folder",
+        ),
         (["export", "-m", "toy", "-o", "cats.txt/x"], "cats.txt is a file, not a folder"),
         # Options that would do nothing are refused.
         (["flops", "--table", "dit", "--time"], "--time would do nothing beside --table"),
@@ -116,19 +126,12 @@ def test_help_imports_nothing_heavy() -> None:
             "--config and --time would do nothing beside --d",
         ),
         (["flops", "--args", "a.json"], "--args a.json belongs to --diffusers MODEL"),
-        (["evaluate", "-m", "x", "--steps", "1,2", "--modes"], "--modes would do nothing beside --steps 1,2"),
+        (["evaluate", "steps", "-m", "x", "--modes"], "No such option: --modes"),
+        (["evaluate", "videos", "cats", "--steps", "4"], "No such option: --steps"),
         (
-            ["evaluate", "-m", "x", "--steps", "1,2", "--run", "y"],
-            "--run would do nothing beside --steps 1,2",
+            ["evaluate", "modes", "-m", "x", "--samples-per-prompt", "2"],
+            "No such option: --samples-per-prompt",
         ),
-        (["evaluate", "--videos", "cats", "--steps", "1,2"], "--videos would do nothing beside --steps 1,2"),
-        (["evaluate", "-m", "x", "--sizes", "9x32x32", "--modes"], "--modes would do nothing beside --sizes"),
-        (["evaluate", "-m", "x", "--modes", "--run", "y"], "--run would do nothing beside --modes"),
-        (
-            ["evaluate", "-m", "x", "--modes", "--samples-per-prompt", "2"],
-            "--samples-per-prompt 2 would do nothi",
-        ),
-        (["evaluate", "--videos", "cats", "--steps", "4"], "--steps would do nothing beside --videos"),
         (["scale", "run", "--jobs", "2", "--shard", "1/2"], "--shard 1/2 would do nothing beside --jobs 2"),
         (["scale", "run", "--dry-run", "--shard", "3/2"], "--shard '3/2' must be i/n"),
     ],
@@ -223,15 +226,64 @@ def test_data_made_checked_trained_on_and_sampled(
     assert "Next: minisora sample" in do("train", "-d", clips, "-c", config, "-o", str(out), *TINY_STEPS)
     do("sample", "-m", str(out / "model"), "-p", "a red circle", "-o", str(tmp_path / "x.mp4"))
     assert {"x.mp4", "x.gif", "x.png"} <= {p.name for p in tmp_path.iterdir()}
-    said = do("evaluate", "--videos", clips, "-o", str(tmp_path / "judged"))
+    said = do("evaluate", "videos", clips, "-o", str(tmp_path / "judged"))
     assert "0 of 10 clips differ" in said
     (tmp_path / "one.txt").write_text("a red circle moving left\n")
-    arguments = ["--prompts", str(tmp_path / "one.txt"), "--num-inference-steps", "1", "--run", str(out)]
-    said = do("evaluate", "-m", str(out / "model"), *arguments, "-o", str(tmp_path / "judged"))
+    arguments = ["--prompts", str(tmp_path / "one.txt"), "--steps", "1"]
+    said = do("evaluate", "run", str(out), *arguments, "-o", str(tmp_path / "judged"))
     assert "1 of 1 clips" in said
     told = json.loads((tmp_path / "judged" / "evaluate.json").read_text())
     assert told["score"]["color"]["total"] == 1
     assert told["curves"]["finding"]["sentence"] in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("-m x --prompts all", "prompts -m x --prompts all"),
+        ("-m x --steps 4", "prompts -m x --steps 4"),
+        ("-m x --steps 1,2", "steps -m x --steps 1,2"),
+        ("--num-inference-steps=1,2 -m x", "steps --steps=1,2 -m x"),
+        (
+            "-m x --guidance-scale 4 --steps=4 --prompts a,b",
+            "prompts -m x --guidance 4 --steps=4 --prompts a,b",
+        ),
+        ("-m x --sizes 9x64x64 --steps 4", "sizes -m x --sizes 9x64x64 --steps 4"),
+        ("--modes -m x", "modes -m x"),
+        ("-m x --run y -o z", "run -m x y -o z"),
+        ("--videos=y -o z", "videos y -o z"),
+    ],
+)
+def test_the_old_form_of_evaluate_means_one_of_its_commands(old: str, new: str) -> None:
+    assert " ".join(new_form(old.split())) == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        (["--videos", "my clips"], "minisora evaluate videos 'my clips'", "my clips is not a folder"),
+        (
+            ["-m", "x", "--steps", "1,2", "--modes"],
+            "minisora evaluate modes -m x --steps 1,2",
+            "Invalid value for",
+        ),
+    ],
+)
+def test_the_old_form_of_evaluate_still_works_and_names_the_new_one(
+    old: list[str],
+    new: str,
+    error: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("evaluate", *old, capsys=capsys, monkeypatch=monkeypatch)
+    word, reason = err.strip().splitlines()
+    assert code == 2
+    assert word.startswith("note: ")
+    assert f" is now '{new}'; the old form goes" in word
+    assert error in reason
 
 
 def test_a_checkpoint_of_another_config_is_refused_and_survives(

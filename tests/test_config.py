@@ -97,3 +97,35 @@ def test_an_installed_package_reads_no_configs_of_others(
     assert config_folder() == tmp_path / "site-packages" / "configs"
     (package / "configs").mkdir()
     assert config_folder() == package / "configs"
+
+
+def test_a_changed_config_is_as_if_it_had_been_loaded_so(tmp_path: Path) -> None:
+    config = load("toy")
+    changed = config.replace(
+        seed=3, **{"data.buckets": ({"frames": 5, "height": 32, "width": 48},), "data.path": tmp_path}
+    )
+    buckets = "data.buckets=[{frames: 5, height: 32, width: 48}]"
+    assert changed == load("toy", ["seed=3", buckets, f"data.path={tmp_path}"])
+    assert changed.train_dit.replace(lr=1) == load("toy", ["train_dit.lr=1"]).train_dit
+    assert changed.replace() == changed
+    assert config == load("toy")
+
+
+def test_a_change_in_code_is_checked_as_one_on_the_command_line_is() -> None:
+    config = load("toy")
+    for key, value, said in (
+        ("dit.widht", 1, "did you mean 'width'"),
+        ("dit.depth", -1, "'dit.depth' = -1"),
+        ("seed.x", 1, "'seed' is a value, not a section"),
+        ("data.source", "folder", "needs data.path"),
+    ):
+        with pytest.raises(UserError, match=said):
+            config.replace(**{key: value})
+    with pytest.raises(UserError, match="did you mean 'steps'"):
+        config.train_dit.replace(stpes=1)
+
+
+def test_changes_stand_over_the_file_and_under_what_a_user_set() -> None:
+    changes = {"train_dit.lr": 5e-4, "train_dit.steps": 7}
+    settings = load("toy", ["train_dit.steps=9"], changes).train_dit
+    assert (settings.lr, settings.steps) == (5e-4, 9)

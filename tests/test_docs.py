@@ -47,7 +47,7 @@ QUICK: dict[str, list[str]] = {
     "augment": ["--steps", "2"],
     "distill": ["--samples", "4", "--set", "train_dit.steps=2", "--set", "train_dit.batch_size=2"],
     "caption train": [*_SMALL_STEPS, "--set", "train_caption.views_in_all=8"],
-    "evaluate": ["--prompts", "prompts.txt", "--steps", "1"],
+    "evaluate prompts": ["--prompts", "prompts.txt", "--steps", "1"],
 }
 # Beginnings of commands that are checked and not run, and why.
 CHECKED: dict[str, str] = {
@@ -56,7 +56,7 @@ CHECKED: dict[str, str] = {
     "minisora scale run": "trains for minutes",
     "minisora flops --diffusers": "counts billions of parameters, which tests/measure does",
     "minisora report --preset measured": "is the same command with a larger preset",
-    "minisora evaluate --model toy": "judges hundreds of clips of full size",
+    "minisora evaluate prompts --model toy": "judges hundreds of clips of full size",
     "accelerate launch": "starts other processes",
     "bash scripts/": "installs, or trains for minutes",
     "python scripts/": "has a test of its own",

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from minisora import cli
 from minisora.config import Config, Section, load
 from minisora.errors import UserError
-from minisora.evaluate.sizes import parse_sizes
-from minisora.evaluate.steps import parse_steps
+from minisora.evaluate.compare import parse_sizes, parse_steps
 from minisora.limits import LAST_SEED, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.assumptions import load_preset, presets

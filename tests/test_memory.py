@@ -15,7 +15,7 @@ from minisora.errors import UserError
 from minisora.evaluate.sample_and_judge import evaluate_pipeline
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.costs import check_state
-from minisora.training.trajectories import make_trajectories
+from minisora.training.distill import make_trajectories
 
 GIB = 1 << 30
 
@@ -130,7 +130,7 @@ def test_a_training_that_surely_does_not_fit_is_refused(
     ):
         check_state(10**15, torch.device("cpu"))
     pipeline = load_pipeline(tiny_run / "model", device="cpu")
-    monkeypatch.setattr("minisora.training.trajectories.available_memory", lambda: 1000)
+    monkeypatch.setattr("minisora.training.distill.available_memory", lambda: 1000)
     with pytest.raises(UserError, match="2 trajectories of 5 states are .* take fewer --samples"):
         make_trajectories(pipeline, ["a red circle"] * 2, tiny_run / "unused", 4)
     monkeypatch.setattr("minisora.pipelines.pipeline.available_memory", lambda _: 1000)

@@ -16,7 +16,8 @@ LAYERS: list[set[str]] = [
     {"models", "flow", "data"},
     {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
-    {"scaling", "report"},
+    {"report"},
+    {"scaling"},
     {"demo"},
     {"cli"},
     {"__main__"},

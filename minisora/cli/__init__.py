@@ -28,6 +28,11 @@ scale_app = typer.Typer(
     no_args_is_help=True,
 )
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
+evaluate_app = typer.Typer(
+    cls=evaluate.OldForm,
+    help="Judge what videos show against their prompts, without a learned network, and the judge itself.",
+    no_args_is_help=True,
+)
 
 for command in (
     demo.demo,
@@ -37,12 +42,18 @@ for command in (
     edit.edit,
     edit.augment,
     sample.export,
-    evaluate.evaluate,
     flops.flops,
     flops.calibrate,
     report.report,
 ):
     app.command()(command)
+app.add_typer(evaluate_app, name="evaluate")
+evaluate_app.command("prompts")(evaluate.evaluate_prompts)
+evaluate_app.command("run")(evaluate.evaluate_run)
+evaluate_app.command("videos")(evaluate.evaluate_videos)
+evaluate_app.command("steps")(evaluate.evaluate_steps)
+evaluate_app.command("sizes")(evaluate.evaluate_sizes)
+evaluate_app.command("modes")(evaluate.evaluate_modes)
 app.add_typer(data_app, name="data")
 data_app.command("make")(data.data_make)
 data_app.command("check")(data.data_check)

@@ -1,22 +1,13 @@
 """Commands that fill in captions: caption train, caption label."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from minisora.cli.options import (
-    SetOption,
-    check_output,
-    console,
-    finite,
-    load_config,
-)
+from minisora.cli.options import SetOption, check_output, console, finite, load_config
 from minisora.errors import UserError
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def caption_train(

@@ -1,7 +1,7 @@
 """Commands on data sets: data make, data check."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from minisora.cli.options import (
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def data_make(
     out: Annotated[Path, typer.Argument(help="Folder for the clips and metadata.csv.")],
@@ -30,7 +27,7 @@ def data_make(
     set_: SetOption = None,
 ) -> None:
     """Write a captioned set of moving shapes as mp4 files with metadata.csv."""
-    from minisora.data.shapes_world.write_shapes import make_shapes
+    from minisora.data.shapes_world.shapes_dataset import make_shapes
 
     check_folder(out)
     make_shapes(out, clips, seed, load_config(config, set_).clip)

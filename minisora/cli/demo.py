@@ -1,27 +1,12 @@
 """The command that shows everything at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from minisora.cli.options import (
-    ConfigOption,
-    OutOption,
-    SetOption,
-    check_folder,
-    console,
-    load_config,
-)
+from minisora.cli.options import ConfigOption, OutOption, SetOption, check_folder, console, load_config
 from minisora.screen import say
 
-if TYPE_CHECKING:
-    pass
 
-
-def demo(
-    out: OutOption = Path("runs/demo"),
-    config: ConfigOption = "toy",
-    set_: SetOption = None,
-) -> None:
+def demo(out: OutOption = Path("runs/demo"), config: ConfigOption = "toy", set_: SetOption = None) -> None:
     """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
     from minisora.demo.run_demo import run_demo
 

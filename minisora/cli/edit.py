@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,14 +14,11 @@ from minisora.cli.options import (
     finite,
     refuse_beside,
 )
+from minisora.cli.sample import SchedulerName, SchedulerOption, check_video, load_model
 from minisora.errors import UserError
 from minisora.files import same_file
 from minisora.limits import LAST_SEED, MAX_COUNT, MAX_SIDE
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
-from minisora.cli.sample import SchedulerName, SchedulerOption, check_video, load_model
 
 
 class EditMode(StrEnum):
@@ -74,27 +71,26 @@ def edit(
 
     The model must have been trained with known frames (configs/modes.yaml) for all but inpaint and restyle.
     """
+    from minisora.flow.denoise import SampleSettings
     from minisora.pipelines.edit_files import edit as edit_files
-    from minisora.pipelines.write_videos import write_videos
+    from minisora.pipelines.sample_files import write_videos
 
     check_video(out, 1, video)
     if source is not None:  # FlowEdit takes steps of its own
         refuse_beside("--source", {"--scheduler": scheduler is not None})
+    settings = SampleSettings(steps=steps, guidance=guidance, strength=strength, seed=seed)
     pipeline = load_model(model, scheduler)
-    made = edit_files(
+    edited = edit_files(
         pipeline,
         mode.value,
         video,
         prompt,
-        strength=strength,
         source=source,
         region=region,
+        settings=settings,
         say=lambda line: say(console, line, style="yellow"),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        seed=seed,
     )
-    for file in write_videos(out, made, [prompt], pipeline.config.fps):
+    for file in write_videos(out, edited, [prompt], pipeline.config.fps):
         say(console, f"wrote {file}")
 
 
@@ -126,11 +122,13 @@ def augment(
     ] = None,
 ) -> None:
     """More training clips: every clip of a folder restyled under every prompt, as a captioned set."""
+    from minisora.flow.denoise import SampleSettings
     from minisora.pipelines.augment import augment as augment_folder
 
     check_folder(out)
     if same_file(out, [data]) is not None:
         raise UserError(f"--out {out} is the folder of --data, whose clips would be lost: choose another")
+    settings = SampleSettings(steps=steps, guidance=guidance, strength=strength, seed=seed)
     pipeline = load_model(model, scheduler)
     with console.status("restyling") as status:
         count = augment_folder(
@@ -138,11 +136,8 @@ def augment(
             data,
             prompts,
             out,
-            strength=strength,
-            seed=seed,
+            settings=settings,
             batch_size=batch_size,
             progress=lambda done, total: status.update(f"restyling {done}/{total}"),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
         )
     say(console, f"wrote {count} clips to {out}; next: minisora data check {out}")

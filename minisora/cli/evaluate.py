@@ -1,114 +1,163 @@
-"""The command that judges videos, and models by them."""
+"""The commands that judge videos, and models by them: one for each question."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
 
-from minisora.cli.options import check_folder, console, finite, refuse_beside
-from minisora.limits import LAST_SEED, MAX_COUNT, MAX_GUIDANCE
+from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console
+from minisora.limits import LAST_SEED, MAX_COUNT
+from minisora.screen import say
+
+ModelOption = Annotated[
+    Path,
+    typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
+]
+PromptsOption = Annotated[
+    str, typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file.")
+]
+SamplesOption = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="More samples, narrower intervals.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same samples.")]
+BatchOption = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos sampled at a time.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+_OUT = Path("runs/evaluate")
 
 
-def evaluate(
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Judge samples of this model.")] = None,
-    videos: Annotated[
-        Path | None, typer.Option("--videos", help="Or judge this folder of mp4 files with metadata.csv.")
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="The model's run folder: also say if it is learning, stuck or memorising."),
-    ] = None,
-    prompts: Annotated[
-        str,
-        typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file."),
-    ] = "72",
-    samples_per_prompt: Annotated[
-        int, typer.Option(min=1, max=MAX_COUNT, help="More samples, narrower intervals.")
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same samples.")
-    ] = 0,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            "--num-inference-steps",
-            "--steps",
-            help="Default from the model; 1,2,4,8 compares them: steps.json.",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            "--guidance-scale",
-            "--guidance",
-            min=0.0,
-            max=MAX_GUIDANCE,
-            callback=finite,
-            help="Default from the model.",
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Videos sampled at a time.")] = 8,
-    sizes: Annotated[
-        str | None, typer.Option(help="Instead: compare sizes, such as 17x64x64,17x48x80: sizes.json.")
-    ] = None,
-    modes: Annotated[
-        bool, typer.Option("--modes", help="Instead: animate, extend, connect, loop, inpaint, restyle.")
-    ] = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder of evaluate.json and failures.png, or modes.json, sizes.json, steps.json.",
-        ),
-    ] = Path("runs/evaluate"),
+def evaluate_prompts(
+    model: ModelOption,
+    prompts: PromptsOption = "72",
+    samples_per_prompt: SamplesOption = 1,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    out: OutOption = _OUT,
 ) -> None:
-    """Judge what videos show against their prompts, without a learned network, and the judge itself."""
-    from minisora.evaluate.steps import parse_steps, run_steps
+    """Judge a model's samples of every prompt, and the judge itself: evaluate.json, failures.png."""
+    from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
     check_folder(out)
-    numbers = parse_steps(steps) if steps is not None else []
-    given = {"--videos": videos is not None, "--run": run is not None}
-    more = {f"--samples-per-prompt {samples_per_prompt}": samples_per_prompt != 1}
-    if len(numbers) > 1:
-        refuse_beside(f"--steps {steps}", {**given, "--sizes": sizes is not None, "--modes": modes})
-    if sizes is not None:
-        refuse_beside("--sizes", {**given, "--modes": modes})
-    if modes:
-        refuse_beside("--modes", {**given, **more})
-    if videos is not None and model is None:
-        sampling = {"--prompts": prompts != "72", "--steps": steps is not None, "--seed": seed != 0}
-        refuse_beside("--videos", {**sampling, **more, "--guidance": guidance is not None})
-    shared: dict[str, Any] = {
-        "model": model,
-        "prompts": prompts,
-        "seed": seed,
-        "guidance": guidance,
-        "batch_size": batch_size,
-    }
-    if len(numbers) > 1:
-        run_steps(out, console, steps=numbers, samples_per_prompt=samples_per_prompt, **shared)
-        return
-    shared["steps"] = numbers[0] if numbers else None
-    if sizes is not None:
-        from minisora.evaluate.sizes import parse_sizes, run_sizes
+    sampling = Sampling(model, prompts, samples_per_prompt, seed, steps, guidance, batch_size)
+    run_experiment(out, console, lambda bar: evaluate_prompts(sampling, bar))
 
-        wanted = parse_sizes(sizes)
-        run_sizes(out, console, sizes=wanted, samples_per_prompt=samples_per_prompt, **shared)
-    elif modes:
-        from minisora.evaluate.run_modes import run_modes
 
-        run_modes(out, console, **shared)
-    else:
-        from minisora.evaluate.run import run_evaluation
-        from minisora.training.latents import cache_keys
+def evaluate_run(
+    run: Annotated[Path, typer.Argument(help="The run folder, the --out of minisora train.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="The model that it trained; default: RUN/model.")
+    ] = None,
+    prompts: PromptsOption = "72",
+    samples_per_prompt: SamplesOption = 1,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    out: OutOption = _OUT,
+) -> None:
+    """As `prompts`, and say whether the run's model is learning, stuck or memorising: evaluate.json."""
+    from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
-        run_evaluation(
-            out,
-            console,
-            videos=videos,
-            run=run,
-            cache_keys=cache_keys,
-            samples_per_prompt=samples_per_prompt,
-            **shared,
-        )
+    check_folder(out)
+    sampling = Sampling(
+        model or run / "model", prompts, samples_per_prompt, seed, steps, guidance, batch_size
+    )
+    run_experiment(out, console, lambda bar: evaluate_prompts(sampling, bar, run))
+
+
+def evaluate_videos(
+    videos: Annotated[Path, typer.Argument(help="Folder of mp4 files with metadata.csv.")],
+    out: OutOption = _OUT,
+) -> None:
+    """Judge a folder of videos by their captions, whatever made them: evaluate.json, failures.png."""
+    from minisora.evaluate.compare import evaluate_folder, run_experiment
+
+    check_folder(out)
+    run_experiment(out, console, lambda bar: evaluate_folder(videos, bar))
+
+
+def evaluate_steps(
+    model: ModelOption,
+    steps: Annotated[str, typer.Option(help="The numbers of steps to compare.")] = "1,2,4,8,16,32",
+    prompts: PromptsOption = "72",
+    samples_per_prompt: SamplesOption = 1,
+    seed: SeedOption = 0,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    out: OutOption = _OUT,
+) -> None:
+    """Compare numbers of sampling steps on the same noise, and name the fewest that are enough: steps.json."""
+    from minisora.evaluate.compare import Sampling, compare_steps, parse_steps, run_experiment
+
+    check_folder(out)
+    numbers = parse_steps(steps)
+    sampling = Sampling(model, prompts, samples_per_prompt, seed, None, guidance, batch_size)
+    run_experiment(out, console, lambda bar: compare_steps(sampling, numbers, bar))
+
+
+def evaluate_sizes(
+    model: ModelOption,
+    sizes: Annotated[str, typer.Option(help="FRAMESxHEIGHTxWIDTH, as many as wanted: 17x64x64,17x48x80.")],
+    prompts: PromptsOption = "72",
+    samples_per_prompt: SamplesOption = 1,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    out: OutOption = _OUT,
+) -> None:
+    """Compare lengths and frame sizes on the same prompts: sizes.json, sizes.png."""
+    from minisora.evaluate.compare import Sampling, compare_sizes, parse_sizes, run_experiment
+
+    check_folder(out)
+    parsed = parse_sizes(sizes)
+    sampling = Sampling(model, prompts, samples_per_prompt, seed, steps, guidance, batch_size)
+    run_experiment(out, console, lambda bar: compare_sizes(sampling, parsed, bar))
+
+
+def evaluate_modes(
+    model: ModelOption,
+    prompts: PromptsOption = "72",
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch_size: BatchOption = 8,
+    out: OutOption = _OUT,
+) -> None:
+    """Judge every mode: animate, extend, connect, loop, inpaint, keyframes, restyle: modes.json, modes.png."""
+    from minisora.evaluate.compare import Sampling, compare_modes, run_experiment
+
+    check_folder(out)
+    sampling = Sampling(model, prompts, 1, seed, steps, guidance, batch_size)
+    run_experiment(out, console, lambda bar: compare_modes(sampling, bar))
+
+
+class OldForm(TyperGroup):
+    """A group that for one more version takes the options that chose the experiment before it had commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command that is meant before the options, and say so on stderr."""
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            old, args = shlex.join(args), new_form(args)
+            line = f"'minisora evaluate {old}' is now 'minisora evaluate {shlex.join(args)}'"
+            say(Console(stderr=True), f"note: {line}; the old form goes with the next version")
+        return super().parse_args(ctx, args)
+
+
+def new_form(args: list[str]) -> list[str]:
+    """The arguments of the old form with its command; options that do not go with it are left for it to refuse."""
+    for old, new in (("--num-inference-steps", "--steps"), ("--guidance-scale", "--guidance")):
+        args = [new + arg.removeprefix(old) if arg.split("=", 1)[0] == old else arg for arg in args]
+    names = [arg.split("=", 1)[0] for arg in args]
+    # What was a flag or an option is now the command and, for two of them, its argument.
+    for name in ("videos", "run", "modes"):
+        if f"--{name}" in names:
+            index = names.index(f"--{name}")
+            return [name, *args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+    if "--sizes" in names:
+        return ["sizes", *args]
+    index = names.index("--steps") if "--steps" in names else len(args)
+    several = any("," in arg for arg in args[index : index + (2 if "--steps" in args else 1)])
+    return ["steps" if several else "prompts", *args]

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,8 @@ from minisora.cli.options import (
 from minisora.errors import UserError
 from minisora.screen import say
 
-if TYPE_CHECKING:
-    pass
-
-
-_PLOTS = (".png", ".svg")  # as in minisora.flops.plots, which is slow to import
+# As in minisora.flops.plots, which is slow to import.
+_PLOTS = (".png", ".svg")
 
 
 class Device(StrEnum):
@@ -100,7 +97,7 @@ def flops(
 
         show(count_config(load_config(config, set_), device=device.value), json_)
     if time:
-        from minisora.flops.timed import time_config
+        from minisora.flops.timing import time_config
 
         timed = time_config(
             load_config(config, set_), device="cpu" if device is Device.meta else device.value
@@ -109,9 +106,13 @@ def flops(
         for warning in timed.warnings():
             say(console, warning, style="yellow")
     if plot is not None:
-        from minisora.flops.plots import plot_attention_share
+        from minisora.flops.plots import save_plot
+        from minisora.report.assumptions import load_preset
+        from minisora.report.figures.curves import attention_share
+        from minisora.report.figures.style import style
 
-        plot_attention_share(plot)
+        with style():
+            save_plot(attention_share(load_preset("measured")).figure, plot)
         say(console, f"wrote {plot}")
 
 
@@ -125,7 +126,7 @@ def calibrate(
     plot: Annotated[Path | None, typer.Option(help="Achieved FLOP/s against size, as .png or .svg.")] = None,
 ) -> None:
     """Sweep real passes on this machine and fit what they cost: MACs, time, MFU. `minisora report` reads it."""
-    from minisora.flops.calibration import calibrate as sweep
+    from minisora.flops.sweep import calibrate as sweep
 
     check_output(out, (".json",))
     check_output(plot, _PLOTS)

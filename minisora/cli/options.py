@@ -33,8 +33,7 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
 ]
 StepsOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model."),
+    int | None, typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model.")
 ]
 
 
@@ -59,17 +58,10 @@ OutOption = Annotated[
 
 def load_config(config: str, overrides: list[str] | None, data: Path | None = None) -> "Config":
     """The config of a command: a file or shipped name, a data folder if given, then --set overrides."""
-    import yaml
-
     from minisora.config import load
 
-    # As YAML escapes it: JSON writes a character such as an emoji as two halves, which YAML would keep apart.
-    folder = (
-        []
-        if data is None
-        else ["data.source=folder", "data.path=" + yaml.safe_dump(str(data), default_style='"', width=2**30)]
-    )
-    return load(config, folder + (overrides or []))
+    folder = {} if data is None else {"data.source": "folder", "data.path": data}
+    return load(config, overrides or (), folder)
 
 
 def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: Iterable[Path] = ()) -> None:
@@ -131,7 +123,7 @@ def refuse_beside(option: str, others: dict[str, bool]) -> None:
         raise UserError(f"{' and '.join(idle)} would do nothing beside {option}: leave one of them out")
 
 
-class Report(Protocol):
+class Printable(Protocol):
     """What the instrument returns: a rich table, and JSON."""
 
     def table(self) -> Any:
@@ -143,7 +135,7 @@ class Report(Protocol):
         ...
 
 
-def show(report: Report, json_: Path | None) -> None:
+def show(report: Printable, json_: Path | None) -> None:
     """Print a report's table, and write it as JSON where asked."""
     console.print(report.table())
     if json_ is not None:

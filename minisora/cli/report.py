@@ -1,18 +1,12 @@
 """The command of the compute report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from minisora.cli.options import (
-    check_folder,
-    console,
-)
+from minisora.cli.options import check_folder, console
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def report(
@@ -20,8 +14,7 @@ def report(
         Path, typer.Option("--out", "-o", help="Folder for the page, JSON, CSV and figures.")
     ] = Path("report"),
     preset: Annotated[
-        str,
-        typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file."),
+        str, typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file.")
     ] = "measured",
     calibration: Annotated[
         Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")

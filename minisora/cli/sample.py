@@ -72,6 +72,7 @@ def sample(
     ] = None,
 ) -> None:
     """Sample videos from prompts."""
+    from minisora.flow.denoise import SampleSettings
     from minisora.pipelines.sample_files import decode_files, read_latents, sample_files
 
     if latents is not None:
@@ -104,13 +105,8 @@ def sample(
         pipeline,
         prompt,
         out,
-        num_frames=frames,
-        height=height,
-        width=width,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        guidance_interval=guidance_interval,
-        seed=seed,
+        SampleSettings(steps=steps, guidance=guidance, interval=guidance_interval, seed=seed),
+        pipeline.size(frames, height, width),
     )
     for file in files:
         say(console, f"wrote {file}")
@@ -146,7 +142,7 @@ def load_model(model: Path, scheduler: SchedulerName | None) -> "MiniSoraPipelin
 
 def check_video(out: Path, count: int, inputs: Sequence[Path] = ()) -> None:
     """Refuse a place for so many videos before any is sampled: each comes with a .gif, and a .png for all."""
-    from minisora.pipelines.write_videos import output_files
+    from minisora.pipelines.sample_files import output_files
 
     check_output(out, (".mp4", ""))
     for file in output_files(out, count):

@@ -11,7 +11,8 @@ from minisora.screen import say
 LadderOption = Annotated[
     str, typer.Option("--ladder", "-l", help="A ladder file, or a shipped one: smoke, cpu, h100.")
 ]
-_ALL = "1/1"  # the shard that is the whole ladder
+# The shard that is the whole ladder.
+_ALL = "1/1"
 ResultsOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the ladder's results.")]
 
 
@@ -78,14 +79,13 @@ def scale_run(
 
 def scale_fit(out: ResultsOption = Path("runs/ladder")) -> None:
     """Fit loss against compute, size and data: OUT/law.json, with intervals and the held-out budget's error."""
-    from minisora.scaling.fit_laws import fit_file
+    from minisora.scaling.fit_laws import fit_file, fit_tables
     from minisora.scaling.ladder import tokens_per_clip
-    from minisora.scaling.ladder_file import Kept
-    from minisora.scaling.law_tables import fit_tables
+    from minisora.scaling.results import LadderFile
 
-    tokens = tokens_per_clip(Kept.read(out).config)
-    found = fit_file(out / "results.jsonl", tokens, out / "law.json")
-    console.print(fit_tables(found))
+    tokens = tokens_per_clip(LadderFile.read(out).config)
+    law = fit_file(out / "results.jsonl", tokens, out / "law.json")
+    console.print(fit_tables(law))
     say(console, f"wrote {out / 'law.json'}; next: minisora report --law {out / 'law.json'}")
 
 
@@ -94,10 +94,9 @@ def scale_figure(out: ResultsOption = Path("runs/ladder")) -> None:
     from minisora.scaling.figure import write_figures
     from minisora.scaling.fit_laws import fit_file
     from minisora.scaling.ladder import tokens_per_clip
-    from minisora.scaling.ladder_file import Kept
-    from minisora.scaling.results import read_rows
+    from minisora.scaling.results import LadderFile, read_rows
 
-    kept, results = Kept.read(out), out / "results.jsonl"
-    law = fit_file(results, tokens_per_clip(kept.config), out / "law.json")
-    for file in write_figures(kept.ladder, read_rows(results), law, out / "samples", out):
+    ladder, results = LadderFile.read(out), out / "results.jsonl"
+    law = fit_file(results, tokens_per_clip(ladder.config), out / "law.json")
+    for file in write_figures(ladder.ladder, read_rows(results), law, out / "samples", out):
         say(console, f"wrote {file}")

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from minisora.cli.options import (
 from minisora.errors import UserError
 from minisora.limits import MAX_COUNT, MAX_STEPS
 from minisora.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 class Stage(StrEnum):
@@ -45,7 +42,7 @@ def train(
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
     from minisora.training.stages import train_dit, train_vae
-    from minisora.training.tasks.dit_task import check_dit
+    from minisora.training.tasks import check_dit
 
     check_folder(out)
     if vae is not None and stage is not Stage.dit:

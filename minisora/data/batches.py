@@ -1,44 +1,112 @@
-"""Training batches as a function of position: everything random about a sample comes from (seed, position).
+"""Training batches: what they hold, how they follow from a position, and which positions a process loads.
 
 Position p is the p-th sample that training ever sees. Its clip, crop, noise, noise level and whether its
-caption is dropped follow from p alone, so a run that is resumed, split over processes or accumulated in
+caption is dropped follow from (seed, p) alone, so a run that is resumed, split over processes or accumulated in
 micro-batches sees the very same samples. The loader state of a checkpoint is one number: the step.
+
+Letters: B clips, Z channels, T H W frames and pixels, T' H' W' latent grid.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from minisora.config import FlowConfig
-from minisora.data.batch import Batch, DiTBatch, PackedBatch, VAEBatch
-from minisora.data.clip import StandsIn
-from minisora.data.clip_memory import ClipMemory, from_bytes
+from minisora.data.clips import ClipMemory, StandsIn
 from minisora.data.draws import random_crop, rng, sample_indices
+from minisora.errors import UserError
 from minisora.flow.known_frames import draw_known
 from minisora.flow.path import broadcast_sigma, to_data, to_noise
 
-_DRAWS = 1  # key of the random draws of a sample, apart from the shuffling of epochs
-_KINDS = 2  # key of what a step is made of
-_WINDOWS = 3  # key of which step of a student is learned
+# Keys of random draws, apart from the shuffling of epochs: of a sample, of what a step is made of, and of which step
+# of a student is learned.
+_DRAWS, _KINDS, _WINDOWS = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a task computes its loss from; `indices` name the clips, for error messages."""
+
+    indices: list[int]
+
+    def _tensors(self) -> dict[str, Any]:
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory; the data loader calls it for CUDA."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+
+@dataclass(frozen=True)
+class VAEBatch(Batch):
+    """Crops (`video`, B 3 T H W uint8) and the noise of the posterior draw (B Z T' H' W')."""
+
+    video: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class DiTBatch(Batch):
+    """Latents, captions, and the point on the path to noise.
+
+    Args:
+        latents, noise: B Z T' H' W', the latents normalised.
+        normal: B, standard normal draws that become noise levels.
+        captions: B, "" where it was dropped.
+        known: B T', whether a latent frame is known; None where no clip has known frames.
+        known_sigma: B, noise level of the known frames.
+        sigma: B, noise levels where they are not to be made of `normal`.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    normal: Tensor
+    captions: list[str]
+    known: Tensor | None = None
+    known_sigma: Tensor | None = None
+    sigma: Tensor | None = None
+
+    def images(self) -> Self:
+        """The first frame of every clip: a causal VAE codes it as it codes an image."""
+        return replace(
+            self, latents=self.latents[:, :, :1], noise=self.noise[:, :, :1], known=None, known_sigma=None
+        )
+
+
+@dataclass(frozen=True)
+class PackedBatch(Batch):
+    """Clips of several sizes for one step, those of a size together."""
+
+    parts: tuple[DiTBatch, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """Every part on `device`."""
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
+
+    def pin_memory(self) -> Self:
+        """Every part in page-locked memory."""
+        return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
 
 BatchType = TypeVar("BatchType", bound=Batch, covariant=True)
 
 
 class BatchSource(Protocol[BatchType]):
-    """Makes the batch of given positions."""
+    """Makes batches, each a function of its positions."""
 
     def at(self, positions: Sequence[int]) -> BatchType:
         """The batch of these positions; a pure function of them."""
-        ...
-
-    def examples(self, positions: Sequence[int]) -> Sequence[Batch]:
-        """A batch of that many clips of every kind that `at` may give."""
         ...
 
 
@@ -50,10 +118,10 @@ class CropBatches:
     """Random spacetime crops for the VAE.
 
     Args:
-        clips: where they are cut from.
+        clips: the clips that are cropped.
         crop: (frames, height, width) in pixels.
         latent_shape: Z T' H' W' of a crop.
-        seed: of order, crops and noise.
+        seed: decides the order of the clips, the crops and the noise.
     """
 
     def __init__(self, clips: ClipMemory, crop: Sequence[int], latent_shape: Sequence[int], seed: int):
@@ -61,18 +129,14 @@ class CropBatches:
 
     def at(self, positions: Sequence[int]) -> VAEBatch:
         """The batch of these positions."""
-        indices = [sample_indices(self.clips.num_clips, range(p, p + 1), self.seed)[0] for p in positions]
+        indices = sample_indices(self.clips.num_clips, positions, self.seed)
         generators = [rng(self.seed, _DRAWS, p) for p in positions]
         crops = [
             random_crop(clip, self.crop, generator)
             for clip, generator in zip(self.clips.clips(indices), generators, strict=True)
         ]
         noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
-        return VAEBatch(indices, from_bytes(torch.stack(crops)), noise)
-
-    def examples(self, positions: Sequence[int]) -> list[VAEBatch]:
-        """One: all crops are alike."""
-        return [self.at(positions)]
+        return VAEBatch(indices, torch.stack(crops), noise)
 
 
 class LatentSource(Protocol):
@@ -100,7 +164,7 @@ class LatentBatches:
 
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions."""
-        indices = [sample_indices(len(self.source), range(p, p + 1), self.seed)[0] for p in positions]
+        indices = sample_indices(len(self.source), positions, self.seed)
         latents = self.source.latents(indices)
         generators = [rng(self.seed, _DRAWS, p) for p in positions]
         noise = torch.stack([_normal(generator, latents.shape[1:]) for generator in generators])
@@ -115,10 +179,6 @@ class LatentBatches:
         ]
         return DiTBatch(indices, latents, noise, normal, captions, *self._known(generators, latents.shape[2]))
 
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """One: all clips are of one size."""
-        return [self.at(positions)]
-
     def _known(
         self, generators: list[np.random.Generator], frames: int
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -127,23 +187,47 @@ class LatentBatches:
             return None, None
         rows, levels = [], []
         for generator in generators:
-            given = generator.random() < self.flow.known_share
-            rows.append(draw_known(generator, frames) if given else np.zeros(frames, dtype=bool))
+            some = generator.random() < self.flow.known_share
+            rows.append(draw_known(generator, frames) if some else np.zeros(frames, dtype=bool))
             levels.append(max(0.0, 2 * generator.random() - 1) * self.flow.known_sigma)
         return torch.from_numpy(np.stack(rows)), torch.tensor(levels, dtype=torch.float32)
 
 
-class MixedBatches:
-    """Steps of different kinds from one stream of positions: clips of several sizes, and images among videos.
-
-    Every step is of one kind, drawn from (seed, step) alone, so all processes and micro-batches of a step agree.
+class _SeveralSizes:
+    """Clips of several sizes, and images, from one stream of positions; see its two kinds.
 
     Args:
         parts: batches of each size.
-        shares: how often each is drawn, relative to each other.
-        image_share: steps that take only the first frame of their clips.
-        batch_size: positions of a step, over all processes and micro-batches.
-        seed: of the draws.
+        shares: how often each size is drawn, relative to each other.
+        image_share: how often only the first frame of a clip is taken, in [0, 1].
+        seed: decides the draws.
+    """
+
+    def __init__(
+        self, parts: Sequence[LatentBatches], shares: Sequence[float], *, image_share: float, seed: int
+    ):
+        self.parts, self.image_share, self.seed = parts, image_share, seed
+        self.cumulative = np.cumsum(shares) / np.sum(shares)
+        self.all_captions = [caption for part in parts for caption in part.all_captions]
+
+    def _kind(self, key: int) -> tuple[int, bool]:
+        """Which size, and whether images: a function of (seed, key)."""
+        size, image = rng(self.seed, _KINDS, key).random(2)
+        part = min(int(np.searchsorted(self.cumulative, size, side="right")), len(self.cumulative) - 1)
+        return part, bool(image < self.image_share)
+
+    def _batch(self, kind: tuple[int, bool], positions: Sequence[int]) -> DiTBatch:
+        part, images = kind
+        batch = self.parts[part].at(positions)
+        return batch.images() if images else batch
+
+
+class MixedBatches(_SeveralSizes):
+    """Every step is of one kind, drawn from (seed, step): all processes and micro-batches of a step agree.
+
+    Args:
+        parts, shares, image_share, seed: see `_SeveralSizes`.
+        batch_size: number of positions of a step, over all processes and micro-batches.
     """
 
     def __init__(
@@ -155,60 +239,24 @@ class MixedBatches:
         batch_size: int,
         seed: int,
     ):
-        self.parts, self.image_share, self.batch_size, self.seed = parts, image_share, batch_size, seed
-        self.cumulative = np.cumsum(shares) / np.sum(shares)
-        self.all_captions = [caption for part in parts for caption in part.all_captions]
+        super().__init__(parts, shares, image_share=image_share, seed=seed)
+        self.batch_size = batch_size
 
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions, all of one step."""
-        size, image = rng(self.seed, _KINDS, positions[0] // self.batch_size).random(2)
-        batch = self.parts[_which(self.cumulative, size)].at(positions)
-        return batch.images() if image < self.image_share else batch
-
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """A batch of every size, and of the images of every size if there are any."""
-        return _examples(self.parts, positions, self.image_share > 0)
+        return self._batch(self._kind(positions[0] // self.batch_size), positions)
 
 
-class PackedBatches:
-    """Clips of several sizes, and images, within one step: every position draws its own.
-
-    Args:
-        parts, shares, image_share, seed: as of `MixedBatches`.
-    """
-
-    def __init__(
-        self, parts: Sequence[LatentBatches], shares: Sequence[float], *, image_share: float, seed: int
-    ):
-        self.parts, self.image_share, self.seed = parts, image_share, seed
-        self.cumulative = np.cumsum(shares) / np.sum(shares)
-        self.all_captions = [caption for part in parts for caption in part.all_captions]
+class PackedBatches(_SeveralSizes):
+    """Every position draws its own kind, so a step holds several; arguments as of `_SeveralSizes`."""
 
     def at(self, positions: Sequence[int]) -> PackedBatch:
-        """The batch of these positions, grouped by size."""
+        """The batch of these positions, grouped by kind."""
         groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
         for position in positions:
-            size, image = rng(self.seed, _KINDS, position).random(2)
-            groups[_which(self.cumulative, size), bool(image < self.image_share)].append(position)
-        batches = []
-        for (part, image), of_size in sorted(groups.items()):
-            batch = self.parts[part].at(of_size)
-            batches.append(batch.images() if image else batch)
-        return PackedBatch([index for batch in batches for index in batch.indices], tuple(batches))
-
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """As of `MixedBatches`: what a clip costs without the products that masks hide."""
-        return _examples(self.parts, positions, self.image_share > 0)
-
-
-def _examples(parts: Sequence[LatentBatches], positions: Sequence[int], images: bool) -> list[DiTBatch]:
-    sizes = [part.at(positions) for part in parts]
-    return sizes + [batch.images() for batch in sizes] * images
-
-
-def _which(cumulative: np.ndarray, draw: float) -> int:
-    """The part that a draw in [0, 1) falls into."""
-    return min(int(np.searchsorted(cumulative, draw, side="right")), len(cumulative) - 1)
+            groups[self._kind(position)].append(position)
+        batches = tuple(self._batch(kind, of_kind) for kind, of_kind in sorted(groups.items()))
+        return PackedBatch([index for batch in batches for index in batch.indices], batches)
 
 
 class TrajectoryBatches:
@@ -218,10 +266,10 @@ class TrajectoryBatches:
     learn is their difference as everywhere.
 
     Args:
-        states: N K+1 Z T' H' W', of N samples.
+        states: N K+1 Z T' H' W', the states of N samples.
         sigmas: K+1 noise levels of the states, falling.
-        captions: N.
-        seed: of the order and of the windows.
+        captions: N captions.
+        seed: decides the order of the samples and the windows.
     """
 
     def __init__(self, states: Tensor, sigmas: Sequence[float], captions: Sequence[str], seed: int):
@@ -233,7 +281,7 @@ class TrajectoryBatches:
 
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions."""
-        indices = [sample_indices(len(self), range(p, p + 1), self.seed)[0] for p in positions]
+        indices = sample_indices(len(self), positions, self.seed)
         windows = [int(rng(self.seed, _WINDOWS, p).integers(len(self.sigmas) - 1)) for p in positions]
         levels = torch.tensor(self.sigmas, dtype=torch.float32)
         high, low = levels[windows], levels[[window + 1 for window in windows]]
@@ -249,10 +297,6 @@ class TrajectoryBatches:
             sigma=high,
         )
 
-    def examples(self, positions: Sequence[int]) -> list[DiTBatch]:
-        """One: all samples are alike."""
-        return [self.at(positions)]
-
     def fingerprint(self) -> str:
         """Hex digits of the samples."""
         digest = hashlib.sha256("\n".join(self.all_captions).encode())
@@ -267,3 +311,74 @@ class TrajectoryBatches:
             for part in (slice(None, cut), slice(cut, None))
         )
         return first, last
+
+
+def micro_batch(
+    step: int, micro: int, *, batch_size: int, accumulation: int, rank: int, world_size: int
+) -> range:
+    """Positions of one process's part of a step: slice `micro * world_size + rank` of the global batch."""
+    size = batch_size // (accumulation * world_size)
+    start = step * batch_size + (micro * world_size + rank) * size
+    return range(start, start + size)
+
+
+def check_batch_size(batch_size: int, accumulation: int, world_size: int) -> None:
+    """Raise UserError unless the global batch divides over processes and micro-batches."""
+    parts = accumulation * world_size
+    if batch_size % parts:
+        low = batch_size // parts * parts
+        near = f"{low} or {low + parts}" if low else str(parts)
+        raise UserError(
+            f"batch_size {batch_size} does not divide into {world_size} processes x {accumulation} micro-batches: "
+            f"use {near}"
+        )
+
+
+class _Batches(Dataset[Batch | UserError]):
+    """A batch source as a torch data set, whose items are whole batches."""
+
+    def __init__(self, source: BatchSource):
+        self.source = source
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch | UserError:
+        try:
+            return self.source.at(positions)
+        except UserError as error:
+            # Raised in a worker, it would come back with that process's traceback.
+            return error
+
+
+def load_batches(
+    source: BatchSource,
+    *,
+    start_step: int,
+    stop_step: int,
+    batch_size: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Micro-batches of one process for steps [start_step, stop_step), `accumulation` of them a step.
+
+    Raises:
+        UserError: the batch does not divide over processes and micro-batches, or one cannot be loaded.
+    """
+    check_batch_size(batch_size, accumulation, world_size)
+    size = {"batch_size": batch_size, "accumulation": accumulation, "rank": rank, "world_size": world_size}
+    positions = (
+        micro_batch(step, micro, **size)
+        for step in range(start_step, stop_step)
+        for micro in range(accumulation)
+    )
+    loader = DataLoader(
+        _Batches(source), batch_size=None, sampler=positions, num_workers=workers, pin_memory=pin_memory
+    )
+    return map(_batch_or_raise, loader)
+
+
+def _batch_or_raise(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch

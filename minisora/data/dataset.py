@@ -1,23 +1,37 @@
-"""Open the data set that a config asks for."""
+"""Open the data set that a config asks for: the shapes world, a folder of videos, or one of torchvision's sets.
 
+Sets of torchvision must be on disk already; nothing is downloaded. MovingMNIST is read by torchvision itself. UCF101 is
+read by `FolderDataset` from the folder that torchvision's class uses (`UCF-101/<Class>/*.avi`), because that class
+decodes through the torchcodec package; a caption is the name of the class in words.
+"""
+
+import hashlib
 import logging
-from typing import Literal
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from minisora.config import Config
-from minisora.data.clip import ClipDataset
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minisora.config import ClipConfig, Config
+from minisora.data.clips import ClipDataset, Split, to_uint8
 from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
-from minisora.data.folder.scan import scan_folder
+from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.errors import UserError
+from minisora.data.video.read_video import ClipTooShort, ShortClips
+from minisora.errors import UserError, nearest
 from minisora.screen import plain
+
+TORCHVISION_SETS = ("MovingMNIST", "UCF101")
+_DIGITS_CAPTION = "two white digits moving"
 
 _log = logging.getLogger(__name__)
 
 
-def open_dataset(
-    config: Config, split: Literal["train", "validation"], record: DataRecord | None = None
-) -> ClipDataset:
+def open_dataset(config: Config, split: Split, record: DataRecord | None = None) -> ClipDataset:
     """The clips of `config.data`, cut and resampled to `config.clip`.
 
     With the `record` of a stage they are those that the stage was begun on, and damaged ones are left out.
@@ -33,22 +47,37 @@ def open_dataset(
         num_clips = data.num_clips if split == "train" else data.num_validation_clips
         size = (clip.frames, clip.height, clip.width)
         return ShapesWorld(num_clips, config.seed, *size, clip.fps, split, data.wall_share)
-    if (
-        data.path is None
-    ):  # a Config cannot be made so; said again for whoever builds one by `model_construct`
+    # A Config cannot be made so; checked again for whoever builds one by `model_construct`.
+    if data.path is None:
         raise UserError(f"data.source={data.source} needs data.path (or --data DIR)")
     if data.source == "torchvision":
-        from minisora.data.torchvision_sets import open_torchvision
-
-        limit = data.num_validation_clips
-        return open_torchvision(data.dataset, data.path, clip, split, limit, data.short_clips, record)
+        if data.dataset == "MovingMNIST":
+            return MovingDigits(data.path, clip, split, data.num_validation_clips, data.short_clips)
+        if data.dataset != "UCF101":
+            raise UserError(
+                f"data.dataset '{data.dataset}' is unknown{nearest(data.dataset, TORCHVISION_SETS)}; "
+                f"known: {', '.join(TORCHVISION_SETS)}"
+            )
+        folder = _ucf101_folder(data.path)
+        scan = scan_folder(
+            folder, clip, data.short_clips, caption_of=lambda video: _class_in_words(video.parent.name)
+        )
+        return _of_folder(folder, config, split, scan, record)
     scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
+    return _of_folder(data.path, config, split, scan, record)
+
+
+def _of_folder(
+    folder: Path, config: Config, split: Split, scan: FolderScan, record: DataRecord | None
+) -> FolderDataset:
+    """One part of a scanned folder: in training what the record holds, in validation at most so many clips."""
+    data, clip = config.data, config.clip
     if record is not None:
         scan = record.pin(scan, clip, tell=split == "train")
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))
     return FolderDataset(
-        data.path,
+        folder,
         clip,
         data.short_clips,
         data.require_captions,
@@ -63,15 +92,103 @@ def open_dataset(
 def bucket_configs(config: Config) -> list[Config]:
     """The config of each further size of clips: that clip size, and its share of the clips."""
     return [
-        config.model_copy(
-            update={
-                "clip": config.clip.model_copy(
-                    update={"frames": bucket.frames, "height": bucket.height, "width": bucket.width}
-                ),
-                "data": config.data.model_copy(
-                    update={"num_clips": max(1, round(config.data.num_clips * bucket.share)), "buckets": ()}
-                ),
+        config.replace(
+            **{
+                "clip.frames": bucket.frames,
+                "clip.height": bucket.height,
+                "clip.width": bucket.width,
+                "data.num_clips": max(1, round(config.data.num_clips * bucket.share)),
+                "data.buckets": (),
             }
         )
         for bucket in config.data.buckets
     ]
+
+
+class MovingDigits:
+    """MovingMNIST as a `ClipDataset`: frames as they come (it states no rate), resized, grey as RGB.
+
+    The last clips, a tenth but at most `num_validation`, are for validation.
+
+    Args:
+        root: the folder that holds `MovingMNIST/mnist_test_seq.npy`.
+        clip: size and length of a clip.
+        split: which part of the clips.
+        num_validation: most clips for validation.
+        short_clips: what to do where a clip is longer than the 20 frames of the set; see `read_video`.
+
+    Raises:
+        ClipTooShort: a clip is longer, and `short_clips` is not "pad".
+        UserError: the data are not in `root`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        clip: ClipConfig,
+        split: Split,
+        num_validation: int,
+        short_clips: ShortClips,
+    ) -> None:
+        # Here, because it is slow to import.
+        from torchvision import datasets
+
+        try:
+            digits = datasets.MovingMNIST(str(root), split=None, download=False).data  # N T 1 H W uint8
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(
+                f"MovingMNIST is not in {root} ({error}): put mnist_test_seq.npy into {root / 'MovingMNIST'}"
+            ) from error
+        if digits.shape[1] < clip.frames and short_clips != "pad":
+            raise ClipTooShort(
+                f"MovingMNIST has {digits.shape[1]} frames, {clip.frames} wanted: lower clip.frames, "
+                "or set data.short_clips to pad"
+            )
+        held = min(max(1, len(digits) // 10), num_validation)
+        if len(digits) > 1:
+            digits = digits[:-held] if split == "train" else digits[-held:]
+        self._digits = digits[:, : clip.frames, 0]  # N T H W
+        self._source = root / "MovingMNIST" / "mnist_test_seq.npy"
+        self._split = split
+        self._clip = clip
+
+    def __len__(self) -> int:
+        return len(self._digits)
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        """The videos of these clips, `B 3 T H W` uint8."""
+        grey = self._digits[list(indices)].float()  # B t h w
+        size = (self._clip.height, self._clip.width)
+        if size != tuple(grey.shape[-2:]):
+            grey = functional.interpolate(grey, size, mode="bilinear", antialias=True).clamp_(0, 255)
+        missing = self._clip.frames - grey.shape[1]
+        if missing > 0:
+            grey = torch.cat([grey, grey[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        return to_uint8(grey / 127.5 - 1)[:, None].repeat(1, 3, 1, 1, 1)
+
+    def captions(self) -> list[str]:
+        """The caption of every clip: always the same."""
+        return [_DIGITS_CAPTION] * len(self)
+
+    def fingerprint(self) -> str:
+        """Hex digits of the file, the split and the clip."""
+        facts = f"{content_hash(self._source)} {self._split} {len(self)} {self._clip.model_dump_json()}"
+        return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def _ucf101_folder(root: Path) -> Path:
+    folder = next((path for path in (root / "UCF-101", root / "UCF101", root) if _has_classes(path)), None)
+    if folder is None:
+        raise UserError(
+            f"UCF101 is not in {root}: unpack UCF101.rar there, so that {root / 'UCF-101'} has 101 folders"
+        )
+    return folder
+
+
+def _has_classes(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("*/*.avi"))
+
+
+def _class_in_words(name: str) -> str:
+    """ApplyEyeMakeup -> "apply eye makeup"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

@@ -4,7 +4,7 @@ Nothing here has to be saved in a checkpoint, and neither the number of processe
 is drawn: a run that is killed and resumed, or spread over two processes, sees the same clips and crops.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ def rng(seed: int, *keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *keys])))
 
 
-def sample_indices(num_items: int, positions: range, seed: int) -> list[int]:
+def sample_indices(num_items: int, positions: Iterable[int], seed: int) -> list[int]:
     """The items at `positions` of the endless shuffled order of a data set.
 
     Position p lies in epoch p // num_items, and each epoch is its own permutation: every item comes once an

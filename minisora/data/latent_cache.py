@@ -7,48 +7,68 @@ The digits are a hash of the VAE's weights and precision (the caller's `key`), t
 the format; each shard carries the whole key: latents of another VAE or of other clips cannot be read by mistake.
 A build that was killed goes on after the last whole shard; a shard whose bytes have changed since is built again.
 
-Stored as float32: the toy set (10k clips of 8x5x8x8) takes 102 MB, and training from the cache then equals
-training without it to the bit.
+Stored as float32, so training from the cache equals training without it to the bit.
+
+A shard is a safetensors file with two facts in its metadata: a key that says what its tensors are made of, and a
+checksum of them. It is whole or it counts as not there. (`minisora distill` keeps its teacher's trajectories in
+shards too, and `minisora sample` the latents of what it wrote.)
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from minisora.data.clip import ClipDataset, StandsIn
-from minisora.data.shards import read_shard, write_shard
+from minisora.data.clips import ClipDataset, StandsIn
 from minisora.errors import UserError
-from minisora.files import read_json, write_whole
+from minisora.files import read_json, whole, write_whole
 
 FORMAT = 1
-CLIPS_PER_SHARD = 256  # never the batch size: a build may go on with another one
+# Never the batch size: a build may go on with another one.
+CLIPS_PER_SHARD = 256
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex hash (32 digits) of a module's weights and buffers, as float32."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def cache_keys(vae: nn.Module) -> dict[str, str]:
+    """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
+    own = fingerprint(vae)
+    return {"no": own, "bf16": f"{own}-bf16"}
 
 
 class LatentCache:
     """Latents and captions of a data set; make one with `build`, or read a finished one with `open`."""
 
     def __init__(self, folder: Path, shards: list[Tensor], captions: list[str]) -> None:
-        self.folder = folder
-        self._shards = shards  # N C T' H' W' each, backed by the files
-        self._captions = captions
+        # Of the shards, each is N Z T' H' W', backed by its file.
+        self.folder, self._shards, self._captions = folder, shards, captions
 
     def __len__(self) -> int:
         return len(self._captions)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """C T' H' W' of one clip's latents."""
+        """Z T' H' W' of one clip's latents."""
         return tuple(self._shards[0].shape[1:])
 
     def latents(self, indices: Sequence[int]) -> Tensor:
-        """The latents of these clips, `B C T' H' W'` float32; a copy, free to change."""
-        places = [divmod(range(len(self))[index], CLIPS_PER_SHARD) for index in indices]
-        return torch.stack([self._shards[shard][row] for shard, row in places])
+        """The latents of these clips, `B Z T' H' W'` float32; a copy, free to change."""
+        rows = [divmod(range(len(self))[index], CLIPS_PER_SHARD) for index in indices]
+        return torch.stack([self._shards[shard][row] for shard, row in rows])
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
@@ -67,11 +87,11 @@ class LatentCache:
         """Encode what is not cached yet, and open the result. One process at a time.
 
         Args:
-            folder: of all caches; this one gets its own folder in it.
+            folder: the folder of all caches; this one gets its own folder in it.
             dataset: the clips.
-            encode: videos B C T H W -> normalised latents B C T' H' W', the same for the same videos.
-            key: of the encoder, such as a hash of the VAE's weights, and of its precision if that is not float32.
-            batch_size: clips encoded at a time; on a CPU more do not fit its cache (Zen 3: 16 took 1.3 times as long).
+            encode: videos B C T H W uint8 -> normalised latents B Z T' H' W', the same for the same videos.
+            key: names the encoder, such as a hash of the VAE's weights, and its precision if that is not float32.
+            batch_size: number of clips encoded at a time; the activations of more do not fit a CPU's cache.
             progress: called with the number of clips that are done, whenever some were encoded.
 
         Raises:
@@ -86,31 +106,39 @@ class LatentCache:
         place = folder / full_key[:16]
         try:
             place.mkdir(parents=True, exist_ok=True)
-            for leftover in place.glob(".*.partial"):  # of a build that was killed
+            # Of a build that was killed.
+            for leftover in place.glob(".*.partial"):
                 leftover.unlink(missing_ok=True)
-            whole = _read_index(place, full_key, total) is not None
+            complete = _read_index(place, full_key, total) is not None
             for shard, start in enumerate(range(0, total, CLIPS_PER_SHARD)):
                 stop = min(start + CLIPS_PER_SHARD, total)
                 file = _shard_file(place, shard)
                 if _read_latents(file, full_key, stop - start) is None:
-                    encoded, whole = [], False
+                    encoded, complete = [], False
                     for at in range(start, stop, batch_size):
                         videos = dataset.clips(range(at, min(at + batch_size, stop)))
                         encoded.append(encode(videos).detach().float().cpu())
                         if progress:
                             progress(min(at + batch_size, stop))
                     write_shard(file, {"latents": torch.cat(encoded)}, full_key)
-            if not whole:
+            if not complete:
                 captions = dataset.captions()
-                if isinstance(dataset, StandsIn):  # asked last, when it is known which clips are damaged
+                # Asked last, when it is known which clips are damaged.
+                if isinstance(dataset, StandsIn):
                     captions = dataset.captions_of(range(total))
-                about = {"key": full_key, "captions": captions, "captions_sha256": _digest(captions)}
+                about = {"key": full_key, "captions": captions, "captions_sha256": _captions_digest(captions)}
                 write_whole(place / "index.json", json.dumps(about))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"cannot write the latent cache {place}: {error}; free space or move it"
             ) from error
         return cls.open(folder, dataset, key)
+
+    @staticmethod
+    def exists(folder: Path, dataset: ClipDataset, key: str) -> bool:
+        """Whether a build of this data set and encoder key was finished under `folder`."""
+        full_key = _full_key(dataset, key)
+        return _read_index(folder / full_key[:16], full_key, len(dataset)) is not None
 
     @classmethod
     def open(cls, folder: Path, dataset: ClipDataset, key: str) -> "LatentCache":
@@ -147,13 +175,15 @@ def _read_index(place: Path, key: str, count: int) -> list[str] | None:
     try:
         index = read_json(place / "index.json")
         captions = index["captions"]
-        whole = index["key"] == key and len(captions) == count
-        return captions if whole and index.get("captions_sha256") in (None, _digest(captions)) else None
+        known = index["key"] == key and len(captions) == count
+        return (
+            captions if known and index.get("captions_sha256") in (None, _captions_digest(captions)) else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _digest(captions: Sequence[str]) -> str:
+def _captions_digest(captions: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(captions).encode()).hexdigest()
 
 
@@ -166,3 +196,73 @@ def _read_latents(file: Path, key: str, rows: int) -> Tensor | None:
     shard = read_shard(file, key)
     latents = None if shard is None else shard.get("latents")
     return latents if latents is not None and len(latents) == rows else None
+
+
+def key_of(file: Path) -> str | None:
+    """The key that a shard was written with, "" without one; None if it is not there or cannot be read."""
+    written = _written(file)
+    return None if written is None else written[0]
+
+
+def read_shard(file: Path, key: str) -> dict[str, Tensor] | None:
+    """The tensors of a shard by name, mapped from the file; None if it is not there, not whole, or of another key.
+
+    One that was written before there were checksums is taken as it is.
+    """
+    written = _written(file)
+    if written is None or written[0] != key:
+        return None
+    try:
+        with safe_open(str(file), framework="pt") as shard:
+            # Not a mapping, for all that it has keys.
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+        about = file.stat()
+        digest = (
+            _checksum(file.absolute(), about.st_mtime_ns, about.st_size, about.st_ino) if written[1] else ""
+        )
+        return tensors if digest == written[1] else None
+    except (OSError, SafetensorError):
+        return None
+
+
+def write_shard(file: Path, tensors: dict[str, Tensor], key: str) -> None:
+    """Write a shard at once; raises OSError or SafetensorError where its place cannot be written.
+
+    Args:
+        file: its path.
+        tensors: by name.
+        key: says what they are made of.
+    """
+    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole(file) as partial:
+        # One entry: of several, safetensors writes now one first and now another.
+        save_file(stored, str(partial), metadata={"key": f"{key} {_digest(stored)}"})
+
+
+def _written(file: Path) -> tuple[str, str] | None:
+    """Key and checksum of a shard, each "" if it has none; None if it is not there or cannot be read."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(str(file), framework="pt") as shard:
+            text = (shard.metadata() or {}).get("key", "")
+            match = re.fullmatch(r"(.*) ([0-9a-f]{64})", text, re.DOTALL)
+            return (match[1], match[2]) if match else (text, "")
+    except (OSError, SafetensorError):
+        return None
+
+
+@lru_cache(maxsize=1 << 14)
+def _checksum(file: Path, changed: int, size: int, inode: int) -> str:
+    """`_digest` of a shard, once for a file as it is: what is built is opened next."""
+    with safe_open(str(file), framework="pt") as shard:
+        return _digest({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -7,40 +7,47 @@ RUN/index.html   the page
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
+import base64
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import matplotlib
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from minisora.config import Config
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
+from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
-from minisora.demo.demo_page import PageData, write_page
 from minisora.errors import UserError
-from minisora.evaluate.evaluation import evaluate_model
-from minisora.evaluate.fidelity import psnr
+from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
-from minisora.files import read_json, write_json
+from minisora.evaluate.sample_and_judge import evaluate_model
+from minisora.files import read_json, write_json, write_whole
 from minisora.flops.ledger import count_config
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
 from minisora.screen import say
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
-from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.task import fingerprint
+from minisora.training.tasks import check_dit
 
-NUM_UNSEEN = 64  # clips that the VAE is judged on
-NUM_PAIRS = 6  # of them on the page
+matplotlib.use("agg")
+from matplotlib import pyplot as plt
+
+# Unseen clips that the VAE is judged on, and those of them on the page.
+NUM_UNSEEN, NUM_PAIRS = 64, 6
 
 
 @dataclass
@@ -69,13 +76,13 @@ class Record:
 
     def keep(self, name: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result kept under `name` if it was measured for the same `key`; else measure and keep it."""
-        kept = self.values.get(name, {})
-        if kept.get("key") != key:
+        result = self.values.get(name, {})
+        if result.get("key") != key:
             start = time.perf_counter()
-            kept = {"key": key, **measure(), "seconds": round(time.perf_counter() - start, 1)}
-            self.values[name] = kept
+            result = {"key": key, **measure(), "seconds": round(time.perf_counter() - start, 1)}
+            self.values[name] = result
             self.save()
-        return kept
+        return result
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """Add to the time a stage took over all runs."""
@@ -94,7 +101,8 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     Raises:
         UserError: the config is not of shapes, or the run folder holds a run of another one or cannot be written.
     """
-    if config.data.source != "shapes":  # its page is about their prompts, which the judge can read
+    # The page is about prompts of shapes, which the judge can read.
+    if config.data.source != "shapes":
         raise UserError(
             f"the demo shows moving shapes, not data.source={config.data.source}: "
             "use minisora train, then minisora sample"
@@ -106,9 +114,10 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
         start = time.perf_counter()
         try:
             stage(config, run, console)
-        finally:  # what was interrupted is work too
+        finally:
+            # What was interrupted is work too, the look at a finished stage is none.
             spent = time.perf_counter() - start
-            if spent > 20 or name not in record.values.get("seconds", {}):  # not the look at a finished stage
+            if spent > 20 or name not in record.values.get("seconds", {}):
                 record.add_seconds(name, spent)
 
     pipeline = load_pipeline(run / "model")
@@ -127,7 +136,7 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
 
     page = write_page(
         run / "index.html",
-        PageData(
+        DemoPage(
             config=config,
             seconds=record.values["seconds"],
             metrics=read_metrics(run / "metrics.jsonl"),
@@ -154,7 +163,7 @@ def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> di
     count = min(NUM_UNSEEN, len(unseen))
     values: list[float] = []
     for start in range(0, count, 16):
-        video = unseen.clips(range(start, min(start + 16, count)))
+        video = to_float(unseen.clips(range(start, min(start + 16, count))))
         rebuilt = pipeline.vae.to_video(pipeline.vae.to_latents(video.to(pipeline.device))).cpu()
         values += psnr(rebuilt, video).tolist()
         if start == 0:
@@ -172,36 +181,36 @@ def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[
     """One video of each of the 72 triples, their scores, and those of prompts with a wall or a light."""
     prompts = prompt_set("all")
     with console.status(f"sampling {len(prompts)} prompts") as status:
-        found = evaluate_model(
+        evaluation = evaluate_model(
             pipeline,
             prompts,
             seed=0,
             batch_size=24,
             on_progress=lambda done, total: status.update(f"sampling prompt {done:.0f}/{total}"),
         )
-    assert found.videos is not None
+    assert evaluation.videos is not None
     samples = []
     triples = [i for i, prompt in enumerate(prompts) if kind_of(prompt) == "plain"]
     for number in triples:
-        file, matches = f"{number:02d}.mp4", found.verdicts[number].matches(parse(prompts[number]))
-        write_video(folder / file, found.videos[number], pipeline.config.fps)
+        file, matches = f"{number:02d}.mp4", evaluation.verdicts[number].matches(parse(prompts[number]))
+        write_video(folder / file, evaluation.videos[number], pipeline.config.fps)
         right = {name: bool(matches[name]) for name in ("color", "shape", "motion")}
         samples.append({"prompt": prompts[number], "file": file, "right": right})
     return {
-        "score": found.kinds["plain"].to_dict(),
-        "kinds": {kind: score.to_dict() for kind, score in found.kinds.items()},
+        "score": evaluation.kinds["plain"].to_dict(),
+        "kinds": {kind: score.to_dict() for kind, score in evaluation.kinds.items()},
         "judge": {
-            "rendered": found.rendered.to_dict(),
-            "reconstructed": found.reconstructed.to_dict() if found.reconstructed else None,
+            "rendered": evaluation.rendered.to_dict(),
+            "reconstructed": evaluation.reconstructed.to_dict() if evaluation.reconstructed else None,
         },
         "samples": samples,
     }
 
 
-def _print_score(found: dict[str, Any], console: Console) -> None:
-    rows = [(name, found["score"][name]) for name in ("color", "motion", "shape", "all_right")]
-    rows += [("permanence", found["kinds"]["wall"]["permanence"])]
-    rows += [(light, found["kinds"]["light"][light]) for light in ("day", "night")]
+def _print_score(scores: dict[str, Any], console: Console) -> None:
+    rows = [(name, scores["score"][name]) for name in ("color", "motion", "shape", "all_right")]
+    rows += [("permanence", scores["kinds"]["wall"]["permanence"])]
+    rows += [(light, scores["kinds"]["light"][light]) for light in ("day", "night")]
     for name, part in rows:
         low, high = part["interval"]
         say(
@@ -209,3 +218,87 @@ def _print_score(found: dict[str, Any], console: Console) -> None:
             f"  {name.replace('_', ' '):>10}  {part['right']}/{part['total']} = {part['share']:.1%}"
             f"  (95 %: {low:.0%} to {high:.0%})",
         )
+
+
+# The page: one self-contained HTML file with its videos and plots inside.
+
+
+@dataclass(frozen=True)
+class DemoPage:
+    """Everything the page shows.
+
+    Args:
+        config: of the run.
+        seconds: of the two training stages.
+        metrics: the rows of metrics.jsonl.
+        vae: how well it copies unseen clips.
+        score: of the 72 triples.
+        kinds: scores of the prompts with a wall, and with a light.
+        judge: the judge's own scores, on rendered clips and on their reconstructions.
+        report: the compute report, relative to the page.
+        samples: prompt and verdict, and the mp4, of each.
+        pairs: mp4s, the original left and its reconstruction right.
+        flops: of one denoising pass.
+        machine, day: where and when.
+    """
+
+    config: Config
+    seconds: dict[str, float]
+    metrics: list[dict[str, Any]]
+    vae: dict[str, Any]
+    score: dict[str, Any]
+    kinds: dict[str, Any]
+    judge: dict[str, Any]
+    report: str
+    samples: list[tuple[dict[str, Any], Path]]
+    pairs: list[Path]
+    flops: dict[str, Any]
+    machine: str
+    day: str
+
+
+def write_page(path: Path, data: DemoPage) -> Path:
+    """Write the page, atomically."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"giga": lambda n: f"{n / 1e9:,.3f}", "percent": lambda x: f"{x:.0%}"}
+    html = environment.get_template("page.html").render(
+        data=data,
+        samples=[(sample, _embed(file)) for sample, file in data.samples],
+        pairs=[_embed(file) for file in data.pairs],
+        vae_curve=_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
+        dit_curve=_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
+    )
+    write_whole(path, html)
+    return path
+
+
+def _embed(file: Path) -> str:
+    return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def _curve(metrics: list[dict[str, Any]], stage: str, name: str, label: str, validation: str) -> str:
+    """An inline SVG of a training number and its validation against steps."""
+    rows = [record for record in metrics if record["stage"] == stage]
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        validated = [(row["step"], row[validation]) for row in rows if validation in row]
+        for line, color, style in (
+            (points, "#9ecae1", {"linewidth": 0.8, "label": "training"}),
+            (validated, "#08519c", {"marker": "o", "markersize": 3, "label": "validation, averaged weights"}),
+        ):
+            if line:
+                axes.plot(*zip(*line, strict=True), color=color, **style)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+        buffer = StringIO()
+        figure.savefig(buffer, format="svg", transparent=False, metadata={"Date": None})
+        plt.close(figure)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,8 +1,8 @@
 """Does a clip show what its caption says, judged by what tells real clips apart: a classifier on VAE latents.
 
-One logistic regression a word, over the training clips' latents, for every word that some captions have and some have not.
-A clip *follows* its caption if, of all captions of the data, its own words are the likeliest. How often real clips that were
-never trained on follow theirs stands beside every such share: the classifier is no better than that.
+One logistic regression a word, over the training clips' latents, for every word that some captions have and some have
+not. A clip *follows* its caption if, of all captions of the data, its own words are the likeliest. How often real clips
+that were never trained on follow theirs stands beside every such share: the classifier is no better than that.
 
 Letters: N clips, F features, W words, C captions.
 """
@@ -129,5 +129,5 @@ def _fit(features: Tensor, has: Tensor) -> tuple[Tensor, Tensor]:
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     return weights.detach(), bias.detach()

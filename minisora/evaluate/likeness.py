@@ -1,7 +1,7 @@
-"""How like real clips a model's are, where no judge knows the world: what moves and how, and how far two sets lie apart.
+"""How like real clips a model's are, where no judge knows the world: what moves, how, and how far two sets lie apart.
 
-Pixels that move are further than a tenth of the range from their clip's median frame (`moving`). In footage they are a few
-in a hundred, so that a model which paints only the background scores well on all pixels, and badly on them.
+Pixels that move are further than a tenth of the range from their clip's median frame (`moving`). In footage they are a
+few in a hundred, so that a model which paints only the background scores well on all pixels, and badly on them.
 
 Every distance between two sets of clips is read beside its floor, which is the distance of real clips from real clips.
 
@@ -20,13 +20,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minisora.errors import UserError
-from minisora.evaluate.fidelity import check_sizes
 
 MOVED = 0.1  # of the range of values
 _RANGE = 2.0  # of values in [-1, 1]
 _BLOCK = 8  # pixels per side, of which one motion is told
 _REACH = 4  # pixels a frame, on each axis, that a block is looked for
 _SECTORS = 8
+
+
+def psnr(first: Tensor, second: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each clip (B) in dB; infinite where clips are equal.
+
+    Args:
+        first, second: B C T H W in [-1, 1].
+
+    Raises:
+        UserError: the two have different sizes.
+    """
+    _check_sizes(first, second)
+    error = (first.double() - second.double()).square().flatten(1).mean(dim=1)
+    return (10 * torch.log10(_RANGE**2 / error)).float()
+
+
+def _check_sizes(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape or first.ndim != 5:
+        raise UserError(
+            "clips to compare must both be B C T H W of one size; "
+            f"got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
 
 
 def moving(video: Tensor) -> Tensor:
@@ -48,7 +69,7 @@ def psnr_moving(copy: Tensor, video: Tensor) -> Tensor:
     Raises:
         UserError: the two have different sizes.
     """
-    check_sizes(copy, video)
+    _check_sizes(copy, video)
     where = moving(video).expand_as(video).double()
     error = ((copy.double() - video.double()).square() * where).flatten(1).sum(1) / where.flatten(1).sum(1)
     return (10 * torch.log10(_RANGE**2 / error)).float()
@@ -177,7 +198,7 @@ def circular_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -
 
 
 def latent_features(latents: Tensor) -> Tensor:
-    """What a clip is, as N F numbers: of every channel mean and spread over the clip, its means in quarters, its change.
+    """What a clip is, as N F numbers: of each channel its mean, its spread, its means in quarters, its change.
 
     Args:
         latents: N Z T' H' W', normalised.

@@ -1,9 +1,8 @@
 """Is a model learning, stuck, or memorising: its validation loss by noise level, and how near its samples are
-to the training clips. Tensors and a callable in, one line that a newcomer understands out.
+to the training clips. One line that a newcomer understands comes out.
 
-    curve = loss_by_sigma(velocity, unseen, captions, moments(training))
-    finding = diagnose(curve, nearest(samples, training), nearest(unseen, training))
-    finding.sentence  # "learning: ..."
+    curves = measure_curves(load_pipeline("runs/mine/model"), Path("runs/mine"))
+    curves.finding.sentence  # "learning: ..."
 
 **Stuck**: the yardstick is the best prediction that knows the mean and the spread of every place of the
 training latents and nothing else: no neighbouring place, no prompt. A model whose mean loss is not clearly
@@ -18,23 +17,37 @@ Letters: N clips, Z T' H' W' latents; distances are root mean square, per latent
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from minisora.config import load
+from minisora.data.clips import ClipDataset
+from minisora.data.dataset import open_dataset
+from minisora.data.folder.record import DataRecord
+from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.errors import UserError
 from minisora.flow.path import broadcast_sigma, flow_loss, interpolate
-from minisora.limits import seed_after
+from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
-NUM_BUCKETS = 8  # noise levels: the middles of eighths of [0, 1]
-STUCK = 0.9  # of the yardstick's loss
-COPY = 0.5  # of the median distance of unseen clips
-TOO_MANY = (
-    0.25  # more copies among the samples than among unseen clips; a share of 32 is known to 0.09 at worst
-)
+SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+# Noise levels: the middles of eighths of [0, 1].
+NUM_BUCKETS = 8
+# Prompts of unseen clips that are sampled, and compared with these very clips.
+NUM_SAMPLES = 32
+# Share of the yardstick's loss above which a model is stuck.
+STUCK = 0.9
+# Share of the median distance of unseen clips below which a sample is a copy.
+COPY = 0.5
+# So many more copies among the samples than among unseen clips; a share of 32 has a deviation of 0.09 at worst.
+TOO_MANY = 0.25
+# Training clips compared at a time.
+_BLOCK = 512
 
 State = Literal["learning", "stuck at predicting the mean", "memorising"]
 Velocity: TypeAlias = Callable[[Tensor, Tensor, Sequence[str]], Tensor]  # noisy, sigma (B), captions
@@ -64,7 +77,7 @@ class LossCurve:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a model is doing, in one line, and the numbers behind it."""
+    """What a model is doing, in one line, and the numbers that say so."""
 
     state: State
     sentence: str
@@ -83,13 +96,112 @@ class Curves:
     finding: Finding
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """For JSON: null for a distance that cannot be told."""
         finding = vars(self.finding) | {"distance": _finite(self.finding.distance)}
         return {
             "finding": finding,
             "loss_by_sigma": vars(self.loss) | {"ratio": self.loss.ratio},
             "nearest_training_clip": {"samples": self.samples, "unseen": self.unseen},
         }
+
+
+def measure_curves(
+    pipeline: MiniSoraPipeline,
+    run: Path,
+    *,
+    seed: int = 0,
+    num_samples: int = NUM_SAMPLES,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 8,
+    on_progress: Callable[[float, int], None] | None = None,
+) -> Curves:
+    """The curves of a finished run: its model on the validation clips of its config, against its latent cache.
+
+    Args:
+        pipeline: the model that the run trained, loaded from RUN/model.
+        run: the run folder, with config.yaml and cache/.
+        seed: seed of the noise, both of the loss and of the samples.
+        num_samples: number of unseen captions to sample; all of them if there are fewer.
+        steps: sampling steps; the model's own by default.
+        guidance: guidance scale; the model's own by default.
+        batch_size: clips in a forward pass.
+        on_progress: called with (units done, units in all), one for each pass of the loss and each sample.
+
+    Raises:
+        UserError: the folder is no run, its data are gone, or it has no latents of this model's VAE.
+    """
+    check_seed(seed)
+    check_number("batch_size", batch_size, 1, MAX_COUNT)
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
+    config = load(run / "config.yaml")
+    keys = cache_keys(pipeline.vae).values()
+    record = DataRecord(run / "dit", begun=True)
+    training, validation = (_open_cache(run, open_dataset(config, split, record), keys) for split in SPLITS)
+    unseen, captions = validation.latents(range(len(validation))), validation.captions()
+    count = min(num_samples, len(unseen))
+    passes = -(-len(unseen) // batch_size)  # the loss calls back eight times as often, each an eighth
+
+    def loss_progress(done: float, total: int) -> None:
+        if on_progress:
+            on_progress(done / total * passes, passes + count)
+
+    curve = loss_by_sigma(
+        velocity_of(pipeline),
+        unseen.to(pipeline.device),
+        captions,
+        moments(_blocks(training)),
+        seed,
+        batch_size,
+        loss_progress,
+    )
+    samples = []
+    for start in range(0, count, batch_size):
+        texts = captions[start : min(start + batch_size, count)]
+        output = pipeline(
+            texts,
+            seed=seed_after(seed, start),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="latent",
+            progress=False,
+        )
+        samples.append(output.videos.float().cpu())
+        if on_progress:
+            on_progress(passes + start + len(texts), passes + count)
+    of_samples = nearest(torch.cat(samples), _blocks(training))
+    of_unseen = nearest(unseen[:count], _blocks(training))
+    return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
+
+
+def _open_cache(run: Path, dataset: ClipDataset, keys: Iterable[str]) -> LatentCache:
+    """The run's latents of a data set, in the precision in which they were encoded."""
+    for key in keys:
+        if LatentCache.exists(run / "cache", dataset, key):
+            return LatentCache.open(run / "cache", dataset, key)
+    raise UserError(
+        f"{run} has no whole latent cache of this model's VAE and data: pass the run that trained "
+        "the model, with train_dit.cache_latents on, or leave --run out"
+    )
+
+
+def velocity_of(pipeline: MiniSoraPipeline) -> Velocity:
+    """The velocity a pipeline's DiT predicts under captions, without guidance, as it was trained."""
+
+    def velocity(noisy: Tensor, sigma: Tensor, captions: Sequence[str]) -> Tensor:
+        dtype = pipeline.dit.dtype
+        if pipeline.text_encoder is None:
+            return pipeline.dit(noisy.to(dtype), sigma)
+        text = pipeline.text_encoder.encode(list(captions))
+        return pipeline.dit(noisy.to(dtype), sigma, text.tokens, text.mask, text.pooled)
+
+    return velocity
+
+
+def _blocks(cache: LatentCache) -> Iterator[Tensor]:
+    for start in range(0, len(cache), _BLOCK):
+        yield cache.latents(range(start, min(start + _BLOCK, len(cache))))
 
 
 def moments(training: Iterable[Tensor]) -> Moments:
@@ -124,12 +236,12 @@ def loss_by_sigma(
     """Flow loss of unseen clips at every noise level, each clip at each, on noise that depends on the seed alone.
 
     Args:
-        velocity: of noisy latents B Z T' H' W', sigma B and B captions; the same on every call.
+        velocity: the model: noisy latents B Z T' H' W', sigma B and B captions to a velocity B Z T' H' W'.
         latents: N Z T' H' W', normalised, of unseen clips, on the model's device.
-        captions: of the clips.
-        training: moments of the training latents.
+        captions: one for each clip.
+        training: mean and variance of the training latents.
         seed: clip i takes its noise from seed + i, whatever the batch size.
-        batch_size: clips at a time.
+        batch_size: clips in a forward pass.
         on_progress: called with (passes done, passes in all).
 
     Raises:
@@ -142,14 +254,13 @@ def loss_by_sigma(
     starts = range(0, len(latents), batch_size)
     for start in starts:
         part = latents[start : start + batch_size]
-        said = captions[start : start + batch_size]
-        noise = torch.stack(
-            [_noise(seed_after(seed, start + i), part.shape[1:]) for i in range(len(part))]
-        )  # B S Z ...
+        texts = captions[start : start + batch_size]
+        # B S Z T' H' W', S noise levels
+        noise = torch.stack([_noise(seed_after(seed, start + i), part.shape[1:]) for i in range(len(part))])
         for bucket, level in enumerate(sigmas):
             sigma = torch.full((len(part),), level, device=part.device)
             point = interpolate(part, noise[:, bucket].to(part), sigma)
-            loss[bucket] += flow_loss(velocity(point.noisy, sigma, said), point).sum().cpu()
+            loss[bucket] += flow_loss(velocity(point.noisy, sigma, texts), point).sum().cpu()
             yardstick[bucket] += flow_loss(_mean_velocity(point.noisy, sigma, training), point).sum().cpu()
             if on_progress:
                 on_progress(start // batch_size * NUM_BUCKETS + bucket + 1, len(starts) * NUM_BUCKETS)
@@ -182,9 +293,9 @@ def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]
     """Which of the three it is; copies tell before the loss does, as memorised clips make it bad on others.
 
     Args:
-        curve: of unseen clips.
+        curve: flow loss of unseen clips by noise level.
         samples: distance of each sample to the nearest training clip.
-        unseen: the same of unseen clips, best of the same captions.
+        unseen: the same for unseen clips, best of the same captions.
 
     Raises:
         UserError: no samples or no unseen clips.
@@ -203,19 +314,19 @@ def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]
     state: State
     if near[0] - near[1] >= TOO_MANY:
         state = "memorising"
-        said = (
+        explanation = (
             f"{near[0]:.0%} of its samples are copies of training clips ({near[1]:.0%} of unseen clips come as "
             f"near); {away}. Train on more clips, or for fewer steps"
         )
     elif curve.ratio > STUCK:
         state = "stuck at predicting the mean"
-        said = (
+        explanation = (
             f"{learned} (1 is nothing learned). Train longer, then try another lr, then look at the captions"
         )
     else:
         state = "learning"
-        said = f"{learned} (1 is nothing learned, 0 is perfect), and {away} (near 0 would be copying)"
-    return Finding(state, f"{state}: {said}", near[0], near[1], distance)
+        explanation = f"{learned} (1 is nothing learned, 0 is perfect), and {away} (near 0 would be copying)"
+    return Finding(state, f"{state}: {explanation}", near[0], near[1], distance)
 
 
 def _mean_velocity(noisy: Tensor, sigma: Tensor, training: Moments) -> Tensor:

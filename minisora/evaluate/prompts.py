@@ -88,5 +88,5 @@ def kind_of(caption: str) -> Kind:
     """What a caption of the grammar tests: "wall" if it has one, else "light" if it says it, else "plain"."""
     if parse(caption).wall:
         return "wall"
-    said = " ".join(caption.lower().split()).endswith(("by day", "at night"))
-    return "light" if said else "plain"
+    names_light = " ".join(caption.lower().split()).endswith(("by day", "at night"))
+    return "light" if names_light else "plain"

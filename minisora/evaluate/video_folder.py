@@ -11,17 +11,15 @@ from minisora.data.folder.scan import walk
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.read_video import probe, read_video
 from minisora.errors import UserError
-from minisora.evaluate.evaluation import (
+from minisora.evaluate.judge.verdict import Verdict, judge
+from minisora.evaluate.sample_and_judge import (
     CHECKS,
     SHOWN,
     Evaluation,
     Failure,
     judge_accuracy,
-    score_kinds,
     wrong_attributes,
 )
-from minisora.evaluate.judge.verdict import Verdict, judge
-from minisora.evaluate.score import Score
 
 # A clip of 4 minutes at 25 frames a second of 128 x 128; the judge holds some ten copies of it in memory.
 _MOST_PIXELS = 100_000_000
@@ -38,8 +36,8 @@ def evaluate_videos(
     be read, and mp4 files without a row.
 
     Args:
-        folder: with the videos and `metadata.csv`.
-        num_checks: the judge's own accuracy is measured on at least so many rendered clips.
+        folder: holds the videos and `metadata.csv`.
+        num_checks: rendered clips, at least, that the judge's own accuracy is measured on.
         on_progress: called after every file with (files done, files in all).
 
     Raises:
@@ -56,7 +54,7 @@ def evaluate_videos(
     verdicts: list[Verdict] = []
     failures: list[Failure] = []
     sizes: Counter[tuple[int, int, int]] = Counter()
-    num_failures, skipped = 0, []
+    skipped = []
     videos, *_ = walk(folder)
     names = FileNames(folder, (video.relative_to(folder).as_posix() for video in videos))
     captioned = [(names.find(row.file_name), row.text) for row in rows]
@@ -72,10 +70,9 @@ def evaluate_videos(
             captions.append(caption)
             verdicts.append(verdict)
             sizes[(video.shape[1], video.shape[2], video.shape[3])] += 1
-            if wrong := wrong_attributes(verdict, prompt):
-                num_failures += 1
-                if len(failures) < SHOWN:
-                    failures.append(Failure(f"{name}: {caption}", wrong, video))
+            wrong = wrong_attributes(verdict, prompt)
+            if wrong and len(failures) < SHOWN:
+                failures.append(Failure(f"{name}: {caption}", wrong, video))
         if on_progress:
             on_progress(number, len(rows))
     known = {name for name, _ in captioned}
@@ -93,12 +90,9 @@ def evaluate_videos(
     return Evaluation(
         captions=captions,
         verdicts=verdicts,
-        score=Score.of(verdicts, [parse(caption) for caption in captions]),
-        kinds=score_kinds(captions, verdicts),
         rendered=judge_accuracy(captions, size, num_clips=num_checks),
         reconstructed=None,
         failures=failures,
-        num_failures=num_failures,
         files=files,
         skipped=skipped,
         settings={"size": list(size)},

@@ -4,7 +4,7 @@ torch's own table takes the dense tensors of `_efficient_attention_forward` (B M
 queries with heads, and lacks a third of the operators. One rule holds for all of them here: the products of
 queries with keys and of scores with values are counted whole. Masks, causality, windows and block masks are
 not taken off, as a kernel may or may not skip what they hide; grouped keys and values are taken once for every
-query head, as the products are.
+query head, as the products are. What a backend pads or decomposes is counted as it was asked for.
 
 Units: FLOPs, 2 per multiply-accumulate. Letters: B batch, H query heads, M queries, N keys, K channels,
 T tokens of all sequences of a packed batch.
@@ -12,12 +12,13 @@ T tokens of all sequences of a packed batch.
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
@@ -107,15 +108,15 @@ def attention_size(
     Raises:
         UserError: the lengths of packed sequences are not known.
     """
-    given = arguments(operator, args, kwargs)
+    named = arguments(operator, args, kwargs)
     query, key, value = (
-        _shape(given[long] if long in given else given[short])
+        _shape(named[long] if long in named else named[short])
         for long, short in (("query", "q"), ("key", "k"), ("value", "v"))
     )
-    offsets = _first(given, "cum_seq_q", "cu_seqlens_q", "cu_seq_q")
+    offsets = _first(named, "cum_seq_q", "cu_seqlens_q", "cu_seq_q")
     if _packed(operator, query, offsets):
-        used = given.get("seqused_k")
-        keys = _first(given, "cum_seq_k", "cu_seqlens_k", "cu_seq_k")
+        used = named.get("seqused_k")
+        keys = _first(named, "cum_seq_k", "cu_seqlens_k", "cu_seq_k")
         queries_of = _lengths(operator, offsets)
         if used is not None:
             keys_of = _values(operator, used)
@@ -131,12 +132,13 @@ def attention_size(
 
 
 def arguments(operator: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A call's arguments by the names of the operator's first schema, defaults filled in."""
+    """A call's arguments by the names and in the order of the operator's first schema, defaults filled in."""
     if operator.startswith("higher_order::"):
         return dict(zip(_HIGHER_ORDER, args, strict=False)) | dict(kwargs or {})
     schema = _schema(operator)
-    named = {name: default for name, default in schema if default is not _REQUIRED}
-    return named | dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
+    named = dict(zip((name for name, _ in schema), args, strict=False)) | dict(kwargs or {})
+    values = {name: named.pop(name, default) for name, default in schema}
+    return {name: value for name, value in values.items() if value is not _REQUIRED} | named
 
 
 _REQUIRED = object()
@@ -155,8 +157,8 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else tuple(tensor)
 
 
-def _first(given: Mapping[str, Any], *names: str) -> Any:
-    return next((given[name] for name in names if given.get(name) is not None), None)
+def _first(named: Mapping[str, Any], *names: str) -> Any:
+    return next((named[name] for name in names if named.get(name) is not None), None)
 
 
 def _packed(operator: str, query: tuple[int, ...], offsets: Any) -> bool:
@@ -179,3 +181,95 @@ def _values(operator: str, tensor: Any) -> list[int]:
             "count it on real tensors with minisora.flops.count_torch.count_forward"
         )
     return [int(value) for value in tensor.tolist()]
+
+
+def operator_name(packet: Any) -> str:
+    """Qualified name: "aten::mm", "higher_order::flex_attention", a Triton kernel's own."""
+    if isinstance(packet, torch._ops.HigherOrderOperator):
+        return f"higher_order::{packet.name()}"
+    if isinstance(packet, torch._ops.OpOverload):
+        packet = packet.overloadpacket
+    qualified = getattr(packet, "_qualified_op_name", None)
+    return str(qualified) if qualified else f"triton::{getattr(packet, '__name__', packet)}"
+
+
+class AttentionWatch:
+    """Sees attention as it was asked for, before a backend pads or decomposes it.
+
+    It stands in for `torch.nn.functional.scaled_dot_product_attention` while it is entered. (A
+    TorchFunctionMode would be off during `backward`, where checkpointed blocks run again.)
+    """
+
+    def __init__(self) -> None:
+        # Channels of (query and key, value), while inside a call.
+        self._asked: tuple[int, int] | None = None
+        # Shapes the kernel saw -> channels asked.
+        self._unpadded: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._original: Callable[..., Tensor] = F.scaled_dot_product_attention
+
+    def __enter__(self) -> None:
+        self._original = F.scaled_dot_product_attention
+        F.scaled_dot_product_attention = self._call
+
+    def __exit__(self, *args: Any) -> None:
+        F.scaled_dot_product_attention = self._original
+
+    def _call(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if _fused_on_meta(query, key, value, *args, **kwargs):
+            return _fused_attention(query, key, value, *args, **kwargs)
+        self._asked = (query.shape[-1], value.shape[-1])
+        try:
+            return self._original(query, key, value, *args, **kwargs)
+        finally:
+            self._asked = None
+
+    def unpad(self, operator: str, args: Any) -> Any:
+        """Arguments of a fused attention kernel with the channels that padding added taken off again."""
+        backward = is_backward(operator)
+        if "_scaled_dot_product" not in operator or not all(isinstance(t, Tensor) for t in args[:3]):
+            return args
+        tensors = list(args[:4] if backward else args[:3])
+        key = tuple(tensors[-3].shape) + tuple(tensors[-2].shape)
+        if self._asked is not None and not backward:
+            self._unpadded[key] = self._asked
+        asked = self._unpadded.get(key)
+        if asked is None or tensors[-1].device.type != "cuda":
+            return args
+        channels = [asked[0], asked[0], asked[1]]
+        # The gradient has the values' channels.
+        if backward:
+            channels = [asked[1], *channels]
+        cut = [t.new_empty(1).expand(*t.shape[:-1], c) for t, c in zip(tensors, channels, strict=True)]
+        return (*cut, *args[len(cut) :])
+
+
+def _fused_on_meta(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> bool:
+    """Whether these meta tensors would go to a fused kernel on a real device (where meta tensors do not)."""
+    return (
+        query.device.type == "meta"
+        and query.ndim == key.ndim == value.ndim == 4
+        and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        and (attn_mask is None or not attn_mask.requires_grad)
+    )
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The CPU's fused kernel on meta tensors: one operator forward, one backward, shapes only."""
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = attn_mask.to(query.dtype)
+    if attn_mask is not None:
+        batch, heads, queries = query.shape[:3]
+        attn_mask = attn_mask.expand(batch, heads, queries, key.shape[2])
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]

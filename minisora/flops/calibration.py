@@ -1,40 +1,255 @@
-"""`calibration.json`: a sweep of real passes, the laws fitted to it, and where and when it was taken."""
+"""`calibration.json`: a sweep of real passes, the laws fitted to it, and where and when it was taken.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+No torch: a calibration made on a GPU (`minisora.flops.sweep`) is read on a laptop.
+
+**Cost.** MACs of one sample = a N P_token + b A + c P_sample, by least squares on counted passes: P_token are
+the weights that meet every one of the N tokens, P_sample those that run once (modulation, noise level), and
+A = sum over blocks of N K D, with K the keys that a token sees. Arithmetic says a = 1, b = 2, c = 1; the fit
+must find that out for itself. The popular law N P, with all parameters P and no attention, is fitted beside
+it to show its error.
+
+**Time.** Seconds of a call = overhead L + FLOPs_linear s_linear + FLOPs_attention s_attention + elements
+s_element, none negative: fixed cost of L blocks, products, attention, and elementwise traffic (elements =
+batch N D L).
+
+Both minimise relative errors, so small and large points weigh the same, and both are tested on the largest
+fifth of the points, which they did not see.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from rich.text import Text
 
-from minisora.files import write_json
-from minisora.flops import cost_law, sweep
-from minisora.flops.device import describe_device
-from minisora.flops.sweep import SweepPoint
-from minisora.flops.timing import Utilisation, known_peak, measure_matmul_peak
+from minisora.errors import UserError
+from minisora.files import read_json, write_json
+from minisora.flops.peaks import Timing, Utilisation
 from minisora.screen import Table
 
-FORMAT = 1  # read by minisora.report.measured_inputs
+Array = NDArray[np.float64]
 Kind = Literal["forward", "train"]
+Plain = TypeVar("Plain")
+
+# Of the file.
+FORMAT = 1
 KINDS: tuple[Kind, ...] = ("forward", "train")
+# The share of the points that the laws do not see.
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """What was measured at one shape.
+
+    `attention_pairs` is the sum over blocks of N K D (tokens, keys seen, width); `token_params` are the
+    weights of layers that run on every token, `sample_params` of those that run once per sample.
+    """
+
+    width: int
+    depth: int
+    latent_size: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    attention: str
+    batch: int
+    tokens: int
+    params: int
+    token_params: int
+    sample_params: int
+    attention_pairs: int
+    macs: int
+    attention_macs: int
+    forward_flops: int
+    train_flops: int
+    model_flops: int
+    forward: Timing
+    train: Timing | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law.
+
+    `coefficients` by name; errors are relative: the largest on the points fitted, the largest and the median
+    on those held out.
+    """
+
+    formula: str
+    coefficients: dict[str, float]
+    fitted_points: int
+    held_out_points: int
+    fit_error: float
+    held_out_error: float
+    held_out_median: float
+    notes: list[str] = field(default_factory=list)
+
+
+def split(points: Sequence[SweepPoint], share: float = HELD_OUT) -> tuple[list[int], list[int]]:
+    """Indices to fit and to hold out: the largest `share` of the points by MACs, one at least."""
+    order = sorted(range(len(points)), key=lambda i: points[i].macs * points[i].batch)
+    cut = len(order) - max(1, round(share * len(order)))
+    return order[:cut], order[cut:]
+
+
+def _cost_features(point: SweepPoint) -> tuple[int, int, int]:
+    return point.tokens * point.token_params, point.attention_pairs, point.sample_params
+
+
+def fit_macs(points: Sequence[SweepPoint]) -> Fit:
+    """Fit the cost law to counted MACs of one sample."""
+    features = np.array([_cost_features(point) for point in points], float)
+    target = np.array([p.macs for p in points], float)
+    return _fit(
+        "MACs = a N P_token + b sum_blocks(N K D) + c P_sample",
+        ("a", "b", "c"),
+        features,
+        target,
+        split(points),
+    )
+
+
+def fit_naive(points: Sequence[SweepPoint]) -> Fit:
+    """Fit the popular law, every parameter meeting every token and no attention."""
+    features = np.array([[p.tokens * p.params] for p in points], float)
+    return _fit("MACs = a N P", ("a",), features, np.array([p.macs for p in points], float), split(points))
+
+
+def fit_seconds(points: Sequence[SweepPoint], seconds: Sequence[float], passes: float = 1.0) -> Fit:
+    """Fit the time law to seconds of a call.
+
+    Args:
+        points: measured points.
+        seconds: of each, of one call over its whole batch.
+        passes: FLOPs of the call over forward FLOPs, so that rates come out in FLOP/s (about 3 for training).
+    """
+    linear = [2 * passes * p.batch * (p.tokens * p.token_params + p.sample_params) for p in points]
+    attention = [4 * passes * p.batch * p.attention_pairs for p in points]
+    elements = [p.batch * p.tokens * p.width * p.depth for p in points]
+    features = np.array([[p.depth for p in points], linear, attention, elements], float).T
+    fit = _fit(
+        "seconds = overhead L + FLOPs_linear s_linear + FLOPs_attention s_attention + elements s_element",
+        ("overhead", "s_linear", "s_attention", "s_element"),
+        features,
+        np.array(seconds, float),
+        split(points),
+    )
+    rates = [
+        f"{name.removeprefix('s_')}: {1 / value / 1e9:,.1f} G/s"
+        for name, value in fit.coefficients.items()
+        if name.startswith("s_") and value > 0
+    ]
+    fit.notes.extend(rates)
+    return fit
+
+
+def _fit(
+    formula: str,
+    names: tuple[str, ...],
+    features: Array,
+    target: Array,
+    parts: tuple[list[int], list[int]],
+) -> Fit:
+    """Least squares of relative errors with no negative coefficient (active set: drop the most negative)."""
+    train, held = parts
+    # Predicted over measured; its target is 1.
+    scaled = features[train] / target[train][:, None]
+    active = list(range(features.shape[1]))
+    while True:
+        norms = np.linalg.norm(scaled[:, active], axis=0)
+        norms[norms == 0] = 1.0
+        solution = np.linalg.lstsq(scaled[:, active] / norms, np.ones(len(train)), rcond=None)[0] / norms
+        if solution.min() >= 0 or len(active) == 1:
+            break
+        active.pop(int(np.argmin(solution * norms)))
+    coefficients = np.zeros(features.shape[1])
+    coefficients[active] = solution
+    errors = np.abs(features @ coefficients / target - 1)
+    return Fit(
+        formula,
+        {name: float(value) for name, value in zip(names, coefficients, strict=True)},
+        len(train),
+        len(held),
+        float(errors[train].max()),
+        float(errors[held].max()),
+        float(np.median(errors[held])),
+    )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured points, fitted laws, peaks in FLOP/s."""
+    """Measured points, fitted laws, peaks in FLOP/s; `path` is the file that it was read from."""
 
     points: list[SweepPoint]
-    mac_law: cost_law.Fit
-    naive_law: cost_law.Fit
-    forward_time_law: cost_law.Fit
-    train_time_law: cost_law.Fit | None
+    mac_law: Fit
+    naive_law: Fit
+    forward_time_law: Fit
+    train_time_law: Fit | None
     measured_peak: float
     datasheet_peak: float | None
     device: dict[str, Any]
     date: str
+    path: Path | None = None
+
+    @property
+    def machine(self) -> str:
+        """Name of the device and its number format."""
+        return f"{self.device['name'] or self.device['type']}, {self.device['dtype']}"
+
+    @property
+    def features(self) -> Array:
+        """What the cost law reads of every point, P x 3."""
+        return np.array([_cost_features(point) for point in self.points], float)
+
+    @property
+    def macs(self) -> Array:
+        """Counted at every point, of one sample."""
+        return np.array([point.macs for point in self.points], float)
+
+    @property
+    def coefficients(self) -> Array:
+        """Of the cost law: a, b, c."""
+        return np.array([self.mac_law.coefficients[name] for name in "abc"], float)
+
+    @property
+    def train_over_forward(self) -> float:
+        """FLOPs of a training step over a forward pass at the largest point, without what is computed twice."""
+        largest = max(self.points, key=lambda point: point.macs)
+        return largest.model_flops / largest.forward_flops
+
+    @property
+    def utilisation(self) -> tuple[float, float] | None:
+        """Share of the datasheet peak at the largest point that was trained, (forward, train)."""
+        timed = [point for point in self.points if point.train is not None]
+        if not timed or not self.datasheet_peak:
+            return None
+        largest = max(timed, key=lambda point: point.macs)
+        shares = [use.mfu_datasheet for kind in KINDS if (use := self.use(largest, kind))]
+        forward, train = (share for share in shares if share is not None)
+        return forward, train
+
+    def predict(self, features: Sequence[float]) -> tuple[float, float]:
+        """MACs by the cost law at these features, and its relative error there.
+
+        The error is the largest change of the prediction when any one measured point is left out and the law
+        is fitted again: what the fit itself is worth at that distance.
+        """
+        at = np.asarray(features, dtype=float)
+        best = float(at @ self.coefficients)
+        rows, target = self.features / self.macs[:, None], np.ones(len(self.points) - 1)
+        others = [
+            float(at @ np.linalg.lstsq(np.delete(rows, i, 0), target, rcond=None)[0])
+            for i in range(len(rows))
+        ]
+        return best, max(abs(other / best - 1) for other in others)
+
+    def decades_beyond(self, macs: float) -> float:
+        """How many powers of ten lie between the largest measured pass and this one."""
+        return math.log10(macs / self.macs.max())
 
     def use(self, point: SweepPoint, kind: Kind = "forward") -> Utilisation | None:
         """MFU at a point, or None if that was not run."""
@@ -46,22 +261,22 @@ class Calibration:
 
     def warnings(self) -> list[str]:
         """A line for every point whose MFU passes 100 %."""
-        found = []
+        warnings = []
         for point in self.points:
             for kind in KINDS:
                 use = self.use(point, kind)
                 if use is not None and (warning := use.warning()):
-                    found.append(f"{point.width}x{point.depth}, {point.tokens} tokens, {kind}: {warning}")
-        return found
+                    warnings.append(f"{point.width}x{point.depth}, {point.tokens} tokens, {kind}: {warning}")
+        return warnings
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """For JSON: the file."""
         points = []
         for point in self.points:
             use, train = self.use(point), self.use(point, "train")
             points.append(
                 {
-                    **point.to_dict(),
+                    **asdict(point),
                     "forward_mfu_measured": use and use.mfu_measured,
                     "train_mfu_measured": train and train.mfu_measured,
                     "forward_mfu_datasheet": use and use.mfu_datasheet,
@@ -69,10 +284,10 @@ class Calibration:
                 }
             )
         laws = {
-            "forward_macs": self.mac_law.to_dict(),
-            "forward_macs_naive": self.naive_law.to_dict(),
-            "forward_seconds": self.forward_time_law.to_dict(),
-            "train_seconds": self.train_time_law.to_dict() if self.train_time_law else None,
+            "forward_macs": asdict(self.mac_law),
+            "forward_macs_naive": asdict(self.naive_law),
+            "forward_seconds": asdict(self.forward_time_law),
+            "train_seconds": asdict(self.train_time_law) if self.train_time_law else None,
         }
         return {
             "format": FORMAT,
@@ -92,9 +307,8 @@ class Calibration:
         write_json(path, self.to_dict())
 
     def table(self) -> Table:
-        """For the screen: the laws, their errors, and the utilisation reached."""
-        where = self.device["name"] or self.device["type"]
-        title = f"calibration on {where}, {self.device['dtype']}: {len(self.points)} points"
+        """The laws, their errors, and the utilisation reached."""
+        title = f"calibration on {self.machine}: {len(self.points)} points"
         table = Table("law", "coefficients", "held out: worst", "median", title=title, title_justify="left")
         fits = [self.mac_law, self.naive_law, self.forward_time_law, self.train_time_law]
         for name, fit in zip(
@@ -113,47 +327,46 @@ class Calibration:
         return table
 
 
-def calibrate(
-    *,
-    device: str = "cpu",
-    dtype: torch.dtype | None = None,
-    shapes: list[sweep.Shape] | None = None,
-    budget: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Calibration:
-    """Sweep a grid of real passes on this machine and fit the laws.
+def _from_tree(kind: type[Plain], tree: Mapping[str, Any], **more: Any) -> Plain:
+    """A plain dataclass from JSON of its fields; other keys are derived values, which are derived again."""
+    return kind(**{each.name: tree[each.name] for each in fields(kind)} | more)  # type: ignore[arg-type]
 
-    Args:
-        device: "cpu" (under 5 minutes on two cores) or "cuda" (under 10 on an H100).
-        dtype: bfloat16 on CUDA, float32 on a CPU by default.
-        shapes: another grid than the device's own.
-        budget: seconds of the sweep, about.
-        progress: told (done, total).
+
+def _point(tree: Mapping[str, Any]) -> SweepPoint:
+    train = _from_tree(Timing, tree["train"]) if tree["train"] else None
+    return _from_tree(SweepPoint, tree, forward=_from_tree(Timing, tree["forward"]), train=train)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A file written by `minisora calibrate`.
+
+    Raises:
+        UserError: it is missing, of another format, or no calibration at all.
     """
-    # Time laws are fitted to the fastest run of each point: what the work takes, not what neighbours do.
-    kind: Literal["cpu", "cuda"] = "cuda" if torch.device(device).type == "cuda" else "cpu"
-    dtype = dtype or (torch.bfloat16 if kind == "cuda" else torch.float32)
-    budget = budget or (420.0 if kind == "cuda" else 200.0)
-    measure_matmul_peak.cache_clear()
-    before = measure_matmul_peak(device, dtype)
-    shapes = sweep.grid(kind) if shapes is None else shapes
-    points = list(sweep.run(shapes, device=device, dtype=dtype, budget=budget, progress=progress))
-    measure_matmul_peak.cache_clear()
-    peak = max(
-        before, measure_matmul_peak(device, dtype)
-    )  # a peak is a maximum; neighbours may have been busy
-    trained = [point for point in points if point.train is not None]
-    ratio = sum(p.model_flops / p.forward_flops for p in trained) / max(len(trained), 1)
-    return Calibration(
-        points=points,
-        mac_law=cost_law.fit_macs(points),
-        naive_law=cost_law.fit_naive(points),
-        forward_time_law=cost_law.fit_seconds(points, [p.forward.minimum for p in points]),
-        train_time_law=cost_law.fit_seconds(trained, [p.train.minimum for p in trained if p.train], ratio)
-        if trained
-        else None,
-        measured_peak=peak,
-        datasheet_peak=known_peak(device, dtype),
-        device=describe_device(device, dtype),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    try:
+        tree = read_json(path)
+        if tree["format"] != FORMAT:
+            raise UserError(f"{path} has format {tree['format']}, not {FORMAT}: run minisora calibrate again")
+        laws, train = tree["laws"], tree["laws"]["train_seconds"]
+        calibration = Calibration(
+            points=[_point(point) for point in tree["points"]],
+            mac_law=_from_tree(Fit, laws["forward_macs"]),
+            naive_law=_from_tree(Fit, laws["forward_macs_naive"]),
+            forward_time_law=_from_tree(Fit, laws["forward_seconds"]),
+            train_time_law=_from_tree(Fit, train) if train else None,
+            measured_peak=tree["measured_peak_flops"],
+            datasheet_peak=tree["datasheet_peak_flops"],
+            device=tree["device"],
+            date=tree["date"],
+            path=path,
+        )
+        # A file whose values are no numbers is noticed here, not in the middle of a report.
+        calibration.predict(calibration.features[0])
+        _ = calibration.machine, calibration.train_over_forward, calibration.utilisation
+        return calibration
+    except FileNotFoundError as error:
+        raise UserError(f"no calibration at {path}: make one with minisora calibrate --out {path}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        raise UserError(f"{path} is not a calibration: make one with minisora calibrate") from error

@@ -1,6 +1,6 @@
 """Any model, not only ours: an `nn.Module` with its arguments, or a diffusers transformer by name, on meta.
 
-Three ways where `foreign_forms` has a closed form, two ways (fvcore and torch) where it has not; they agree
+Three ways where `count_closed_form` has a form, two ways (fvcore and torch) where it has not; they agree
 within half a per cent or no number is given.
 
 Units: MACs and FLOPs of one call (1 MAC = 2 FLOPs).
@@ -8,7 +8,7 @@ Units: MACs and FLOPs of one call (1 MAC = 2 FLOPs).
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from minisora.errors import UserError, nearest
-from minisora.flops.count_closed_form import Term
-from minisora.flops.module_forms import CLOSED_FORMS
-from minisora.flops.passes import Pass, PassCount, count_pass
-from minisora.flops.torch_formulas import Formulas
-from minisora.flops.trace_shims import meta_allowances
+from minisora.flops.as_written import meta_allowances
+from minisora.flops.count_closed_form import CLOSED_FORMS, Size, Term
+from minisora.flops.count_torch import Formulas
+from minisora.flops.ledger import PassCount, count_pass
+from minisora.flops.passes import Pass
 from minisora.screen import Table
-
-Size = tuple[int, int, int]  # latent frames, height, width
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,21 @@ class ForeignLedger:
 
     name: str
     count: PassCount
-    params: int
     latent_size: Size | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, in the shape of `Ledger.to_dict`'s "forward"."""
-        counts = self.count.counts
+        """For JSON, in the shape of `Ledger.to_dict`'s "forward"."""
         return {
             "name": self.name,
             "latent_size": self.latent_size,
-            "params": self.params,
-            "forward": {
-                "macs": self.count.macs,
-                "flops": 2 * self.count.macs,
-                "by_module": {k or "all": v for k, v in self.count.fvcore.by_module().items()},
-                "by_operator": self.count.fvcore.by_operator(),
-                "elementwise_operations": self.count.fvcore.total_elementwise,
-                "counts": counts.to_dict(),
-                "max_disagreement": counts.max_disagreement,
-            },
+            "params": self.count.params,
+            "forward": self.count.to_dict(by_group=False),
         }
 
     def table(self) -> Table:
-        """For the screen: by operator, and the ways of counting."""
+        """MACs and FLOPs by operator, and how far the ways of counting differ."""
         size = "" if self.latent_size is None else f", latents {' x '.join(map(str, self.latent_size))}"
-        title = f"{self.name}{size}: {self.params / 1e9:.3f} B parameters"
+        title = f"{self.name}{size}: {self.count.params / 1e9:.3f} B parameters"
         table = Table("", "GMACs", "GFLOPs", "share", title=title, title_justify="left")
         total = self.count.macs
         for operator, macs in sorted(self.count.fvcore.by_operator().items(), key=lambda kv: -kv[1]):
@@ -64,13 +52,9 @@ class ForeignLedger:
                 f"  {operator}", f"{macs / 1e9:,.1f}", f"{2 * macs / 1e9:,.1f}", f"{macs / total:.1%}"
             )
         table.add_row("one forward pass", f"{total / 1e9:,.1f}", f"{2 * total / 1e9:,.1f}", "", style="bold")
-        counts = self.count.counts
-        ways = (
-            "fvcore and torch (no closed form)"
-            if counts.closed_form_macs is None
-            else "fvcore, torch, closed form"
-        )
-        table.caption = f"{ways} differ by {counts.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
+        agreement = self.count.agreement
+        ways = "fvcore and torch (no closed form)" if not self.count.groups else "fvcore, torch, closed form"
+        table.caption = f"{ways} differ by {agreement.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
         return table
 
 
@@ -101,10 +85,9 @@ def count_module(
     """
     model = getattr(model, "_orig_mod", model)
     name = name or type(model).__name__
-    what = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}))
+    part = Pass(f"one pass of {name}", model, tuple(args), dict(kwargs or {}), terms, by_module=False)
     with meta_allowances():
-        count = count_pass(what, terms, strict=False, formulas=formulas)
-    return ForeignLedger(name, count, sum(p.numel() for p in model.parameters()))
+        return ForeignLedger(name, count_pass(part, formulas))
 
 
 def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> ForeignLedger:
@@ -134,7 +117,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
         raise UserError(f"diffusers {diffusers.__version__} has no model '{name}'{nearest(name, known)}")
     config = settings.get("config") or CONFIGS.get(name, {})
     model = _build(getattr(diffusers, name), dict(config))
-    native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, _no_inputs))
+    native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, lambda *_: {}))
     size: Size = tuple(settings.get("latent_size") or native)
     text_tokens = settings.get("text_tokens") or text_tokens
     kwargs = build(model.config, size, text_tokens)
@@ -149,7 +132,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
         raise UserError(
             f"{name} does not run on {', '.join(kwargs) or 'no inputs'}: {first}; it takes {taken}"
         ) from error
-    return ForeignLedger(name, ledger.count, ledger.params, size)
+    return replace(ledger, latent_size=size)
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -193,72 +176,52 @@ def _floats(*shape: int) -> Tensor:
     return torch.zeros(shape, device="meta")
 
 
-def _step() -> Tensor:
-    return torch.ones(1, dtype=torch.long, device="meta")
-
-
-def _no_inputs(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return {}
-
-
-def _cogvideox(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    frames, height, width = size
+def _inputs(latents: tuple[int, ...], tokens: int, text_width: int, **more: Any) -> dict[str, Any]:
+    """Arguments of the call that all of them share, batch 1; `more` are a model's own."""
     return {
-        "hidden_states": _floats(1, frames, config.in_channels, height, width),
-        "encoder_hidden_states": _floats(1, tokens, config.text_embed_dim),
-        "timestep": _step(),
-    }
-
-
-def _channels_first(config: Any, size: Size, tokens: int, text_width: int) -> dict[str, Any]:
-    return {
-        "hidden_states": _floats(1, config.in_channels, *size),
+        "hidden_states": _floats(1, *latents),
         "encoder_hidden_states": _floats(1, tokens, text_width),
-        "timestep": _step(),
+        "timestep": torch.ones(1, dtype=torch.long, device="meta"),
+        **more,
     }
-
-
-def _latte(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return _channels_first(config, size, tokens, config.caption_channels)
-
-
-def _wan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    return _channels_first(config, size, tokens, config.text_dim)
 
 
 def _mask(tokens: int) -> Tensor:
     return torch.ones(1, tokens, dtype=torch.bool, device="meta")
 
 
+def _cogvideox(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((size[0], config.in_channels, *size[1:]), tokens, config.text_embed_dim)
+
+
+def _latte(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((config.in_channels, *size), tokens, config.caption_channels)
+
+
+def _wan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    return _inputs((config.in_channels, *size), tokens, config.text_dim)
+
+
 def _mochi(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
-    return inputs | {"encoder_attention_mask": _mask(tokens)}
+    latents = (config.in_channels, *size)
+    return _inputs(latents, tokens, config.text_embed_dim, encoder_attention_mask=_mask(tokens))
 
 
 def _hunyuan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    inputs = _channels_first(config, size, tokens, config.text_embed_dim)
-    inputs |= {
-        "pooled_projections": _floats(1, config.pooled_projection_dim),
-        "encoder_attention_mask": _mask(tokens),
-    }
-    return inputs | ({"guidance": _floats(1)} if config.guidance_embeds else {})
+    pooled = {"pooled_projections": _floats(1, config.pooled_projection_dim)}
+    guidance = {"guidance": _floats(1)} if config.guidance_embeds else {}
+    return _mochi(config, size, tokens) | pooled | guidance
 
 
 def _ltx(config: Any, size: Size, tokens: int) -> dict[str, Any]:
-    frames, height, width = size
-    return {
-        "hidden_states": _floats(1, prod(size), config.in_channels),
-        "encoder_hidden_states": _floats(1, tokens, config.caption_channels),
-        "timestep": _step(),
-        "encoder_attention_mask": _mask(tokens),
-        "num_frames": frames,
-        "height": height,
-        "width": width,
-    }
+    sizes = dict(zip(("num_frames", "height", "width"), size, strict=True))
+    more = {"encoder_attention_mask": _mask(tokens), **sizes}
+    return _inputs((prod(size), config.in_channels), tokens, config.caption_channels, **more)
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "LatteTransformer3DModel": {  # Latte-XL/2; the class's own defaults are no released model
+    # Latte-XL/2.
+    "LatteTransformer3DModel": {
         "num_attention_heads": 16,
         "attention_head_dim": 72,
         "num_layers": 28,

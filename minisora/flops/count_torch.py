@@ -1,30 +1,216 @@
-"""FLOPs of a real pass, forward and backward, by torch's `FlopCounterMode` made strict.
+"""FLOPs of a real pass, forward and backward, by torch's `FlopCounterMode` made strict: the second count.
 
-Three things are added to it: the formulas it lacks (`torch_formulas`); an error, in place of a silent 0, for
-an operator that has no formula and is not known to be free; and one counting rule for attention everywhere
-(`attention_formulas`). What is compiled or fused runs as it is written (`as_written`) while it is counted.
-On meta tensors attention is taken as the fused kernel that a CPU or a GPU runs (so a 20-billion-parameter
-model counts the same before and after it has a machine), and the channels that CUDA's flash kernel pads to
-a multiple of 8 are not counted.
+Three things are added to it. The formulas it lacks: torch adds 0 for any operator it does not know, of which
+attention on a CPU is one (pytorch issue 195460) and the fused path of `nn.MultiheadAttention` another, so a count can
+be short without a word. An error in place of that 0: here an operator has a formula, or is listed as free, or is
+refused. One counting rule for attention everywhere (`attention_formulas`). What is compiled or fused runs as it is
+written (`as_written`) while it is counted. On meta tensors attention is taken as the fused kernel that a CPU or a GPU
+runs (so a 20-billion-parameter model counts the same before and after it has a machine), and the channels that CUDA's
+flash kernel pads to a multiple of 8 are not counted.
 
-Units: FLOPs, 2 per multiply-accumulate, of everything inside the call (so per batch, not per sample).
+Units: FLOPs, 2 per multiply-accumulate, of everything inside the call (so per batch, not per sample); of a formula,
+MACs.
 """
 
 import contextlib
+import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, shape_wrapper
 
 from minisora.errors import UserError
-from minisora.flops.as_written import as_written
-from minisora.flops.attention_formulas import LAYOUTS, arguments, attention_size, is_backward
-from minisora.flops.torch_formulas import FORMULAS, Formulas, is_free, operator_name, remedy
+from minisora.flops.agree import Count
+from minisora.flops.as_written import as_written, uncompiled
+from minisora.flops.attention_formulas import (
+    LAYOUTS,
+    AttentionWatch,
+    arguments,
+    attention_size,
+    is_backward,
+    operator_name,
+)
+from minisora.flops.passes import Pass
+
+Shape = tuple[int, ...]
+Formulas = Mapping[str, Callable[..., int]]
+"""Operator ("library::name") -> MACs from all its arguments in order, shapes in place of tensors."""
+
+
+def native_attention_macs(query: Shape, key: Shape, width: int) -> int:
+    """MACs of `aten::_native_multi_head_attention`: four projections, scores, weighted sum.
+
+    Args:
+        query, key: B S E and B M E.
+        width: E.
+    """
+    batch, s, m = query[0], query[1], key[1]
+    return batch * (2 * s * width**2 + 2 * m * width**2 + 2 * s * m * width)
+
+
+def _native_encoder_layer(x: Shape, width: int, heads: int, *rest: Any) -> int:
+    """One `nn.TransformerEncoderLayer`: self-attention, and two linear layers on every token."""
+    # Of the matrices qkv and projection come first, then the two of the MLP.
+    mlp = [shape for shape in rest if isinstance(shape, tuple) and len(shape) == 2][2:4]
+    return native_attention_macs(x, x, width) + prod(x[:-1]) * sum(prod(shape) for shape in mlp)
+
+
+def _convolution_backward(grad: Shape, x: Shape, weight: Shape, *rest: Any) -> int:
+    """The gradients of input and of weight each cost what the forward pass costs.
+
+    torch's own formula multiplies the weight's share by `groups`, which is wrong for grouped convolutions.
+    """
+    transposed, asked_for = rest[4], rest[-1]
+    places = x if transposed else grad
+    return x[0] * prod(places[2:]) * prod(weight) * (bool(asked_for[0]) + bool(asked_for[1]))
+
+
+def _grouped_matrices(a: Shape, b: Shape, *rest: Any) -> int:
+    """Groups of products: a row, a column or a term of the sum belongs to one group, so groups add nothing."""
+    groups = a[0] if len(a) == len(b) == 3 else 1
+    return groups * a[-2] * a[-1] * b[-1]
+
+
+def bilinear_macs(rows: int, weight: Shape) -> int:
+    """MACs of x1 A x2 with A of (out, in1, in2): `x1 A` for every row, then its product with x2."""
+    out, first, second = weight
+    return rows * out * (first + 1) * second
+
+
+def _trilinear(a: Shape, b: Shape, c: Shape, *rest: Any) -> int:
+    """What `F.bilinear` and its gradients become: a product of three, summed over some of their axes.
+
+    The first two are contracted over the axes that the third has not, then what is left with the third.
+    """
+    *new_axes, summed = rest[:4]
+    first, second, third = map(_expanded, (a, b, c), new_axes)
+    pair = tuple(map(max, first, second))
+    left = [1 if axis in summed and axis in new_axes[2] else size for axis, size in enumerate(pair)]
+    return prod(pair) + prod(map(max, left, third))
+
+
+def _expanded(shape: Shape, at: list[int]) -> Shape:
+    """A shape with an axis of 1 at every place of `at`, as `_trilinear` unsqueezes it."""
+    sizes = list(shape)
+    for axis in sorted(at):
+        sizes.insert(axis, 1)
+    return tuple(sizes)
+
+
+def recurrent_macs(tokens: int, weights: Sequence[Any]) -> int:
+    """MACs of an LSTM, a GRU or an RNN: every weight matrix meets every token of every sequence once.
+
+    Args:
+        tokens: of all sequences together.
+        weights: shapes of all layers and directions; biases are vectors and cost nothing.
+    """
+    return tokens * sum(prod(shape) for shape in weights if isinstance(shape, tuple) and len(shape) == 2)
+
+
+def _recurrent_layer(x: Shape, *rest: Any) -> int:
+    """oneDNN's: two weights, two biases (0 where it has none), one direction of one layer."""
+    return recurrent_macs(prod(x[:-1]), rest[:2])
+
+
+def _recurrent(x: Shape, weights: list[Shape], *rest: Any) -> int:
+    """cuDNN's and MIOpen's: all layers and directions in one call."""
+    return recurrent_macs(prod(x[:-1]), [tuple(shape) for shape in weights])
+
+
+def _recurrent_backward(x: Shape, weights: list[Shape], *rest: Any) -> int:
+    """The last argument says which gradients are asked for; that of the weights is the last of them."""
+    return (1 + bool(rest[-1][-1])) * _recurrent(x, weights)
+
+
+FORMULAS: Formulas = {
+    "aten::_native_multi_head_attention": lambda q, k, v, width, *_: native_attention_macs(q, k, width),
+    "aten::_triton_multi_head_attention": lambda q, k, v, width, *_: native_attention_macs(q, k, width),
+    "aten::_transformer_encoder_layer_fwd": _native_encoder_layer,
+    "aten::convolution_backward": _convolution_backward,
+    "aten::mv": lambda matrix, *_: prod(matrix),
+    "aten::dot": lambda vector, *_: prod(vector),
+    "aten::vdot": lambda vector, *_: prod(vector),
+    "aten::addmv": lambda start, matrix, *_: prod(matrix),
+    "aten::addbmm": lambda start, a, b, *_: prod(a) * b[-1],
+    "aten::_addmm_activation": lambda start, a, b, *_: prod(a) * b[-1],
+    "aten::_int_mm": _grouped_matrices,
+    "aten::_grouped_mm": _grouped_matrices,
+    "aten::_scaled_grouped_mm": _grouped_matrices,
+    "aten::_trilinear": _trilinear,
+    "aten::mkldnn_rnn_layer": _recurrent_layer,
+    # The gradients of inputs and of weights each cost what the forward pass costs.
+    "aten::mkldnn_rnn_layer_backward": lambda *args: 2 * _recurrent_layer(*args),
+    "aten::_cudnn_rnn": _recurrent,
+    "aten::_cudnn_rnn_backward": _recurrent_backward,
+    "aten::miopen_rnn": _recurrent,
+    "aten::miopen_rnn_backward": _recurrent_backward,
+}
+"""Formula by operator, in place of torch's own where it has one."""
+
+# What makes, moves, sorts or normalises data: no multiply-accumulates between two tensors. Views, and what
+# torch tags as pointwise or as a reduction, are free without being named.
+_FREE = re.compile(
+    "|".join(
+        (
+            "_?(native_|fused_)?(layer|group|batch|rms)_norm(_backward)?|_weight_norm_interface(_backward)?",
+            "_?(log_|safe_)?softmax(_backward_data)?|(native_)?dropout(_backward)?",
+            "(new_|_?efficient)?(empty|full|zeros?|zerotensor|ones|scalar_tensor)(_like|_permuted|_strided)?",
+            "(rand|randn|randint|normal|bernoulli|uniform|random|randperm|multinomial)(_like|_functional)?_?",
+            "(ar|lin|log)(ange|space)|eye|(tri[lu])(_indices)?|(masked_)?fill_?|zero_|scalar_tensor|lift(_fresh)?(_copy)?",
+            "_?(to_|reshape_|unsafe_|narrow_|expand_|view_)*(copy|view|index|alias)_?|_reshape_alias|_copy_from",
+            "clone|contiguous|detach_?|(re|_re)?size_|resize_output_|set_|is_same_size|equal|record_stream|item",
+            "_local_scalar_dense|_?pin_memory|is_nonzero|_assert_(async|scalar|tensor_metadata)|_has_compatible.*",
+            "cat|_chunk_cat|stack|(unsafe_)?split(_with_sizes)?(_copy)?|repeat(_interleave)?|roll|flip|meshgrid|isin",
+            "index_(select|put|copy|add|fill)_?|_index_put_impl_|gather|(masked_)?scatter(_add|_reduce)?_?",
+            "(select|slice|diagonal|as_strided)_(backward|scatter)|masked_select|nonzero(_static)?|unfold_backward",
+            "(arg)?sort|topk|searchsorted|bucketize|histc|_?unique.*|cum(sum|prod|max|min)|_cummax_helper",
+            "embedding(_dense_backward|_renorm_)?|im2col|col2im|complex|polar|(constant_|_)?pad(_nd)?",
+            "(reflection|replication)_pad[123]d(_backward)?|(channel|pixel)_(un)?shuffle",
+            "_?upsample_(nearest|linear|bilinear|trilinear|bicubic)(_exact)?[123]d(_aa)?(_backward)?",
+            "_?(adaptive_)?(avg|max)_pool[123]d(_with_indices)?(_backward)?",
+            "(mse|smooth_l1|huber|nll|binary_cross_entropy)_loss(_forward|_backward)?|prelu_kernel(_backward)?",
+            "(t|transpose|(un)?squeeze|swap(axes|dims)|as_strided)_",
+            "_thnn_(fused|differentiable)_(lstm|gru)_cell(_backward(_impl)?)?|_cudnn_rnn_flatten_weight",
+            "_?pack_padded_sequence(_backward)?|_?pad_packed_sequence",
+            "_foreach_.*|_fused_(adam|adamw|sgd|adagrad)_|_amp_.*",
+        )
+    )
+)
+_FREE_NAMESPACES = frozenset({"prim", "prims", "profiler", "c10d", "_c10d_functional", "fsdp"})
+_FREE_TAGS = frozenset({torch.Tag.pointwise, torch.Tag.reduction})
+
+
+def is_free(packet: Any) -> bool:
+    """Whether a dispatched operator multiplies and accumulates nothing, so that 0 is its true count."""
+    namespace, _, name = operator_name(packet).partition("::")
+    if namespace in _FREE_NAMESPACES:
+        return True
+    if namespace != "aten":
+        return False
+    if _FREE.fullmatch(name):
+        return True
+    overloads = [getattr(packet, overload) for overload in packet.overloads()]
+    return any(overload.is_view or _FREE_TAGS & set(overload.tags) for overload in overloads)
+
+
+def remedy(operators: list[str]) -> str:
+    """What a user can do about operators that cannot be counted, as the end of a message."""
+    spaces = {operator.partition("::")[0] for operator in operators}
+    if spaces & {"quantized", "_quantized"} or any("quantized_" in operator for operator in operators):
+        return "count the model before it is quantized, which leaves its products as they are"
+    if spaces & {"prim"} and not any("PythonOp" in operator for operator in operators):
+        return "count the Python that was scripted, before torch.jit.script"
+    if spaces & {"higher_order"}:
+        return "write it as plain Python for the count, or count the function inside it"
+    return (
+        f"pass formulas={{'{operators[0]}': macs}} to the function that counts, where macs takes the operator's "
+        "arguments in order, shapes in place of tensors, and returns multiply-accumulates (0 if it has none)"
+    )
 
 
 @dataclass(frozen=True)
@@ -69,10 +255,10 @@ class StrictFlopCounter(FlopCounterMode):
     def __init__(self, formulas: Formulas | None = None) -> None:
         super().__init__(display=False)
         self.recompute_flops = 0
-        # operator -> the module of every call
+        # Operator -> the module of every call.
         self.unknown: defaultdict[str, list[str]] = defaultdict(list)
-        self._formulas = dict(formulas or {})
-        self._attention = _AttentionWatch()
+        self._formulas = {**FORMULAS, **(formulas or {})}
+        self._attention = AttentionWatch()
         self._context = contextlib.ExitStack()
 
     def __enter__(self) -> "StrictFlopCounter":
@@ -98,16 +284,24 @@ class StrictFlopCounter(FlopCounterMode):
                 f"no FLOP formula for {named}: the count would be short; {remedy(sorted(self.unknown))}"
             )
 
-    def by_module(self) -> dict[str, int]:
-        """FLOPs by module path as the root module names it ("" is everything), forward passes only."""
-        paths = {
-            name.partition(".")[2]: sum(ops.values()) for name, ops in self.flop_counts.items() if "." in name
-        }
-        return {"": self.get_total_flops(), **paths}
+    def own_macs(self) -> dict[tuple[str, str], int]:
+        """MACs by module and operator, of forward passes only; a module's children are left out.
 
-    def by_operator(self) -> dict[str, int]:
-        """FLOPs by operator name."""
-        return {str(op): count for op, count in self.flop_counts["Global"].items()}
+        A module's parent is its nearest ancestor that ran the operator (containers are never called).
+        """
+        inclusive = {("", str(op)): flops // 2 for op, flops in self.flop_counts["Global"].items()}
+        for name, flops_of in self.flop_counts.items():
+            if "." in name:
+                inclusive |= {(name.partition(".")[2], str(op)): f // 2 for op, f in flops_of.items()}
+        own = dict(inclusive)
+        for (path, operator), macs in inclusive.items():
+            parent = path
+            while parent:
+                parent = parent.rpartition(".")[0]
+                if (parent, operator) in inclusive:
+                    own[parent, operator] -= macs
+                    break
+        return {key: macs for key, macs in own.items() if macs}
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         """torch's hook, called once for every operator that does not decompose."""
@@ -127,22 +321,19 @@ class StrictFlopCounter(FlopCounterMode):
 
     def _flops(self, operator: str, packet: Any, out: Any, args: Any, kwargs: Any) -> tuple[int | None, int]:
         """FLOPs of a call, None if unknown, and those of them that rebuild attention scores."""
-        if operator in self._formulas:
-            given = arguments(operator, args, kwargs)
-            macs = shape_wrapper(lambda *all_of_them, out_shape: self._formulas[operator](*all_of_them))
-            return 2 * int(macs(*given.values())), 0
-        formula: Callable[..., int] | None = self.flop_registry.get(packet)
-        if operator not in LAYOUTS and operator not in FORMULAS and formula is None:
+        macs: Callable[..., int] | None = self._formulas.get(operator)
+        if macs is None and operator not in LAYOUTS and packet not in self.flop_registry:
             return None, 0
         _refuse_ragged(operator, args)
+        if macs is not None:
+            on_shapes = shape_wrapper(lambda *shapes, out_shape: macs(*shapes))
+            return 2 * int(on_shapes(*arguments(operator, args, kwargs).values())), 0
         if operator in LAYOUTS:
             size = attention_size(operator, args, kwargs)
             if is_backward(operator):
                 return size.backward_flops, size.recompute_flops
             return size.forward_flops, 0
-        if operator in FORMULAS or formula is None:
-            formula = shape_wrapper(FORMULAS[operator])
-        return int(formula(*args, **kwargs, out_val=out)), 0
+        return int(self.flop_registry[packet](*args, **kwargs, out_val=out)), 0
 
     def _module(self) -> str:
         """Path of the innermost module that runs now, as the root module names it."""
@@ -177,85 +368,6 @@ class _StrictMode(_FlopCounterMode):
         )
 
 
-class _AttentionWatch:
-    """Sees attention as it was asked for, before a backend pads or decomposes it.
-
-    It stands in for `torch.nn.functional.scaled_dot_product_attention` while it is entered. (A
-    TorchFunctionMode would be off during `backward`, where checkpointed blocks run again.)
-    """
-
-    def __init__(self) -> None:
-        self._asked: tuple[int, int] | None = None  # channels of (query and key, value), while inside a call
-        self._unpadded: dict[tuple[int, ...], tuple[int, int]] = {}  # shapes the kernel saw -> channels asked
-        self._original: Callable[..., Tensor] = F.scaled_dot_product_attention
-
-    def __enter__(self) -> None:
-        self._original = F.scaled_dot_product_attention
-        F.scaled_dot_product_attention = self._call
-
-    def __exit__(self, *args: Any) -> None:
-        F.scaled_dot_product_attention = self._original
-
-    def _call(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if _fused_on_meta(query, key, value, *args, **kwargs):
-            return _fused_attention(query, key, value, *args, **kwargs)
-        self._asked = (query.shape[-1], value.shape[-1])
-        try:
-            return self._original(query, key, value, *args, **kwargs)
-        finally:
-            self._asked = None
-
-    def unpad(self, operator: str, args: Any) -> Any:
-        """Arguments of a fused attention kernel with the channels that padding added taken off again."""
-        backward = is_backward(operator)
-        if "_scaled_dot_product" not in operator or not all(isinstance(t, Tensor) for t in args[:3]):
-            return args
-        tensors = list(args[:4] if backward else args[:3])
-        key = tuple(tensors[-3].shape) + tuple(tensors[-2].shape)
-        if self._asked is not None and not backward:
-            self._unpadded[key] = self._asked
-        asked = self._unpadded.get(key)
-        if asked is None or tensors[-1].device.type != "cuda":
-            return args
-        channels = [asked[0], asked[0], asked[1]]
-        if backward:  # the gradient has the values' channels
-            channels = [asked[1], *channels]
-        cut = [t.new_empty(1).expand(*t.shape[:-1], c) for t, c in zip(tensors, channels, strict=True)]
-        return (*cut, *args[len(cut) :])
-
-
-def _fused_on_meta(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
-) -> bool:
-    """Whether these meta tensors would go to a fused kernel on a real device (where meta tensors do not)."""
-    return (
-        query.device.type == "meta"
-        and query.ndim == key.ndim == value.ndim == 4
-        and query.shape[-1] == key.shape[-1] == value.shape[-1]
-        and (attn_mask is None or not attn_mask.requires_grad)
-    )
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """The CPU's fused kernel on meta tensors: one operator forward, one backward, shapes only."""
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = attn_mask.to(query.dtype)
-    if attn_mask is not None:
-        batch, heads, queries = query.shape[:3]
-        attn_mask = attn_mask.expand(batch, heads, queries, key.shape[2])
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return kernel(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
-
-
 def count_forward(fn: Callable[[], Any], *, formulas: Formulas | None = None) -> int:
     """FLOPs of `fn()`: whatever runs inside it, on the tensors it has.
 
@@ -275,7 +387,7 @@ def count_step(loss_fn: Callable[[], Tensor], *, formulas: Formulas | None = Non
     """FLOPs of one training step: `loss_fn()`, then `.backward()` on what it returns.
 
     It runs the step for real and adds to the parameters' gradients; the caller zeroes them. The optimizer is
-    not counted (`closed_form.optimizer_flops` is its arithmetic).
+    not counted (`count_closed_form.optimizer_flops` is its arithmetic).
 
     Args:
         loss_fn: returns a scalar loss that requires a gradient.
@@ -294,3 +406,39 @@ def count_step(loss_fn: Callable[[], Tensor], *, formulas: Formulas | None = Non
             )
         loss.backward()
     return StepCount(forward, counter.get_total_flops(), counter.recompute_flops)
+
+
+def count_training(part: Pass) -> StepCount:
+    """FLOPs of forward and backward of the pass, on the tensors it has; gradients are dropped afterwards."""
+    count = count_step(part.loss)
+    part.module.zero_grad()
+    return count
+
+
+def count_torch(part: Pass, formulas: Formulas | None = None) -> Count:
+    """MACs of one call by module and operator, without gradients, as torch dispatches it.
+
+    Args:
+        part: on any device; on meta nothing is computed. Compiled modules count as they were before.
+        formulas: MACs of operators that have no formula here, as in `StrictFlopCounter`.
+
+    Raises:
+        UserError: as `StrictFlopCounter`, or the module runs but not while it is counted. The model's own errors
+            come as the model raises them.
+    """
+    with uncompiled(part.module):
+        try:
+            with torch.no_grad(), StrictFlopCounter(formulas) as counter:
+                part()
+        except UserError:
+            raise
+        except Exception as error:
+            # The model's own errors come from its own run, as they are.
+            with torch.no_grad(), as_written():
+                part()
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise UserError(
+                f"{part.name} runs, but not under torch's counter ({type(error).__name__}: {first}): count its "
+                "parts one by one, on dense tensors"
+            ) from error
+    return Count("torch", counter.own_macs())

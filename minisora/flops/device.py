@@ -45,7 +45,8 @@ def peak_memory_mib() -> float:
         import resource
     except ImportError:
         return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS tells bytes, Linux KiB
+    # macOS tells bytes, Linux KiB.
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 

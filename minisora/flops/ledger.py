@@ -1,33 +1,30 @@
 """The ledger: what a config costs, counted three ways, as numbers, JSON and a table.
 
-Units: MACs and FLOPs (1 MAC = 2 FLOPs), per sample unless a name says otherwise.
+Three models make a video, and each is one or two parts. `count_config` counts them all, and no number leaves it that
+the three ways do not agree on.
+
+Units: MACs and FLOPs (1 MAC = 2 FLOPs), per sample or per video unless a name says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from rich.console import Group
+from torch import nn
 
-from minisora.config import Config
-from minisora.flops import count_closed_form, count_closed_form_vae
-from minisora.flops.count_closed_form import Term, dit_terms, optimizer_flops, train_macs
+from minisora.config import Config, SampleConfig
+from minisora.flops.agree import Agreement, Count, agree
+from minisora.flops.count_closed_form import count_closed_form, optimizer_flops, train_macs
+from minisora.flops.count_fvcore import count_fvcore
+from minisora.flops.count_torch import Formulas, StepCount, count_torch, count_training
 from minisora.flops.device import built_on, describe_device
-from minisora.flops.passes import (
-    Pass,
-    PassCount,
-    count_pass,
-    count_training,
-    decode_pass,
-    dit_pass,
-    encode_pass,
-    text_pass,
-)
-from minisora.flops.whole_video import VideoCost, video_cost
+from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, build_vae
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid
+from minisora.models.vae import VideoVAE
 from minisora.screen import Table
 
 TRAIN_CASES = ("plain", "checkpointed", "frozen_input", "input_gradient")
@@ -36,46 +33,112 @@ gradient."""
 
 
 @dataclass(frozen=True)
-class TrainCase:
-    """FLOPs of forward and backward of one sample under one setting."""
+class PassCount:
+    """One forward pass: the counts of the whole call, and what they come to for one sample."""
 
-    flops: int
-    recompute_flops: int
-    ratio_to_forward: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return vars(self)
-
-
-@dataclass(frozen=True)
-class Component:
-    """One row: a forward pass of one sample."""
-
-    count: PassCount
+    agreement: Agreement
     params: int
-    groups: dict[str, int]
     batch: int = 1
 
     @property
     def macs(self) -> int:
         """MACs of one sample."""
-        return self.count.macs // self.batch
+        return self.agreement.macs // self.batch
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; `counts` are divided by the batch like everything else."""
-        counts = self.count.counts
-        per_sample = {k: v if v is None else v // self.batch for k, v in counts.to_dict().items()}
+    @property
+    def fvcore(self) -> Count:
+        """The count with the most to tell: operators as they are written, and elementwise work."""
+        return self.agreement.counts[0]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """MACs of one sample by row of the closed form; none where there is no closed form."""
+        closed = [count for count in self.agreement.counts if count.way == "closed form"]
+        return {group: macs // self.batch for count in closed for group, macs in count.by_operator().items()}
+
+    def to_dict(self, *, by_group: bool = True) -> dict[str, Any]:
+        """For JSON, all of one sample."""
         return {
             "macs": self.macs,
             "flops": 2 * self.macs,
-            "by_module": {k or "all": v // self.batch for k, v in self.count.fvcore.by_module().items()},
-            "by_operator": {k: v // self.batch for k, v in self.count.fvcore.by_operator().items()},
-            "by_group": self.groups,
-            "elementwise_operations": self.count.fvcore.total_elementwise // self.batch,
-            "counts": per_sample,
-            "max_disagreement": counts.max_disagreement,
+            "by_module": {k or "all": v // self.batch for k, v in self.fvcore.by_module().items()},
+            "by_operator": {k: v // self.batch for k, v in self.fvcore.by_operator().items()},
+            **({"by_group": self.groups} if by_group else {}),
+            "elementwise_operations": self.fvcore.total_elementwise // self.batch,
+            "counts": self.agreement.to_dict(self.batch),
+            "max_disagreement": self.agreement.max_disagreement,
         }
+
+
+def count_pass(part: Pass, formulas: Formulas | None = None) -> PassCount:
+    """Count a forward pass three ways, or two where there is no closed form; they agree, or there is no number.
+
+    Args:
+        part: the pass.
+        formulas: MACs of operators that have no formula here, as in `StrictFlopCounter`.
+
+    Raises:
+        UserError: an operator is unknown, or the counts disagree; the message names where.
+    """
+    # First of the three, so that an error of the model's own is seen as the model raises it.
+    by_torch = count_torch(part, formulas)
+    by_fvcore = count_fvcore(part, formulas)
+    by_arithmetic = count_closed_form(part.terms, part.batch)
+    agreement = agree(part.name, by_fvcore, by_torch, by_arithmetic, by_module=part.by_module)
+    return PassCount(agreement, sum(p.numel() for p in part.module.parameters()), part.batch)
+
+
+@dataclass(frozen=True)
+class VideoCost:
+    """FLOPs of one video.
+
+    `passes_per_step` is 2 under guidance (with and without the prompt); `passes` is that times the model
+    evaluations of the scheduler: one a step for Euler, two a step but the last for Heun.
+    """
+
+    steps: int
+    guidance: float
+    passes_per_step: int
+    passes: int
+    step_flops: int
+    text_flops: int
+    decode_flops: int
+
+    @property
+    def denoise_flops(self) -> int:
+        """All denoising passes."""
+        return self.passes * self.step_flops // self.passes_per_step
+
+    @property
+    def flops(self) -> int:
+        """The whole video."""
+        return self.denoise_flops + self.text_flops + self.decode_flops
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the sums."""
+        return {**vars(self), "denoise_flops": self.denoise_flops, "flops": self.flops}
+
+
+def video_cost(sample: SampleConfig, macs: Mapping[str, int]) -> VideoCost:
+    """Cost of one video under the config's sampling defaults.
+
+    Args:
+        sample: steps, guidance and scheduler. Guidance of 1 is none, and a model without text has nothing to
+            guide by (`MiniSoraPipeline` does the same).
+        macs: MACs per sample of "dit", "vae_decode" and, if there is text, "text_encoder".
+    """
+    guided = sample.guidance != 1 and "text_encoder" in macs
+    per_step = 2 if guided else 1
+    evaluations = 2 * sample.steps - 1 if sample.scheduler == "heun" else sample.steps
+    return VideoCost(
+        steps=sample.steps,
+        guidance=sample.guidance if guided else 1.0,
+        passes_per_step=per_step,
+        passes=evaluations * per_step,
+        step_flops=2 * macs["dit"] * per_step,
+        text_flops=2 * macs.get("text_encoder", 0) * per_step,
+        decode_flops=2 * macs["vae_decode"],
+    )
 
 
 @dataclass(frozen=True)
@@ -84,19 +147,19 @@ class Ledger:
 
     config: Config
     tokens: int
-    components: dict[str, Component]
-    cases: dict[str, TrainCase]
+    components: dict[str, PassCount]
+    cases: dict[str, StepCount]
     video: VideoCost
     device: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def dit(self) -> Component:
+    def dit(self) -> PassCount:
         """The row that `forward` in the JSON is."""
         return self.components["dit"]
 
     @property
-    def train_case(self) -> TrainCase:
-        """The case that the config trains in."""
+    def train_case(self) -> StepCount:
+        """Forward and backward of one sample as the config trains."""
         return self.cases[_own_case(self.config)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,12 +168,19 @@ class Ledger:
         return {
             "forward": forward,
             "train_step": {
-                "flops": case.flops,
-                "ratio_to_forward": case.ratio_to_forward,
-                "backward_flops": case.flops - forward["flops"],
+                "flops": case.train_flops,
+                "ratio_to_forward": case.ratio,
+                "backward_flops": case.backward_flops,
                 "recompute_flops": case.recompute_flops,
-                "model_flops": case.flops - case.recompute_flops,
-                "cases": {name: each.to_dict() for name, each in self.cases.items()},
+                "model_flops": case.model_flops,
+                "cases": {
+                    name: {
+                        "flops": each.train_flops,
+                        "recompute_flops": each.recompute_flops,
+                        "ratio_to_forward": each.ratio,
+                    }
+                    for name, each in self.cases.items()
+                },
                 "optimizer_flops_per_step": optimizer_flops(self.dit.params),
             },
             "params": self.dit.params,
@@ -146,52 +216,61 @@ def count_config(
     Raises:
         UserError: the clip fits neither VAE nor patch, an operator is unknown, or the counts disagree.
     """
-    clip = (config.clip.frames, config.clip.height, config.clip.width)
-    with built_on(device, dtype):
-        vae = build_vae(config).eval()
-        latent_size = vae.latent_size(*clip)
-        token_grid(latent_size, config.dit.patch)
-        scratch = config.text.kind == "scratch"
-        text_encoder = build_text_encoder(config, [""]) if config.dit.text_conditioning else None
-        text_width = text_encoder.width if text_encoder is not None else None
-        dit = build_dit(config, text_width)
-    text_tokens = config.text.tokens
-    terms = dit_terms(config, latent_size, text_width=text_width, text_tokens=text_tokens, text_grad=scratch)
-    inputs: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
-    components = {
-        "dit": _component(dit_pass(config, dit, latent_size, text_width=text_width, **inputs), terms, batch),
-        "vae_encode": _component(
-            encode_pass(vae, clip, **inputs), count_closed_form_vae.encode_terms(config.vae, *clip), batch
-        ),
-        "vae_decode": _component(
-            decode_pass(vae, latent_size, **inputs),
-            count_closed_form_vae.decode_terms(config.vae, latent_size),
-            batch,
-        ),
-    }
-    if text_encoder is not None:
-        # A pretrained encoder is of another project: real weights, no closed form here.
-        text_terms = count_closed_form_vae.text_terms(config.text, text_tokens) if scratch else None
-        where = device if scratch else text_encoder.device
-        components["text_encoder"] = _component(
-            text_pass(text_encoder, text_tokens, batch=batch, device=where), text_terms, batch, strict=scratch
-        )
+    models = _build(config, device, dtype)
+    components: dict[str, PassCount] = {}
+    for name, part in parts(config, models, device=device, batch=batch, dtype=dtype):
+        components[name] = count_pass(part)
     own = _own_case(config)
-    counted = {
-        name: _train_case(name, config, dit if name == own else None, latent_size, text_width, device, dtype)
-        for name in TRAIN_CASES
-        if name in cases or name == own
-    }
-    macs = {name: component.macs for name, component in components.items()}
-    tokens = token_grid(latent_size, config.dit.patch)
+    frames, height, width = token_grid(models.latent_size, config.dit.patch)
     return Ledger(
         config=config,
-        tokens=tokens[0] * tokens[1] * tokens[2],
+        tokens=frames * height * width,
         components=components,
-        cases=counted,
-        video=video_cost(config.sample, macs),
+        cases={
+            name: _train_case(name, config, models, device, dtype, own=name == own)
+            for name in TRAIN_CASES
+            if name in cases or name == own
+        },
+        video=video_cost(config.sample, {name: count.macs for name, count in components.items()}),
         device=describe_device(device, dtype),
     )
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The networks of a config, built, and the latent grid (T', H', W') of its clip."""
+
+    dit: VideoDiT
+    vae: VideoVAE
+    text_encoder: nn.Module | None
+    text_width: int | None
+    latent_size: tuple[int, int, int]
+
+
+def _build(config: Config, device: str, dtype: torch.dtype) -> _Models:
+    with built_on(device, dtype):
+        vae = build_vae(config).eval()
+        latent_size = vae.latent_size(config.clip.frames, config.clip.height, config.clip.width)
+        token_grid(latent_size, config.dit.patch)
+        text_encoder = build_text_encoder(config, [""]) if config.dit.text_conditioning else None
+        text_width = text_encoder.width if text_encoder is not None else None
+        return _Models(build_dit(config, text_width), vae, text_encoder, text_width, latent_size)
+
+
+def parts(
+    config: Config, models: _Models, *, device: str, batch: int, dtype: torch.dtype
+) -> Iterator[tuple[str, Pass]]:
+    """The passes that a config's video is made of, by the name of their row."""
+    clip = (config.clip.frames, config.clip.height, config.clip.width)
+    size = models.latent_size
+    inputs: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
+    yield "dit", dit_pass(config, models.dit, size, text_width=models.text_width, **inputs)
+    yield "vae_encode", encode_pass(config, models.vae, clip, **inputs)
+    yield "vae_decode", decode_pass(config, models.vae, size, **inputs)
+    if models.text_encoder is not None:
+        # A pretrained encoder has real weights, wherever the rest is counted.
+        where = device if config.text.kind == "scratch" else str(models.text_encoder.device)
+        yield "text_encoder", text_pass(config, models.text_encoder, batch=batch, device=where)
 
 
 def _own_case(config: Config) -> str:
@@ -199,39 +278,41 @@ def _own_case(config: Config) -> str:
     return "checkpointed" if config.dit.checkpointing is True else "plain"
 
 
-def _component(what: Pass, terms: list[Term] | None, batch: int, *, strict: bool = True) -> Component:
-    params = sum(p.numel() for p in what.module.parameters())
-    groups = count_closed_form.by_group(terms) if terms is not None else {}
-    return Component(count_pass(what, terms, batch, strict=strict), params, groups, batch)
-
-
 def _train_case(
-    name: str,
-    config: Config,
-    dit: VideoDiT | None,
-    latent_size: tuple[int, int, int],
-    text_width: int | None,
-    device: str,
-    dtype: torch.dtype,
-) -> TrainCase:
-    """Backward counted, not assumed: on the device if `dit` is given (as the config trains), else on meta."""
+    name: str, config: Config, models: _Models, device: str, dtype: torch.dtype, *, own: bool
+) -> StepCount:
+    """Backward counted, not assumed: on the device if it is the config's own case, else on meta."""
     checkpointing = name == "checkpointed"
     latent_grad = name == "input_gradient"
     text_grad = name == "input_gradient" or (name != "frozen_input" and config.text.kind == "scratch")
-    if dit is None:
+    dit = models.dit
+    if not own:
         device, dtype = "meta", torch.float32
         with torch.device(device):
-            dit = build_dit(config, text_width)
+            dit = build_dit(config, models.text_width)
     if checkpointing:
         dit.enable_gradient_checkpointing()
-    elif config.dit.checkpointing != "selective":  # which is built in, and repeats no product
+    # The selective kind is built in, and repeats no product.
+    elif config.dit.checkpointing != "selective":
         dit.disable_gradient_checkpointing()
-    flags: dict[str, Any] = {"text_width": text_width, "latent_grad": latent_grad, "text_grad": text_grad}
-    count = count_training(dit_pass(config, dit, latent_size, device=device, dtype=dtype, **flags))
-    terms = dit_terms(config, latent_size, text_tokens=config.text.tokens, **flags)
-    closed = train_macs(terms, checkpointing=checkpointing)
-    count_closed_form.refuse_disagreement(f"a training step ({name})", count.train_flops, 2 * closed.train)
-    return TrainCase(count.train_flops, count.recompute_flops, count.ratio)
+    part = dit_pass(
+        config,
+        dit,
+        models.latent_size,
+        text_width=models.text_width,
+        device=device,
+        dtype=dtype,
+        latent_grad=latent_grad,
+        text_grad=text_grad,
+    )
+    step = count_training(part)
+    derived = train_macs(part.terms or [], checkpointing=checkpointing).train
+    agree(
+        f"a training step ({name})",
+        Count("torch", {("", "forward and backward"): step.train_flops // 2}),
+        Count("closed form", {("", "forward and backward"): derived}),
+    )
+    return step
 
 
 def _giga(value: float) -> str:
@@ -253,10 +334,9 @@ def _forward_table(ledger: Ledger) -> Table:
         name = {"dit": "DiT, one denoising pass"}.get(key, key.replace("_", " ").replace("vae", "VAE"))
         row = (name, _giga(component.macs), _giga(2 * component.macs), "", f"{component.params / 1e6:,.2f}")
         table.add_row(*row, style="bold" if key == "dit" else "", end_section=key == "dit")
-    counts = ledger.dit.count.counts
     table.caption = (
         f"counted three ways (fvcore, torch, closed form) on {ledger.device['type']}; they differ by "
-        f"{counts.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
+        f"{ledger.dit.agreement.max_disagreement:.4%}. 1 MAC = 2 FLOPs"
     )
     text = ledger.config.text
     if "text_encoder" in ledger.components and text.max_tokens is None:
@@ -275,8 +355,8 @@ def _totals_table(ledger: Ledger) -> Table:
         used = case is ledger.train_case
         row = (
             f"{label}{' (this config)' if used else ''}",
-            _giga(case.flops),
-            f"{case.ratio_to_forward:.3f}x",
+            _giga(case.train_flops),
+            f"{case.ratio:.3f}x",
         )
         table.add_row(*row, style="bold" if used else "")
     optimizer = optimizer_flops(ledger.dit.params)

@@ -1,9 +1,9 @@
-"""Passes to count: modules with the inputs of a real pass, on meta tensors, a CPU or a GPU.
+"""Passes to count: modules with the inputs of a real pass, on meta tensors, a CPU or a GPU, and what they must cost.
 
 Letters: B batch, C channels, T' H' W' latent grid, M text tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,26 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import Config
-from minisora.errors import UserError
-from minisora.flops.agree import Counts, agree
-from minisora.flops.as_written import as_written, uncompiled
-from minisora.flops.count_closed_form import Term, by_module
-from minisora.flops.count_fvcore import FvcoreCount, count_macs, refuse_scripted, tensors_in
-from minisora.flops.count_torch import StepCount, StrictFlopCounter, count_step
-from minisora.flops.torch_formulas import Formulas
+from minisora.flops.count_closed_form import Term, decode_terms, dit_terms, encode_terms, text_terms
 from minisora.models.dit import VideoDiT
 from minisora.models.vae import VideoVAE
 
 
 @dataclass
 class Pass:
-    """A module and the arguments of one call of it."""
+    """A module, the arguments of one call of it, and what arithmetic expects of that call.
+
+    Args:
+        name: for messages.
+        module: what is called.
+        args, kwargs: of the call; tensors may be nested in tuples, lists and dicts.
+        terms: its products by arithmetic, for one sample; None where there is no closed form.
+        batch: samples in the call.
+        by_module: whether counts must agree in every module. Models of other projects may share a module, or call a
+            child's parts, which each tool books in its own way: of them only the total must agree.
+    """
 
     name: str
     module: nn.Module
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    prepare: Callable[[], None] | None = None  # such as zeroing gradients before a timed step
+    terms: list[Term] | None = None
+    batch: int = 1
+    by_module: bool = True
 
     def __call__(self) -> Any:
         """Run it."""
@@ -42,78 +48,15 @@ class Pass:
         return torch.stack([t.float().square().mean() for t in outputs]).sum()
 
 
-@dataclass(frozen=True)
-class PassCount:
-    """One counted forward pass; MACs of the whole call."""
-
-    name: str
-    counts: Counts
-    fvcore: FvcoreCount
-
-    @property
-    def macs(self) -> int:
-        """MACs: the closed form's where there is one, else fvcore's (they agree)."""
-        closed = self.counts.closed_form_macs
-        return self.counts.fvcore_macs if closed is None else closed
-
-
-def count_pass(
-    what: Pass,
-    terms: list[Term] | None,
-    batch: int = 1,
-    *,
-    strict: bool = True,
-    formulas: Formulas | None = None,
-) -> PassCount:
-    """Count a forward pass all the ways there are; `terms` are per sample, the call is of `batch` samples.
-
-    `strict`: whether the counts must agree in every module, not only in total. `formulas`: MACs of operators
-    that have no formula here, as in `StrictFlopCounter`.
-
-    Raises:
-        UserError: an operator is unknown, or the counts disagree; the message names where.
-    """
-    refuse_scripted(what.module)
-    # Before the trace, so that an error of the model's own is seen as the model raises it.
-    with uncompiled(what.module):
-        counter = _count_by_torch(what, formulas)
-    fvcore = count_macs(what.module, what.args, what.kwargs, formulas=formulas)
-    closed = None if terms is None else {p: macs * batch for p, macs in by_module(terms).items()}
-    counts = agree(
-        what.name,
-        fvcore,
-        counter.by_module(),
-        closed,
-        by_module=strict,
-        torch_operators=counter.by_operator(),
-    )
-    return PassCount(what.name, counts, fvcore)
-
-
-def _count_by_torch(what: Pass, formulas: Formulas | None) -> StrictFlopCounter:
-    """Raises: UserError as `StrictFlopCounter`, or if the module runs but not while it is counted."""
-    try:
-        with torch.no_grad(), StrictFlopCounter(formulas) as counter:
-            what()
-        return counter
-    except UserError:
-        raise
-    except Exception as error:
-        # The model's own errors come from its own run, as they are.
-        with torch.no_grad(), as_written():
-            what()
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(
-            f"{what.name} runs, but not under torch's counter ({type(error).__name__}: {first}): count its "
-            "parts one by one, on dense tensors"
-        ) from error
-
-
-def count_training(what: Pass) -> StepCount:
-    """FLOPs of forward and backward of the pass, on the tensors it has; gradients are dropped afterwards."""
-    count = count_step(what.loss)
-    what.module.zero_grad()
-    return count
+def tensors_in(output: Any) -> list[Tensor]:
+    """The tensors of any output: a tensor, tuples, dicts (diffusers outputs are dicts), dataclasses."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    elif hasattr(output, "__dataclass_fields__"):
+        output = list(vars(output).values())
+    return [t for part in output for t in tensors_in(part)] if isinstance(output, list | tuple) else []
 
 
 def dit_pass(
@@ -132,8 +75,8 @@ def dit_pass(
     size = (batch, config.vae.latent_channels, *latent_size)
     latents = torch.randn(size, device=device, dtype=dtype).requires_grad_(latent_grad)
     kwargs: dict[str, Any] = {"latents": latents, "sigma": torch.rand(batch, device=device)}
+    tokens = config.text.tokens
     if dit.embed_text is not None and text_width is not None:
-        tokens = config.text.tokens
         text = torch.randn(batch, tokens, text_width, device=device, dtype=dtype)
         kwargs |= {
             "text": text.requires_grad_(text_grad),
@@ -142,7 +85,15 @@ def dit_pass(
         }
     if dit.embed_class is not None:
         kwargs["labels"] = torch.zeros(batch, dtype=torch.long, device=device)
-    return Pass("one denoising pass of the DiT", dit, kwargs=kwargs)
+    terms = dit_terms(
+        config,
+        latent_size,
+        text_width=text_width,
+        text_tokens=tokens,
+        latent_grad=latent_grad,
+        text_grad=text_grad,
+    )
+    return Pass("one denoising pass of the DiT", dit, kwargs=kwargs, terms=terms, batch=batch)
 
 
 class _Half(nn.Module):
@@ -159,6 +110,7 @@ class _Half(nn.Module):
 
 
 def encode_pass(
+    config: Config,
     vae: VideoVAE,
     clip: tuple[int, int, int],
     *,
@@ -168,10 +120,12 @@ def encode_pass(
 ) -> Pass:
     """Encoding `batch` clips of (frames, height, width) pixels."""
     video = torch.randn(batch, 3, *clip, device=device, dtype=dtype)
-    return Pass("the VAE's encoder", _Half(vae, "encoder"), (video,))
+    terms = encode_terms(config.vae, *clip)
+    return Pass("the VAE's encoder", _Half(vae, "encoder"), (video,), terms=terms, batch=batch)
 
 
 def decode_pass(
+    config: Config,
     vae: VideoVAE,
     latent_size: tuple[int, int, int],
     *,
@@ -180,14 +134,17 @@ def decode_pass(
     dtype: torch.dtype = torch.float32,
 ) -> Pass:
     """Decoding `batch` clips from latents of that grid."""
-    latents = torch.randn(batch, vae.config.latent_channels, *latent_size, device=device, dtype=dtype)
-    return Pass("the VAE's decoder", _Half(vae, "decoder"), (latents,))
+    latents = torch.randn(batch, config.vae.latent_channels, *latent_size, device=device, dtype=dtype)
+    terms = decode_terms(config.vae, latent_size)
+    return Pass("the VAE's decoder", _Half(vae, "decoder"), (latents,), terms=terms, batch=batch)
 
 
 def text_pass(
-    encoder: nn.Module, tokens: int, *, batch: int = 1, device: torch.device | str = "meta"
+    config: Config, encoder: nn.Module, *, batch: int = 1, device: torch.device | str = "meta"
 ) -> Pass:
-    """Encoding `batch` prompts of that many tokens."""
+    """Encoding `batch` prompts of full length; a pretrained encoder is of another project: no closed form here."""
+    tokens, own = config.text.tokens, config.text.kind == "scratch"
     ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
     mask = torch.ones(batch, tokens, dtype=torch.bool, device=device)
-    return Pass("the text encoder", encoder, (ids, mask))
+    terms = text_terms(config.text, tokens) if own else None
+    return Pass("the text encoder", encoder, (ids, mask), terms=terms, batch=batch, by_module=own)

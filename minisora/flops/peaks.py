@@ -1,4 +1,8 @@
-"""Datasheet peaks of accelerators, dense, with their sources. Stands alone: no torch, no guess.
+"""Datasheet peaks of accelerators, dense, with their sources, and what a timed pass reached of a peak.
+
+Stands alone: no torch, no guess. MFU = model FLOPs / (seconds x peak). It is given against two peaks: the datasheet's,
+where the card is listed, and that of a large matrix product measured on the machine in the same number format. Against
+the second it cannot honestly pass 100 %: if it does, the count or the clock is wrong, and `Utilisation` says so.
 
 A card that is not listed has no datasheet peak here; then only the peak measured on the machine is used
 (`minisora.flops.timing.measure_matmul_peak`). Datasheets print tensor peaks *with sparsity*, twice the
@@ -6,7 +10,8 @@ dense figure; dense ones are given here.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,63 @@ def datasheet_peak(device_name: str, dtype: str) -> float | None:
     card = find_card(device_name)
     key = "float8" if dtype.startswith("float8") else dtype
     return None if card is None or key not in card.tflops else card.tflops[key] * 1e12
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of several runs after warm-up, and the memory at their peak.
+
+    `memory_bytes` is what torch allocated at most (CUDA) or the process's resident size afterwards (CPU).
+    """
+
+    median: float
+    minimum: float
+    maximum: float
+    runs: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """How much of a peak a pass reached; FLOP/s, and fractions of 1 (None where there is no peak)."""
+
+    flops: int
+    seconds: float
+    datasheet_peak: float | None
+    measured_peak: float
+
+    @property
+    def achieved(self) -> float:
+        """FLOP/s."""
+        return self.flops / self.seconds
+
+    @property
+    def mfu_datasheet(self) -> float | None:
+        """Against the datasheet."""
+        return None if self.datasheet_peak is None else self.achieved / self.datasheet_peak
+
+    @property
+    def mfu_measured(self) -> float:
+        """Against this machine's own matrix product."""
+        return self.achieved / self.measured_peak
+
+    def warning(self) -> str | None:
+        """What is wrong if a utilisation passes 100 %, else None."""
+        reached = {"datasheet": self.mfu_datasheet, "measured": self.mfu_measured}
+        over = [f"{kind} peak" for kind, mfu in reached.items() if mfu is not None and mfu > 1]
+        if not over:
+            return None
+        return (
+            f"MFU passes 100 % of the {' and the '.join(over)} ({self.achieved:.3e} FLOP/s): the FLOP count "
+            "or the clock is wrong, or the peak was taken in another number format or on a busier machine"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the warning if there is one."""
+        derived = {
+            "achieved_flops_per_second": self.achieved,
+            "mfu_datasheet": self.mfu_datasheet,
+            "mfu_measured": self.mfu_measured,
+        }
+        warning = self.warning()
+        return {**asdict(self), **derived, **({"warning": warning} if warning else {})}

@@ -1,4 +1,6 @@
-"""Real passes over a grid of shapes: width, depth, frames, size, patch, attention, image and video, batch.
+"""A calibration of a machine: real passes over a grid of shapes, and the laws fitted to them.
+
+Shapes differ in width, depth, frames, size, patch, attention, image and video, batch.
 
 Every point is built, counted (fvcore and torch on the real tensors, and the closed form), and timed forward
 and forward with backward. Nothing in a point is computed from a formula.
@@ -10,24 +12,28 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Literal
 
 import torch
 from torch import nn
 
 from minisora.config import Config
-from minisora.flops.count_closed_form import dit_terms, total
+from minisora.flops.calibration import Calibration, SweepPoint, fit_macs, fit_naive, fit_seconds
+from minisora.flops.count_closed_form import Size, dit_terms, total
 from minisora.flops.count_torch import StepCount, count_step
-from minisora.flops.device import built_on
-from minisora.flops.passes import count_pass, dit_pass
-from minisora.flops.timing import Timing, measure
+from minisora.flops.device import built_on, describe_device
+from minisora.flops.ledger import count_pass
+from minisora.flops.passes import dit_pass
+from minisora.flops.peaks import Timing
+from minisora.flops.timing import known_peak, measure, measure_matmul_peak
 from minisora.models.build import build_dit
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid
 
-Size = tuple[int, int, int]
 LATENT_CHANNELS = 4
-MINIMUM_POINTS = 10  # fewer fit no law, whatever the time
+# Fewer fit no law, whatever the time.
+MINIMUM_POINTS = 10
 
 
 @dataclass(frozen=True)
@@ -60,42 +66,10 @@ class Shape:
         return self.batch * total(terms)
 
 
-@dataclass(frozen=True)
-class SweepPoint:
-    """What was measured at one shape.
-
-    `attention_pairs` is the sum over blocks of N K D (tokens, keys seen, width); `token_params` are the
-    weights of layers that run on every token, `sample_params` of those that run once per sample.
-    """
-
-    width: int
-    depth: int
-    latent_size: Size
-    patch: Size
-    attention: str
-    batch: int
-    tokens: int
-    params: int
-    token_params: int
-    sample_params: int
-    attention_pairs: int
-    macs: int
-    attention_macs: int
-    forward_flops: int
-    train_flops: int
-    model_flops: int
-    forward: Timing
-    train: Timing | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
 def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
     """The shapes of a calibration, smallest first.
 
-    CPU: 0.02 to 4 GMACs a call, two cores in minutes. CUDA: up to some billion parameters and 32k tokens.
+    CPU: 0.02 to 4 GMACs a call. CUDA: up to some billion parameters and 32k tokens.
     """
     if kind == "cpu":
         models = [(64, 4), (128, 2), (128, 6), (192, 4), (256, 4), (256, 8), (384, 6)]
@@ -129,8 +103,8 @@ def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
         for (width, depth), (size, patch), attention, batch in itertools.product(
             models, clips, kinds, batches
         )
-        if (attention == "full" or size[0] > patch[0])  # a one-frame clip has no time to factor out
-        and size[0] * size[1] * size[2] * batch <= max_cells
+        # A one-frame clip has no time to factor out.
+        if (attention == "full" or size[0] > patch[0]) and size[0] * size[1] * size[2] * batch <= max_cells
     ]
     every = sorted((s for s in every if low <= s.planned_macs() <= high), key=Shape.planned_macs)
     step = max(1.0, len(every) / count)
@@ -154,7 +128,7 @@ def run(
         device: "cpu" or "cuda".
         dtype: of weights and activations.
         budget: seconds for all of it, about; with less time each point is run fewer times, then left out.
-        progress: told (done, total) before each point.
+        progress: called with (points done, points in all) before each point.
     """
     started = time.perf_counter()
     shapes = sorted(shapes, key=Shape.planned_macs, reverse=True)
@@ -184,8 +158,7 @@ def measure_shape(
     what = dit_pass(
         config, dit, shape.latent_size, text_width=None, batch=shape.batch, device=device, dtype=dtype
     )
-    terms = dit_terms(config, shape.latent_size, text_width=None, text_tokens=0)
-    count = count_pass(what, terms, shape.batch)
+    count = count_pass(what)
 
     def forward() -> None:
         with torch.no_grad():
@@ -196,14 +169,16 @@ def measure_shape(
         dit.zero_grad()
 
     once = measure(forward, device, warmup=1, runs=1).median
-    runs = max(2, min(10, int(budget / 8 / max(once, 1e-5))))  # a train step takes about three forwards
+    # A train step takes about three forwards.
+    runs = max(2, min(10, int(budget / 8 / max(once, 1e-5))))
     forward_timing = measure(forward, device, warmup=0, runs=runs)
     train_timing: Timing | None = None
     try:
         step = count_step(what.loss)
         dit.zero_grad()
         train_timing = measure(train, device, warmup=1, runs=max(2, runs // 2))
-    except torch.OutOfMemoryError:  # too large to train here: its FLOPs by shapes, its time not at all
+    # Too large to train here: its FLOPs by shapes, its time not at all.
+    except torch.OutOfMemoryError:
         dit.zero_grad()
         torch.cuda.empty_cache()
         step = _count_on_meta(shape)
@@ -212,18 +187,13 @@ def measure_shape(
     attention = count.fvcore.by_operator()["scaled_dot_product_attention"] // shape.batch
     tokens = grid_size[0] * grid_size[1] * grid_size[2]
     return SweepPoint(
-        width=shape.width,
-        depth=shape.depth,
-        latent_size=shape.latent_size,
-        patch=shape.patch,
-        attention=shape.attention,
-        batch=shape.batch,
+        **asdict(shape),
         tokens=tokens,
         params=sum(p.numel() for p in dit.parameters()),
         token_params=token,
         sample_params=sample,
         attention_pairs=_pairs(dit, grid_size) * shape.width,
-        macs=count.counts.fvcore_macs // shape.batch,
+        macs=count.macs,
         attention_macs=attention,
         forward_flops=step.forward_flops,
         train_flops=step.train_flops,
@@ -259,3 +229,48 @@ def _pairs(dit: VideoDiT, grid_size: Size) -> int:
     frames, places = grid_size[0], grid_size[1] * grid_size[2]
     keys = {"all": frames * places, "space": places, "time": frames}
     return sum(frames * places * keys[str(block.axis)] for block in dit.blocks)
+
+
+def calibrate(
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    shapes: list[Shape] | None = None,
+    budget: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Sweep a grid of real passes on this machine and fit the laws.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: bfloat16 on CUDA, float32 on a CPU by default.
+        shapes: another grid than the device's own.
+        budget: seconds of the sweep, about.
+        progress: called with (points done, points in all) before each point.
+    """
+    # Time laws are fitted to the fastest run of each point: what the work takes, not what neighbours do.
+    kind: Literal["cpu", "cuda"] = "cuda" if torch.device(device).type == "cuda" else "cpu"
+    dtype = dtype or (torch.bfloat16 if kind == "cuda" else torch.float32)
+    budget = budget or (420.0 if kind == "cuda" else 200.0)
+    measure_matmul_peak.cache_clear()
+    before = measure_matmul_peak(device, dtype)
+    shapes = grid(kind) if shapes is None else shapes
+    points = list(run(shapes, device=device, dtype=dtype, budget=budget, progress=progress))
+    measure_matmul_peak.cache_clear()
+    # A peak is a maximum; neighbours may have been busy.
+    peak = max(before, measure_matmul_peak(device, dtype))
+    trained = [point for point in points if point.train is not None]
+    ratio = sum(p.model_flops / p.forward_flops for p in trained) / max(len(trained), 1)
+    return Calibration(
+        points=points,
+        mac_law=fit_macs(points),
+        naive_law=fit_naive(points),
+        forward_time_law=fit_seconds(points, [p.forward.minimum for p in points]),
+        train_time_law=fit_seconds(trained, [p.train.minimum for p in trained if p.train], ratio)
+        if trained
+        else None,
+        measured_peak=peak,
+        datasheet_peak=known_peak(device, dtype),
+        device=describe_device(device, dtype),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,10 +1,6 @@
-"""Step times, the machine's own matmul peak, and model FLOPs utilisation.
+"""How long the passes of a config take here, the machine's own matmul peak, and what share of it they reach.
 
-MFU = model FLOPs / (seconds x peak). It is given against two peaks: the datasheet's, where the card is
-listed, and that of a large matrix product measured on this machine in the same number format. Against the
-second it cannot honestly pass 100 %: if it does, the count or the clock is wrong, and this module says so.
-
-Units: FLOPs (1 MAC = 2 FLOPs), seconds, bytes.
+Units: seconds per call, FLOPs per call (1 MAC = 2 FLOPs; the batch of the row), FLOP/s, bytes.
 """
 
 import statistics
@@ -16,73 +12,16 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
+from minisora.config import Config
 from minisora.errors import UserError
-from minisora.flops.peaks import datasheet_peak
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of several runs after warm-up, and the memory at their peak.
-
-    `memory_bytes` is what torch allocated at most (CUDA) or the process's resident size afterwards (CPU).
-    """
-
-    median: float
-    minimum: float
-    maximum: float
-    runs: int
-    memory_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """How much of a peak a pass reached; FLOP/s, and fractions of 1 (None where there is no peak)."""
-
-    flops: int
-    seconds: float
-    datasheet_peak: float | None
-    measured_peak: float
-
-    @property
-    def achieved(self) -> float:
-        """FLOP/s."""
-        return self.flops / self.seconds
-
-    @property
-    def mfu_datasheet(self) -> float | None:
-        """Against the datasheet."""
-        return None if self.datasheet_peak is None else self.achieved / self.datasheet_peak
-
-    @property
-    def mfu_measured(self) -> float:
-        """Against this machine's own matrix product."""
-        return self.achieved / self.measured_peak
-
-    def warning(self) -> str | None:
-        """What is wrong if a utilisation passes 100 %, else None."""
-        reached = {"datasheet": self.mfu_datasheet, "measured": self.mfu_measured}
-        over = [f"{kind} peak" for kind, mfu in reached.items() if mfu is not None and mfu > 1]
-        if not over:
-            return None
-        return (
-            f"MFU passes 100 % of the {' and the '.join(over)} ({self.achieved:.3e} FLOP/s): the FLOP count "
-            "or the clock is wrong, or the peak was taken in another number format or on a busier machine"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, with the warning if there is one."""
-        derived = {
-            "achieved_flops_per_second": self.achieved,
-            "mfu_datasheet": self.mfu_datasheet,
-            "mfu_measured": self.mfu_measured,
-        }
-        warning = self.warning()
-        return {**asdict(self), **derived, **({"warning": warning} if warning else {})}
+from minisora.flops.count_torch import count_forward, count_step
+from minisora.flops.device import describe_device
+from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass
+from minisora.flops.peaks import Timing, Utilisation, datasheet_peak
+from minisora.models.build import build_dit, build_vae
+from minisora.screen import Table
 
 
 def measure(fn: Callable[[], Any], device: torch.device | str, *, warmup: int = 2, runs: int = 5) -> Timing:
@@ -120,7 +59,8 @@ def _cuda_seconds(fn: Callable[[], Any], device: torch.device, runs: int) -> tup
             end.record()
             events.append((start, end))
     torch.cuda.synchronize(device)
-    seconds = [start.elapsed_time(end) / 1e3 for start, end in events]  # events count milliseconds
+    # Events count milliseconds.
+    seconds = [start.elapsed_time(end) / 1e3 for start, end in events]
     return seconds, torch.cuda.max_memory_allocated(device)
 
 
@@ -163,7 +103,8 @@ def measure_matmul_peak(device: str, dtype: torch.dtype, budget: float = 2.0) ->
         flops = 2 * m * k * n
         first = measure(product, device, warmup=1, runs=1).minimum
         runs = max(3, min(50, int(budget / len(shapes) / max(first, 1e-7))))
-        if first * 3 > budget:  # a format that this device is bad at: one run tells enough
+        # A format that this device is bad at: one run tells enough.
+        if first * 3 > budget:
             best = max(best, flops / first)
             break
         best = max(best, flops / measure(product, device, warmup=2, runs=runs).minimum)
@@ -189,3 +130,147 @@ def known_peak(device: torch.device | str, dtype: torch.dtype) -> float | None:
     if name == "float32" and torch.get_float32_matmul_precision() != "highest":
         name = "tf32"
     return datasheet_peak(torch.cuda.get_device_name(device), name)
+
+
+@dataclass(frozen=True)
+class TimedRow:
+    """One kind of pass: what it counted, how long it took, what share of the peaks that is."""
+
+    name: str
+    batch: int
+    timing: Timing
+    use: Utilisation
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, the utilisation's values among the row's own."""
+        return {
+            "name": self.name,
+            "batch": self.batch,
+            "seconds": asdict(self.timing),
+            **self.use.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class TimeReport:
+    """Every row, and where it was taken."""
+
+    rows: list[TimedRow]
+    params: int
+    device: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [row.to_dict() for row in self.rows]
+        return {"rows": rows, "params": self.params, "device": self.device}
+
+    def warnings(self) -> list[str]:
+        """A line for every row whose MFU passes 100 %."""
+        warnings = [(row.name, row.use.warning()) for row in self.rows]
+        return [f"{name}: {warning}" for name, warning in warnings if warning]
+
+    def table(self) -> Table:
+        """A row a pass, with what wants a warning below."""
+        where = self.device["name"] or self.device["type"]
+        table = Table(title=f"time on {where}, {self.device['dtype']}", title_justify="left")
+        names = ("", "batch", "median ms", "min - max", "GFLOPs", "GFLOP/s", "MFU datasheet", "MFU measured")
+        for column in (*names, "memory MB"):
+            table.add_column(column, justify="left" if not column else "right")
+        for row in self.rows:
+            t, use = row.timing, row.use
+            table.add_row(
+                row.name,
+                str(row.batch),
+                f"{1e3 * t.median:,.1f}",
+                f"{1e3 * t.minimum:,.1f} - {1e3 * t.maximum:,.1f}",
+                f"{use.flops / 1e9:,.2f}",
+                f"{use.achieved / 1e9:,.1f}",
+                "-" if use.mfu_datasheet is None else f"{use.mfu_datasheet:.1%}",
+                f"{use.mfu_measured:.1%}",
+                f"{t.memory_bytes / 1e6:,.0f}",
+            )
+        peak = self.rows[0].use.measured_peak if self.rows else 0.0
+        table.caption = f"measured matmul peak {peak / 1e9:,.1f} GFLOP/s" + "".join(
+            f"\n{w}" for w in self.warnings()
+        )
+        return table
+
+
+def time_config(
+    config: Config,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch: int | None = None,
+    runs: int = 5,
+) -> TimeReport:
+    """Time a config's passes on real tensors: forward, backward, train step, sampling step, VAE.
+
+    The model's weights stay float32; another `dtype` is what autocast computes in, as in training.
+
+    Args:
+        config: of the run.
+        device: "cpu" or "cuda".
+        dtype: float32, bfloat16 or float16.
+        batch: of the training rows; the config's own batch by default. The other rows take one clip.
+        runs: timed runs of each row, after two warm-up runs.
+    """
+    batch = batch or config.train_dit.batch_size
+    clip = (config.clip.frames, config.clip.height, config.clip.width)
+    with torch.device(device):
+        vae = build_vae(config).eval()
+        dit = build_dit(config, config.text.width)
+    latent_size = vae.latent_size(*clip)
+    optimizer = torch.optim.AdamW(dit.parameters(), fused=True)
+    text_width = config.text.width if config.dit.text_conditioning else None
+    wide = dit_pass(config, dit, latent_size, text_width=text_width, batch=batch, device=device)
+    guided = 2 if text_width is not None and config.sample.guidance != 1 else 1
+    sampling = dit_pass(config, dit, latent_size, text_width=text_width, batch=guided, device=device)
+    encode = encode_pass(config, vae, clip, device=device)
+    decode = decode_pass(config, vae, latent_size, device=device)
+
+    def train() -> None:
+        _loss(wide, device, dtype).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def both() -> None:
+        _loss(wide, device, dtype).backward()
+        optimizer.zero_grad()
+
+    step = count_step(lambda: _loss(wide, device, dtype))
+    optimizer.zero_grad()
+    plan: list[tuple[str, int, Callable[[], Any], int]] = [
+        ("DiT forward", batch, _forward(wide, device, dtype), step.forward_flops),
+        ("DiT forward and backward", batch, both, step.model_flops),
+        ("DiT train step", batch, train, step.model_flops),
+    ]
+    for name, what, of in (
+        (f"sampling step ({guided} passes)", sampling, 1),
+        ("VAE encode", encode, 1),
+        ("VAE decode", decode, 1),
+    ):
+        run = _forward(what, device, dtype)
+        plan.append((name, of, run, count_forward(run)))
+    rows = []
+    for name, of, run, flops in plan:
+        timing = measure(run, device, runs=runs)
+        rows.append(TimedRow(name, of, timing, utilisation(flops, timing.median, device, dtype)))
+    return TimeReport(rows, sum(p.numel() for p in dit.parameters()), describe_device(device, dtype))
+
+
+def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def _loss(what: Pass, device: str, dtype: torch.dtype) -> Tensor:
+    with _autocast(device, dtype):
+        return what.loss()
+
+
+def _forward(what: Pass, device: str, dtype: torch.dtype) -> Callable[[], Any]:
+    def run() -> Any:
+        with torch.no_grad(), _autocast(device, dtype):
+            return what()
+
+    return run

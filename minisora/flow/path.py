@@ -48,7 +48,7 @@ def renoise(x: Tensor, low: float, high: float, noise: Tensor) -> Tensor:
     Scaled by (1 - high) / (1 - low), x has the data's share of the higher level; fresh noise makes up the variance.
 
     Args:
-        x: of any shape.
+        x: noisy latents, any shape.
         low, high: noise levels, 0 <= low <= high <= 1 and low < 1.
         noise: standard normal, independent of x, of the same shape.
     """

@@ -1,14 +1,30 @@
 """Models from a config: the one place that maps settings to constructor arguments."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import check_clip
-from minisora.models.recompute import selective_checkpoint
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.tokenizer import build_vocabulary
 from minisora.models.vae import VideoVAE
+
+_aten = torch.ops.aten
+_SAVED: list[Any] = [
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+]
 
 
 def latent_grid(config: Config, size: ClipConfig | BucketConfig | None = None) -> tuple[int, int, int]:
@@ -66,3 +82,15 @@ def build_dit(config: Config, text_width: int | None) -> VideoDiT:
             selective_checkpoint if dit.checkpointing == "selective" else None
         )
     return model
+
+
+def selective_checkpoint(block: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """`block(*arguments)`, keeping only the results of its matrix products and attention for the backward pass.
+
+    Half of what a transformer block keeps for it comes from cheap passes over memory: norms, modulations, rotations,
+    GELU. Those are computed again (Korthikanti et al. 2022, arXiv 2205.05198, section 5), so no product runs twice
+    and FLOPs stay the same.
+    """
+    contexts = partial(create_selective_checkpoint_contexts, _SAVED)
+    result: Tensor = checkpoint(block, *arguments, use_reentrant=False, context_fn=contexts)
+    return result

@@ -3,8 +3,7 @@
 DALL-E 3 (Betker et al. 2023) trains on captions that a model wrote, because what people write leaves most things out;
 the same recipe fills in what is missing in a set. This is the smallest form of it: convolutions over VAE latents and
 their change in time, pooled over the clip, and torch's transformer decoder over words. Convolutions, because an object
-is the same wherever it is, and a few hundred labels do not teach that: of 480 labelled clips, in 1,000 steps of AdamW,
-a transformer over patches learnt to get 57 % of unseen captions all right, these get 84 %.
+is the same wherever it is, and a few hundred labels do not teach that to a transformer over patches.
 
 Letters: B batch, Z channels, T' H' W' latent grid, M words, D width, V vocabulary.
 """
@@ -20,15 +19,16 @@ from torch import Tensor, nn
 from minisora.models.causal_conv import FrameConv, ResBlock
 from minisora.models.tokenizer import NUM_SPECIAL, PAD, START, UNKNOWN, Tokenizer, join_words
 
-_END = PAD  # what follows the last word
+# What follows the last word.
+_END = PAD
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the captioner says of a clip."""
+    """A caption and the probability that the captioner gives to the whole of it, in [0, 1]."""
 
     text: str
-    confidence: float  # probability that it gives to the whole caption, in [0, 1]
+    confidence: float
 
 
 class VideoCaptioner(ModelMixin, ConfigMixin):
@@ -37,12 +37,12 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
     Args:
         vocabulary: known words; it is saved with the weights.
         in_channels: Z of the latents.
-        width: of convolutions and decoder alike.
+        width: channels of the convolutions and of the decoder.
         blocks: residual blocks of the encoder, each a convolution per frame and one over time.
-        depth, heads: of the decoder.
+        depth, heads: layers and attention heads of the decoder.
         max_tokens: longest caption in words, and one for its start.
-        dropout: in training.
-        tokenizer_version: of `minisora.models.tokenizer.words`; a saved captioner that does not say is of version 1.
+        dropout: rate in training.
+        tokenizer_version: how `minisora.models.tokenizer.words` splits; 1 where a saved captioner does not say.
     """
 
     @register_to_config
@@ -104,7 +104,7 @@ class VideoCaptioner(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def caption(self, latents: Tensor) -> list[Caption]:
-        """The likeliest word at every place, until the end: one caption a clip."""
+        """One caption per clip, the likeliest word at every position until the end."""
         memory = self.encode(latents)
         batch = len(latents)
         ids = torch.full((batch, 1), START, device=latents.device)

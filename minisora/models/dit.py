@@ -5,27 +5,242 @@ conditioned on the noise level. What video and text add: 3-axis positions, QK-no
 attention, cross-attention to text tokens, and a noise level that may differ per latent frame (known frames
 are frames with sigma = 0).
 
+The file reads upwards: small layers, attention, the block, the model.
+
 Letters: B batch, C channels, T H W latent grid, F 1 or T, S tokens per frame, N = T S tokens, M text tokens,
-D width.
+D width, h heads.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.errors import UserError
-from minisora.models.dit_block import Axis, DiTBlock
-from minisora.models.layers import SigmaEmbedding, modulate, zero_init
-from minisora.models.packed import PackedIndex, levels_of_tokens, pack
 from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
-from minisora.models.positions import grid_sinusoid, rotary_table
+from minisora.models.positions import grid_sinusoid, rotary_table, rotate, sinusoid
 
-PACKED_NEEDS_FULL = "packed rows need dit.attention=full: tokens of one clip would not see each other"
+Axis = Literal["all", "space", "time"]  # which tokens attend to each other
+Layer = TypeVar("Layer", bound=nn.Module)
+
+_NEEDS_TEXT = "this VideoDiT is text-conditional: pass text, text_mask and pooled"
+# Longer rows would keep too many scores.
+_OPEN_MAX_KEYS = 1024
+# On a CPU with AVX-512 whose torch kernels are held to less (ATEN_CPU_CAPABILITY), the fused kernel packs bfloat16
+# for AVX-512 all the same and fails: "pack_vnni2 is only supported when avx512 is supported".
+_HELD_BELOW_AVX512 = (
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") and torch.cpu._is_avx512_supported()
+)
+
+
+def zero_init(layer: Layer) -> Layer:
+    """Zero every parameter of `layer`, so the residual branch it closes starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: x (1 + scale) + shift (Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
+
+    Args:
+        x: tokens, B T S D.
+        shift, scale: B F 1 D with F = 1 (one noise level per clip) or F = T (one per latent frame).
+    """
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)"""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ... D to ... D."""
+        return self.down(self.act(self.up(x)))
+
+
+class SigmaEmbedding(nn.Module):
+    """Noise level to conditioning vector: sinusoid of 1000 sigma, then a two-layer MLP (as DiT's timestep)."""
+
+    def __init__(self, width: int, num_frequencies: int = 256):
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.up = nn.Linear(num_frequencies, width)
+        self.act = nn.SiLU()
+        self.down = nn.Linear(width, width)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """Map sigma (B F, in [0, 1]) to B F D."""
+        features = sinusoid(1000 * sigma, self.num_frequencies).to(self.up.weight.dtype)  # B F 256
+        return self.down(self.act(self.up(features)))  # B F D
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k' / sqrt(D/h)) v by torch's fused kernel, but for training on short rows in bfloat16 on a CPU.
+
+    There the fused kernel's backward is slower than the products written out, whose scores are rounded to bfloat16.
+
+    Args:
+        q: B h N D/h.
+        k, v: B h M D/h.
+        mask: true where a query may look, broadcastable to B h N M; at least one per query.
+
+    Returns:
+        B h N D/h.
+    """
+    learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if learns and q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= _OPEN_MAX_KEYS:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # B h N M
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1) @ v
+    if _HELD_BELOW_AVX512 and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def head_norm(width: int, heads: int, qk_norm: bool) -> nn.Module:
+    """QK-norm: LayerNorm over the channels of a head, no bias (Dehghani et al. 2023, arXiv 2302.05442)."""
+    return nn.LayerNorm(width // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with QK-norm and rotary positions."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        # One for queries and keys: only the product of their gains matters.
+        self.norm = head_norm(width, heads, qk_norm)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend among the N tokens of each row.
+
+        Args:
+            x: B N D.
+            rope: 2 N 1 D/h, or 2 B N 1 D/h where rows differ.
+            mask: B 1 N N, true where two tokens see each other; all do by default.
+
+        Returns:
+            B N D.
+        """
+        width = x.shape[-1]
+        qk, v = self.qkv(x).split((2 * width, width), dim=-1)  # B N 2D, B N D
+        qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
+        q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
+        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
+
+
+class CrossAttention(nn.Module):
+    """Attention from video tokens to text tokens; its output starts at zero."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.norm_q = head_norm(width, heads, qk_norm)
+        self.norm_k = head_norm(width, heads, qk_norm)
+        self.out = zero_init(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Attend from x (B N D) to text (B M D) where the mask (B M or B N M) is true; returns B N D."""
+        k, v = self.kv(text).chunk(2, dim=-1)  # each B M D
+        q = self.norm_q(self.q(x).unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h N D/h
+        k = self.norm_k(k.unflatten(-1, (self.heads, -1))).transpose(1, 2)  # B h M D/h
+        v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h M D/h
+        mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]  # B 1 N M or B 1 1 M
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
+
+
+class DiTBlock(nn.Module):
+    """One adaLN-Zero block: self-attention over `axis`, optional cross-attention to text, MLP.
+
+    `axis` names which tokens see each other: "all" of the clip, those of one frame ("space"), or those at one
+    place through time ("time").
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        axis: Axis,
+        qk_norm: bool,
+        cross: bool,
+        own_modulation: bool,
+    ):
+        super().__init__()
+        self.axis = axis
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = SelfAttention(width, heads, qk_norm)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6) if cross else None
+        self.cross = CrossAttention(width, heads, qk_norm) if cross else None
+        self.norm3 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.mlp = MLP(width, hidden)
+        # Per-block modulation as in DiT, or an offset to the one shared by all blocks (PixArt-alpha's
+        # adaLN-single, Chen et al. 2023, arXiv 2310.00426).
+        self.modulation: nn.Linear | None = None
+        if own_modulation:
+            self.modulation = zero_init(nn.Linear(width, 6 * width))
+        else:
+            self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
+
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        rope: Tensor,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        level: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Map tokens B T S D to B T S D.
+
+        Args:
+            x: B T S D.
+            cond: silu(conditioning) B F D, or the shared modulation B F 6D where the block has none of its own.
+            rope: table of the block's axis.
+            text, text_mask: text tokens B M D, and who may look at them, B M or B N M.
+            level: B T, the row of cond (1 F D for the whole batch) that modulates each frame; the frame's own by
+                default.
+            mask: B 1 N N, true where two tokens see each other (axis "all"); all do by default.
+        """
+        modulation = self.modulation(cond) if self.modulation is not None else cond + self.modulation_offset
+        if level is not None:
+            modulation = modulation[0, level]  # B T 6D
+        shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
+
+        attended = self._attend(modulate(self.norm1(x), shift1, scale1), rope, mask)  # B T S D
+        x = torch.addcmul(x, gate1, attended)  # B T S D
+        if self.cross is not None and self.norm2 is not None and text is not None and text_mask is not None:
+            attended = self.cross(self.norm2(x).flatten(1, 2), text, text_mask)  # B N D
+            x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
+        return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
+
+    def _attend(self, x: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
+        batch, frames, places, _ = x.shape
+        if self.axis == "all":
+            return self.attention(x.flatten(1, 2), rope, mask).unflatten(1, (frames, places))  # B T S D
+        if self.axis == "space":  # one row per frame
+            return self.attention(x.flatten(0, 1), rope).unflatten(0, (batch, frames))  # B T S D
+        rows = x.transpose(1, 2).flatten(0, 1)  # (B S) T D, one row per place
+        return self.attention(rows, rope).unflatten(0, (batch, places)).transpose(1, 2)  # B T S D
 
 
 class VideoDiT(ModelMixin, ConfigMixin):
@@ -37,7 +252,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
     Args:
         in_channels: channels of the latents.
         patch: (time, height, width) of a spacetime patch, in latent cells.
-        width, depth, heads: of the transformer; width / heads must be even and at least 6.
+        width, depth, heads: channels, blocks and attention heads; width / heads must be even and at least 6.
         mlp_ratio: hidden width of the MLP over `width`.
         attention: "full" over all tokens, or "factorised": even blocks attend within a frame, odd ones
             through time (as Latte, Ma et al. 2024, arXiv 2401.03048).
@@ -147,110 +362,63 @@ class VideoDiT(ModelMixin, ConfigMixin):
             UserError: the latents do not divide into patches, or conditioning is missing.
         """
         grid = token_grid((latents.shape[2], latents.shape[3], latents.shape[4]), self.patch)
-        x = self._embed(latents, grid)  # B T S D
-        cond = self._condition(sigma, pooled, labels)  # B F D
-        text = self._text(text, text_mask)  # B M D
-        x = self._transform(x, cond, self._ropes(grid, x.device), text, text_mask)  # B T S (C pt ph pw)
+        x = self.embed_latents(latents, grid)  # B T S D
+        cond = self.condition(sigma, pooled, labels)  # B F D
+        block_cond = self.block_condition(cond)  # B F D, or B F 6D
+        text = self.project_text(text, text_mask)  # B M D
+        ropes = self.rope_tables(grid, x.device)
+        for block, axis in zip(self.blocks, self.axes, strict=True):
+            x = self.run_block(block, x, block_cond, ropes[axis], text, text_mask)  # B T S D
+        x = self.read_out(x, self.modulation_out(cond))  # B T S (C pt ph pw)
         return unpatchify(x, self.patch, grid)  # B C T H W
 
-    def forward_packed(
-        self,
-        clips: Sequence[Tensor],
-        sigmas: Sequence[Tensor],
-        capacity: int,
-        text: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        pooled: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Velocities of clips of any sizes in common rows of tokens (`minisora.models.packed`): as `forward` of each.
+    # The steps of `forward`; `minisora.models.packed` takes the same ones over rows of many clips.
 
-        Args:
-            clips: noisy latents, C T H W each, of any T H W.
-            sigmas: of each clip, 1 or T/patch noise levels.
-            capacity: most tokens of a row.
-            text, text_mask, pooled: as in `forward`, a row per clip.
-
-        Raises:
-            UserError: a clip does not fit a row, or attention is not "full".
-        """
-        if set(self.axes) != {"all"}:
-            raise UserError(PACKED_NEEDS_FULL)
-        device = clips[0].device
-        grids = [token_grid((clip.shape[1], clip.shape[2], clip.shape[3]), self.patch) for clip in clips]
-        index = PackedIndex.build(pack([t * h * w for t, h, w in grids], capacity), device)
-        tokens = [
-            self._embed(clip[None], grid).flatten(0, 2) for clip, grid in zip(clips, grids, strict=True)
-        ]
-        ropes = [self._ropes(grid, device)["all"] for grid in grids]  # 2 N 1 D/h each
-        rope = torch.stack([index.gather(table) for table in torch.cat(ropes, dim=1)])  # 2 R L 1 D/h
-
-        owner = torch.repeat_interleave(torch.tensor([len(sigma) for sigma in sigmas])).to(device)  # F
-        cond = self._condition(torch.cat(list(sigmas))[None], None if pooled is None else pooled[owner], None)
-        level = index.gather(levels_of_tokens(grids, sigmas).to(device))  # R L
-        text, beside, mask = self._text(text, text_mask), None, None
-        if text is not None and text_mask is not None:
-            beside, mask = index.own_text(text, text_mask)
-        x = index.gather(torch.cat(tokens))[:, :, None]  # R L 1 D
-        x = self._transform(x, cond, {"all": rope}, beside, mask, level, index.own_clip())[:, :, 0]
-        return [
-            unpatchify(clip.unflatten(0, (1, grid[0], -1)), self.patch, grid)[0]
-            for clip, grid in zip(index.scatter(x), grids, strict=True)
-        ]
-
-    def _embed(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Tokens B T S D of latents, with the features of their places."""
-        x = self.embed(patchify(latents, self.patch))
+    def embed_latents(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Tokens B T S D of latents B C T H W, with the features of their positions."""
+        x = self.embed(patchify(latents, self.patch))  # B T S D
         return x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
 
-    def _text(self, text: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        if self.embed_text is None:
-            return text
-        if text is None or mask is None:
-            raise UserError("this VideoDiT is text-conditional: pass text, text_mask and pooled")
-        return self.embed_text(text)
-
-    def _transform(
-        self,
-        x: Tensor,
-        cond: Tensor,
-        ropes: dict[str, Tensor],
-        text: Tensor | None,
-        mask: Tensor | None,
-        *packed: Tensor,
-    ) -> Tensor:
-        """The blocks and the head: tokens B T S D to B T S (C pt ph pw); `packed` is a block's level and visible."""
-        block_cond = self.shared_modulation(cond) if self.shared_modulation is not None else cond
-        for block, axis in zip(self.blocks, self.axes, strict=True):
-            arguments = (x, block_cond, ropes[axis], text, mask, *packed)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, *arguments)
-            else:
-                x = block(*arguments)  # B T S D
-        modulation = self.modulation_out(cond)  # B F 2D
-        if packed:
-            modulation = modulation[0, packed[0]]  # B L 2D
-        shift, scale = modulation[:, :, None].chunk(2, dim=-1)  # each B F 1 D
-        return self.head(modulate(self.norm_out(x), shift, scale))
-
-    def _condition(self, sigma: Tensor, pooled: Tensor | None, labels: Tensor | None) -> Tensor:
-        """silu of the summed embeddings of noise level, pooled text and class: B F D."""
+    def condition(self, sigma: Tensor, pooled: Tensor | None, labels: Tensor | None = None) -> Tensor:
+        """silu of the embeddings of noise level (B or B F), pooled text (a row per clip or level) and class: B F D."""
         cond = self.embed_sigma(sigma if sigma.ndim == 2 else sigma[:, None])  # B F D
         if self.embed_pooled is not None:
             if pooled is None:
-                raise UserError("this VideoDiT is text-conditional: pass text, text_mask and pooled")
-            cond = cond + self.embed_pooled(pooled).view(
-                len(cond), -1, cond.shape[-1]
-            )  # a row, or one a level
+                raise UserError(_NEEDS_TEXT)
+            cond = cond + self.embed_pooled(pooled).view(len(cond), -1, cond.shape[-1])  # B F D
         if self.embed_class is not None:
             if labels is None:
                 raise UserError("this VideoDiT is class-conditional: pass labels")
-            cond = cond + self.embed_class(labels)[:, None]
+            cond = cond + self.embed_class(labels)[:, None]  # B F D
         return F.silu(cond)
 
-    def _ropes(self, grid: tuple[int, int, int], device: torch.device) -> dict[str, Tensor]:
-        """Rotary tables per attention axis; a frame's tokens share t = 0 and a place's share h = w = 0."""
+    def block_condition(self, cond: Tensor) -> Tensor:
+        """What the blocks get: cond B F D itself, or the modulation B F 6D that they share."""
+        return cond if self.shared_modulation is None else self.shared_modulation(cond)
+
+    def project_text(self, text: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """Text tokens B M text_width in the model's width, B M D."""
+        if self.embed_text is None:
+            return text
+        if text is None or mask is None:
+            raise UserError(_NEEDS_TEXT)
+        return self.embed_text(text)
+
+    def rope_tables(self, grid: tuple[int, int, int], device: torch.device) -> dict[Axis, Tensor]:
+        """Rotary tables, 2 N 1 D/h, per attention axis; a frame's tokens share t = 0, a place's share h = w = 0."""
         head_width, theta = self.config.width // self.config.heads, self.config.rope_theta
-        grids: dict[str, Any] = {"all": grid, "space": (1, *grid[1:]), "time": (grid[0], 1, 1)}
+        grids: dict[Axis, Any] = {"all": grid, "space": (1, *grid[1:]), "time": (grid[0], 1, 1)}
         return {
             axis: rotary_table(grids[axis], head_width, theta, device) for axis in dict.fromkeys(self.axes)
         }
+
+    def run_block(self, block: nn.Module, x: Tensor, *arguments: Tensor | None) -> Tensor:
+        """One block over tokens B T S D, under activation checkpointing where it is on; arguments as of `DiTBlock`."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, x, *arguments)  # B T S D
+        return block(x, *arguments)  # B T S D
+
+    def read_out(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """The head: tokens B T S D under their modulation (B F 2D) to B T S (C pt ph pw)."""
+        shift, scale = modulation[:, :, None].chunk(2, dim=-1)  # each B F 1 D
+        return self.head(modulate(self.norm_out(x), shift, scale))

@@ -1,4 +1,4 @@
-"""Spacetime patches: latents to tokens and back, and how many there are. The only place that knows."""
+"""Spacetime patches: latents to tokens and back, and which sizes divide into them."""
 
 from einops import rearrange
 from torch import Tensor

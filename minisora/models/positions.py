@@ -5,12 +5,13 @@ frequencies per axis); the fixed sinusoid added to the tokens tells where each o
 parameters or depends on the size a model was trained at.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from minisora.models.layers import sinusoid
-
-_LONGEST = 64.0  # longest wavelength of the sinusoids over 2 pi, in tokens: neighbours must look different
+# Longest wavelength of the sinusoids over 2 pi, in tokens: neighbours must look different.
+_LONGEST = 64.0
 
 
 def axis_split(num_frequencies: int) -> tuple[int, int, int]:
@@ -42,7 +43,7 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, devi
     flat = torch.cat(angles, dim=-1).reshape(-1, half)  # N head_width/2
     own = torch.cat([flat.cos(), flat.cos()], dim=-1)
     partner = torch.cat([-flat.sin(), flat.sin()], dim=-1)
-    return torch.stack([own, partner])[:, :, None]
+    return torch.stack([own, partner])[:, :, None]  # 2 N 1 head_width
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -57,6 +58,23 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """
     own, partner = table.to(x.dtype)
     return torch.addcmul(x * own, x.roll(x.shape[-1] // 2, dims=-1), partner)
+
+
+def sinusoid(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Cosines and sines of `positions` at geometrically spaced frequencies.
+
+    Args:
+        positions: any shape, float.
+        width: number of features, even; the first half are cosines.
+        max_period: the longest wavelength is 2 pi max_period.
+
+    Returns:
+        `positions.shape + (width,)`, float32.
+    """
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=positions.device) / half
+    angles = positions.float()[..., None] * torch.exp(-math.log(max_period) * exponent)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def grid_sinusoid(grid: tuple[int, int, int], width: int, device: torch.device) -> Tensor:

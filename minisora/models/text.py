@@ -17,28 +17,11 @@ from torch import Tensor, nn
 
 from minisora.errors import UserError
 from minisora.files import write_json
-from minisora.models.attention import attend
-from minisora.models.layers import MLP, zero_init
-from minisora.models.tokenizer import (
-    NUM_SPECIAL,
-    CaptionTokenizer,
-    Subwords,
-    Tokenizer,
-    build_vocabulary,
-    read_subwords,
-    words,
-)
+from minisora.models.dit import MLP, attend, zero_init
+from minisora.models.tokenizer import NUM_SPECIAL, CaptionTokenizer, Subwords, Tokenizer, read_subwords
 
-__all__ = [
-    "PretrainedTextEncoder",
-    "TextEncoder",
-    "TextFeatures",
-    "Tokenizer",
-    "build_vocabulary",
-    "words",
-]
-
-_OWN = "minisora.json"  # in the folder of a pretrained encoder
+# In the folder of a pretrained encoder.
+_OWN = "minisora.json"
 
 
 @dataclass(frozen=True)
@@ -77,9 +60,9 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     Args:
         vocabulary: known words, most frequent first.
-        width, depth, heads: of the transformer.
+        width, depth, heads: channels, layers and attention heads of the transformer.
         max_tokens: longer captions are cut.
-        tokenizer_version: of `minisora.models.tokenizer.words`; a saved encoder that does not say is of version 1.
+        tokenizer_version: how `minisora.models.tokenizer.words` splits; 1 where a saved encoder does not say.
     """
 
     @register_to_config
@@ -138,7 +121,7 @@ class TextEncoder(ModelMixin, ConfigMixin):
 
     @property
     def lengths(self) -> CaptionTokenizer:
-        """What tells how much of a prompt is read."""
+        """The tokenizer, asked how much of a prompt is read."""
         return self.tokenizer
 
 
@@ -222,7 +205,7 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
 
     @property
     def lengths(self) -> CaptionTokenizer:
-        """What tells how much of a prompt is read."""
+        """The tokenizer, asked how much of a prompt is read."""
         return Subwords(self.tokenizer, self.config.max_tokens)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:

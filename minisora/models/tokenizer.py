@@ -26,7 +26,8 @@ PAD, START, UNKNOWN = 0, 1, 2
 NUM_SPECIAL = 3
 TOKENIZER_VERSION = 2
 _WORD = re.compile(r"\w+|[^\w\s]")
-_TAIL = 40  # characters shown of what is read of a cut caption
+# Characters shown of what is read of a cut caption.
+_TAIL = 40
 
 _Kind = Literal["letter", "alone", "symbol", "mark", "joiner", "space", "ignored"]
 # Scripts written without spaces, by how Unicode names their letters: each letter is a word. (Tibetan is not one of
@@ -103,7 +104,7 @@ def words(text: str, version: int = TOKENIZER_VERSION) -> list[str]:
     lower = text.lower()
     if version == 1 or (lower.isascii() and lower.isprintable()):
         return _WORD.findall(lower)
-    found: list[str] = []
+    split: list[str] = []
     last: _Kind = "space"
     joiner = ""
     for char in unicodedata.normalize("NFC", lower):
@@ -115,22 +116,22 @@ def words(text: str, version: int = TOKENIZER_VERSION) -> list[str]:
             continue
         in_word = kind == last and (kind == "letter" or (kind == "symbol" and joiner != ""))
         if in_word or (kind == "mark" and last != "space"):
-            found[-1] += joiner + char
+            split[-1] += joiner + char
         elif kind != "space":
-            found.append(char)
+            split.append(char)
             last = "letter" if kind == "mark" else kind
         else:
             last = "space"
         joiner = ""
-    return found
+    return split
 
 
-def join_words(found: Sequence[str], version: int = TOKENIZER_VERSION) -> str:
+def join_words(split: Sequence[str], version: int = TOKENIZER_VERSION) -> str:
     """Words as a text that `words` splits alike: a space between them, but none within a script without spaces."""
     if version == 1:
-        return " ".join(found)
+        return " ".join(split)
     text = ""
-    for word, before in zip(found, ["", *found], strict=False):
+    for word, before in zip(split, ["", *split], strict=False):
         close = before and _kind(before[0]) == "alone" and _kind(word[0]) == "alone"
         text += word if close or not before else f" {word}"
     return text
@@ -148,7 +149,7 @@ class Tokenizer:
     Args:
         vocabulary: known words, most frequent first.
         max_tokens: longer captions are cut.
-        version: of `words`.
+        version: how `words` splits.
 
     Raises:
         UserError: the version is of a newer minisora.
@@ -185,9 +186,9 @@ class Tokenizer:
 
     def cut(self, text: str) -> str | None:
         """What is read of a text that is cut at `max_tokens`; None if all of it is."""
-        found = self.words(text)
+        split = self.words(text)
         room = self.max_tokens - 1
-        return join_words(found[:room], self.version) if len(found) > room else None
+        return join_words(split[:room], self.version) if len(split) > room else None
 
     def check(self, prompt: str) -> list[str]:
         """The words of a prompt that the model never saw.
@@ -195,10 +196,10 @@ class Tokenizer:
         Raises:
             UserError: it knows none of them, so the prompt could not steer anything.
         """
-        found = self.words(prompt)
-        unknown = [word for word in found if word not in self.ids]
-        if found and len(unknown) == len(found):
-            hint = nearest(found[0], self.ids)
+        split = self.words(prompt)
+        unknown = [word for word in split if word not in self.ids]
+        if split and len(unknown) == len(split):
+            hint = nearest(split[0], self.ids)
             known = ", ".join(list(self.ids)[:12])
             raise UserError(f"the model knows no word of the prompt '{prompt}'{hint}; it knows: {known}, ...")
         return unknown
@@ -267,10 +268,10 @@ def cut_captions(
     """A line that says how many captions are cut, after what, and how to mend it; None if all are read whole.
 
     Args:
-        tokenizer: of the model.
-        captions: what it is given.
-        what: they are, in the plural.
-        remedy: what to do about text.max_tokens.
+        tokenizer: the model's.
+        captions: texts that the model is to read.
+        what: name of such a text in the line, in the plural.
+        remedy: verb before text.max_tokens in the line.
     """
     parts = {caption: tokenizer.cut(caption) for caption in dict.fromkeys(captions)}
     count = sum(parts[caption] is not None for caption in captions)

@@ -10,6 +10,7 @@ Letters: B batch, T frames, H W pixels, T' H' W' latent grid, Z latent channels,
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -17,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError
+from minisora.memory import available_memory, is_out_of_memory
 from minisora.models.causal_conv import (
     CausalTimeConv,
     FrameConv,
@@ -29,7 +31,15 @@ from minisora.models.causal_conv import (
     unfold_pixels,
 )
 from minisora.models.patchify import check_clip
-from minisora.models.vae_parts import Parts, Sizes, in_fitting_parts, in_parts
+
+# Bytes of activations: more at a time are no faster.
+_MOST = {"cpu": 2 << 30, "cuda": 8 << 30}
+# Of what is free, one such part.
+_SHARE = 4
+# What layers remember between chunks takes as much as about so many frames more.
+_STATE_FRAMES = 4
+# Cells; below it the halo is most of the work.
+_SMALLEST_TILE = 4
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
         widths: channels per spatial level, finest first; as many as
             log2(spatial_factor / pixel_patch) + 1.
         blocks_per_level: residual blocks per level; the decoder has one more for each doubling of frames.
-        encoder_blocks: of the encoder, where it is to have fewer: every clip is coded before the DiT trains.
+        encoder_blocks: residual blocks per level of the encoder, where it is to have fewer.
     """
 
     @register_to_config
@@ -120,7 +130,8 @@ class VideoVAE(ModelMixin, ConfigMixin):
         # No norm or nonlinearity before the last layer of either side: the residual stream is a linear
         # autoencoder from the first step on, which learns brightness and colour at once.
         moments = FrameConv(widths[-1], 2 * latent_channels)
-        with torch.no_grad():  # a posterior of std 0.14: unit noise at the start would drown the signal
+        # A posterior of std 0.14: unit noise at the start would drown the signal.
+        with torch.no_grad():
             moments.bias[latent_channels:] = -4.0
         encoder.append(moments)
         self.encoder = CausalStack(*encoder)
@@ -162,9 +173,8 @@ class VideoVAE(ModelMixin, ConfigMixin):
     def encode(self, video: Tensor, stream: Stream | None = None) -> Posterior:
         """Posterior over raw latents of a video B 3 T H W; with a stream, of the next chunk of one."""
         x = fold_pixels(video.permute(0, 2, 3, 4, 1), self.config.pixel_patch)  # B T H/p W/p 3pp
-        mean, log_variance = (
-            self.encoder(x, stream).permute(0, 4, 1, 2, 3).chunk(2, dim=1)
-        )  # each B Z T' H' W'
+        moments = self.encoder(x, stream).permute(0, 4, 1, 2, 3)  # B 2Z T' H' W'
+        mean, log_variance = moments.chunk(2, dim=1)  # each B Z T' H' W'
         return Posterior(mean, log_variance.clamp(-20, 10))
 
     def decode(self, raw: Tensor, stream: Stream | None = None) -> Tensor:
@@ -242,3 +252,149 @@ class VideoVAE(ModelMixin, ConfigMixin):
         widest = max(width / 4**level for level, width in enumerate(self.config.widths))
         folded = self.config.pixel_patch**2
         return number_bytes * (7 * widest / folded + 3 * 3)
+
+
+# Coding in parts, so that activations fit in memory: rows, chunks of frames, tiles. The parts give what the whole
+# gives (causality makes chunks exact, a halo makes tiles exact); only the last bits may differ. Ordinary clips are
+# coded whole.
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows, latent frames and cells per side coded at a time; None: all of them."""
+
+    rows: int | None = None
+    chunk: int | None = None
+    tile: int | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How the sides of a coder hang together.
+
+    Args:
+        frames: pixel frames per latent frame.
+        cell: pixels per latent cell and side.
+        halo: cells that a tile needs around it.
+        pixel_bytes: bytes of activations per pixel of a frame.
+    """
+
+    frames: int
+    cell: int
+    halo: int
+    pixel_bytes: float
+
+
+def choose_parts(grid: tuple[int, int, int, int], sizes: Sizes, budget: float) -> Parts:
+    """The largest parts of B T' H' W' latents whose activations stay within `budget` bytes, as far as any do."""
+    rows, frames, height, width = grid
+    pixels = budget / sizes.pixel_bytes
+    area = height * width * sizes.cell**2
+    video = area * frames * sizes.frames
+    if rows * video <= pixels:
+        return Parts()
+    if video <= pixels:
+        return Parts(rows=int(pixels // video))
+    chunk = int((pixels / area - _STATE_FRAMES) // sizes.frames)
+    if chunk >= 1:
+        return Parts(rows=1, chunk=min(chunk, frames))
+    side = (pixels / (sizes.frames + _STATE_FRAMES)) ** 0.5 / sizes.cell
+    return Parts(rows=1, chunk=1, tile=max(_SMALLEST_TILE, int(side) - 2 * sizes.halo))
+
+
+def in_fitting_parts(
+    code: Callable[[Tensor, Stream | None], Tensor],
+    x: Tensor,
+    grid: tuple[int, int, int, int],
+    sizes: Sizes,
+    *,
+    encodes: bool,
+) -> Tensor:
+    """`in_parts` of a size that fits the memory; where it runs out all the same, in ever smaller ones."""
+    device = x.device.type
+    budget = min(_MOST.get(device, _MOST["cpu"]), available_memory(x.device) / _SHARE)
+    parts = choose_parts(grid, sizes, budget)
+    while True:
+        try:
+            return in_parts(code, x, sizes, parts, encodes=encodes)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = parts
+            while smaller == parts and budget > 1:
+                budget /= 2
+                smaller = choose_parts(grid, sizes, budget)
+            if smaller == parts:
+                raise
+            parts = smaller
+        # Here, not within the handler: the error holds on to what the failed part had allocated.
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def in_parts(
+    code: Callable[[Tensor, Stream | None], Tensor], x: Tensor, sizes: Sizes, parts: Parts, *, encodes: bool
+) -> Tensor:
+    """Code x (B C T H W) part by part, and put the results together.
+
+    Args:
+        code: an encoder or a decoder; with a stream, of the next chunk of a video.
+        x: a video, or latents.
+        sizes: how the sides of the coder hang together.
+        parts: rows, frames and cells coded at a time.
+        encodes: x is a video, whose first chunk has one frame more, as latent frame 0 codes it alone.
+    """
+    cell_in, cell_out = (sizes.cell, 1) if encodes else (1, sizes.cell)
+    batch, length = len(x), x.shape[2]
+    height, width = x.shape[3] // cell_in, x.shape[4] // cell_in  # cells
+    rows, tile = parts.rows or batch, parts.tile or max(height, width)
+    step = (parts.chunk or length) * (sizes.frames if encodes else 1)
+    cuts = [0, *range(step + encodes, length, step), length]
+    frames = 1 + (length - 1) // sizes.frames if encodes else 1 + (length - 1) * sizes.frames
+    if rows >= batch and tile >= max(height, width) and len(cuts) == 2:
+        return code(x, None)
+    out: Tensor | None = None
+    for row in range(0, batch, rows):
+        for top in range(0, height, tile):
+            y0, y1 = max(0, top - sizes.halo), min(height, top + tile + sizes.halo)
+            for left in range(0, width, tile):
+                x0, x1 = max(0, left - sizes.halo), min(width, left + tile + sizes.halo)
+                some = x[row : row + rows, :, :, y0 * cell_in : y1 * cell_in, x0 * cell_in : x1 * cell_in]
+                inner_y = slice((top - y0) * cell_out, (min(top + tile, height) - y0) * cell_out)
+                inner_x = slice((left - x0) * cell_out, (min(left + tile, width) - x0) * cell_out)
+                stream: Stream | None = {} if len(cuts) > 2 else None
+                at = 0
+                for start, stop in pairwise(cuts):
+                    part = code(some[:, :, start:stop], stream)[..., inner_y, inner_x]
+                    if out is None:
+                        size = (batch, part.shape[1], frames, height * cell_out, width * cell_out)
+                        out = part.new_empty(size)
+                    target = out[row : row + rows, :, at : at + part.shape[2]]
+                    corner = target[..., top * cell_out :, left * cell_out :]
+                    corner[..., : part.shape[3], : part.shape[4]] = part
+                    at += part.shape[2]
+    assert out is not None
+    return out
+
+
+@dataclass(frozen=True)
+class VAELoss:
+    """`total` is minimised, the parts are reported. Pixel errors are on the [-1, 1] scale."""
+
+    total: Tensor
+    l1: Tensor
+    mse: Tensor
+    kl: Tensor  # nats per latent element
+
+
+def vae_loss(
+    reconstruction: Tensor, video: Tensor, kl: Tensor, *, kl_weight: float, l2_share: float
+) -> VAELoss:
+    """Loss of a batch; videos are B 3 T H W in [-1, 1], `kl` is the posterior's divergence, nats per element.
+
+    L1 keeps edges, L2 is what PSNR measures; `l2_share` mixes them.
+    """
+    error = reconstruction.float() - video
+    l1, mse = error.abs().mean(), error.square().mean()
+    total = (1 - l2_share) * l1 + l2_share * mse + kl_weight * kl
+    return VAELoss(total, l1, mse, kl)

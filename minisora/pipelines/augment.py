@@ -6,25 +6,26 @@ OUT/00012-1.mp4     clip 12 under prompt 1
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clip_memory import ClipMemory, from_bytes
+from minisora.data.clips import ClipMemory, to_float
 from minisora.data.folder.folder_dataset import FolderDataset
-from minisora.data.folder.metadata import write_metadata
-from minisora.data.shapes_world.write_shapes import only_ours
+from minisora.data.folder.metadata import only_ours, write_metadata
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
-from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
+from minisora.flow.denoise import DEFAULTS, SampleSettings
+from minisora.limits import MAX_COUNT, check_number, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.restyle import restyle
 
 _log = logging.getLogger(__name__)
-CAPTION = "{caption}"  # in a prompt: the clip's own caption
+# In a prompt: the clip's own caption.
+CAPTION = "{caption}"
 
 
 def augment(
@@ -33,11 +34,9 @@ def augment(
     prompts: Sequence[str],
     out: Path,
     *,
-    strength: float | None = None,
-    seed: int = 0,
+    settings: SampleSettings = DEFAULTS,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> int:
     """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
 
@@ -46,27 +45,24 @@ def augment(
     Args:
         pipeline: restyles the clips (`minisora.pipelines.restyle.restyle`), from their captions where all have one.
         data: folder of videos, with captions if a prompt asks for them.
-        prompts: what the new clips show; "{caption}" stands for a clip's own caption, as in "{caption} at night".
+        prompts: one per new set of clips; "{caption}" stands for a clip's own caption, as in "{caption} at night".
         out: folder of the new set; empty, or of an earlier run.
-        strength: in (0, 1]: low keeps more of a clip; see `minisora.pipelines.restyle.restyle`.
-        seed: the same seed gives the same set.
-        batch_size: clips at a time.
+        settings: how to sample, as of `minisora.pipelines.restyle.restyle`; the same seed gives the same set.
+        batch_size: clips restyled at a time.
         progress: called with (clips done, clips in all).
-        options: of the pipeline.
 
     Raises:
-        UserError: no prompt, nothing usable in the folder, words the model does not know, or no place to write.
+        UserError: no prompt, nothing usable in the folder, words the model does not know, or no folder to write to.
     """
     if not prompts:
         raise UserError(f"augment needs a prompt, such as '{CAPTION} at night'")
-    check_seed(seed)
     check_number("batch_size", batch_size, 1, MAX_COUNT)
     frames, height, width = pipeline.config.default_size
     clip = ClipConfig(frames=frames, height=height, width=width, fps=pipeline.config.fps)
-    own = any(CAPTION in prompt for prompt in prompts)
-    dataset = FolderDataset(data, clip, "pad", require_captions=own)
+    needs_captions = any(CAPTION in prompt for prompt in prompts)
+    dataset = FolderDataset(data, clip, "pad", require_captions=needs_captions)
     captions, names = dataset.captions(), dataset.names()
-    wanted = [[prompt.replace(CAPTION, said) for said in captions] for prompt in prompts]
+    wanted = [[prompt.replace(CAPTION, caption) for caption in captions] for prompt in prompts]
     sources = captions if all(captions) else None
     for text in dict.fromkeys(text for texts in [*wanted, sources or []] for text in texts):
         pipeline.check_prompt(text)  # before the first clip is made
@@ -80,17 +76,16 @@ def augment(
     for number, texts in enumerate(wanted):
         for start in range(0, len(dataset), batch_size):
             indices = range(start, min(start + batch_size, len(dataset)))
-            noise = seed_after(seed, number * len(dataset) + start)
+            seed = seed_after(settings.seed, number * len(dataset) + start)
             readable = _readable(memory, indices, damaged)
             if not readable:
                 continue
             chosen, clips = list(readable), torch.stack(list(readable.values()))
-            said = [texts[index] for index in chosen]
+            targets = [texts[index] for index in chosen]
             source = [sources[index] for index in chosen] if sources else None
-            made = restyle(
-                pipeline, said, clips, strength, source=source, seed=noise, progress=False, **options
-            )
-            for index, video in zip(chosen, made, strict=True):
+            seeded = replace(settings, seed=seed, progress=False)
+            videos = restyle(pipeline, targets, clips, source=source, settings=seeded)
+            for index, video in zip(chosen, videos, strict=True):
                 write_video(out / files[number][index], video, clip.fps)
                 rows.append((files[number][index], texts[index], names[index]))
             if progress is not None:
@@ -104,13 +99,13 @@ def augment(
 
 
 def _readable(memory: ClipMemory, indices: Sequence[int], damaged: dict[int, str]) -> dict[int, Tensor]:
-    """The clips of these that can be decoded, C T H W each; the others go to `damaged`, said once."""
+    """The clips of these that can be decoded, C T H W each; the others go to `damaged`, reported once."""
     clips: dict[int, Tensor] = {}
     for index in indices:
         if index in damaged:
             continue
         try:
-            clips[index] = from_bytes(memory.clips([index])[0])
+            clips[index] = to_float(memory.clips([index])[0])
         except UserError as error:
             damaged[index] = str(error)
             _log.warning("%s: left out (%d so far)", error, len(damaged))

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from minisora.data.video.read_video import probe, read_video
 from minisora.errors import UserError
+from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.pipelines import modes, restyle
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 Mode = Literal["animate", "extend", "prepend", "connect", "loop", "keyframes", "inpaint", "restyle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-_FILES = {"connect": 2}  # how many a mode takes, if not one
+# How many files a mode takes, if not one.
+_FILES = {"connect": 2}
 
 
 def edit(
@@ -23,11 +25,10 @@ def edit(
     files: Sequence[Path],
     prompt: str,
     *,
-    strength: float | None = None,
     source: str | None = None,
     region: Sequence[int] | None = None,
+    settings: SampleSettings = DEFAULTS,
     say: Callable[[str], None] = print,
-    **options: Any,
 ) -> Tensor:
     """Apply a mode of `minisora.pipelines.modes` to video or image files.
 
@@ -36,13 +37,12 @@ def edit(
         mode: "animate" an image, "extend" or "prepend" to a clip, "connect" two, "loop", "keyframes" through
             images, "inpaint", "restyle".
         files: two for connect, two or more for keyframes (spread evenly), else one. They are resampled to the
-            model's rate, resized to cover its size and cut at the centre; whatever of that changes a file is said.
+            model's rate, resized to cover its size and cut at the centre; `say` reports what of that changes a file.
         prompt: what the result shows.
-        strength: of restyling, in (0, 1]; see `minisora.pipelines.restyle.restyle`.
-        source: of restyling: what the video shows now.
-        region: of inpainting: (top, left, bottom, right) in pixels of the model's size.
-        say: called with a line for the reader.
-        options: of the pipeline.
+        source: for restyle alone, what the video shows now.
+        region: for inpaint alone, (top, left, bottom, right) in pixels of the model's size.
+        settings: how to sample; a `strength` belongs to restyle alone.
+        say: called with each line for the reader.
 
     Returns:
         1 3 T H W in [-1, 1].
@@ -61,26 +61,27 @@ def edit(
         )
     if (region is None) == (mode == "inpaint"):
         raise UserError("inpaint needs --region TOP LEFT BOTTOM RIGHT, and no other mode takes one")
-    for name, value in (("source", source), ("strength", strength)):
+    for name, value in (("source", source), ("strength", settings.strength)):
         if value is not None and mode != "restyle":
             raise UserError(f"--{name} belongs to restyle, not to {mode}: leave it out")
     whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
     still = mode in ("animate", "keyframes")
     clips = [_read(pipeline, file, still, whole, say) for file in files]
     if mode == "animate":
-        return modes.image_to_video(pipeline, prompt, clips[0][:, :, 0], **options)
+        return modes.image_to_video(pipeline, prompt, clips[0][:, :, 0], settings=settings)
     if mode == "keyframes":
-        return modes.keyframes(pipeline, prompt, torch.stack([clip[:, :, 0] for clip in clips], 1), **options)
+        images = torch.stack([clip[:, :, 0] for clip in clips], 1)  # 1 K 3 H W
+        return modes.keyframes(pipeline, prompt, images, settings=settings)
     if mode in ("extend", "prepend"):
-        return modes.extend(pipeline, prompt, clips[0], backward=mode == "prepend", **options)
+        return modes.extend(pipeline, prompt, clips[0], backward=mode == "prepend", settings=settings)
     if mode == "connect":
-        return modes.connect(pipeline, prompt, clips[0], clips[1], **options)
+        return modes.connect(pipeline, prompt, clips[0], clips[1], settings=settings)
     if mode == "loop":
-        return modes.loop(pipeline, prompt, clips[0], **options)
+        return modes.loop(pipeline, prompt, clips[0], settings=settings)
     if mode == "restyle":
-        return restyle.restyle(pipeline, prompt, clips[0], strength, source=source, **options)
+        return restyle.restyle(pipeline, prompt, clips[0], source=source, settings=settings)
     assert region is not None
-    return restyle.inpaint(pipeline, prompt, clips[0], _box(region, clips[0]), **options)
+    return restyle.inpaint(pipeline, prompt, clips[0], _box(region, clips[0]), settings=settings)
 
 
 def _read(

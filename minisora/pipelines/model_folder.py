@@ -18,10 +18,12 @@ from minisora.memory import is_out_of_memory
 from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
 from minisora.screen import plain
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"  # of shipped models, a folder each
+# Shipped models, a folder each.
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 _PARTS = ("vae", "dit", "text_encoder", "scheduler")
 _OWN_FILES = ("model_index.json", "README.md", CODE_FILE)
-_SCORES = ("evaluate", "modes", "sizes", "steps")  # files of `minisora evaluate`
+# Files of `minisora evaluate`.
+_SCORES = ("evaluate", "modes", "sizes", "steps")
 _MIB = 2**20
 # What diffusers and torch raise where a file of a model is damaged, or says of a size that it is a word.
 UNREADABLE = (
@@ -42,7 +44,7 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
 
     Args:
         folder: as `minisora train` writes, or the name of a shipped model, "toy".
-        device: where to; the GPU, else the CPU, by default.
+        device: where the weights go; the GPU, else the CPU, by default.
 
     Raises:
         UserError: the folder is not a whole minisora model; the message names what is missing.
@@ -125,8 +127,8 @@ def shipped() -> list[str]:
 
 def _find(folder: str | Path) -> Path:
     """A folder, or else the shipped model of that name."""
-    given = Path(folder)
-    return WEIGHTS / given if not given.exists() and str(given) in shipped() else given
+    path = Path(folder)
+    return WEIGHTS / path if not path.exists() and str(path) in shipped() else path
 
 
 def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: str = "") -> float:
@@ -141,9 +143,9 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
     Raises:
         UserError: the model or a file of scores cannot be read, or `out` holds other things or cannot be written.
     """
-    place = out.resolve()
-    _check_export(_find(model).resolve(), out, place)
-    found = {file.stem: _read_scores(file) for file in scores}
+    target = out.resolve()
+    _check_export(_find(model).resolve(), out, target)
+    tables = {file.stem: _read_scores(file) for file in scores}
     pipeline = load_pipeline(model, device="cpu")
     _cast(pipeline, torch.float16)
     size = 0.0
@@ -154,10 +156,10 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
         for file in folder.rglob("*.json"):
             _forget_origin(file)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / _MIB
-        write_whole(folder / "README.md", _card(pipeline, place.name, size, made_by, found))
+        write_whole(folder / "README.md", _card(pipeline, target.name, size, made_by, tables))
 
     try:
-        replace_folder(place, write)
+        replace_folder(target, write)
     except UndefinedError as error:
         named = ", ".join(map(str, scores))
         raise UserError(
@@ -169,22 +171,23 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
     return size
 
 
-def _check_export(model: Path, out: Path, place: Path) -> None:
-    """Refuse to replace anything but an earlier export; `model` and `place` are resolved, `out` is as given."""
-    if model.is_relative_to(place):
+def _check_export(model: Path, out: Path, target: Path) -> None:
+    """Refuse to replace anything but an earlier export; `model` and `target` are resolved, `out` is as typed."""
+    if model.is_relative_to(target):
         raise UserError(f"--out {out} holds the model itself, which would be lost: choose another folder")
-    if place.is_relative_to(model):
+    if target.is_relative_to(model):
         raise UserError(f"--out {out} lies in the model folder {model}: choose another folder")
-    if Path.cwd().is_relative_to(place):
+    if Path.cwd().is_relative_to(target):
         raise UserError(
             f"--out {out} is where you are: name a folder for the export, such as {out / 'small'}"
         )
-    if not place.exists():
+    if not target.exists():
         return
-    if not place.is_dir():
+    if not target.is_dir():
         raise UserError(f"{out} is a file: choose a folder for the model")
-    held = sorted(item.name for item in place.iterdir())
-    if held and not {"model_index.json", "README.md"} <= set(held):  # a trained model has no card
+    held = sorted(item.name for item in target.iterdir())
+    # A trained model has no card.
+    if held and not {"model_index.json", "README.md"} <= set(held):
         first = next((name for name in held if name != SUMS), SUMS)
         raise UserError(f"{out} holds '{first}' and is no earlier export: choose an empty folder")
     foreign = [name for name in held if name not in (*_OWN_FILES, SUMS, *_PARTS)]
@@ -194,13 +197,13 @@ def _check_export(model: Path, out: Path, place: Path) -> None:
 
 def _read_scores(file: Path) -> dict[str, Any]:
     try:
-        found = read_json(file)
+        scores = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} holds no scores: {error}") from error
-    if not isinstance(found, dict) or file.stem not in _SCORES:
+    if not isinstance(scores, dict) or file.stem not in _SCORES:
         known = ", ".join(f"{name}.json" for name in _SCORES)
         raise UserError(f"{file} holds no scores that the card shows: give {known} of minisora evaluate")
-    return found
+    return scores
 
 
 def _card(
@@ -258,7 +261,8 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown, by the filters below
+        # Markdown is escaped by the filters below.
+        autoescape=False,
     )
     environment.filters |= {
         "text": _as_text,

@@ -1,43 +1,49 @@
 """What one checkpoint does beside text to video: each mode a call of the pipeline with other frames known.
 
-    image_to_video   the first frame is known
-    extend           a clip goes on after its end, or begins earlier
-    connect          what happens between two clips
-    loop             a clip whose end leads back to its start
-    keyframes        what happens between given images
+    image_to_video     the first frame is known
+    extend             a clip goes on after its end, or begins earlier
+    connect            what happens between two clips
+    loop               a clip whose end leads back to its start
+    keyframes          what happens between known images
+    long_video_pieces  extension without end
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
 one the next `vae.temporal_factor` frames. Known frames come back through the VAE, but whole videos that were
-passed in are returned as they were, with the new frames beside them. `long_video` has extension without end.
+passed in are returned as they were, with the new frames beside them. `settings` say how to sample.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.pipelines.known import Given
+from minisora.flow.denoise import DEFAULTS, SampleSettings
+from minisora.flow.known_frames import KnownLatents
+from minisora.limits import seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 Prompt = str | Sequence[str]
 
 
 def image_to_video(
-    pipeline: MiniSoraPipeline, prompt: Prompt, image: Tensor, num_frames: int | None = None, **options: Any
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    image: Tensor,
+    num_frames: int | None = None,
+    *,
+    settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video that begins with an image.
+    """A video B 3 T H W that begins with an image.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
         prompt: one per image.
         image: B 3 H W in [-1, 1].
-        num_frames: of the video; the training length by default.
-        options: of the pipeline: num_inference_steps, guidance_scale, seed, generator, ...
-
-    Returns:
-        B 3 T H W.
+        num_frames: length of the video; the training length by default.
+        settings: how to sample.
 
     Raises:
         UserError: the image does not fit the model's strides, or an option is out of its range.
@@ -45,7 +51,7 @@ def image_to_video(
     if image.ndim != 4 or image.shape[1] != 3:
         raise UserError(f"an image must be B 3 H W; got {tuple(image.shape)}")
     frames = _length(pipeline, num_frames)
-    return _sample(pipeline, prompt, frames, first=image[:, :, None], options=options)
+    return _sample(pipeline, prompt, frames, settings, first=image[:, :, None])
 
 
 def extend(
@@ -55,9 +61,9 @@ def extend(
     *,
     backward: bool = False,
     context: int | None = None,
-    **options: Any,
+    settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video with what comes after it, or with `backward` what came before.
+    """A video with what comes after it, or with `backward` what came before: B 3 (T + new) H W.
 
     One clip of the training length is sampled with `context` latent frames of the video known; the new frames
     are joined to the video.
@@ -68,13 +74,9 @@ def extend(
         video: B 3 T H W, at least as long as the context.
         backward: make the past instead of the future.
         context: latent frames of the video that the model sees: the more, the better it goes on, and the fewer are
-            new. Half of a clip by default, rounded up, or as many as the video has. (The toy, of 72 clips each: with 2
-            and 3 of 5 the velocity jumps by 0.37 and 0.39 pixels forward, 0.87 and 0.69 backward.)
-        options: of the pipeline. Guidance is off by default: the video says most of what a prompt would, and guidance
-            pulls what is made away from it (with 3, the toy's junctions were rougher by half and more).
-
-    Returns:
-        B 3 (T + new) H W.
+            new. Half of a clip by default, rounded up, or as many as the video has.
+        settings: how to sample. Guidance is off by default: the video says most of what a prompt would, and guidance
+            pulls the new frames away from it.
 
     Raises:
         UserError: the video is shorter than the context, or an option is out of its range.
@@ -87,13 +89,12 @@ def extend(
     need = known_length(pipeline, context, at_start=not backward)
     _check_length(video, need, "extend")
     frames = pipeline.config.default_size[0]
-    if options.get("guidance_scale") is None:
-        options["guidance_scale"] = 1.0
+    settings = settings.otherwise(guidance=1.0)
     if backward:
-        made = _sample(pipeline, prompt, frames, last=video[:, :, :need], options=options)
-        return torch.cat([made[:, :, : frames - need].to(video), video], dim=2)
-    made = _sample(pipeline, prompt, frames, first=video[:, :, -need:], options=options)
-    return torch.cat([video, made[:, :, need:].to(video)], dim=2)
+        clip = _sample(pipeline, prompt, frames, settings, last=video[:, :, :need])
+        return torch.cat([clip[:, :, : frames - need].to(video), video], dim=2)
+    clip = _sample(pipeline, prompt, frames, settings, first=video[:, :, -need:])
+    return torch.cat([video, clip[:, :, need:].to(video)], dim=2)
 
 
 def connect(
@@ -104,20 +105,18 @@ def connect(
     *,
     context: int = 1,
     num_frames: int | None = None,
-    **options: Any,
+    settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """Two videos with what happens between them.
+    """Two videos with what happens between them, B 3 (T1 + new + T2) H W.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
         prompt: one per pair.
         before, after: B 3 T H W, of one size; lengths may differ.
         context: latent frames of each that the model sees.
-        num_frames: of the sampled clip, which overlaps both videos by the context; the training length by default.
-        options: of the pipeline.
-
-    Returns:
-        B 3 (T1 + new + T2) H W.
+        num_frames: length of the sampled clip, which overlaps both videos by the context; the training length by
+            default.
+        settings: how to sample.
 
     Raises:
         UserError: the videos differ in size, are shorter than the context, or leave nothing to sample.
@@ -135,33 +134,38 @@ def connect(
     tail = known_length(pipeline, context, at_start=False)
     _check_length(before, head, "connect")
     _check_length(after, tail, "connect")
-    made = _sample(
-        pipeline, prompt, frames, first=before[:, :, -head:], last=after[:, :, :tail], options=options
-    )
-    return torch.cat([before, made[:, :, head : frames - tail].to(before), after], dim=2)
+    clip = _sample(pipeline, prompt, frames, settings, first=before[:, :, -head:], last=after[:, :, :tail])
+    return torch.cat([before, clip[:, :, head : frames - tail].to(before), after], dim=2)
 
 
 def loop(
-    pipeline: MiniSoraPipeline, prompt: Prompt, video: Tensor, *, context: int = 1, **options: Any
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    video: Tensor,
+    *,
+    context: int = 1,
+    num_frames: int | None = None,
+    settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
     """A video with a way back from its end to its start: played over and over, it has no seam.
 
-    The way back arrives over the first frames run backwards, so that what left the first frame comes back to it.
+    B 3 (T + new) H W; the frame after the last one is the first. The way back arrives over the first frames run
+    backwards, so that what left the first frame comes back to it.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
-        prompt: of the way back, one per video.
+        prompt: what the way back shows, one per video.
         video: B 3 T H W.
         context: latent frames of either end that the model sees.
-        options: of `connect`.
-
-    Returns:
-        B 3 (T + new) H W; the frame after the last one is the first.
+        num_frames, settings: as of `connect`.
     """
     tail = known_length(pipeline, context, at_start=False)
     _check_length(video, tail, "loop")
     arrival = video[:, :, :tail].flip(2)
-    return connect(pipeline, prompt, video, arrival, context=context, **options)[:, :, :-1]
+    joined = connect(
+        pipeline, prompt, video, arrival, context=context, num_frames=num_frames, settings=settings
+    )
+    return joined[:, :, :-1]
 
 
 def keyframes(
@@ -170,36 +174,34 @@ def keyframes(
     images: Tensor,
     at: Sequence[int] | None = None,
     num_frames: int | None = None,
-    **options: Any,
+    *,
+    settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
-    """A video through given images: what happens between them is made.
+    """A video B 3 T H W through known images: what happens between them is sampled.
 
     A latent frame codes `vae.temporal_factor` frames (the first only one), so an image after the first is shown to
-    the model as standing still for that long, and appears within the latent frame that its place falls into.
+    the model as standing still for that long, and appears within the latent frame that its frame falls into.
 
     Args:
         pipeline: trained with `flow.known_share` above 0.
         prompt: one per row of images.
         images: B K 3 H W in [-1, 1].
-        at: frames that they belong to, rising; evenly from the first to the last frame if not given.
-        num_frames: of the video; the training length by default.
-        options: of the pipeline.
-
-    Returns:
-        B 3 T H W.
+        at: frames that they belong to, rising; evenly from the first to the last frame by default.
+        num_frames: length of the video; the training length by default.
+        settings: how to sample.
 
     Raises:
-        UserError: two images fall into one latent frame, or a place is not in the video.
+        UserError: two images fall into one latent frame, or a frame is not in the video.
     """
     frames = _length(pipeline, num_frames)
     if images.ndim != 5 or images.shape[2] != 3 or not images.shape[1]:
         raise UserError(f"keyframes must be B K 3 H W; got {tuple(images.shape)}")
     count, factor = images.shape[1], int(pipeline.vae.config.temporal_factor)
-    places = [round(i * (frames - 1) / max(count - 1, 1)) for i in range(count)] if at is None else list(at)
-    cells = [-(-place // factor) for place in places]
-    if len(places) != count or sorted(set(cells)) != cells or not 0 <= places[0] <= places[-1] < frames:
+    shown_at = [round(i * (frames - 1) / max(count - 1, 1)) for i in range(count)] if at is None else list(at)
+    cells = [-(-frame // factor) for frame in shown_at]
+    if len(shown_at) != count or sorted(set(cells)) != cells or not 0 <= shown_at[0] <= shown_at[-1] < frames:
         raise UserError(
-            f"keyframes at {places} for {count} images: give rising frames from 0 to {frames - 1}, one per image, "
+            f"keyframes at {shown_at} for {count} images: give rising frames from 0 to {frames - 1}, one per image, "
             f"no two within {factor} frames"
         )
     held = [
@@ -208,24 +210,24 @@ def keyframes(
     latents = encode_video(pipeline, images[:, held].transpose(1, 2))
     known = torch.zeros(len(images), latents.shape[2], dtype=torch.bool, device=latents.device)
     known[:, cells] = True
-    size: dict[str, Any] = {"num_frames": frames, "height": images.shape[3], "width": images.shape[4]}
-    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+    size = (frames, images.shape[3], images.shape[4])
+    return pipeline.videos(prompt, size, settings, KnownLatents(latents, frames=known))
 
 
 def _sample(
     pipeline: MiniSoraPipeline,
     prompt: Prompt,
     frames: int,
+    settings: SampleSettings,
     *,
     first: Tensor | None = None,
     last: Tensor | None = None,
-    options: dict[str, Any],
 ) -> Tensor:
     """A clip of so many frames whose first and last ones (B 3 t H W each) are known; B 3 frames H W."""
     some = first if first is not None else last
     assert some is not None
-    size: dict[str, Any] = {"num_frames": frames, "height": some.shape[3], "width": some.shape[4]}
-    shape = pipeline.latent_shape(frames, some.shape[3], some.shape[4])
+    size = (frames, some.shape[3], some.shape[4])
+    shape = pipeline.latent_shape(*size)
     latents = torch.zeros(len(some), *shape, device=pipeline.device)
     known = torch.zeros(len(some), shape[1], dtype=torch.bool, device=pipeline.device)
     if first is not None:
@@ -233,13 +235,12 @@ def _sample(
         latents[:, :, : head.shape[2]] = head
         known[:, : head.shape[2]] = True
     if last is not None:
-        # The VAE looks back: frames at the end are coded behind a past that is not made yet, so behind a still one.
-        # (Coding them once more behind what was made, and sampling again, moved the toy's junctions by 0.1 pixel.)
+        # The VAE looks back: frames at the end are coded behind a past that is not sampled yet, so behind a still one.
         count = last.shape[2] // pipeline.vae.config.temporal_factor
         past = last[:, :, :1].expand(-1, -1, frames - last.shape[2], -1, -1)
         latents[:, :, -count:] = encode_video(pipeline, torch.cat([past, last], dim=2))[:, :, -count:]
         known[:, shape[1] - count :] = True
-    return pipeline(prompt, given=Given(latents, frames=known), **size, **options).videos
+    return pipeline.videos(prompt, size, settings, KnownLatents(latents, frames=known))
 
 
 def encode_video(pipeline: MiniSoraPipeline, video: Tensor) -> Tensor:
@@ -278,3 +279,45 @@ def _check_length(video: Tensor, need: int, verb: str) -> None:
             f"a video to {verb} must be B 3 T H W with at least {need} frames; got {tuple(video.shape)}: "
             "use a longer one, or less context"
         )
+
+
+def long_video_pieces(
+    pipeline: MiniSoraPipeline,
+    prompt: Prompt,
+    *,
+    context: int = 2,
+    later: Sequence[Prompt] = (),
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    settings: SampleSettings = DEFAULTS,
+) -> Iterator[Tensor]:
+    """An endless video, B 3 t H W at a time: a clip, then what each extension adds. Only one piece is kept.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompt: one per video.
+        context: latent frames that each extension sees; the more, the fewer new ones.
+        later: prompts of the extensions, in turn and over again; the first prompt if there are none.
+        num_frames: length of the first clip; the training length by default.
+        height, width: size of the video; the training size by default.
+        settings: how to sample; extension k uses seed + 1000 k. Guidance is the model's by default, as the prompts
+            lead here, not what is there already.
+
+    Raises:
+        UserError: the context is longer than what an extension adds, or the size does not fit.
+    """
+    settings = settings.otherwise(guidance=pipeline.config.default_guidance)
+    piece = pipeline.videos(prompt, pipeline.size(num_frames, height, width), settings)
+    yield piece
+    need = known_length(pipeline, context, at_start=True)
+    for number in itertools.count(1):
+        tail = piece[:, :, -need:]
+        if tail.shape[2] < need:
+            raise UserError(
+                f"context = {context} latent frames is longer than what an extension adds: use less"
+            )
+        following = later[(number - 1) % len(later)] if later else prompt
+        seeded = replace(settings, seed=seed_after(settings.seed, 1000 * number))
+        piece = extend(pipeline, following, tail, context=context, settings=seeded)[:, :, need:]
+        yield piece

@@ -19,6 +19,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,12 @@ from torch import Tensor
 from minisora.config import Config
 from minisora.errors import UserError
 from minisora.files import write_json, write_whole
-from minisora.flow.path import renoise
+from minisora.flow.denoise import DEFAULTS, SampleSettings, denoise
+from minisora.flow.known_frames import KnownLatents
 from minisora.flow.schedules import Scheduler, make_scheduler, set_sigmas
 from minisora.limits import (
     MAX_FRAMES,
-    MAX_GUIDANCE,
     MAX_SIDE,
-    MAX_STEPS,
     check_number,
     check_seed,
     seed_after,
@@ -49,18 +49,17 @@ from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.tokenizer import cut_captions
 from minisora.models.vae import VideoVAE
-from minisora.pipelines.known import Given
 
-CODE_FILE = "pipeline.py"  # of a model folder; older ones have none
-CLASS_NAME = ["pipeline", "MiniSoraPipeline"]  # in model_index.json: CODE_FILE and what it holds
+# Of a model folder; older ones have none.
+CODE_FILE = "pipeline.py"
+# In model_index.json: CODE_FILE and what it holds.
+CLASS_NAME = ["pipeline", "MiniSoraPipeline"]
 _CODE = '''"""Where diffusers finds the pipeline of this folder: in the installed package minisora."""
 
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 __all__ = ["MiniSoraPipeline"]
 '''
-_MAX_SIZE = (MAX_FRAMES, MAX_SIDE, MAX_SIDE)
-_RESAMPLE_ABOVE = 0.2  # noise level below which nothing is decided any more
 
 _log = logging.getLogger(__name__)
 
@@ -77,9 +76,9 @@ class MiniSoraPipeline(DiffusionPipeline):
 
     Args:
         vae, dit, text_encoder, scheduler: the components; `text_encoder` is None for an unconditional model.
-        default_size: (frames, height, width) the model was trained at; 17, 64, 64 if not said.
+        default_size: (frames, height, width) the model was trained at; 17, 64, 64 if None.
         fps: frames per second it was trained at.
-        default_steps, default_guidance: of sampling.
+        default_steps, default_guidance: of `SampleSettings`, where nothing else is asked for.
         sigma_shift: > 1 spends more of the steps near noise.
     """
 
@@ -127,9 +126,9 @@ class MiniSoraPipeline(DiffusionPipeline):
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
         """What diffusers reads of model_index.json, less the code that it names: this class needs none of a folder."""
-        found = super().load_config(*args, **kwargs)
-        (found[0] if isinstance(found, tuple) else found)["_class_name"] = cls.__name__
-        return found
+        config = super().load_config(*args, **kwargs)
+        (config[0] if isinstance(config, tuple) else config)["_class_name"] = cls.__name__
+        return config
 
     @classmethod
     def build(
@@ -170,115 +169,133 @@ class MiniSoraPipeline(DiffusionPipeline):
         decode_chunk: int | None = None,
         progress: bool = True,
         callback_on_step_end: Callable[[int, float, Tensor], None] | None = None,
-        given: Given | None = None,
-        strength: float = 1.0,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        resample: int = 1,
+        known: KnownLatents | None = None,
+        strength: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        resample: int | None = None,
     ) -> VideoOutput:
-        """Sample one video per prompt.
-
-        `minisora.pipelines.modes` has image-to-video, extension, connection, loops, inpainting and restyling,
-        all of them calls of this one.
+        """Sample one video per prompt, by the keywords that diffusers' users know.
 
         Args:
             prompt: one or several; "" samples without a prompt.
-            num_frames, height, width: of the videos; default to the training size.
-            num_inference_steps: of the scheduler; default from the model.
-            guidance_scale: classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): 1 is none,
-                more follows the prompt more closely; costs a second pass.
-            seed: 0 to 2^32 - 1; video i starts from the noise of seed + i, the same on every device.
-            generator: draws the noise instead of `seed`, as in diffusers.
+            num_frames, height, width: size of the videos; the training size by default.
+            num_inference_steps, guidance_scale, guidance_interval: `steps`, `guidance` and `interval` of
+                `SampleSettings`; the model's own by default.
+            seed, generator, progress, strength, resample: as of `SampleSettings`.
             latents: start from this noise instead, B Z T' H' W'.
             output_type: "pt" for videos, "latent" to skip the decoder.
             decode_chunk: latent frames decoded at a time; bounds memory for long videos, same result.
-            progress: show a bar.
             callback_on_step_end: called with (step, sigma, latents).
-            given: latent frames or cells that are known and stay as they are.
-            strength: noise level to start from, in (0, 1]; below 1, sampling starts from the `given` latents
-                with that much noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
-            guidance_interval: noise levels between which guidance acts; a pass outside it costs half
-                (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-            resample: how often each step is taken, with noise put back in between, so that what is made comes to
-                agree with the `given` cells (RePaint, Lugmayr et al. 2022, arXiv 2201.09865, section 4.2).
+            known: latent frames or cells that stay as they are.
 
         Raises:
             UserError: a size that does not fit, an unusable prompt, or a setting out of its range.
         """
+        if decode_chunk is not None:
+            check_number("decode_chunk", decode_chunk, 1, MAX_FRAMES)
+        settings = SampleSettings(
+            steps=num_inference_steps,
+            guidance=guidance_scale,
+            interval=guidance_interval,
+            strength=strength,
+            resample=resample,
+            seed=seed,
+            generator=generator,
+            progress=progress,
+        )
+        size = self.size(num_frames, height, width)
+        if output_type != "latent":
+            self.check_memory(1 if isinstance(prompt, str) else len(prompt), size)
+        x = self.sample(prompt, size, settings, known=known, noise=latents, on_step=callback_on_step_end)
+        return VideoOutput(videos=x if output_type == "latent" else self.decode(x, decode_chunk))
+
+    def videos(
+        self,
+        prompt: str | Sequence[str],
+        size: tuple[int, int, int],
+        settings: SampleSettings = DEFAULTS,
+        known: KnownLatents | None = None,
+    ) -> Tensor:
+        """Videos B 3 T H W in [-1, 1], one per prompt; arguments and errors as of `sample`."""
+        self.check_memory(1 if isinstance(prompt, str) else len(prompt), size)
+        return self.decode(self.sample(prompt, size, settings, known=known))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompt: str | Sequence[str],
+        size: tuple[int, int, int],
+        settings: SampleSettings = DEFAULTS,
+        *,
+        known: KnownLatents | None = None,
+        noise: Tensor | None = None,
+        on_step: Callable[[int, float, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Normalised latents B Z T' H' W', one video per prompt.
+
+        Args:
+            prompt: one or several; "" samples without a prompt.
+            size: (frames, height, width) of the videos.
+            settings: how to sample.
+            known: latent frames or cells that stay as they are.
+            noise: start from this noise instead of the seed's, B Z T' H' W'.
+            on_step: called with (step, sigma, latents).
+
+        Raises:
+            UserError: a size that does not fit, an unusable prompt, or settings that need another scheduler or model.
+        """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise UserError("no prompt given: pass at least one, such as 'a red circle moving left'")
-        size = self.size(num_frames, height, width)
-        steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        guidance = self.config.default_guidance if guidance_scale is None else guidance_scale
         shape = self.latent_shape(*size)
-        for name, pixels, most in zip(("num_frames", "height", "width"), size, _MAX_SIZE, strict=True):
-            check_number(name, pixels, 1, most)
-        check_number("num_inference_steps", steps, 1, MAX_STEPS)
-        check_number("guidance_scale", guidance, 0.0, MAX_GUIDANCE)
-        check_number("strength", strength, 0.0, 1.0, above=True)
-        check_number("resample", resample, 1, MAX_STEPS)
-        if decode_chunk is not None:
-            check_number("decode_chunk", decode_chunk, 1, MAX_FRAMES)
-        if strength < 1 and given is None:
+        settings = settings.otherwise(steps=self.config.default_steps, guidance=self.config.default_guidance)
+        steps, guidance = settings.steps, settings.guidance
+        assert steps is not None
+        assert guidance is not None
+        low, high = settings.interval or (0.0, 1.0)
+        strength, resample = settings.strength or 1.0, settings.resample or 1
+        if strength < 1 and known is None:
             raise UserError(f"strength = {strength} starts from a video: pass one, or strength=1")
-        low, high = guidance_interval
-        if not 0 <= low <= high <= 1:
-            raise UserError(
-                f"guidance_interval = {low:g} {high:g} must be two noise levels, 0 <= low <= high <= 1"
-            )
         if resample > 1 and not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise UserError(f"resample = {resample} needs the euler scheduler, or resample=1")
-        device, dtype = self._execution_device, self.dit.dtype
-        if output_type != "latent":
-            self.check_memory(len(prompts), size)
 
-        guided = guidance != 1 and self.text_encoder is not None
-        text = self.encode_prompts(prompts, guided)
-        noises = self.noises(len(prompts), shape, seed, generator)
-        noise = (next(noises) if latents is None else latents).to(device, torch.float32)
-        if given is not None:
-            given = given.match(noise)
-            if given.frames is not None and self.dit.patch[0] > 1:
+        device = self._execution_device
+        text = self.encode_prompts(prompts, guidance != 1)
+        drawn = self.noises(len(prompts), shape, settings.seed, settings.generator)
+        noises = (tensor.to(device, torch.float32) for tensor in drawn)
+        noise = next(noises) if noise is None else noise.to(device, torch.float32)
+        x = noise
+        if known is not None:
+            known = known.match(noise)
+            if known.frames is not None and self.dit.patch[0] > 1:
                 raise UserError(
                     f"this model's patches span {self.dit.patch[0]} latent frames, so no single one can be known: "
                     "train with dit.patch=[1,2,2] and flow.known_share above 0"
                 )
-        x = noise if given is None else given.start(noise, strength)
+            x = known.start(noise, strength)
 
-        self.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
         sigmas = set_sigmas(self.scheduler, steps, self.config.sigma_shift, device, strength)
-        autocast = sampling_context(device, self.dit.config.width, dtype)
+        self.set_progress_bar_config(disable=not settings.progress, desc="sampling", leave=False)
+        with self.progress_bar(total=len(sigmas)) as bar, self.autocast():
 
-        def velocity_at(x: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-            """What is known put in, and the velocity there."""
-            levels = sigma.to(device, torch.float32).expand(len(x))  # B
-            if given is not None:
-                x, levels = given.put(x, noise, levels), given.sigmas(levels)
-            scale = guidance if guided and low <= float(sigma) <= high else 1.0
-            return x, self.guided_velocity(x, levels, text, scale)
+            def velocity(x: Tensor, sigma: Tensor, now: float) -> Tensor:
+                return self.guided_velocity(x, sigma, text, guidance if low <= now <= high else 1.0)
 
-        with self.progress_bar(total=len(sigmas)) as bar, autocast:
-            for i, (timestep, sigma) in enumerate(zip(self.scheduler.timesteps, sigmas, strict=True)):
-                now, then = float(sigma), float(sigmas[i + 1]) if i + 1 < len(sigmas) else 0.0
-                for _ in range(resample - 1 if now >= _RESAMPLE_ABOVE else 0):
-                    x, velocity = velocity_at(x, sigma, noise)
-                    fresh = next(noises).to(x)
-                    x, noise = renoise(x + (then - now) * velocity, then, now, fresh), next(noises).to(x)
-                x, velocity = velocity_at(x, sigma, noise)
-                x = self.scheduler.step(velocity, timestep, x, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    callback_on_step_end(i, float(sigma), x)
+            def step_done(step: int, sigma: float, x: Tensor) -> None:
+                if on_step is not None:
+                    on_step(step, sigma, x)
                 bar.update()
-        if given is not None:
-            x = given.put(x, noise, torch.zeros(len(x), device=device))
+
+            x = denoise(velocity, x, noise, self.scheduler, sigmas, noises, known, resample, step_done)
         if not bool(x.isfinite().all()):
             raise UserError(
-                f"sampling left the range of numbers at guidance_scale = {guidance:g}: lower it, or use another model"
+                f"sampling left the range of numbers at guidance = {guidance:g}: lower it, or use another model"
             )
+        return x
 
-        if output_type == "latent":
-            return VideoOutput(videos=x)
-        return VideoOutput(videos=self.decode(x, decode_chunk))
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where the DiT samples in the number format its device is fastest in."""
+        return sampling_context(self._execution_device, self.dit.config.width, self.dit.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
@@ -322,8 +339,9 @@ class MiniSoraPipeline(DiffusionPipeline):
             device: where; the model's own by default.
 
         Raises:
-            UserError: they do not.
+            UserError: they do not, or the size does not fit the model.
         """
+        self.latent_shape(*size)
         need, free = count * self._pixels_bytes(*size), available_memory(device or self._execution_device)
         if need > free:
             raise UserError(
@@ -332,7 +350,7 @@ class MiniSoraPipeline(DiffusionPipeline):
             )
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Z T' H' W' of a video of that size; raises UserError with the nearest sizes if it does not fit."""
+        """Latent size Z T' H' W' of a video; raises UserError with the nearest sizes if it does not fit."""
         grid = check_clip(
             frames,
             height,
@@ -341,6 +359,13 @@ class MiniSoraPipeline(DiffusionPipeline):
             spatial_factor=self.vae.config.spatial_factor,
             patch=self.dit.patch,
         )
+        limits = (
+            ("num_frames", frames, MAX_FRAMES),
+            ("height", height, MAX_SIDE),
+            ("width", width, MAX_SIDE),
+        )
+        for name, number, most in limits:
+            check_number(name, number, 1, most)
         return (self.vae.config.latent_channels, *grid)
 
     def check_prompt(self, prompt: str) -> list[str]:
@@ -354,8 +379,8 @@ class MiniSoraPipeline(DiffusionPipeline):
             return self.dit(x.to(dtype), sigma).float()
         if guidance == 1:
             count = len(x)
-            said = (text.tokens[:count], text.mask[:count], text.pooled[:count])
-            return self.dit(x.to(dtype), sigma, *said).float()
+            prompted = (text.tokens[:count], text.mask[:count], text.pooled[:count])
+            return self.dit(x.to(dtype), sigma, *prompted).float()
         both = torch.cat([x, x]).to(dtype)
         velocity = self.dit(both, torch.cat([sigma, sigma]), text.tokens, text.mask, text.pooled).float()
         conditional, unconditional = velocity.chunk(2)

@@ -1,4 +1,6 @@
-"""Prompts to files, in batches that fit in memory; the latents are kept where their videos cannot be made.
+"""Sampled videos to files people can open (mp4, gif, and a contact sheet), in batches that fit in memory.
+
+The latents are kept where their videos cannot be decoded or written:
 
 OUT.latents.safetensors    latents whose videos are missing, with their prompts: minisora sample --latents FILE;
                            the same command, run again to its end, makes the videos and removes it
@@ -8,22 +10,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from minisora.data.shards import key_of, read_shard, write_shard
+from minisora.data.latent_cache import key_of, read_shard, write_shard
 from minisora.data.video.write_video import shown_frames, write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
+from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.limits import seed_after
 from minisora.memory import available_memory, is_out_of_memory, out_of_memory
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.write_videos import output_files
 
-_SHARE = 2  # of what is free, a batch takes one such part
+# Of what is free, a batch takes one such part.
+_SHARE = 2
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,54 @@ class KeptLatents:
     made_by: str = ""  # hex digits of the call that sampled them
 
 
+def output_files(out: Path, count: int) -> list[Path]:
+    """Where so many videos are written: OUT.mp4 and OUT.gif each (numbered if several), and OUT.png for all.
+
+    Raises:
+        UserError: the suffix is neither .mp4 nor none.
+    """
+    if out.suffix not in (".mp4", ""):
+        raise UserError(f"--out '{out}' must end in .mp4; a .gif and a .png are written beside it")
+    stem = out.with_suffix("").name
+    names = [stem] if count == 1 else [f"{stem}-{number}" for number in range(count)]
+    videos = [out.with_name(name + suffix) for name in names for suffix in (".mp4", ".gif")]
+    return [*videos, out.with_name(stem + ".png")]
+
+
+def write_videos(out: Path, videos: Tensor, prompts: Sequence[str], fps: float) -> list[Path]:
+    """Write OUT.mp4 and OUT.gif per prompt (numbered if there are several) and OUT.png for all.
+
+    Args:
+        out: path of the video; its suffix must be .mp4 or none.
+        videos: B 3 T H W in [-1, 1].
+        prompts: B captions for the contact sheet.
+        fps: frames per second.
+
+    Returns:
+        The files, in that order.
+
+    Raises:
+        UserError: another suffix, or a folder that cannot be written.
+    """
+    files = output_files(out, len(videos))
+    for number, video in enumerate(videos):
+        _write_pair(files, number, video, fps)
+    write_contact_sheet(files[-1], list(videos), list(prompts))
+    return files
+
+
+def _write_pair(files: Sequence[Path], number: int, video: Tensor, fps: float) -> None:
+    """Write the mp4 and the gif of video `number`, 3 T H W, of those that `files` are for."""
+    write_video(files[2 * number], video, fps)
+    write_gif(files[2 * number + 1], video, fps)
+
+
 def sample_files(
-    pipeline: MiniSoraPipeline, prompts: Sequence[str], out: Path, *, seed: int = 0, **options: Any
+    pipeline: MiniSoraPipeline,
+    prompts: Sequence[str],
+    out: Path,
+    settings: SampleSettings = DEFAULTS,
+    size: tuple[int, int, int] | None = None,
 ) -> list[Path]:
     """Sample one video per prompt and write them as `write_videos` does, batch by batch.
 
@@ -44,24 +92,24 @@ def sample_files(
         pipeline: the model.
         prompts: one per video.
         out: path of the video; its suffix must be .mp4 or none.
-        seed: video i starts from the noise of seed + i, whatever the batches.
-        options: of the pipeline.
+        settings: how to sample; video i starts from the noise of seed + i, whatever the batches.
+        size: (frames, height, width) of the videos; the training size by default.
 
     Returns:
         The files.
 
     Raises:
-        UserError: of the pipeline; memory ran out, or a file cannot be written: the message names the latents kept.
+        UserError: as of the pipeline; memory ran out, or a file cannot be written: the message names the latents kept.
     """
-    size = pipeline.size(options.get("num_frames"), options.get("height"), options.get("width"))
+    size = size or pipeline.size(None, None, None)
     pipeline.check_memory(1, size)
     batch_size = max(1, int(available_memory(pipeline.device) / _SHARE / pipeline.video_bytes(*size)))
-    call = json.dumps([list(prompts), seed, sorted(options.items())], default=str)
+    call = repr((list(prompts), size, settings))
     made_by = hashlib.sha256(call.encode(errors="backslashreplace")).hexdigest()[:32]
     writer = _Writer(pipeline, out, len(prompts), latents_file(out))
     for start in range(0, len(prompts), batch_size):
         part = list(prompts[start : start + batch_size])
-        latents = pipeline(part, seed=seed_after(seed, start), output_type="latent", **options).videos
+        latents = pipeline.sample(part, size, replace(settings, seed=seed_after(settings.seed, start)))
         writer.write(KeptLatents(latents, part, made_by))
     files = writer.finish()
     _remove_kept(latents_file(out), made_by)
@@ -69,7 +117,7 @@ def sample_files(
 
 
 def _remove_kept(file: Path, made_by: str) -> None:
-    """Remove the latents that the same call kept when it could not make their videos, which are there now."""
+    """Remove the latents that the same call kept when it could not decode them; their videos are there now."""
     with suppress(UserError):
         if file.is_file() and read_latents(file).made_by == made_by:
             file.unlink()
@@ -132,8 +180,7 @@ class _Writer:
         try:
             videos = self.pipeline.decode(kept.latents)
             for video, prompt in zip(videos, kept.prompts, strict=True):
-                write_video(self.files[2 * self.done], video, fps)
-                write_gif(self.files[2 * self.done + 1], video, fps)
+                _write_pair(self.files, self.done, video, fps)
                 self.rows.append(video[:, torch.from_numpy(shown_frames(video.shape[1]))].cpu())
                 self.prompts.append(prompt)
                 self.done += 1
@@ -142,12 +189,9 @@ class _Writer:
                 raise
             left = self.done - first
             reason = self._keep(KeptLatents(kept.latents[left:], kept.prompts[left:], kept.made_by))
-            said = (
-                str(error)
-                if isinstance(error, UserError)
-                else out_of_memory(error, "free some, or ask for a smaller or shorter video")
-            )
-            raise UserError(f"{said}; {reason}") from error
+            remedy = "free some, or ask for a smaller or shorter video"
+            failure = str(error) if isinstance(error, UserError) else out_of_memory(error, remedy)
+            raise UserError(f"{failure}; {reason}") from error
 
     def finish(self) -> list[Path]:
         """Write the contact sheet; returns all files."""
@@ -166,8 +210,7 @@ class _Writer:
                 {"latents": kept.latents.cpu()},
                 json.dumps({"prompts": kept.prompts, "made_by": kept.made_by}),
             )
-        except (
-            Exception
-        ) as error:  # of the disk, of safetensors or of memory: the first failure is what is told
+        # Of the disk, of safetensors or of memory: the first failure is the one to report.
+        except Exception as error:
             return f"their latents could not be kept either ({error})"
         return f"the sampled latents are kept: minisora sample --latents {file} makes the video"

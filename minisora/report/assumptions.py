@@ -1,4 +1,4 @@
-"""What the estimate takes for granted: every input by name, with its range, unit, source and status.
+"""What the report takes for granted: every input by name, with its range, unit, source and status.
 
 A preset (`configs/report/NAME.yaml`) may rest on another (`base:`) and then states only what it changes, so
 its file *is* the difference between, say, the corrected report and the published one. `--set NAME=VALUE`
@@ -8,7 +8,7 @@ changes any single value on top.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from minisora.config import config_folder
 from minisora.errors import UserError, nearest
 from minisora.flops.peaks import CARDS
-from minisora.report.model import Inputs
+from minisora.report.model import Inputs, Results, estimate
 from minisora.report.units import Number, Quantity
 from minisora.screen import plain
 
@@ -157,6 +157,16 @@ class Assumptions:
         merged = {**dict(self.entries[name]), **fields}
         return replace(self, entries={**self.entries, name: _validate(name, merged)})
 
+    @cached_property
+    def results(self) -> Results:
+        """Every result at the best values, evaluated once."""
+        return estimate(self.inputs())
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """The same as plain numbers, in the unit of the result."""
+        return {name: float(quantity.value) for name, quantity in self.results.items()}
+
     def set_by_user(self, items: Iterable[str]) -> "Assumptions":
         """A copy with `NAME=VALUE` items applied. A value set by hand has no range any more.
 
@@ -243,8 +253,14 @@ def load_preset(name: str) -> Assumptions:
         ) from error
 
 
+@cache
+def shipped(name: str) -> Assumptions:
+    """A shipped preset by name, read and evaluated once a process."""
+    return load_preset(name)
+
+
 def gpus() -> dict[str, Gpu]:
-    """The GPUs that the estimate knows, by name: peaks from `measure.hardware`, power and rent from here."""
+    """The GPUs that the estimate knows, by name: peaks from `flops.peaks`, power and rent from here."""
     peaks = {card.name: card.tflops for card in CARDS}
     tree = _read(config_folder() / "report" / "gpus.yaml")["gpus"]
     return {

@@ -7,9 +7,9 @@
     training    3 passes x samples seen, stage by stage                             against GPU-hours x peak x MFU
 
 Utilisation is what the disclosed latencies imply, so a model's own latency must not set the utilisation that
-its latency is then predicted with. `Row.seconds` is therefore *leave-one-out*: the median utilisation of the
-models of all other developers, timed on the same card where there are any. `Row.seconds_in_sample` takes the one
-given utilisation and is no test, as 0.36 is the cluster of these very latencies.
+its latency is then predicted with. A row's `seconds` are therefore *leave-one-out*: at the median utilisation of the
+models of all other developers, timed on the same card where there are any. `seconds_in_sample` takes the one given
+utilisation and is no test, as 0.36 is the cluster of these very latencies.
 
 Beside it runs the *naive* method, that of the report by Factorial Funds: MACs of DiT-XL/2 scaled by parameters,
 latent frames and places, read as FLOPs, one pass a step, images free, 100 % utilisation. Every factor is
@@ -25,25 +25,20 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from minisora.flops.peaks import CARDS
+from minisora.report.assumptions import shipped
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
-from minisora.report.model import DIT_PLACES
+from minisora.report.model import DIT_PLACES, MLP_RATIO, Inputs, number, sora_shape, token_grid
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
-from minisora.report.video_models import Grade, Timing, Triple, VideoModel
+from minisora.report.video_models import DisclosedTiming, Grade, Triple, VideoModel
 
 UTILISATION = 0.36  # where published latencies of large models on one H100 cluster
 H100 = "H100 SXM"
 TRAINING_PASSES = 3  # forward, and twice that backward
-DIT_MACS, DIT_PARAMS = 524e9, 675e6  # of a pass of DiT-XL/2 at 512x512, as the report rounds it
 SAME_CHIP = {"H800 SXM": "H100 SXM"}  # the H800's links and FP64 are slower, its bfloat16 peak is the same
-
-# The report's Sora: one minute at 512x512, 180 latent frames, 250 steps, one pass a step, 5.03 min per H100-hour.
-SORA = TransformerShape(layers=42, width=5120, hidden=20480)
-SORA_GRID, SORA_STEPS = (180, 1024), 250
-SORA_PARAMS = 30 * DIT_PARAMS  # 20e9, its ratio to DiT-XL/2 rounded
 
 
 @dataclass(frozen=True)
-class Row:
+class BacktestRow:
     """One timing of a model, or its training. None: undisclosed, or out of the method's reach.
 
     Args:
@@ -112,7 +107,7 @@ def backtest(
     utilisation: float = UTILISATION,
     peaks: Mapping[str, float] | None = None,
     include_unverified: bool = True,
-) -> list[Row]:
+) -> list[BacktestRow]:
     """Predict and compare: one row a timing, and one for a model's training, or for its size alone.
 
     Args:
@@ -123,7 +118,7 @@ def backtest(
             the utilisation of others either.
     """
     known = {**_peaks(), **(peaks or {})}
-    cases: list[tuple[VideoModel, Timing | None, Row]] = []
+    cases: list[tuple[VideoModel, DisclosedTiming | None, BacktestRow]] = []
     for model in models:
         # Training has a row of its own: what is doubtful about it must not cast doubt on a timing.
         for timing in [*model.timings, *([None] if model.training or not model.timings else [])]:
@@ -144,7 +139,7 @@ def backtest(
     return rows
 
 
-def implication(rows: Sequence[Row]) -> dict[str, Any]:
+def implication(rows: Sequence[BacktestRow]) -> dict[str, Any]:
     """What the back-test implies for the estimate of Sora.
 
     A *correction* multiplies a prediction: the geometric mean of disclosed / predicted, one vote a model. Its
@@ -174,9 +169,14 @@ def implication(rows: Sequence[Row]) -> dict[str, Any]:
         implied[f"{name}_correction_range"] = [float(np.exp(f(logs))) for f in (min, max)] if logs else None
 
     per_hour = _peaks()[H100] * float(SECONDS_PER_HOUR.value)
-    reported = naive_macs(SORA_PARAMS, SORA_GRID) * SORA_STEPS
+    published = _published()
+    grid, steps = token_grid(published), number(published, "serve.steps")
+    # The ratio of sizes, 30, is rounded there.
+    dit_params = number(published, "dit.params")
+    params = np.rint(number(published, "sora.params") / dit_params) * dit_params
+    reported = naive_macs(float(params), (float(grid[0]), float(grid[1]))) * float(steps)
     implied["minutes_per_h100_hour_by_the_report"] = per_hour / reported
-    ours = flops(forward_macs(SORA, *SORA_GRID).total, SORA_STEPS)
+    ours = flops(forward_macs(_whole(sora_shape(published)), *grid).total, float(steps))
     mfu, interval = implied["median_mfu"], implied["time_correction_interval"]
     minutes = per_hour * mfu / ours if mfu else None
     implied["minutes_per_h100_hour"] = minutes
@@ -186,7 +186,7 @@ def implication(rows: Sequence[Row]) -> dict[str, Any]:
     return implied
 
 
-def _mfu_by_model(cases: Iterable[tuple[VideoModel, Row]]) -> dict[tuple[str, str], float]:
+def _mfu_by_model(cases: Iterable[tuple[VideoModel, BacktestRow]]) -> dict[tuple[str, str], float]:
     """Median implied utilisation of each model on each card."""
     mfus: dict[tuple[str, str], list[float]] = {}
     for model, row in cases:
@@ -195,7 +195,7 @@ def _mfu_by_model(cases: Iterable[tuple[VideoModel, Row]]) -> dict[tuple[str, st
     return {key: median(values) for key, values in mfus.items()}
 
 
-def _votes(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, list[float]]:
+def _votes(rows: Sequence[BacktestRow], values: Sequence[float | None]) -> dict[str, list[float]]:
     """Values of each model, however many of its timings were disclosed."""
     votes: dict[str, list[float]] = {}
     for row, value in zip(rows, values, strict=True):
@@ -221,7 +221,9 @@ def _peaks() -> dict[str, float]:
 # One row: what the method predicts of a model, beside what was disclosed.
 
 
-def predict(model: VideoModel, timing: Timing | None, peaks: Mapping[str, float], utilisation: float) -> Row:
+def predict(
+    model: VideoModel, timing: DisclosedTiming | None, peaks: Mapping[str, float], utilisation: float
+) -> BacktestRow:
     """A row but for its leave-one-out columns.
 
     Args:
@@ -262,7 +264,7 @@ def predict(model: VideoModel, timing: Timing | None, peaks: Mapping[str, float]
     elif model.training is not None:
         where = f"{where}, training" if where else "training"
         predicted |= _training(model, peaks, utilisation)
-    return Row(model.name, where, model.grade(timing), **predicted)
+    return BacktestRow(model.name, where, model.grade(timing), **predicted)
 
 
 def _training(model: VideoModel, peaks: Mapping[str, float], utilisation: float) -> dict[str, Any]:
@@ -309,9 +311,21 @@ def flops(macs: Any, passes: float) -> float:
     return float(compute.to("FLOP/sample"))
 
 
-def naive_macs(params: float, grid: tuple[int, int]) -> float:
+def naive_macs(params: float, grid: tuple[float, float]) -> float:
     """The report's MACs of a pass: DiT-XL/2's x parameters x latent frames x places."""
-    return DIT_MACS * params / DIT_PARAMS * grid[0] * grid[1] / DIT_PLACES
+    dit_macs, dit_params = (number(_published(), f"dit.{name}") for name in ("macs_per_step", "params"))
+    return float(dit_macs * params / dit_params * grid[0] * grid[1] / DIT_PLACES)
+
+
+def _published() -> Inputs:
+    """The report's own Sora: one minute at 512x512, 180 latent frames, 250 steps, one pass a step."""
+    return shipped("as_published").inputs()
+
+
+def _whole(shape: TransformerShape) -> TransformerShape:
+    """The same with whole layers, and heads of 128 channels: 42 of 5,120 for the report's Sora."""
+    width = 128 * round(float(shape.width) / 128)
+    return TransformerShape(layers=round(float(shape.layers)), width=width, hidden=MLP_RATIO * width)
 
 
 def chip(gpu: str) -> str:

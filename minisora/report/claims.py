@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minisora.report.assumptions import Assumptions, load_preset
-from minisora.report.model import estimate, round_to_digits
-from minisora.report.uncertainty import Interval
+from minisora.report.assumptions import Assumptions, shipped
+from minisora.report.model import round_to_digits
+from minisora.report.sensitivity import Interval
 
-PEAK = 989.4e12  # FLOP/s of an H100 SXM, dense bfloat16: the only peak that gives 4,211 and 10,528
-MONTH = 30 * 86400.0  # seconds of the month that goes with it
-HOURS_TO_YOUTUBE = 500  # of video uploaded a minute, YouTube's own figure since 2019
+# FLOP/s of an H100 SXM, dense bfloat16: the only peak that gives 4,211 and 10,528.
+PEAK = 989.4e12
+# Seconds of the month that goes with it.
+MONTH = 30 * 86400.0
+# Hours of video uploaded a minute, YouTube's own figure since 2019.
+HOURS_TO_YOUTUBE = 500
 GUESS = "an input, guessed by the report: nothing to recompute"
 _COMPUTE = "MACs as published, FLOPs as corrected and measured"
 
@@ -58,7 +61,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimFinding:
     """What the audit says of a claim. `interval` is (5, 50, 95 %) of the measured preset."""
 
     published: float | None
@@ -218,30 +221,26 @@ def agrees(published: float, recomputed: float, digits: int) -> bool:
 
 def audit(
     measured: Assumptions | None = None, intervals: Mapping[str, Interval | None] | None = None
-) -> dict[str, Finding]:
+) -> dict[str, ClaimFinding]:
     """Every claim by id.
 
     Args:
         measured: the measured preset with a calibration applied; None: nothing was measured here.
         intervals: of the results of the measured preset; None: none are given.
     """
-    printed, corrected = printed_values(), load_preset("corrected")
-    corrected_results = estimate(corrected.inputs())
-    measured_results = estimate(measured.inputs()) if measured is not None else None
+    printed, corrected = printed_values(), shipped("corrected")
     findings = {}
     for name, claim in CLAIMS.items():
         recomputed = claim.derive(printed) if claim.derive else printed[name]
-        mended: Any = (
-            corrected.entries[claim.of].value if claim.is_input else corrected_results[claim.result].value
-        )
+        mended: Any = corrected.entries[claim.of].value if claim.is_input else corrected.best[claim.result]
         # An input of the report is nothing that a measurement gives.
-        known = measured_results is not None and not claim.is_input
-        findings[name] = Finding(
+        known = measured is not None and not claim.is_input
+        findings[name] = ClaimFinding(
             published=claim.published,
             recomputed=recomputed,
             follows=claim.published is None or agrees(claim.published, recomputed, claim.digits),
             corrected=float(mended),
-            measured=float(measured_results[claim.result].value) if measured_results and known else None,
+            measured=measured.best[claim.result] if measured and known else None,
             interval=None if claim.is_input else (intervals or {}).get(claim.result),
             note=claim.note,
             unit=claim.unit,

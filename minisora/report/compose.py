@@ -1,4 +1,4 @@
-"""`minisora report`: everything the estimate knows of one preset, on disk.
+"""`minisora report`: everything that is known of one preset, on disk.
 
 DIR/report.html    the page, self-contained and interactive
    /report.json    claims, results with intervals, back-test
@@ -19,22 +19,21 @@ from rich.text import Text
 
 from minisora.errors import UserError
 from minisora.files import write_whole
+from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
-from minisora.report.assumptions import Assumptions, load_preset
+from minisora.report.assumptions import Assumptions, load_preset, shipped
 from minisora.report.backtest import backtest, implication
-from minisora.report.claims import CLAIMS, Finding, audit
+from minisora.report.claims import CLAIMS, ClaimFinding, audit
 from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
-from minisora.report.ladder_law import INTERVALS as LAW_INTERVALS
-from minisora.report.ladder_law import read_law
-from minisora.report.ladder_law import verdict as law_verdict
-from minisora.report.model import estimate
-from minisora.report.page import PageData, render_page
-from minisora.report.uncertainty import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.report.ladder_law import LadderAnswer, read_law
+from minisora.report.page import ReportPage, render_page
+from minisora.report.sensitivity import Influence, Interval, MonteCarlo, influences, monte_carlo
 from minisora.report.video_models import load_models
 from minisora.report.words import claim_words, human, result_words, unit_words
 from minisora.screen import Table
 
-MAIN_RESULT = "sora_minutes_per_gpu_hour"  # whose sensitivity is shown
+# Whose sensitivity is shown.
+MAIN_RESULT = "sora_minutes_per_gpu_hour"
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,22 @@ class Report:
         findings: the audit by claim.
         run: the Monte Carlo run.
         influences: what moves `MAIN_RESULT`.
-        backtest: one row a disclosed model, and what they imply.
+        backtest, implication: one row a disclosed model, and what they imply.
         evidence: what a calibration says of Sora's pass; None without one.
         law: what a scaling ladder says of Sora's size; None without one.
     """
 
     assumptions: Assumptions
-    findings: dict[str, Finding]
+    findings: dict[str, ClaimFinding]
     run: MonteCarlo
     influences: list[Influence]
     backtest: list[dict[str, Any]]
     implication: dict[str, Any]
     evidence: dict[str, Any] | None
-    law: dict[str, Any] | None
+    law: LadderAnswer | None
 
     def to_dict(self) -> dict[str, Any]:
         """`report.json`."""
-        results = estimate(self.assumptions.inputs())
         return {
             "preset": self.assumptions.preset,
             "title": self.assumptions.title,
@@ -74,7 +72,7 @@ class Report:
                     "unit": quantity.unit,
                     "interval": self.run.intervals[name],
                 }
-                for name, quantity in results.items()
+                for name, quantity in self.assumptions.results.items()
             },
             "backtest": self.backtest,
             "backtest_implies": self.implication,
@@ -83,9 +81,7 @@ class Report:
                 for influence in self.influences
             ],
             "measured_here": self.evidence,
-            "ladder_law": None
-            if self.law is None
-            else {**self.law, "verdict": law_verdict(self.law), "intervals": LAW_INTERVALS},
+            "ladder_law": None if self.law is None else self.law.to_dict(),
             "assumptions": {
                 name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
             },
@@ -118,8 +114,8 @@ def build_report(
     assumptions = load_preset(preset)
     measured, extrapolated = None, None
     if calibration is not None:
-        read = measured_inputs.read_calibration(calibration)
-        measured = measured_inputs.apply_calibration(load_preset("measured"), read)
+        read = read_calibration(calibration)
+        measured = measured_inputs.apply_calibration(shipped("measured"), read)
         extrapolated = measured_inputs.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":
             assumptions = measured
@@ -155,7 +151,7 @@ def _measured_intervals(
     """Intervals of the measured preset, where it was measured or is the one reported; drawn once if it is the same."""
     if measured is None and assumptions.preset != "measured":
         return None
-    reference = measured or load_preset("measured")
+    reference = measured or shipped("measured")
     return (drawn if reference.entries == assumptions.entries else monte_carlo(reference)).intervals
 
 
@@ -181,7 +177,7 @@ def write_report(report: Report, out: Path) -> Path:
         for name, drawn in figures.items():
             save(drawn.figure, out / "figures", name)
         page = render_page(
-            PageData(
+            ReportPage(
                 report=tree,
                 figures=[(f.title, f.caption, svg_text(f.figure)) for f in figures.values()],
                 assumptions=report.assumptions,
@@ -222,8 +218,9 @@ def print_report(report: Report, console: Console) -> None:
     reasons = Table.grid(padding=(0, 1))
     for name, claim in CLAIMS.items():
         finding = report.findings[name]
+        # The report's own guesses: nothing to audit.
         if claim.is_input:
-            continue  # the report's own guesses: nothing to audit
+            continue
         follows = Text("yes", "green") if finding.follows else Text("no", "red")
         numbers = (human(finding.published), human(finding.recomputed))
         audited.add_row(
@@ -236,7 +233,7 @@ def print_report(report: Report, console: Console) -> None:
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
         results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
-    values = estimate(report.assumptions.inputs())
+    values = report.assumptions.results
     # The others are in report.json and on the page.
     for name, row in result_words().items():
         if not row.headline:
@@ -248,7 +245,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.evidence:
         parts.append(_measured_table(report.evidence))
     if report.law:
-        parts.append(_law_table(report.law))
+        parts.append(report.law.table())
     console.print(Group(*parts))
 
 
@@ -264,29 +261,4 @@ def _measured_table(evidence: dict[str, Any]) -> Table:
         f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
         f"{evidence['held_out_error_seconds']:.0%} in seconds"
     )
-    return table
-
-
-def _law_table(law: dict[str, Any]) -> Table:
-    table = Table(title="the best size for the report's training, by laws of scaling", title_justify="left")
-    for column in (
-        "law",
-        "N ~ C^",
-        *(f"at {flops:.3g} FLOPs" for flops in law["flops"]),
-        "decades beyond its data",
-    ):
-        table.add_column(column, justify="left" if column == "law" else "right", overflow="fold")
-    for row in law["rows"]:
-        sizes = [
-            f"{params:.2g}" + (f" ({interval[0]:.1g} to {interval[1]:.1g})" if interval else "")
-            for params, interval in zip(row["params"], row["params_intervals"], strict=True)
-        ]
-        words = [f"{row['exponent']:.2f}", *sizes]
-        beyond = " to ".join(
-            f"{end:.1f}" for end in (row["decades_beyond_data"][0], row["decades_beyond_data"][-1])
-        )
-        table.add_row(
-            row["law"], *(words if row["determined"] else ["not determined", *("-" for _ in sizes)]), beyond
-        )
-    table.caption = f"{law_verdict(law)} {LAW_INTERVALS}"
     return table

@@ -1,5 +1,5 @@
 "use strict";
-// The controls: assumptions that move, results that follow. Needs the model that script.py wrote and the JSON that page.py wrote.
+// The controls: assumptions that move, results that follow. Needs the model and the JSON that page.py writes.
 
 const PAGE = JSON.parse(document.getElementById("model-data").textContent);
 const STEPS = 1000; // positions of a slider

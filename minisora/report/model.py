@@ -7,7 +7,7 @@
     demand   minutes a day / minutes of video that a GPU makes in a day
 
 An input is a `Quantity`, or a word for a choice (kind of attention); values may be arrays of draws. There are no
-branches: a choice is `np.where` or `np.select`, so that `script` can write the same model down for the page. Symbols
+branches: a choice is `np.where` or `np.select`, so that `page` can write the same model down for the page. Symbols
 of units: a *sample* is one image or one clip, a *pass* one forward evaluation of the denoiser for it.
 
 Method and structure follow the report by Factorial Funds ("Under The Hood: How OpenAI's Sora Model Works",

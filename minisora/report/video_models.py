@@ -17,9 +17,11 @@ from minisora.errors import UserError, nearest
 from minisora.report.cost import Attention, TransformerShape
 
 Grade = Literal["primary", "secondary", "unverified"]
-GRADES: tuple[Grade, ...] = ("primary", "secondary", "unverified")  # from best to worst
+# From best to worst.
+GRADES: tuple[Grade, ...] = ("primary", "secondary", "unverified")
 T = TypeVar("T")
-Triple = tuple[PositiveInt, PositiveInt, PositiveInt]  # (time or frames, height, width)
+# Time or frames, height, width.
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 GPU = Literal["H100 SXM", "H800 SXM", "H200 SXM", "A100 80GB"]
 
 
@@ -43,7 +45,7 @@ class Fact(Strict, Generic[T]):
     source: str
 
 
-class Timing(Strict):
+class DisclosedTiming(Strict):
     """One measured generation: seconds a clip, on so many GPUs; `clip` where it is not the model's own."""
 
     seconds: Fact[PositiveFloat]
@@ -52,7 +54,7 @@ class Timing(Strict):
     clip: Fact[Triple] | None = None
 
 
-class Stage(Strict):
+class DisclosedStage(Strict):
     """One stage of training: samples seen of one size (frames, height, width)."""
 
     clip: Fact[Triple]
@@ -65,7 +67,7 @@ class Training(Strict):
     gpu: Fact[GPU]
     gpu_hours: Fact[PositiveFloat]
     mfu: Fact[PositiveFloat] | None
-    stages: list[Stage] | None
+    stages: list[DisclosedStage] | None
 
 
 class VideoModel(Strict):
@@ -96,7 +98,7 @@ class VideoModel(Strict):
     steps: Fact[PositiveInt] | None
     guidance_passes: Fact[PositiveInt] | None
     pass_macs: Fact[PositiveFloat] | None = None
-    timings: list[Timing] = Field(default_factory=list)
+    timings: list[DisclosedTiming] = Field(default_factory=list)
     training: Training | None = None
     # Of every source; filled by the loader.
     grades: dict[str, Grade] = Field(default_factory=dict, exclude=True)
@@ -155,7 +157,7 @@ class VideoModel(Strict):
         rows, columns = (ceil(clip[axis] / stride[axis] / patch[axis]) for axis in (1, 2))
         return ceil(latents / patch[0]), rows * columns
 
-    def grade(self, timing: Timing | None = None) -> Grade:
+    def grade(self, timing: DisclosedTiming | None = None) -> Grade:
         """The worst grade among the facts that its predictions read, those of a timing or else of training too."""
         read: list[Any] = [getattr(self, name) for name in type(self).model_fields if name not in UNREAD]
         read.append(timing or self.training)

@@ -9,7 +9,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -26,16 +25,17 @@ from minisora.data.video.read_video import probe, read_video
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.files import whole
+from minisora.report.ladder_law import LadderLaw
 from minisora.scaling.ladder import LadderConfig
 from minisora.scaling.law import Law
-from minisora.scaling.results import Row
+from minisora.scaling.results import RunRow
 
 _FRAMES = 6  # of each video, in the figure
 _DPI = 150
 
 
 def write_figures(
-    ladder: LadderConfig, rows: Sequence[Row], law: dict[str, Any], samples: Path, out: Path
+    ladder: LadderConfig, rows: Sequence[RunRow], law: LadderLaw, samples: Path, out: Path
 ) -> list[Path]:
     """Write every figure that the rows allow; returns the files.
 
@@ -60,20 +60,18 @@ def write_figures(
     return files
 
 
-def _shown(ladder: LadderConfig, rows: Sequence[Row]) -> list[Row]:
+def _shown(ladder: LadderConfig, rows: Sequence[RunRow]) -> list[RunRow]:
     """The run with the least loss at each shown budget."""
-    found = []
+    best = []
     for times in ladder.shown:
         here = [row for row in rows if row["axis"] == "isoflop" and row["times"] == times]
         if not here:
             raise UserError(f"no run of {times:g} times the base is finished: run 'minisora scale run' on")
-        found.append(min(here, key=lambda row: row["loss"]))
-    return found
+        best.append(min(here, key=lambda row: row["loss"]))
+    return best
 
 
-def _compute(
-    ladder: LadderConfig, rows: Sequence[Row], law: dict[str, Any], samples: Path, out: Path
-) -> Path:
+def _compute(ladder: LadderConfig, rows: Sequence[RunRow], law: LadderLaw, samples: Path, out: Path) -> Path:
     shown = _shown(ladder, rows)
     figure = plt.figure(figsize=(8, 1.5 * len(shown) + 3.6), layout="constrained")
     above, beneath = figure.subfigures(2, 1, height_ratios=[1.5 * len(shown), 3.6])
@@ -94,30 +92,30 @@ def _compute(
     axes.scatter(
         [r["flops"] for r in shown], [r["loss"] for r in shown], s=40, color="C3", label="shown above"
     )
-    constants = law["budget_law"]["constants"]
+    constants = law.budget_law.constants
     x = np.geomspace(flops.min(), flops.max() * 3, 100)
     fitted = Law("", constants, 0.0)
-    low, high = law["budget_law"]["intervals"]["alpha"]
-    told = f"L = {constants['E']:.3f} + A C^-{constants['alpha']:.3f} (90 %: {low:.3f} to {high:.3f})"
-    if not law["budget_law"]["determined"]:
-        told = "L = E + A C^-alpha, alpha not determined by these runs"
-    axes.plot(x, fitted.loss(x), color="C0", label=told)
+    low, high = law.budget_law.intervals["alpha"]
+    label = f"L = {constants['E']:.3f} + A C^-{constants['alpha']:.3f} (90 %: {low:.3f} to {high:.3f})"
+    if not law.budget_law.determined:
+        label = "L = E + A C^-alpha, alpha not determined by these runs"
+    axes.plot(x, fitted.loss(x), color="C0", label=label)
     axes.set(xscale="log", xlabel="training FLOPs of the DiT, counted", ylabel="validation loss")
     axes.xaxis.set_minor_formatter(NullFormatter())  # two decades would fill with numbers
     axes.legend(fontsize=8)
     return _save(figure, out / "figure.png")
 
 
-def _side_by_side(shown: Sequence[Row], samples: Path, out: Path) -> Path:
+def _side_by_side(shown: Sequence[RunRow], samples: Path, out: Path) -> Path:
     videos = [_video(samples, row) for row in shown]
     file = out / "compute.mp4"
     write_video(file, torch.cat(videos, dim=3), probe(samples / f"{shown[0]['name']}.mp4").fps)
     return file
 
 
-def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
+def _isoflop(axes: Axes, rows: Sequence[RunRow], law: LadderLaw) -> None:
     runs = [row for row in rows if row["axis"] == "isoflop"]
-    loss_law = Law("", law["loss_law"]["constants"], 0.0)
+    loss_law = Law("", law.loss_law.constants, 0.0)
     work = {row["params"]: row["flops_per_step"] / row["batch"] for row in runs}  # FLOPs a clip, by size
     sizes = sorted(work)
     for place, times in enumerate(sorted({row["times"] for row in runs})):
@@ -126,10 +124,10 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
         axes.scatter(params, [row["loss"] for row in here], s=18, color=color, label=f"{flops:.1e} FLOPs")
         x = np.geomspace(max(min(params) / 1.2, sizes[0]), min(max(params) * 1.2, sizes[-1]), 60)
         clips = flops / np.interp(x, sizes, [work[size] for size in sizes])
-        axes.plot(x, loss_law.loss_of(x, clips * law["tokens_per_clip"]), color=color, linewidth=0.8)
-    for optimum in law["optima"]:
-        if optimum["inside"]:
-            axes.plot(optimum["params"], optimum["loss"], "k*", markersize=8)
+        axes.plot(x, loss_law.loss_of(x, clips * law.tokens_per_clip), color=color, linewidth=0.8)
+    for optimum in law.optima:
+        if optimum.inside:
+            axes.plot(optimum.params, optimum.loss, "k*", markersize=8)
     axes.set(
         xscale="log",
         xlabel="parameters of the DiT",
@@ -139,7 +137,7 @@ def _isoflop(axes: Axes, rows: Sequence[Row], law: dict[str, Any]) -> None:
     axes.legend(fontsize=8)
 
 
-def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
+def _repetition(axes: Axes, rows: Sequence[RunRow]) -> None:
     repeated = sorted((row for row in rows if row["axis"] == "repetition"), key=lambda row: row["epochs"])
     same = repeated[0]
     fresh = [
@@ -150,15 +148,15 @@ def _repetition(axes: Axes, rows: Sequence[Row]) -> None:
     axes.plot([alike[0]["epochs"] for alike in points], losses, "o-")
     for alike, loss in zip(points, losses, strict=True):
         right = sum(row["right"]["all_right"] for row in alike) / sum(row["prompts"] for row in alike)
-        told = f"{loss:.3f}\n{alike[0]['clips']:,} clips\n{right:.0%} right"
+        text = f"{loss:.3f}\n{alike[0]['clips']:,} clips\n{right:.0%} right"
         at = (alike[0]["epochs"], loss)
-        axes.annotate(told, at, textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
+        axes.annotate(text, at, textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
     axes.margins(x=0.1, y=0.25)
     axes.set(xscale="log", xlabel="times that every clip was seen", ylabel="validation loss")
     axes.set_title(f"{same['flops']:.1e} FLOPs on less data, more often")
 
 
-def _rates(axes: Axes, rows: Sequence[Row]) -> None:
+def _rates(axes: Axes, rows: Sequence[RunRow]) -> None:
     swept = [row for row in rows if row["axis"] == "rate"]
     for dial in sorted({row["dial"] for row in swept}):
         here = [row for row in swept if row["dial"] == dial]
@@ -178,7 +176,7 @@ def _rates(axes: Axes, rows: Sequence[Row]) -> None:
     axes.legend(fontsize=8)
 
 
-def _video(samples: Path, row: Row) -> torch.Tensor:
+def _video(samples: Path, row: RunRow) -> torch.Tensor:
     file = samples / f"{row['name']}.mp4"
     if not file.is_file():
         raise UserError(f"no video of run {row['name']} in {samples}: it is written when the run ends")

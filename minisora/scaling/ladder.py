@@ -23,10 +23,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from minisora.config import Config, PositiveInt, Section, config_folder, load, override, read_yaml
+from minisora.config import Config, PositiveInt, Section, config_folder, load, read_yaml
 from minisora.errors import UserError
+from minisora.flops.count_torch import count_training
 from minisora.flops.device import built_on
-from minisora.flops.passes import count_training, dit_pass, text_pass
+from minisora.flops.passes import dit_pass, text_pass
 from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.patchify import token_grid
@@ -108,26 +109,26 @@ class Run:
         return self.batch * self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Its part of a row of results.jsonl."""
         return {**asdict(self), "flops": self.flops, "samples": self.samples}
 
-    def overrides(self) -> list[str]:
-        """Of the shared config."""
-        every = f"train_dit.validate_every={self.steps}"
-        return [
-            f"seed={self.seed}",
-            f"dit.width={self.width}",
-            f"dit.depth={self.depth}",
-            f"dit.heads={self.heads}",
-            f"train_dit.batch_size={self.batch}",
-            "train_dit.optimizer=muon",
-            f"train_dit.lr={self.lr}",
-            f"train_dit.muon_lr={self.muon_lr}",
-            f"train_dit.steps={self.steps}",
-            f"train_dit.warmup_steps={min(50, self.steps // 4)}",
-            "train_dit.sample_every=0",
-            every,
-        ]
+    def config(self, shared: Config) -> Config:
+        """The run's config: the shared one with its size, steps, rates and seed."""
+        changes = {
+            "seed": self.seed,
+            "dit.width": self.width,
+            "dit.depth": self.depth,
+            "dit.heads": self.heads,
+            "train_dit.batch_size": self.batch,
+            "train_dit.optimizer": "muon",
+            "train_dit.lr": self.lr,
+            "train_dit.muon_lr": self.muon_lr,
+            "train_dit.steps": self.steps,
+            "train_dit.warmup_steps": min(50, self.steps // 4),
+            "train_dit.sample_every": 0,
+            "train_dit.validate_every": self.steps,
+        }
+        return shared.replace(**changes)
 
 
 def read_ladder(path: str) -> LadderConfig:
@@ -153,9 +154,9 @@ def read_ladder(path: str) -> LadderConfig:
 
 def shared_config(ladder: LadderConfig) -> Config:
     """What all runs share: the VAE, the clips, and the noise of the validation, which no run's seed moves."""
-    config = load(ladder.config, list(ladder.set))
+    config = load(ladder.config, ladder.set)
     if config.data.validation_seed is None:
-        config = override(config, [f"data.validation_seed={seed_after(config.seed, 1)}"])
+        config = config.replace(**{"data.validation_seed": seed_after(config.seed, 1)})
     return config
 
 
@@ -264,11 +265,12 @@ def _count(
     config: str, overrides: tuple[str, ...], width: int, depth: int, heads: int
 ) -> tuple[int, int, int]:
     """Parameters of a DiT, and FLOPs of a training step on one clip: of the DiT, and of the text encoder."""
-    resolved = load(config, [*overrides, f"dit.width={width}", f"dit.depth={depth}", f"dit.heads={heads}"])
+    sizes = {"dit.width": width, "dit.depth": depth, "dit.heads": heads}
+    resolved = load(config, overrides).replace(**sizes)
     with built_on("meta"):
         text = build_text_encoder(resolved, ["a"])
         dit = build_dit(resolved, text.width)
-        one = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
-        said = text_pass(text, resolved.text.tokens)
-    flops = [count_training(each).model_flops for each in (one, said)]
+        denoiser = dit_pass(resolved, dit, latent_grid(resolved), text_width=text.width, text_grad=True)
+        encoder = text_pass(resolved, text)
+    flops = [count_training(each).model_flops for each in (denoiser, encoder)]
     return sum(p.numel() for p in dit.parameters()), flops[0], flops[1]

@@ -19,14 +19,19 @@ from scipy.optimize import minimize
 from scipy.special import fdtri
 
 from minisora.errors import UserError
+from minisora.report.ladder_law import FittedLaw, Optimum
 
 Array = NDArray[np.float64]
 _HUBER = 1e-3
 _INTERVAL = 0.90
-_EXPONENTS = (0.005, 3.0)  # searched
-_WIDE = 3.0  # an exponent whose interval spans this factor is not determined
-_LEAST_NOISE = 1e-4  # relative; losses that fit better than this are not known better
-_NEAR = 1.15  # losses within this factor of a budget's least shape its parabola
+# The range of exponents searched.
+_EXPONENTS = (0.005, 3.0)
+# An exponent whose interval spans this factor is not determined.
+_WIDE = 3.0
+# Relative; losses that fit better than this are not known better.
+_LEAST_NOISE = 1e-4
+# Losses within this factor of a budget's least shape its parabola.
+_NEAR = 1.15
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,9 @@ class Law:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %
     flat: tuple[str, ...] = ()  # exponents that the losses do not tell from an end of the range searched
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "formula": self.formula,
-            "constants": self.constants,
-            "intervals": {name: list(both) for name, both in self.intervals.items()},
-            "error": self.error,
-            "determined": self.determined,
-        }
+    def record(self) -> FittedLaw:
+        """Its entry of law.json."""
+        return FittedLaw(self.formula, self.constants, self.intervals, self.error, self.determined)
 
     @property
     def determined(self) -> bool:
@@ -116,16 +115,6 @@ def fit_loss_law(params: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: 
     return Law("L = E + A N^-alpha + B D^-beta", constants, error, flat=names)
 
 
-@dataclass(frozen=True)
-class Optimum:
-    """The least loss at one budget: of a parabola in log N, or of the best run where that is at the edge."""
-
-    flops: float
-    params: float
-    loss: float
-    inside: bool  # between the sizes tried; else the true optimum lies beyond them
-
-
 def find_optimum(flops: float, params: ArrayLike, losses: ArrayLike) -> Optimum:
     """The best size of one budget, from the isoFLOP parabola through the sizes near it.
 
@@ -190,21 +179,21 @@ def intervals(
     """
     generator = np.random.default_rng(seed)
     wanted = set(fit(losses))
-    found: list[dict[str, float]] = []
+    fitted: list[dict[str, float]] = []
     for _ in range(times):
         try:
             constants = fit(losses * np.exp(noise * generator.standard_normal(len(losses))))
         except UserError:
             continue
         if set(constants) == wanted:
-            found.append(constants)
-    if len(found) < times / 4:
-        raise UserError(f"only {len(found)} of {times} noisy ladders could be fitted: more runs are needed")
+            fitted.append(constants)
+    if len(fitted) < times / 4:
+        raise UserError(f"only {len(fitted)} of {times} noisy ladders could be fitted: more runs are needed")
     low, high = (1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2
     return {
         name: (
-            float(np.quantile([row[name] for row in found], low)),
-            float(np.quantile([row[name] for row in found], high)),
+            float(np.quantile([row[name] for row in fitted], low)),
+            float(np.quantile([row[name] for row in fitted], high)),
         )
         for name in sorted(wanted)
     }
@@ -265,14 +254,14 @@ def _fit_terms(
         options = {"maxiter": 3000}
         return minimize(objective, start, jac=True, method="L-BFGS-B", bounds=within, options=options)
 
-    found = [search(start, bounds) for start in tried]
-    best = min(found, key=lambda result: result.fun)
+    results = [search(start, bounds) for start in tried]
+    best = min(results, key=lambda result: result.fun)
     p = best.x
 
     def rise(place: int, end: float) -> float:
         """How much worse the best fit is with an exponent held at one end of its range."""
         held = [*bounds[:place], (end, end), *bounds[place + 1 :]]
-        starts_held = [each.x for each in found] if count == 1 else [p]
+        starts_held = [each.x for each in results] if count == 1 else [p]
         return min(search(np.clip(x, *np.transpose(held)), held).fun for x in starts_held) - best.fun
 
     spare = max(1, len(loss) - len(p))

@@ -1,24 +1,77 @@
-"""Results of a ladder: one JSON object a line, appended whole when a run is done, never twice.
+"""A folder of a ladder's results: which ladder they belong to, and a JSON object a line for each run, never twice.
 
-OUT/results.jsonl     finished runs
+OUT/ladder.yaml       the ladder, and what all its runs shared
+   /results.jsonl     finished runs, each appended whole when it is done
    /failures.jsonl    runs that failed, with the reason; tried again by the next start
 """
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
+from pydantic import ValidationError
 
+from minisora.config import Config, read_yaml
 from minisora.errors import UserError
 from minisora.files import write_whole
+from minisora.scaling.ladder import LadderConfig, plan, shared_config
 
-Row = dict[str, Any]
+RunRow = dict[str, Any]
 _NUMBERS = ("times", "dial", "epochs", "batch", "lr", "params", "samples", "flops_per_step", "flops", "loss")
 
 
-def read_rows(file: Path) -> list[Row]:
+@dataclass(frozen=True)
+class LadderFile:
+    """What makes two rows of results comparable: OUT/ladder.yaml."""
+
+    # But for its guess of time.
+    ladder: LadderConfig
+    # What all runs share.
+    config: Config
+
+    @classmethod
+    def of(cls, ladder: LadderConfig) -> "LadderFile":
+        """The file of a ladder as it is now."""
+        speed = LadderConfig.model_fields["flops_per_second"].default
+        return cls(ladder.model_copy(update={"flops_per_second": speed}), shared_config(ladder))
+
+    @classmethod
+    def read(cls, out: Path) -> "LadderFile":
+        """The file in a folder of results.
+
+        Raises:
+            UserError: there are none, or the file is of another format.
+        """
+        file = out / "ladder.yaml"
+        if not file.is_file():
+            raise UserError(
+                f"no ladder in {out}: start one with 'minisora scale run --ladder cpu --out {out}'"
+            )
+        tree = read_yaml(file)
+        try:
+            return cls(LadderConfig.model_validate(tree["ladder"]), Config.model_validate(tree["config"]))
+        except (KeyError, ValidationError) as error:
+            raise UserError(f"{file} is not of 'minisora scale run': choose another --out") from error
+
+    def grows_into(self, now: "LadderFile") -> bool:
+        """Whether these results are results of another ladder too, which only has more runs."""
+        judged = (self.ladder.prompts, self.ladder.shown_prompt) == (
+            now.ladder.prompts,
+            now.ladder.shown_prompt,
+        )
+        return judged and self.config == now.config and set(plan(self.ladder)) <= set(plan(now.ladder))
+
+    def to_yaml(self) -> str:
+        """As `read` reads it."""
+        tree = {"ladder": self.ladder.model_dump(mode="json"), "config": self.config.model_dump(mode="json")}
+        return yaml.safe_dump(tree, sort_keys=False)
+
+
+def read_rows(file: Path) -> list[RunRow]:
     """The rows of a results file, or none where there is no file yet.
 
     A last line that was cut off by a power failure is not a row; it is dropped when the next one is appended.
@@ -47,7 +100,7 @@ def read_rows(file: Path) -> list[Row]:
     return rows
 
 
-def check_rows(file: Path, rows: list[Row]) -> None:
+def check_rows(file: Path, rows: list[RunRow]) -> None:
     """Raise UserError, naming the run and the number, unless every row is of a finished run."""
     for row in rows:
         for key in _NUMBERS:
@@ -56,7 +109,7 @@ def check_rows(file: Path, rows: list[Row]) -> None:
                 raise UserError(f"{file}: run {row['name']} has {key} = {value!r}: mend or remove its line")
 
 
-def append_row(file: Path, row: Row) -> None:
+def append_row(file: Path, row: RunRow) -> None:
     """Add a row whole, unless it is there; several processes may append to one file.
 
     Raises:
@@ -66,7 +119,7 @@ def append_row(file: Path, row: Row) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_name(f".{file.name}.lock")):
             rows = read_rows(file)  # without a last line that was cut off
-            if any(kept["name"] == row["name"] for kept in rows):
+            if any(other["name"] == row["name"] for other in rows):
                 return
             write_whole(file, "".join(json.dumps(each) + "\n" for each in [*rows, row]))
     except OSError as error:

@@ -19,35 +19,41 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
+from scipy.linalg import sqrtm
 from torch import Tensor
 
-from minisora.config import override
 from minisora.data.batches import LatentSource
-from minisora.data.clip import StandsIn
+from minisora.data.clips import StandsIn
 from minisora.data.dataset import open_dataset
+from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
+from minisora.evaluate.judge.verdict import judge_all
 from minisora.evaluate.prompts import prompt_set
+from minisora.evaluate.score import Score
 from minisora.files import write_whole
 from minisora.flops.device import describe_device
+from minisora.limits import seed_after
 from minisora.models.build import latent_grid
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.scaling.judge_run import judge_run
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.scaling.ladder import LadderConfig, Run, plan, shard, shared_config
-from minisora.scaling.ladder_file import Kept
-from minisora.scaling.results import Row, append_row, read_rows
+from minisora.scaling.results import LadderFile, RunRow, append_row, read_rows
 from minisora.screen import Table, say
 from minisora.training.checkpoint import checkpoints
 from minisora.training.latents import build_latents
 from minisora.training.launch import process_device
 from minisora.training.stages import discard_checkpoints, load_vae, train_dit_on, train_vae
 
-_FAILED = "failed: "  # how the line of a run that did not finish begins
+# How the line of a run that did not finish begins.
+_FAILED = "failed: "
 
 
 class First:
@@ -90,7 +96,7 @@ def prepare(ladder: LadderConfig, out: Path, console: Console) -> tuple[VideoVAE
             say(console, "training the VAE that all runs share")
             train_vae(shared, folder, Console(quiet=True))
         vae = load_vae(folder / "vae" / "model").to(process_device())
-        many = open_dataset(override(shared, [f"data.num_clips={clips}"]), "train")
+        many = open_dataset(shared.replace(**{"data.num_clips": clips}), "train")
         unseen = open_dataset(shared, "validation")
         sources = [
             build_latents(shared, vae, dataset, folder / "cache", console, name)
@@ -125,13 +131,13 @@ class _Bench:
         took = "resumed" if row["seconds"] is None else f"{row['seconds']:.0f} s"
         return f"loss {row['loss']:.4f}, {row['right']['all_right']}/{row['prompts']} right, {took}"
 
-    def _measure(self, run: Run) -> Row:
-        """Train a run, or go on with it, and append what was found; returns the row."""
+    def _measure(self, run: Run) -> RunRow:
+        """Train a run, or go on with it, judge it and append its row; returns the row."""
         folder, shared = self.out / "runs" / run.name, shared_config(self.ladder)
         start = time.perf_counter()
         resumed = bool(checkpoints(folder / "dit" / "checkpoints"))
         trained = train_dit_on(
-            override(shared, run.overrides()),
+            run.config(shared),
             self.vae,
             First(self.train, run.clips),
             self.validation,
@@ -149,11 +155,61 @@ class _Bench:
             "device": describe_device(str(process_device())),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        shown = pipeline([self.ladder.shown_prompt], seed=0, progress=False).videos[0]
-        write_video(self.out / "samples" / f"{run.name}.mp4", shown, shared.clip.fps)
+        video = pipeline([self.ladder.shown_prompt], seed=0, progress=False).videos[0]
+        write_video(self.out / "samples" / f"{run.name}.mp4", video, shared.clip.fps)
         append_row(self.out / "results.jsonl", row)
         discard_checkpoints(folder)
         return row
+
+
+def latent_distance(generated: Tensor, real: Tensor) -> float:
+    """Frechet distance of two sets of latents, without a decoder or a learned feature.
+
+    Each cell of the grid is a point: its channels, and their change to the next latent frame. Both sets of points
+    are taken as Gaussians (Dowson & Landau 1982, as in FID). 0 is equal in mean and covariance.
+
+    Args:
+        generated, real: N Z T' H' W', T' at least 2.
+    """
+    means, covariances = [], []
+    for latents in (generated, real):
+        features = torch.cat([latents[:, :, :-1], latents.diff(dim=2)], dim=1)  # N 2Z T'-1 H' W'
+        points = features.movedim(1, -1).flatten(0, -2).double().numpy()
+        means.append(points.mean(0))
+        covariances.append(np.cov(points, rowvar=False))
+    root = np.real(sqrtm(covariances[0] @ covariances[1]))
+    distance = np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
+    return float(max(distance, 0.0))
+
+
+def judge_run(
+    pipeline: MiniSoraPipeline, prompts: Sequence[str], real: Tensor, seed: int = 0, batch_size: int = 24
+) -> dict[str, Any]:
+    """Sample every prompt once: the judge's counts, and the distance of the latents to those of real clips.
+
+    Args:
+        pipeline: a model of the shapes world.
+        prompts: of its grammar.
+        real: latents of unseen clips, N Z T' H' W'.
+        seed: prompt i starts from the noise of seed + i.
+        batch_size: prompts at a time.
+    """
+    parts = []
+    for start in range(0, len(prompts), batch_size):
+        texts = list(prompts[start : start + batch_size])
+        parts.append(
+            pipeline(texts, seed=seed_after(seed, start), output_type="latent", progress=False).videos.cpu()
+        )
+    latents = torch.cat(parts)
+    with torch.no_grad():
+        verdicts = [
+            verdict
+            for part in latents.split(8)
+            for verdict in judge_all(pipeline.vae.to_video(part.to(pipeline.vae.device)).float().cpu())
+        ]
+    score = Score.of(verdicts, [parse(prompt) for prompt in prompts])
+    counts = {name: getattr(score, name).right for name in ("color", "shape", "motion", "all_right")}
+    return {"right": counts, "prompts": len(prompts), "latent_distance": latent_distance(latents, real)}
 
 
 def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jobs: int) -> None:
@@ -172,7 +228,8 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
     Raises:
         UserError: as `run_ladder`.
     """
-    prepare(ladder, out, console)  # with all threads
+    # With all threads.
+    prepare(ladder, out, console)
     threads = str(max(1, torch.get_num_threads() // jobs))
     command = [sys.executable, "-m", "minisora", "scale", "run", "--ladder", file, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
@@ -189,7 +246,8 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
         for process in running:
             process.wait()
     except KeyboardInterrupt:
-        for process in running:  # they had the signal too, and save where they are
+        # They had the signal too, and save where they are.
+        for process in running:
             process.wait()
         raise
     finally:
@@ -198,7 +256,7 @@ def run_in_jobs(ladder: LadderConfig, file: str, out: Path, console: Console, jo
 
 def run_ladder(
     ladder: LadderConfig, out: Path, console: Console, part: str = "1/1", *, largest_first: bool = False
-) -> list[Row]:
+) -> list[RunRow]:
     """Every run of the ladder (or of a shard of it) that has no row yet and no other process; returns all rows.
 
     A run that fails is told, written to failures.jsonl, and the next one begins.
@@ -239,32 +297,24 @@ def run_ladder(
                 f" ({number} of {len(left)}): {run.params / 1e6:.2f} M parameters, "
                 f"{run.steps} steps of {run.batch}, {run.flops:.3g} FLOPs",
             )
-            told = bench.attempt(run)
-            say(console, f"  {told}", style="red" if told.startswith(_FAILED) else "")
+            outcome = bench.attempt(run)
+            say(console, f"  {outcome}", style="red" if outcome.startswith(_FAILED) else "")
     return read_rows(results)
 
 
-def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
+def plan_table(ladder: LadderConfig, rows: Sequence[RunRow] = ()) -> Table:
     """Every run with its size, steps, counted FLOPs and predicted time, by the speed of finished runs if any."""
     runs, done = plan(ladder), {row["name"]: row for row in rows}
     timed = [row for row in rows if row["seconds"]]
-    speed = (  # of all threads: jobs side by side took a share of them each
+    # Of all threads: jobs side by side took a share of them each.
+    speed = (
         sum(r["flops"] * torch.get_num_threads() / r["device"]["threads"] for r in timed)
         / sum(r["seconds"] for r in timed)
         if timed
         else ladder.flops_per_second
     )
     table = Table(title=f"{len(runs)} runs", title_justify="left")
-    for head in (
-        "run",
-        "size",
-        "M params",
-        "batch",
-        "steps",
-        "epochs",
-        "FLOPs",
-        "time",
-    ):
+    for head in ("run", "size", "M params", "batch", "steps", "epochs", "FLOPs", "time"):
         table.add_column(head, justify="left" if head == "run" else "right", no_wrap=True)
     for run in runs:
         seconds = run.flops / speed
@@ -293,10 +343,10 @@ def plan_table(ladder: LadderConfig, rows: Sequence[Row] = ()) -> Table:
 
 def _keep_plan(ladder: LadderConfig, out: Path) -> None:
     """Write the ladder beside its results; a folder of another ladder is refused, unless this one only adds runs."""
-    file, now = out / "ladder.yaml", Kept.of(ladder)
+    file, now = out / "ladder.yaml", LadderFile.of(ladder)
     try:
         if file.is_file():
-            before = Kept.read(out)
+            before = LadderFile.read(out)
             if before == now:
                 return
             if not before.grows_into(now):

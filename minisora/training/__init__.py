@@ -1,1 +1,1 @@
-"""One loop, two small tasks: the VAE, then the diffusion transformer."""
+"""One loop, and what it trains: the VAE, the diffusion transformer, a student of it, and the captioner."""

@@ -4,66 +4,61 @@ RUN/captioner/checkpoints/    of its training
    /captioner/model/          the captioner
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
 from minisora.config import Config, load
-from minisora.data.batch import DiTBatch
-from minisora.data.batches import LatentBatches, LatentSource
-from minisora.data.clip import ClipDataset
+from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
+from minisora.data.clips import ClipDataset, ShiftedClips, move, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.metadata import write_metadata
-from minisora.data.shifted_views import MovedClips, move
+from minisora.data.latent_cache import fingerprint
 from minisora.errors import UserError
 from minisora.limits import check_number, seed_after
 from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.tokenizer import build_vocabulary
-from minisora.screen import say
+from minisora.screen import Progress, say
 from minisora.training.latents import build_latents
-from minisora.training.launch import end_stage
-from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.stages import (
-    load_vae,
-    open_record,
-    read_model,
-    replace_folder,
-    settle_text,
-    warn_of_cuts,
-)
-from minisora.training.tasks.task import fingerprint, validation_batches
+from minisora.training.loop import StageResult, run_stage
+from minisora.training.stages import load_vae, open_record, read_model, settle_text, warn_of_cuts
+from minisora.training.tasks import Task, validation_sums
 
 _BATCH = 64
-_NOISE = 0.2  # standard deviation of what is added to latents, which have 1
-_WIDTH = 96  # of the captioner
-_SHIFT = 0.25  # of the grid: how far clips are moved
+# Standard deviation of what is added to latents, which have 1.
+_NOISE = 0.2
+# Of the captioner.
+_WIDTH = 96
+# Of the grid: how far clips are moved.
+_SHIFT = 0.25
 
 
 def labelled(captions: Sequence[str], first: int) -> list[int]:
-    """The places of the clips that have a caption, of the first so many; raises UserError where there is none."""
-    places = captioned(captions[:first])
-    if not places:
+    """The indices of the clips that have a caption, of the first so many; raises UserError where there is none."""
+    indices = captioned(captions[:first])
+    if not indices:
         raise UserError(f"none of the first {first} clips has a caption: label some, or raise the share")
-    return places
+    return indices
 
 
 def captioned(captions: Sequence[str]) -> list[int]:
-    """The places of the captions that say something."""
-    return [place for place, caption in enumerate(captions) if caption.strip()]
+    """The indices of the captions that are not empty."""
+    return [index for index, caption in enumerate(captions) if caption.strip()]
 
 
-def keep_some(places: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Labelled places to train on, and a tenth of them (at least one) to validate on.
+def hold_out(indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Labelled indices to train on, and a tenth of them (at least one) to validate on.
 
     For a set of which few clips have a caption, and none of those held out. A single one is for both.
     """
-    kept = max(1, len(places) // 10)
-    return list(places[:-kept] or places), list(places[-kept:])
+    count = max(1, len(indices) // 10)
+    return list(indices[:-count] or indices), list(indices[-count:])
 
 
 def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
@@ -81,15 +76,17 @@ def shift_cells(latents: Tensor, noise: Tensor) -> Tensor:
     return move(latents, by)
 
 
-class CaptionTask:
+class CaptionTask(Task):
     """Predict every word of a caption from the latents and the words before it."""
 
     name = "caption"
     block = "TransformerDecoderLayer"
+    model: VideoCaptioner
+    source: LatentBatches
 
     def __init__(self, config: Config, train: LatentSource, validation: LatentSource):
         self.config, self.settings = config, config.train_caption
-        plain = config.flow.model_copy(update={"caption_dropout": 0.0, "known_share": 0.0})
+        plain = config.flow.replace(caption_dropout=0.0, known_share=0.0)
         self.source = LatentBatches(train, plain, config.seed)
         self._validation = LatentBatches(validation, plain, seed_after(config.seed, 1))
         self._num_validation = len(validation)
@@ -121,13 +118,12 @@ class CaptionTask:
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """Cross-entropy on unseen clips."""
         device = next(model.parameters()).device
-        total, count = torch.zeros((), device=device), torch.zeros((), device=device)
-        for part, weight, batch in validation_batches(
-            self._validation, self._num_validation, rank, world_size, device
-        ):
-            total += self._loss(model, batch) * (weight * len(part))
-            count += weight * len(part)
-        return {"loss": total, "count": count}
+
+        def summed_loss(part: range, batch: DiTBatch) -> Tensor:
+            return self._loss(model, batch) * len(part)
+
+        clips = self._num_validation
+        return validation_sums(self._validation, clips, rank, world_size, device, summed_loss)
 
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""
@@ -152,64 +148,64 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     record = open_record(out)
     train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
-    places = labelled(train.captions(), first)
+    indices = labelled(train.captions(), first)
     held_out: ClipDataset = validation
-    unseen_places = captioned(validation.captions())
-    if not unseen_places:
+    unseen_indices = captioned(validation.captions())
+    if not unseen_indices:
         held_out = train
-        places, unseen_places = keep_some(places)
-    views = -(-config.train_caption.views_in_all // len(places))
-    reach = config.vae.spatial_factor - 1  # farther by whole cells: `shift_cells`
-    seen = MovedClips(train, places, views, reach, config.seed)
-    unseen = MovedClips(held_out, unseen_places, 1, 0)
+        indices, unseen_indices = hold_out(indices)
+    views = -(-config.train_caption.views_in_all // len(indices))
+    # Farther by whole cells: `shift_cells`.
+    reach = config.vae.spatial_factor - 1
+    seen = ShiftedClips(train, indices, views, reach, config.seed)
+    unseen = ShiftedClips(held_out, unseen_indices, 1, 0)
     config = settle_text(config, [*train.captions(), *held_out.captions()], out)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
-    check_resumable(config, out, inputs)
-    accelerator, where = prepare_stage(config, config.train_caption, out, _WIDTH)
-    say(console, ("Captioner", "bold"), f" on {where}")
-    vae.to(accelerator.device)
-    if accelerator.is_main_process:
-        try:
-            record.keep()
-        except OSError as error:
-            raise UserError(f"cannot write to {out}: {error.strerror}; free space and run again") from error
-    sources = [
-        build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
-        for name, dataset in (("labelled", seen), ("validation", unseen))
-    ]
-    task = CaptionTask(config, sources[0], sources[1])
-    if accelerator.is_main_process:
-        warn_of_cuts(console, task.model.tokenizer, [train.captions()[place] for place in places])
-    trainer = Trainer(
-        task,
-        config,
-        accelerator,
-        out=out,
-        metrics=run / "metrics.jsonl",
-        inputs=inputs,
-        console=console,
-    )
-    result = trainer.fit()
-    if accelerator.is_main_process:
+
+    def make_task(accelerator: Accelerator) -> CaptionTask:
+        vae.to(accelerator.device)
+        sources = [
+            build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
+            for name, dataset in (("labelled", seen), ("validation", unseen))
+        ]
+        task = CaptionTask(config, sources[0], sources[1])
+        if accelerator.is_main_process:
+            captions = train.captions()
+            warn_of_cuts(console, task.model.tokenizer, [captions[index] for index in indices])
+        return task
+
+    def finish(task: CaptionTask, weights: dict[str, Tensor]) -> VideoCaptioner:
         captioner = task.fresh_model()
-        captioner.load_state_dict(result.weights)
-        replace_folder(out / "model", captioner.save_pretrained)
-    end_stage(accelerator)
-    return result
+        captioner.load_state_dict(weights)
+        return captioner
+
+    return run_stage(
+        config,
+        config.train_caption,
+        out,
+        console,
+        title="Captioner",
+        width=_WIDTH,
+        inputs=inputs,
+        begin=record.keep,
+        make_task=make_task,
+        model=out / "model",
+        finish=finish,
+    )
 
 
 def write_captions(
-    captioner: VideoCaptioner, source: LatentSource, progress: Callable[[int, int], None] | None = None
+    captioner: VideoCaptioner, source: LatentSource, progress: Progress | None = None
 ) -> list[Caption]:
     """A caption and its confidence for every clip of a source."""
     captioner.eval()
-    found: list[Caption] = []
+    captions: list[Caption] = []
     for start in range(0, len(source), _BATCH):
         indices = range(start, min(start + _BATCH, len(source)))
-        found += captioner.caption(source.latents(indices).to(captioner.device))
+        captions += captioner.caption(source.latents(indices).to(captioner.device))
         if progress is not None:
-            progress(len(found), len(source))
-    return found
+            progress(len(captions), len(source))
+    return captions
 
 
 def label_folder(
@@ -241,23 +237,25 @@ def label_folder(
     vae = load_vae(run / "vae" / "model")
     config = load(run / "config.yaml")
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
-    names = dataset.names()
+    files = list(zip(dataset.names(), dataset.captions(), strict=True))
+    own = {name for name, caption in files if caption}
     best: dict[str, Caption] = {}
     damaged: dict[str, str] = {}
     with console.status("captioning") as status:
-        for index, (name, said) in enumerate(zip(names, dataset.captions(), strict=True)):
-            status.update(f"captioning {index + 1}/{len(names)}")
-            if said:
-                best[name] = Caption(said, 1.0)
+        for index, (name, caption) in enumerate(files):
+            status.update(f"captioning {index + 1}/{len(files)}")
+            if caption:
+                best[name] = Caption(caption, 1.0)
                 continue
             try:
                 clip = dataset.clips([index])
-            except UserError as error:  # the others are captioned all the same
+            except UserError as error:
+                # The others are captioned all the same.
                 damaged[name] = str(error)
                 continue
-            found = captioner.eval().caption(vae.to_latents(clip))[0]
-            if name not in best or found.confidence > best[name].confidence:
-                best[name] = found
+            written = captioner.eval().caption(vae.to_latents(to_float(clip)))[0]
+            if name not in best or written.confidence > best[name].confidence:
+                best[name] = written
     for name, why in damaged.items():
         rest = "captioned by its other clips" if name in best else "left out"
         say(console, f"{why}: {rest}")
@@ -265,13 +263,10 @@ def label_folder(
         raise UserError(
             f"none of the {len(damaged)} files of {data} can be decoded: copy or export them again"
         )
-    given = {name for name, said in zip(names, dataset.captions(), strict=True) if said}
-    rows: list[tuple[str, str, str]] = []
-    left_out = 0
-    for name, caption in best.items():
-        if name not in given and caption.confidence < min_confidence:
-            left_out += 1
-            continue
-        rows.append((name, caption.text, "" if name in given else f"{caption.confidence:.3f}"))
+    rows = [
+        (name, each.text, "" if name in own else f"{each.confidence:.3f}")
+        for name, each in best.items()
+        if name in own or each.confidence >= min_confidence
+    ]
     write_metadata(out, ("file_name", "text", "confidence"), rows)
-    return len(best) - len(given) - left_out, left_out
+    return len(rows) - len(own), len(best) - len(rows)

@@ -84,11 +84,13 @@ _OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit
 class TrainState:
     """What a checkpoint says beside its tensors."""
 
-    step: int  # optimizer steps done
+    # Optimizer steps done.
+    step: int
     config: dict[str, Any]
     precision: str
     stage: str
-    inputs: str  # fingerprint of what the stage was given: data, and for the DiT the VAE
+    # Fingerprint of what the stage was given: data, and for the DiT the VAE.
+    inputs: str
 
 
 def described(config: Config) -> dict[str, Any]:
@@ -103,10 +105,8 @@ def described(config: Config) -> dict[str, Any]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a folder that were written to the end, oldest first."""
-    found = [
-        p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name) and (p / _STATE).is_file()
-    ]
-    return sorted(found)
+    named = (p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
+    return sorted(p for p in named if (p / _STATE).is_file())
 
 
 def newest(folder: Path) -> Path | None:
@@ -115,15 +115,15 @@ def newest(folder: Path) -> Path | None:
     Raises:
         UserError: there are some, but each is damaged.
     """
-    kept = checkpoints(folder)
-    for place in reversed(kept):
+    written = checkpoints(folder)
+    for place in reversed(written):
         if damage(place) is None:
             return place
-    if not kept:
+    if not written:
         return None
     raise UserError(
-        f"checkpoint {kept[-1]} is damaged ({damage(kept[-1])}), and no other is whole: put a copy of it back, or "
-        f"delete {folder}, and the same command trains this stage from its start"
+        f"checkpoint {written[-1]} is damaged ({damage(written[-1])}), and no other is whole: put a copy of it back, "
+        f"or delete {folder}, and the same command trains this stage from its start"
     )
 
 
@@ -139,7 +139,8 @@ def damage(place: Path) -> str | None:
         about = _read_about(place)
         sums = about.get("files", dict.fromkeys((_MODEL, _EMA, _OPTIMIZER)))
         for name, expected in sums.items():
-            if expected is None:  # of an older version: only a file that was cut off is noticed
+            # None is of an older version: only a file that was cut off is noticed.
+            if expected is None:
                 with safe_open(str(place / name), framework="pt"):
                     pass
             elif checksum(place / name) != expected:
@@ -165,9 +166,8 @@ def save(
     """
     raw = full_weights(model)
     average = full_weights(model, ema)
-    optimizer_state: Any = get_optimizer_state_dict(model, optimizer, options=_FULL).get(
-        "state", {}
-    )  # {} off rank 0
+    # Empty off rank 0.
+    optimizer_state: Any = get_optimizer_state_dict(model, optimizer, options=_FULL).get("state", {})
     place = folder / f"step-{state.step:08d}"
     if accelerator.is_main_process:
         slots = {
@@ -177,7 +177,8 @@ def save(
         }
         partial = folder / f".{place.name}.partial"
         try:
-            for leftover in folder.glob(".step-*.partial"):  # of a run that was killed
+            # Of a run that was killed.
+            for leftover in folder.glob(".step-*.partial"):
                 shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir(parents=True)
             for name, tensors in ((_MODEL, raw), (_EMA, average), (_OPTIMIZER, slots)):
@@ -196,10 +197,10 @@ def save(
             raise UserError(
                 f"cannot write checkpoint {place}: {_reason(error)}; free space or use --out{hint}"
             ) from error
-        kept = checkpoints(folder)
-        last = kept.index(place) + 1
+        written = checkpoints(folder)
+        last = written.index(place) + 1
         # Those of later steps are damaged: training went on from one before them.
-        for old in kept[: max(0, last - keep)] + kept[last:]:
+        for old in written[: max(0, last - keep)] + written[last:]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
     return place
@@ -211,10 +212,8 @@ def local_parameters(model: nn.Module) -> list[Tensor]:
     They say `requires_grad`, since diffusers' EMAModel copies what does not instead of averaging it.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        (p._local_tensor if isinstance(p, DTensor) else p).detach().requires_grad_()  # no autograd, no copy
-        for p in trained
-    ]
+    # Neither autograd nor a copy.
+    return [(p._local_tensor if isinstance(p, DTensor) else p).detach().requires_grad_() for p in trained]
 
 
 def full_weights(model: nn.Module, ema: EMAModel | None = None) -> dict[str, Tensor]:
@@ -280,6 +279,27 @@ def load(place: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Op
     set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=_LOAD)
 
 
+def resume_point(
+    folder: Path, config: dict[str, Any], inputs: str | None = None
+) -> tuple[Path, TrainState] | None:
+    """The newest whole checkpoint of a folder and what it says; None if there is none.
+
+    Args:
+        folder: of the checkpoints of a stage.
+        config: the run's, as `described`.
+        inputs: fingerprint of what the stage is given; None: whatever it was.
+
+    Raises:
+        UserError: the checkpoint is of another run, or cannot be read; the message says how it differs.
+    """
+    last = newest(folder)
+    if last is None:
+        return None
+    state = read_state(last)
+    check_resumable(last, state, config, state.inputs if inputs is None else inputs)
+    return last, state
+
+
 def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inputs: str) -> None:
     """Raise UserError, naming the first setting that differs, unless the checkpoint belongs to this run."""
     known = {
@@ -290,7 +310,8 @@ def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inpu
         for each in (known, config)
     )
     for key, (before, after) in _differences(then, now).items():
-        if key == "text.content" and before is None:  # of an older version
+        # A checkpoint of an older version does not say it.
+        if key == "text.content" and before is None:
             continue
         raise UserError(
             f"checkpoint {place} was trained with {key}={before}, now it is {after}: "
@@ -310,10 +331,10 @@ def _differences(then: Any, now: Any, path: tuple[str, ...] = ()) -> dict[str, t
         return {}
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return {".".join(path): (then, now)}
-    found: dict[str, tuple[Any, Any]] = {}
+    differing: dict[str, tuple[Any, Any]] = {}
     for key in {**then, **now}:
-        found |= _differences(then.get(key), now.get(key), (*path, key))
-    return found
+        differing |= _differences(then.get(key), now.get(key), (*path, key))
+    return differing
 
 
 def _read_about(place: Path) -> dict[str, Any]:

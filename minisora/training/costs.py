@@ -1,6 +1,7 @@
-"""What a stage costs on this machine, counted and timed before its first step, and told."""
+"""What a stage costs on this machine: counted and timed before its first step, and printed."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -8,16 +9,18 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.data.batch import Batch
+from minisora.data.batches import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_step
 from minisora.flops.timing import measure_matmul_peak
 from minisora.memory import available_memory, size_text
 from minisora.screen import say
-from minisora.training.tasks.task import Task
+from minisora.training.tasks import Task
 
-_STATE_BYTES = 20  # per parameter in float32: itself, its gradient, two moments, its average
-_PEAK_SECONDS = 0.4  # spent on finding the machine's matmul peak, once a process
+# Per parameter in float32: itself, its gradient, two moments, its average.
+_STATE_BYTES = 20
+# Spent on finding the machine's matmul peak, once a process.
+_PEAK_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Costs:
     Args:
         clip_flops: FLOPs of forward and backward on one clip, by its shape, without what checkpointing computes
             twice (PaLM, arXiv 2204.02311, appendix B).
-        step_seconds: of a step, on average over the kinds of clips, timed once each.
+        step_seconds: of a step, on average over the shapes of clips, timed once each.
         peak: FLOP/s of this machine's own matrix products, over all processes.
     """
 
@@ -36,15 +39,27 @@ class Costs:
     peak: float
 
     def flops(self, batch: Batch) -> float:
-        """Of forward and backward on a batch of any kinds."""
-        return sum(clips * self.clip_flops[shape] for shape, clips in batch.kinds().items())
+        """Of forward and backward on a batch of clips of any of the shapes."""
+        return sum(clips * self.clip_flops[shape] for shape, clips in clips_by_shape(batch).items())
+
+
+def clips_by_shape(batch: Batch) -> Counter[tuple[int, ...]]:
+    """How many clips of a batch there are of each shape, without the batch axis."""
+    # Of a packed batch two sizes have the same shape where their images do.
+    parts = batch.parts if isinstance(batch, PackedBatch) else (batch,)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for part in parts:
+        assert isinstance(part, VAEBatch | DiTBatch)
+        clips = part.video if isinstance(part, VAEBatch) else part.latents
+        counts[tuple(clips.shape[1:])] += len(part.indices)
+    return counts
 
 
 def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Costs:
-    """Run a forward and backward pass of every kind of batch, twice; the caller zeroes the gradients.
+    """Run a forward and backward pass of every shape of clips, twice; the caller zeroes the gradients.
 
     Args:
-        task: whose source names the kinds.
+        task: of the stage.
         model: the task's, as it is trained (wrapped or not).
         accelerator: of the stage.
 
@@ -53,11 +68,11 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
     """
     settings, world = task.settings, accelerator.num_processes
     share = settings.batch_size // (settings.accumulation * world)
-    examples = task.source.examples(range(share))
+    batches = task.cost_batches(share)
     clip_flops: dict[tuple[int, ...], float] = {}
     seconds = 0.0
-    for example in examples:
-        batch: Batch = example.to(accelerator.device)
+    for each in batches:
+        batch = each.to(accelerator.device)
 
         def loss(batch: Batch = batch) -> Tensor:
             return task.loss(model, batch)[0]
@@ -68,8 +83,8 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
             start = time.perf_counter()
             loss().backward()
             _finish(accelerator.device)
-            seconds += (time.perf_counter() - start) * settings.accumulation / len(examples)
-        for shape, clips in batch.kinds().items():
+            seconds += (time.perf_counter() - start) * settings.accumulation / len(batches)
+        for shape, clips in clips_by_shape(batch).items():
             clip_flops[shape] = count.model_flops / clips
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     peak = measure_matmul_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS) * world
@@ -102,7 +117,9 @@ def introduce(
     """Print what is about to happen.
 
     Args:
-        task, costs, accelerator: of the stage.
+        task: of the stage.
+        costs: of its steps.
+        accelerator: of the stage.
         steps: still to be done.
         console: where.
         compiled: what was compiled, in words; empty if nothing was to be.
@@ -112,11 +129,14 @@ def introduce(
     amount = f"{flops[0]:,.1f}" if len(flops) == 1 else f"{flops[0]:,.1f} to {flops[-1]:,.1f}"
     parameters = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
     described = task.describe()
-    held = [described.pop("memory", ""), f"{size_text(_STATE_BYTES * parameters)} of weights and their state"]
+    memory = [
+        described.pop("memory", ""),
+        f"{size_text(_STATE_BYTES * parameters)} of weights and their state",
+    ]
     facts = {
         "parameters": f"{parameters / 1e6:.2f} M",
         **described,
-        "memory": ", ".join(each for each in held if each)
+        "memory": ", ".join(filter(None, memory))
         + f"; {size_text(available_memory(accelerator.device))} free",
         "batch": f"{settings.batch_size} clips a step"
         + (f", {world} processes" if world > 1 else "")

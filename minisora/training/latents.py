@@ -7,32 +7,34 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource
-from minisora.data.clip import ClipDataset, StandsIn
-from minisora.data.clip_memory import ClipMemory, from_bytes, to_bytes
-from minisora.data.latent_cache import LatentCache
+from minisora.data.clips import ClipDataset, ClipMemory, ShiftedClips, StandsIn, to_float
+from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
-from minisora.training.tasks.task import fingerprint
 
 
 class EncodedOnDemand:
-    """A `LatentSource` that encodes inside the step, for data too large to cache."""
+    """A `LatentSource` that encodes inside the step, for data too large to cache.
+
+    `encode` takes uint8 videos, as in `LatentCache.build`.
+    """
 
     def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
         self.dataset, self.encode = dataset, encode
         self._captions = dataset.captions()
-        self.memory = ClipMemory(dataset)
+        # Shifted views hold their clips themselves.
+        self.memory = ClipMemory(dataset, limit=0 if isinstance(dataset, ShiftedClips) else None)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Normalised latents B Z T' H' W'."""
-        return self.encode(from_bytes(torch.stack(self.memory.clips(indices))))
+        return self.encode(torch.stack(self.memory.clips(indices)))
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
@@ -49,12 +51,6 @@ def encodes_in_step(source: object) -> bool:
     """Whether a batch or latent source has a part that encodes on demand."""
     within = [*getattr(source, "parts", ()), getattr(source, "source", None)]
     return isinstance(source, EncodedOnDemand) or any(encodes_in_step(s) for s in within if s is not None)
-
-
-def cache_keys(vae: nn.Module) -> dict[str, str]:
-    """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
-    own = fingerprint(vae)
-    return {"no": own, "bf16": f"{own}-bf16"}
 
 
 def build_latents(
@@ -83,7 +79,7 @@ def build_latents(
 
     def encode(videos: Tensor) -> Tensor:
         with accelerator.autocast() if accelerator else nullcontext():
-            return vae.to_latents(from_bytes(to_bytes(videos)).to(vae.device)).cpu().float()
+            return vae.to_latents(to_float(videos.to(vae.device))).cpu().float()
 
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)

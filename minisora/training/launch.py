@@ -1,9 +1,16 @@
-"""How a run meets its hardware: one device or many processes, started plainly or by `accelerate launch`."""
+"""How a run meets its hardware: one device or many processes (`accelerate launch`), compiled or not.
+
+Compiling a whole model unrolls its layers and takes minutes, again for every size of clip; one block takes seconds
+and gives most of the gain, the fusion of what lies between matrix products ("regional compilation" in torch's
+recipes). So the repeated layer is compiled alone, once for all its copies.
+"""
 
 import atexit
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import shutil
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,8 +20,13 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, set_seed
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from minisora.errors import UserError
+
+# One graph each; past torch's own 8, further sizes would go on uncompiled.
+_MAX_SHAPES = 64
 
 
 def process_device() -> torch.device:
@@ -51,7 +63,8 @@ def make_accelerator(
             )
     atexit.unregister(_leave_processes)
     device = process_device()
-    AcceleratorState._reset_state()  # the stage before may have trained in another precision
+    # The stage before may have trained in another precision.
+    AcceleratorState._reset_state()
     PartialState._shared_state["distributed_type"] = _launched_as()
     accelerator = Accelerator(
         cpu=device.type == "cpu",
@@ -108,3 +121,54 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """What torch.compile lacks here to make graphs for a device; None where nothing is missing."""
+    if device.type != "cpu":
+        return None
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "no C++ compiler here"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return "Python's headers are not installed here (python3-dev)"
+    return None
+
+
+def compile_blocks(model: nn.Module, block: str, device: torch.device) -> str:
+    """Compile every layer of class `block` in place, for static shapes.
+
+    Args:
+        model: in training; the names of its weights stay.
+        block: class of the repeated layer.
+        device: where it trains.
+
+    Returns:
+        What was done, or why nothing was, for people to read.
+    """
+    missing = missing_compiler(device)
+    if missing is not None:
+        return f"not compiled: {missing}"
+    layers = [module for module in model.modules() if type(module).__name__ == block]
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_SHAPES)
+    for layer in layers:
+        layer.compile(dynamic=False)
+    return f"{len(layers)} {block}s compiled, some seconds for each size of clip"
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Say what to do where a graph of stage `name` cannot be made.
+
+    Raises:
+        UserError: torch's compiler or the C++ compiler failed.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"compiling failed ({reason}): delete {cache_dir()}, where a killed run may have left half a file, or "
+            f"set train_{name}.compile=false"
+        ) from error

@@ -1,38 +1,52 @@
 """The one training loop: accumulate, clip, step, average, log, validate, save; resumable at any step."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
+from minisora.data.batches import check_batch_size, load_batches
 from minisora.data.draws import rng
-from minisora.data.loader import batches, check_batch_size
 from minisora.errors import UserError
+from minisora.files import replace_folder, settle_folder
 from minisora.models.precision import choose_precision
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.screen import say
 from minisora.training import checkpoint
-from minisora.training.compilation import compile_blocks, explained
 from minisora.training.costs import check_state, introduce, measure_costs
-from minisora.training.interrupt import StopSignals
 from minisora.training.latents import encodes_in_step
-from minisora.training.launch import device_name, make_accelerator, process_device
-from minisora.training.learning_rate import lr_scale, steps_changed
-from minisora.training.metrics import MetricsLog
-from minisora.training.optimizer import make_optimizer
-from minisora.training.progress import StepProgress
-from minisora.training.tasks.task import Task
+from minisora.training.launch import (
+    compile_blocks,
+    device_name,
+    end_stage,
+    explained,
+    make_accelerator,
+    process_device,
+)
+from minisora.training.optimizer import lr_scale, make_optimizer, steps_changed
+from minisora.training.progress import MetricsLog, StepProgress
+from minisora.training.tasks import Task
 
-_DROPOUT = 4  # key of what dropout drops, beside those of `minisora.data.batches`
+# Key of the draws of dropout, beside those of `minisora.data.batches`.
+_DROPOUT = 4
+TaskType = TypeVar("TaskType", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -43,53 +57,51 @@ class StageResult:
     validation: dict[str, float]
 
 
-def prepare_stage(config: Config, settings: TrainConfig, out: Path, width: int) -> tuple[Accelerator, str]:
-    """The accelerate handle of a stage, and a line that says what it runs on."""
-    device = process_device()
-    last = checkpoint.newest(out / "checkpoints")
-    if last is not None:  # going on in another precision would change the losses
-        precision, reason = checkpoint.read_state(last).precision, "as in the checkpoint"
-    else:
-        precision, reason = choose_precision(settings.precision, device, width)
-    accelerator = make_accelerator(
-        precision=precision,
-        accumulation=settings.accumulation,
-        trackers=settings.trackers,
-        out=out,
-        seed=config.seed,
-    )
-    return accelerator, f"{device_name(device)}, {precision} ({reason})"
+class StopSignals:
+    """Hears Ctrl-C and SIGTERM within its `with` block; the second one interrupts at once, as it does outside.
 
-
-def check_resumable(config: Config, out: Path, inputs: str) -> None:
-    """Refuse a stage whose newest checkpoint is of another run; to be called before anything is written.
-
-    Args:
-        config: the whole run's.
-        out: the stage's folder.
-        inputs: fingerprint of the data (and VAE) the stage is given.
-
-    Raises:
-        UserError: it is, or cannot be read; the message says how it differs.
+    The first is obeyed between steps, where weights, average and step number agree. Only the main thread can listen,
+    and a signal that the process ignores (nohup) stays ignored.
     """
-    last = checkpoint.newest(out / "checkpoints")
-    if last is not None:
-        state = checkpoint.read_state(last)
-        checkpoint.check_resumable(last, state, checkpoint.described(config), inputs)
+
+    def __init__(self) -> None:
+        self.heard = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._hear) or signal.SIG_DFL
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        # Too late for the last step to see.
+        if self.heard and kind is None:
+            raise KeyboardInterrupt
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.heard:
+            raise KeyboardInterrupt
+        self.heard = True
 
 
 class Trainer:
-    """Trains one task to `settings.steps`, from the newest checkpoint in `out` if there is one.
+    """Trains one task to `settings.steps`, from a checkpoint if there is one; for its arguments see `run_stage`.
 
     Args:
         task: what is trained.
         config: the whole run's, written into checkpoints.
-        accelerator: from `prepare_stage`.
-        out: the stage's folder; checkpoints go below it.
-        metrics: the run's metrics file.
-        inputs: fingerprint of the data (and VAE) the stage is given.
+        accelerator: of the stage, from `make_accelerator`.
+        out: the stage's folder.
+        inputs: fingerprint of what the stage is given.
         console: where progress is shown.
-        on_sample: called on every process with the step and the averaged weights, every `sample_every` steps.
+        last: the checkpoint to go on from, of this run, and what it says.
+        on_sample: called on the main process with the step and the averaged weights, every `sample_every` steps.
     """
 
     def __init__(
@@ -97,21 +109,21 @@ class Trainer:
         task: Task,
         config: Config,
         accelerator: Accelerator,
-        *,
         out: Path,
-        metrics: Path,
         inputs: str,
         console: Console,
+        last: tuple[Path, checkpoint.TrainState] | None = None,
         on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
     ):
         self.task, self.settings, self.accelerator = task, task.settings, accelerator
         self.config, self.seed = checkpoint.described(config), config.seed
-        self.out, self.inputs, self.console, self.on_sample = out, inputs, console, on_sample
+        self.inputs, self.console, self.on_sample = inputs, console, on_sample
         self.folder = out / "checkpoints"
-        self.metrics = MetricsLog(metrics, task.name, accelerator)
+        self.metrics = MetricsLog(out.parent / "metrics.jsonl", task.name, accelerator)
         check_batch_size(self.settings.batch_size, self.settings.accumulation, accelerator.num_processes)
 
-        self.compiled = ""  # what was, in words
+        # What was compiled, in words.
+        self.compiled = ""
         if self.settings.compile:
             self.compiled = compile_blocks(task.model, task.block, accelerator.device)
         plugin = getattr(accelerator.state, "fsdp_plugin", None)
@@ -134,9 +146,14 @@ class Trainer:
         self.ema = EMAModel(
             checkpoint.local_parameters(self.model), decay=self.settings.ema_decay, foreach=True
         )
-        self.step = 0  # optimizer steps done
+        # Optimizer steps done.
+        self.step = 0
         self.validation: dict[str, float] = {}
-        self._resume()
+        if last is None:
+            # Of a run that was killed before its first checkpoint.
+            self.metrics.rewind(0)
+        else:
+            self._resume(*last)
 
     def fit(self) -> StageResult:
         """Train to the last step and return the averaged weights."""
@@ -160,7 +177,7 @@ class Trainer:
     def _run(self, progress: StepProgress, signals: StopSignals) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
-        loader = batches(
+        loader = load_batches(
             self.task.source,
             start_step=self.step,
             stop_step=settings.steps,
@@ -173,12 +190,13 @@ class Trainer:
             pin_memory=device.type == "cuda",
         )
         self.model.train()
-        first_bad = torch.full(
-            (), -1, device=device, dtype=torch.long
-        )  # looked at only where a number is read
+        # Looked at only where a number is read.
+        first_bad = torch.full((), -1, device=device, dtype=torch.long)
         step_loss = torch.zeros((), device=device)
-        recent: list[list[int]] = []  # clips of the micro-batches since the last look
-        clock, clock_step, flops = time.perf_counter(), self.step, 0.0  # flops since the clock was set
+        # Clips of the micro-batches since the last look.
+        recent: list[list[int]] = []
+        # FLOPs since the clock was set.
+        clock, clock_step, flops = time.perf_counter(), self.step, 0.0
         for number, batch in enumerate(loader):
             self._seed_dropout(number % settings.accumulation)
             recent.append(batch.indices)
@@ -188,7 +206,8 @@ class Trainer:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters, settings.clip_norm)
-                    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # sharded by FSDP2
+                    if isinstance(norm, DTensor):
+                        norm = norm.full_tensor()
                     for group in self.optimizer.param_groups:
                         group["lr"] = group["peak_lr"] * lr_scale(self.step, settings)
                 self.optimizer.step()
@@ -261,7 +280,10 @@ class Trainer:
             self.metrics.write(self.step, **{f"val_{k}": v for k, v in self.validation.items()})
             progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
         if "sample" in due and self.on_sample is not None:
-            self.on_sample(self.step, checkpoint.full_weights(self.model, self.ema))
+            weights = checkpoint.full_weights(self.model, self.ema)
+            if self.accelerator.is_main_process:
+                self.on_sample(self.step, weights)
+            self.accelerator.wait_for_everyone()
         if "save" in due:
             self._save()
         return time.perf_counter() - start
@@ -281,10 +303,10 @@ class Trainer:
         step = int(first_bad)
         if step < 0:
             return
-        kept = checkpoint.checkpoints(self.folder)
+        written = checkpoint.checkpoints(self.folder)
         clips = sorted({index for indices in recent for index in indices})
         shown = ", ".join(map(str, clips[:16])) + (", ..." if len(clips) > 16 else "")
-        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        last = f"the last good checkpoint is {written[-1]}" if written else "there is no checkpoint yet"
         raise UserError(
             f"{self.task.name} loss or gradient is not finite at step {step} (clips {shown}); {last}; "
             f"lower train_{self.task.name}.lr (now {self.settings.lr:g}) or set precision=fp32"
@@ -299,13 +321,15 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         try:
             self.ema.copy_to(parameters)
-            with torch.compiler.set_stance("force_eager"):  # seldom run: not worth a graph of its own
+            # Seldom run: not worth a graph of its own.
+            with torch.compiler.set_stance("force_eager"):
                 sums = self.task.validate(self.model, rank, world)
         finally:
             self.ema.restore(parameters)
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
-                module.reshard()  # drop gathered copies of the average that FSDP2 keeps for a backward
+                # Drop gathered copies of the average that FSDP2 keeps for a backward pass.
+                module.reshard()
         self.model.train()
         totals = {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
         count = totals.pop("count")
@@ -324,13 +348,7 @@ class Trainer:
             self.settings.keep_checkpoints,
         )
 
-    def _resume(self) -> None:
-        last = checkpoint.newest(self.folder)
-        if last is None:
-            self.metrics.rewind(0)  # of a run that was killed before its first checkpoint
-            return
-        state = checkpoint.read_state(last)
-        checkpoint.check_resumable(last, state, self.config, self.inputs)
+    def _resume(self, last: Path, state: checkpoint.TrainState) -> None:
         checkpoint.load(last, self.model, self.ema, self.optimizer)
         self.step = self.ema.optimization_step = state.step
         self.metrics.rewind(state.step)
@@ -352,3 +370,75 @@ class Trainer:
             lines.append(f"{meant}: {steps_changed(self.step, before, self.settings)}")
         for line in lines:
             say(self.console, line, style="dim")
+
+
+def run_stage(
+    config: Config,
+    settings: TrainConfig,
+    out: Path,
+    console: Console,
+    *,
+    title: str,
+    width: int,
+    inputs: str,
+    begin: Callable[[], None],
+    make_task: Callable[[Accelerator], TaskType],
+    model: Path,
+    finish: Callable[[TaskType, dict[str, Tensor]], ModelMixin | MiniSoraPipeline | None],
+    on_sample: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
+) -> StageResult:
+    """Train a task to its last step, from its newest checkpoint if there is one, and write the model that comes out.
+
+    Nothing is written before it is known that the stage may go on where it stands.
+
+    Args:
+        config: the whole run's, written into checkpoints.
+        settings: the stage's section of it.
+        out: the stage's folder, RUN/NAME; checkpoints/ goes below it, metrics.jsonl beside it.
+        console: where progress is shown.
+        title: of the stage, for people.
+        width: of the model, by which the precision is chosen.
+        inputs: fingerprint of the data (and of the VAE or the teacher) that the stage is given.
+        begin: writes down what the stage is begun on; called on the main process.
+        make_task: the task, on the stage's device.
+        model: the folder of the model.
+        finish: the model from the task and the averaged weights, called on the main process; None: it is written.
+        on_sample: called on the main process with the task, the step and the averaged weights.
+
+    Raises:
+        UserError: the checkpoint is of another run, the config cannot be trained, or a place cannot be written.
+    """
+    last = checkpoint.resume_point(out / "checkpoints", checkpoint.described(config), inputs)
+    device = process_device()
+    # Going on in another precision would change the losses.
+    precision, reason = (
+        choose_precision(settings.precision, device, width)
+        if last is None
+        else (last[1].precision, "as in the checkpoint")
+    )
+    accelerator = make_accelerator(
+        precision=precision,
+        accumulation=settings.accumulation,
+        trackers=settings.trackers,
+        out=out,
+        seed=config.seed,
+    )
+    if accelerator.is_main_process:
+        say(console, (title, "bold"), f" on {device_name(device)}, {precision} ({reason})")
+        try:
+            begin()
+        except OSError as error:
+            raise UserError(f"cannot write to {out.parent}: {error.strerror}; use another --out") from error
+    task = make_task(accelerator)
+    sample = None if on_sample is None else partial(on_sample, task)
+    result = Trainer(task, config, accelerator, out, inputs, console, last, sample).fit()
+    if accelerator.is_main_process:
+        settle_folder(model)
+        if (finished := finish(task, result.weights)) is not None:
+            try:
+                replace_folder(model, finished.save_pretrained)
+            except (OSError, SafetensorError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise UserError(f"cannot write {model}: {why}; free space or use another --out") from error
+    end_stage(accelerator)
+    return result

@@ -1,10 +1,11 @@
-"""The optimizers: fused AdamW, and Muon for the matrices of the repeated blocks.
+"""The optimizers, fused AdamW and Muon for the matrices of the repeated blocks; and their learning rate.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
 orthogonal matrix, found by five Newton-Schulz steps; a convolution counts as the matrix from all its taps to
-its output channels. (The toy's VAE after 400 steps: AdamW 27.9 dB, Muon 30.7.) torch.optim.Muon does them in
-bfloat16, which a CPU without such units runs many times slower; here they run in the precision that the stage
-trains in, all matrices of a shape at once (toy DiT, Zen 4: 26 ms a step, one by one in float32 93 ms).
+its output channels. torch.optim.Muon does them in bfloat16, which a CPU without such units runs many times slower;
+here they run in the precision that the stage trains in, all matrices of a shape at once.
+
+The learning rate is a pure function of the step, so a resumed run needs no scheduler state.
 """
 
 from collections import defaultdict
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from minisora.config import TrainConfig
-from minisora.models.dit_block import DiTBlock
+from minisora.models.dit import DiTBlock
 from minisora.models.text import TextBlock
 from minisora.models.vae import ResBlock
 
 _BLOCKS = (DiTBlock, TextBlock, ResBlock)
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values land in about [0.7, 1.2]
+# Jordan et al.: singular values land in about [0.7, 1.2].
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _MOMENTUM = 0.95
 # Layers that hold several maps side by side; each is orthogonalised by itself.
 _FUSED = {"qkv": 3, "kv": 2}
@@ -93,17 +95,20 @@ class Muon(torch.optim.AdamW):
             state = self.state[parameter]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
-                state["step"] = torch.zeros(())  # unused; AdamW asks every state for it when one is loaded
+                # Unused; AdamW asks every state for it when one is loaded.
+                state["step"] = torch.zeros(())
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        maps: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # (weight, update)
+        # By shape: (weight, update).
+        maps: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter, update in zip(parameters, ahead, strict=True):
             matrix, count = parameter.view(len(parameter), -1), group["muon_parts"]
             for part, of_part in zip(matrix.chunk(count), update.view_as(matrix).chunk(count), strict=True):
                 maps[part.shape].append((part, of_part))
-            parameter.grad = None  # AdamW passes over it
+            # So that AdamW passes over it.
+            parameter.grad = None
         for shape, pairs in maps.items():
             steps = orthogonalise(torch.stack([update for _, update in pairs]).to(self._dtype))
             length = max(1.0, shape[0] / shape[1]) ** 0.5
@@ -116,7 +121,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
     A step multiplies X by a polynomial of its Gram matrix X X'. These polynomials commute, so for long float32
     matrices the iteration runs on the small Gram matrix alone and X is multiplied once, by their product: the same
-    to 1e-4 even at low rank, in 2 to 5 times less time at aspect ratios of 4 to 9.
+    to 1e-4 even at low rank.
 
     Args:
         matrices: ... rows x columns, any shape.
@@ -127,7 +132,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x.reshape(-1, *x.shape[-2:])
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    if x.dtype == torch.bfloat16 or x.shape[-1] < 2 * x.shape[-2]:  # too coarse, or nothing to gain
+    # On the Gram matrix bfloat16 is too coarse, and a square one has nothing to gain.
+    if x.dtype == torch.bfloat16 or x.shape[-1] < 2 * x.shape[-2]:
         for _ in range(steps):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -148,3 +154,42 @@ def _polynomial(gram: Tensor) -> Tensor:
     result = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     result.diagonal(dim1=-2, dim2=-1).add_(a)
     return result
+
+
+def lr_scale(step: int, settings: TrainConfig) -> float:
+    """Factor on the learning rate at optimizer step `step` (from 0): warm-up, plateau, linear decay.
+
+    The plateau lets a run be extended: only its last `decay_share` depends on the number of steps.
+    """
+    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    decay_steps = settings.decay_share * settings.steps
+    if decay_steps == 0:
+        return warmup
+    left = max(0.0, min(1.0, (settings.steps - step) / decay_steps))
+    return warmup * (settings.final_lr_share + (1 - settings.final_lr_share) * left)
+
+
+def steps_changed(step: int, before: int, settings: TrainConfig) -> str:
+    """What another number of steps does to the learning rate of a stage that goes on; one line.
+
+    Args:
+        step: optimizer steps done.
+        before: steps that they were meant to be.
+        settings: of the stage now.
+    """
+    steps = settings.steps
+    if step >= steps:
+        return f"{step} steps are done, so nothing is trained: set steps above {step} to go on"
+    then = lr_scale(step, settings.replace(steps=before))
+    now = lr_scale(step, settings)
+    falls = round(steps - settings.decay_share * steps)
+    last = f"{settings.final_lr_share:.0%} at step {steps}"
+    if settings.decay_share == 0:
+        return "the learning rate does not depend on the number of steps"
+    if then == now == lr_scale(step, settings.replace(decay_share=0.0)):
+        return f"the learning rate falls from step {falls} to {last}, as if planned so from the start"
+    way = "rises" if now > then else "drops"
+    return (
+        f"the learning rate {way} at once from {then:.0%} to {now:.0%} of its peak, then falls from step "
+        f"{max(step, falls)} to {last}; a run of {steps} steps from the start has other losses"
+    )

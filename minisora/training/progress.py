@@ -1,11 +1,17 @@
-"""Progress of a stage: a live bar with loss, throughput and ETA on a terminal, plain lines in a log file."""
+"""What a stage tells while it trains: a bar on a terminal, plain lines in a log file, and numbers in `metrics.jsonl`.
 
+metrics.jsonl holds one JSON object a line, of all stages of a run; accelerate trackers get the same numbers.
+"""
+
+import json
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,9 +22,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from minisora.errors import UserError
+from minisora.files import write_whole
 from minisora.screen import say
 
-_LINES = 10  # how many lines a stage leaves in a log file
+# How many lines a stage leaves in a log file.
+_LINES = 10
 
 
 class StepProgress:
@@ -40,7 +49,7 @@ class StepProgress:
         self._counted = f"{name} {unit}".strip()
         self._began = time.perf_counter()
         self._line_every = max(at_least, total // _LINES)
-        self._told = start // self._line_every
+        self._lines = start // self._line_every
         self._loss = self._rate = self._mfu = float("nan")
         self._silent = False
         self._bar = Progress(
@@ -78,10 +87,11 @@ class StepProgress:
         if loss is not None and rate is not None and mfu is not None:
             self._loss, self._rate, self._mfu = loss, rate, mfu
         if self.console.is_terminal:
-            self._bar.start()  # with the first step: where nothing is left to do, no bar is shown
+            # With the first step: where nothing is left to do, no bar is shown.
+            self._bar.start()
             self._bar.update(self._task, completed=step, status=self._status())
-        elif step // self._line_every > self._told or step == self.total:
-            self._told = step // self._line_every
+        elif step // self._line_every > self._lines or step == self.total:
+            self._lines = step // self._line_every
             done, spent = step - self.start, time.perf_counter() - self._began
             left = spent / max(1, done) * (self.total - step)
             parts = [
@@ -97,6 +107,65 @@ class StepProgress:
             say(self.console, f"{self._counted} {step}/{self.total}  {text}")
 
     def _status(self) -> str:
-        if math.isnan(self._loss):  # nothing was read yet
+        # Nothing was read yet.
+        if math.isnan(self._loss):
             return ""
         return f"loss {self._loss:.4f}  {self._rate:.1f} clips/s  MFU {self._mfu:.0%}"
+
+
+class MetricsLog:
+    """Appends records of one stage; resuming drops what was written after the checkpoint.
+
+    Args:
+        path: the file; stages of a run share it.
+        stage: "vae", "dit" or "caption", written into every record.
+        accelerator: its trackers get the same numbers; only the main process writes.
+    """
+
+    def __init__(self, path: Path, stage: str, accelerator: Accelerator):
+        self.path, self.stage, self.accelerator = path, stage, accelerator
+
+    def rewind(self, step: int) -> None:
+        """Forget this stage's records after `step`, and a line cut short: no step is twice, all lines are whole."""
+        if not self.accelerator.is_main_process or not self.path.is_file():
+            return
+        records = [r for r in read_metrics(self.path) if r["stage"] != self.stage or r["step"] <= step]
+        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in records))
+
+    def validation(self, step: int) -> dict[str, float]:
+        """This stage's validation after `step`; empty if there is no record of one."""
+        if not self.path.is_file():
+            return {}
+        values: dict[str, float] = {}
+        for record in read_metrics(self.path):
+            if record["stage"] == self.stage and record["step"] == step:
+                values |= {k.removeprefix("val_"): v for k, v in record.items() if k.startswith("val_")}
+        return values
+
+    def write(self, step: int, **values: float) -> None:
+        """Record numbers of a step.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        record = {"stage": self.stage, "step": step, **{k: float(f"{v:.6g}") for k, v in values.items()}}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}; free space and run again"
+            ) from error
+        self.accelerator.log({f"{self.stage}/{k}": v for k, v in values.items()}, step=step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics file; a line cut short by a crash is left out."""
+    records = []
+    for line in path.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]

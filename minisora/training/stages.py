@@ -13,20 +13,21 @@ Every function goes on where a run stopped: what is finished is not done again.
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from rich.console import Console
-from safetensors import SafetensorError
 from torch import Tensor
 
 from minisora import files
-from minisora.config import Config, override, save
+from minisora.config import Config, save
 from minisora.data.batches import LatentSource, TrajectoryBatches
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.folder.record import DataRecord
+from minisora.data.latent_cache import fingerprint
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory
 from minisora.models.build import build_vae
@@ -35,15 +36,13 @@ from minisora.models.tokenizer import CaptionTokenizer, caption_tokenizer, cut_c
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import UNREADABLE, first_line
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.write_videos import write_videos
+from minisora.pipelines.sample_files import write_videos
 from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.latents import build_latents
-from minisora.training.launch import end_stage
-from minisora.training.loop import StageResult, Trainer, check_resumable, prepare_stage
-from minisora.training.tasks.dit_task import DiTTask, StudentTask
-from minisora.training.tasks.task import fingerprint
-from minisora.training.tasks.vae_task import VAETask
+from minisora.training.launch import process_device
+from minisora.training.loop import StageResult, run_stage
+from minisora.training.tasks import DiTTask, StudentTask, VAETask, check_dit
 
 NUM_SAMPLES = 4
 Model = TypeVar("Model", bound=ModelMixin)
@@ -58,34 +57,32 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
     out = run / "vae"
     record = open_record(out)
     train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
-    inputs = train.fingerprint()
-    check_resumable(config, out, inputs)
     _check_not_in_use(config, run)
-    accelerator, where = prepare_stage(config, config.train_vae, out, config.vae.widths[0])
-    _announce(console, accelerator, "VAE", where)
-    _save_config(config, run, accelerator, record)
-    task = VAETask(config, train, validation)
-    trainer = Trainer(
-        task,
-        config,
-        accelerator,
-        out=out,
-        metrics=run / "metrics.jsonl",
-        inputs=inputs,
-        console=console,
-    )
-    result = trainer.fit()
-    # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
-    # bits, and neither the latent cache nor a checkpoint of the DiT would take the VAE for the one they are of.
-    if accelerator.is_main_process:
-        files.settle_folder(out / "model")
-    if accelerator.is_main_process and not _holds(out / "model", result.weights):
+
+    def finish(task: VAETask, weights: dict[str, Tensor]) -> VideoVAE | None:
+        # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
+        # bits, and neither the latent cache nor a checkpoint of the DiT would take the VAE for the one they are of.
+        if _holds(out / "model", weights):
+            return None
         vae = build_vae(config)
-        vae.load_state_dict(result.weights, strict=False)  # the buffers are set next
-        task.set_statistics(vae.to(accelerator.device).eval())
-        replace_folder(out / "model", lambda folder: vae.cpu().save_pretrained(folder))
-    end_stage(accelerator)
-    return result
+        # The buffers are set next.
+        vae.load_state_dict(weights, strict=False)
+        task.set_statistics(vae.to(process_device()).eval())
+        return vae.cpu()
+
+    return run_stage(
+        config,
+        config.train_vae,
+        out,
+        console,
+        title="VAE",
+        width=config.vae.widths[0],
+        inputs=train.fingerprint(),
+        begin=lambda: _save_config(config, run, record),
+        make_task=lambda accelerator: VAETask(config, train, validation),
+        model=out / "model",
+        finish=finish,
+    )
 
 
 def open_record(out: Path) -> DataRecord:
@@ -144,10 +141,10 @@ def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
 def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:
     """Whether the VAE in a folder has these weights, whatever its statistics."""
     try:
-        kept = dict(load_vae(folder).named_parameters())
+        own = dict(load_vae(folder).named_parameters())
     except UserError:
         return False
-    return all(name in weights and value.equal(weights[name]) for name, value in kept.items())
+    return all(name in weights and value.equal(weights[name]) for name, value in own.items())
 
 
 def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | None = None) -> StageResult:
@@ -156,6 +153,7 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     Raises:
         UserError: the data, the config, the VAE or the run folder cannot be used.
     """
+    check_dit(config)
     vae = load_vae(vae_folder or run / "vae" / "model")
     trained = {key: vae.config[key] for key in config.vae.model_dump()}
     for key, value in config.vae.model_dump(mode="json").items():
@@ -169,19 +167,20 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
     captions = [caption for each in (train, validation, *buckets) for caption in each.captions()]
     config = settle_text(config, captions, run / "dit")
     inputs = "-".join([*(each.fingerprint() for each in (train, *buckets)), fingerprint(vae)])
-    check_resumable(config, run / "dit", inputs)
-    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
-    _announce(console, accelerator, "DiT", where)
-    vae.to(accelerator.device)
-    _save_config(config, run, accelerator, record)
-    named = [("training", train), ("validation", validation), *(("training", bucket) for bucket in buckets)]
-    sources = [
-        build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
-        for name, dataset in named
-    ]
-    task = DiTTask(config, vae, sources[0], sources[1], sources[2:])
-    prompts = list(dict.fromkeys(sources[1].captions()))[:NUM_SAMPLES]
-    return _fit(task, config, accelerator, run, console, inputs, prompts)
+
+    def make_task(accelerator: Accelerator) -> DiTTask:
+        vae.to(accelerator.device)
+        sources = [
+            build_latents(config, vae, dataset, run / "cache", console, name, accelerator)
+            for name, dataset in (
+                ("training", train),
+                ("validation", validation),
+                *(("training", bucket) for bucket in buckets),
+            )
+        ]
+        return DiTTask(config, vae, sources[0], sources[1], sources[2:])
+
+    return _run_dit(config, run, console, "DiT", inputs, make_task, validation.captions(), record)
 
 
 def train_dit_on(
@@ -194,17 +193,16 @@ def train_dit_on(
     Raises:
         UserError: the config or the run folder cannot be used.
     """
-    config = override(config, ["data.buckets=[]"])
+    config = config.replace(**{"data.buckets": ()})
+    check_dit(config)
     config = settle_text(config, [*train.captions(), *validation.captions()], run / "dit")
-    said = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
-    inputs = f"{said}-{fingerprint(vae)}"
-    check_resumable(config, run / "dit", inputs)
-    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
-    _announce(console, accelerator, "DiT", where)
-    task = DiTTask(config, vae.to(accelerator.device), train, validation)
-    _save_config(config, run, accelerator)
-    prompts = list(dict.fromkeys(validation.captions()))[:NUM_SAMPLES]
-    return _fit(task, config, accelerator, run, console, inputs, prompts)
+    captions = hashlib.sha256("\n".join(train.captions()).encode()).hexdigest()[:16]
+
+    def make_task(accelerator: Accelerator) -> DiTTask:
+        return DiTTask(config, vae.to(accelerator.device), train, validation)
+
+    inputs = f"{captions}-{fingerprint(vae)}"
+    return _run_dit(config, run, console, "DiT", inputs, make_task, validation.captions())
 
 
 def train_student(
@@ -216,53 +214,53 @@ def train_student(
         UserError: the config or the run folder cannot be used.
     """
     config = with_text_of(config, teacher)
+
+    def make_task(accelerator: Accelerator) -> StudentTask:
+        teacher.to(accelerator.device)
+        return StudentTask(config, teacher, samples)
+
     inputs = samples.fingerprint()
-    check_resumable(config, run / "dit", inputs)
-    accelerator, where = prepare_stage(config, config.train_dit, run / "dit", config.dit.width)
-    _announce(console, accelerator, "Student", where)
-    teacher.to(accelerator.device)
-    task = StudentTask(config, teacher, samples)
-    _save_config(config, run, accelerator)
-    prompts = list(dict.fromkeys(samples.all_captions))[:NUM_SAMPLES]
-    return _fit(task, config, accelerator, run, console, inputs, prompts)
+    return _run_dit(config, run, console, "Student", inputs, make_task, samples.all_captions)
 
 
-def _fit(
-    task: DiTTask,
+def _run_dit(
     config: Config,
-    accelerator: Accelerator,
     run: Path,
     console: Console,
+    title: str,
     inputs: str,
-    prompts: list[str],
+    make_task: Callable[[Accelerator], DiTTask],
+    prompts: Sequence[str],
+    record: DataRecord | None = None,
 ) -> StageResult:
-    """Train a DiT, with samples of `prompts` on the way, and write RUN/model."""
-    if accelerator.is_main_process and task.model.text_encoder is not None:
-        warn_of_cuts(console, task.model.text_encoder.lengths, task.source.all_captions)
+    """`run_stage` of a DiT: it samples some of the prompts on the way and writes RUN/model."""
+    out = run / "dit"
+    prompts = list(dict.fromkeys(prompts))[:NUM_SAMPLES]
 
-    def sample(step: int, weights: dict[str, Tensor]) -> None:
-        if accelerator.is_main_process:
-            pipeline = _pipeline(config, task, weights)
-            videos = pipeline(prompts, seed=config.seed, progress=False).videos
-            file = run / "dit" / "samples" / f"step-{step:08d}.mp4"
-            write_videos(file, videos, prompts, config.clip.fps)
-        accelerator.wait_for_everyone()
+    def make(accelerator: Accelerator) -> DiTTask:
+        task = make_task(accelerator)
+        if accelerator.is_main_process and task.model.text_encoder is not None:
+            warn_of_cuts(console, task.model.text_encoder.lengths, task.source.all_captions)
+        return task
 
-    trainer = Trainer(
-        task,
+    def sample(task: DiTTask, step: int, weights: dict[str, Tensor]) -> None:
+        videos = _pipeline(config, task, weights)(prompts, seed=config.seed, progress=False).videos
+        write_videos(out / "samples" / f"step-{step:08d}.mp4", videos, prompts, config.clip.fps)
+
+    return run_stage(
         config,
-        accelerator,
-        out=run / "dit",
-        metrics=run / "metrics.jsonl",
+        config.train_dit,
+        out,
+        console,
+        title=title,
+        width=config.dit.width,
         inputs=inputs,
-        console=console,
+        begin=lambda: _save_config(config, run, record),
+        make_task=make,
+        model=run / "model",
+        finish=partial(_pipeline, config),
         on_sample=sample,
     )
-    result = trainer.fit()
-    if accelerator.is_main_process:
-        replace_folder(run / "model", _pipeline(config, task, result.weights).save_pretrained)
-    end_stage(accelerator)
-    return result
 
 
 def settle_text(config: Config, captions: Sequence[str], out: Path) -> Config:
@@ -279,15 +277,15 @@ def settle_text(config: Config, captions: Sequence[str], out: Path) -> Config:
     Raises:
         UserError: the tokenizer of a pretrained encoder, or the newest checkpoint, cannot be read.
     """
+    begun = checkpoint.checkpoints(out / "checkpoints")
+    if begun and "tokenizer_version" not in checkpoint.read_state(begun[-1]).config["text"]:
+        config = config.replace(**{"text.tokenizer_version": 1})
     text = config.text
-    kept = checkpoint.checkpoints(out / "checkpoints")
-    if kept and "tokenizer_version" not in checkpoint.read_state(kept[-1]).config["text"]:
-        text = text.model_copy(update={"tokenizer_version": 1})
     if text.max_tokens is None:
         reads_text = config.dit.text_conditioning
         fitting = fitting_tokens(caption_tokenizer(text), captions) if reads_text else text.tokens
-        text = text.model_copy(update={"max_tokens": fitting})
-    return config.model_copy(update={"text": text})
+        config = config.replace(**{"text.max_tokens": fitting})
+    return config
 
 
 def with_text_of(config: Config, teacher: MiniSoraPipeline) -> Config:
@@ -295,12 +293,11 @@ def with_text_of(config: Config, teacher: MiniSoraPipeline) -> Config:
     encoder = teacher.text_encoder
     if encoder is None:
         return config
-    update: dict[str, Any] = {}
     if config.text.max_tokens is None:
-        update["max_tokens"] = encoder.config.max_tokens
+        config = config.replace(**{"text.max_tokens": encoder.config.max_tokens})
     if isinstance(encoder, TextEncoder):
-        update["tokenizer_version"] = encoder.config.tokenizer_version
-    return config.model_copy(update={"text": config.text.model_copy(update=update)})
+        config = config.replace(**{"text.tokenizer_version": encoder.config.tokenizer_version})
+    return config
 
 
 def warn_of_cuts(console: Console, tokenizer: CaptionTokenizer, captions: Sequence[str]) -> None:
@@ -317,36 +314,13 @@ def discard_checkpoints(run: Path) -> None:
 def _pipeline(config: Config, task: DiTTask, weights: dict[str, Tensor]) -> MiniSoraPipeline:
     """A pipeline with these weights, apart from the model in training."""
     fresh = task.fresh_model()
-    fresh.load_state_dict(weights, strict=False)  # frozen text weights are in place already
+    # Frozen text weights are in place already.
+    fresh.load_state_dict(weights, strict=False)
     return MiniSoraPipeline.build(config, task.vae, fresh.dit, fresh.text_encoder).to(task.vae.device)
 
 
-def _announce(console: Console, accelerator: Accelerator, name: str, where: str) -> None:
-    if accelerator.is_main_process:
-        say(console, (name, "bold"), f" on {where}")
-
-
-def _save_config(
-    config: Config, run: Path, accelerator: Accelerator, record: DataRecord | None = None
-) -> None:
-    """Write down what the run is and what the stage was begun on."""
-    try:
-        if accelerator.is_main_process:
-            save(config, run / "config.yaml")
-            if record is not None:
-                record.keep()
-    except OSError as error:
-        raise UserError(f"cannot write to {run}: {error.strerror}; use another --out") from error
-
-
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under another name and put it in place whole.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
-    try:
-        files.replace_folder(folder, write)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {folder}: {reason}; free space or use another --out") from error
+def _save_config(config: Config, run: Path, record: DataRecord | None) -> None:
+    """Write down what the run is and what the stage is begun on; raises OSError where that cannot be written."""
+    save(config, run / "config.yaml")
+    if record is not None:
+        record.keep()

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from minisora.config import FlowConfig
-from minisora.data.batches import LatentBatches, MixedBatches, PackedBatches
+from minisora.data.batches import CropBatches, LatentBatches, MixedBatches, PackedBatches, load_batches
+from minisora.data.clips import ClipMemory
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 
 
 class Source:
@@ -74,3 +76,26 @@ def test_a_packed_step_holds_every_position_once_however_it_is_split() -> None:
     one_by_one = sorted(float(part.noise.sum()) for part in alone)
     together = sorted(float(noise.sum()) for part in whole.parts for noise in part.noise)
     assert together == pytest.approx(one_by_one)
+
+
+def test_crops_are_bytes_and_a_function_of_their_position() -> None:
+    source = CropBatches(ClipMemory(ShapesWorld(6, 0, 5, 16, 16)), (3, 8, 8), (2, 1, 2, 2), seed=0)
+    batch = source.at(range(8))
+    assert batch.video.dtype == torch.uint8
+    assert batch.video.shape == (8, 3, 3, 8, 8)
+    alone = source.at([5])
+    assert torch.equal(alone.video, batch.video[5:6])
+    assert torch.equal(alone.noise, batch.noise[5:6])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_processes_and_micro_batches_take_every_position_of_a_step_once(workers: int) -> None:
+    source = LatentBatches(Source(5, 2), FlowConfig(), seed=0)
+    whole = list(load_batches(source, start_step=3, stop_step=5, batch_size=8))
+    assert [batch.indices for batch in whole] == [source.at(range(8 * s, 8 * s + 8)).indices for s in (3, 4)]
+    split = {"start_step": 3, "stop_step": 5, "batch_size": 8, "accumulation": 2, "world_size": 2}
+    first, second = (list(load_batches(source, rank=rank, workers=workers, **split)) for rank in (0, 1))
+    assert [len(batch.indices) for batch in first + second] == [2] * 8
+    for step, batch in enumerate(whole):
+        parts = [part for micro in (0, 1) for part in (first[2 * step + micro], second[2 * step + micro])]
+        assert torch.equal(torch.cat([part.noise for part in parts]), batch.noise)

@@ -6,6 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from minisora.data import latent_cache
+from minisora.data.clips import to_float
 from minisora.data.latent_cache import LatentCache
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
@@ -27,7 +28,7 @@ class Encoder:
         if self.fail_after is not None and self.clips >= self.fail_after:
             raise KeyboardInterrupt
         self.clips += len(videos)
-        return torch.nn.functional.avg_pool3d(videos[:, :, ::4], (1, 8, 8))
+        return torch.nn.functional.avg_pool3d(to_float(videos[:, :, ::4]), (1, 8, 8))
 
 
 @pytest.fixture

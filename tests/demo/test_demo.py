@@ -8,8 +8,7 @@ from rich.console import Console
 
 from minisora.config import Config, override
 from minisora.data.video.read_video import read_video
-from minisora.demo.demo_page import PageData, write_page
-from minisora.demo.run_demo import run_demo
+from minisora.demo.run_demo import DemoPage, run_demo, write_page
 from minisora.errors import UserError
 
 
@@ -63,7 +62,7 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
     (tmp_path / "a.mp4").write_bytes(b"video")
     page = write_page(
         tmp_path / "page.html",
-        PageData(
+        DemoPage(
             config=config,
             seconds={"vae": 1.0, "dit": 1.0},
             metrics=[{"stage": stage, "step": 1, "psnr": 1.0, "loss": 1.0} for stage in ("vae", "dit")],

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.evaluate.judge_modes import score_extension
-from minisora.evaluate.trial import Trial, path_distance, same_object, step_sizes, velocity_jump
+from minisora.evaluate.judge_modes import (
+    Trial,
+    path_distance,
+    same_object,
+    score_extension,
+    step_sizes,
+    velocity_jump,
+)
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 PROMPT = parse("a large red circle moving right")
@@ -45,11 +52,11 @@ class Perfect:
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_what_is_made_is_judged_apart_from_what_was_given(
+def test_an_extension_is_judged_apart_from_the_known_frames(
     backward: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [parse(f"a {color} circle moving right") for color in ("red", "blue", "green", "yellow")]
-    trial = Trial.of(cast(MiniSoraPipeline, Perfect()), prompts, 4, 0, {})
+    trial = Trial.of(cast(MiniSoraPipeline, Perfect()), prompts, 4, 0, SampleSettings())
     clips = trial.clips
 
     def truly(_: object, __: object, part: Tensor, **options: object) -> Tensor:

@@ -1,12 +1,15 @@
 """Each finding from models whose state is known: exact ones, ones that know the mean, ones that copy."""
 
 import math
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from minisora.data.latent_cache import LatentCache
 from minisora.errors import UserError
 from minisora.evaluate.memorisation import (
     NUM_BUCKETS,
@@ -15,9 +18,11 @@ from minisora.evaluate.memorisation import (
     Moments,
     diagnose,
     loss_by_sigma,
+    measure_curves,
     moments,
     nearest,
 )
+from minisora.pipelines.model_folder import load_pipeline
 
 SHAPE = (4, 2, 3, 3)
 CAPTIONS = [f"clip {i}" for i in range(10)]
@@ -148,3 +153,63 @@ def test_bad_input_is_named() -> None:
         nearest(UNSEEN, [])
     with pytest.raises(UserError, match="0 samples and 1 unseen"):
         diagnose(LEARNED, [], [1.0])
+
+
+def test_the_curves_find_that_a_model_copies(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline whose samples are training latents, taken from the run's own cache."""
+    pipeline = load_pipeline(tiny_run / "model")
+    caches = []
+    real_open = LatentCache.open
+    monkeypatch.setattr(LatentCache, "open", lambda *args: caches.append(real_open(*args)) or caches[-1])
+
+    def copy(prompts: list[str], *, seed: int, **options: object) -> object:
+        return type("Output", (), {"videos": caches[0].latents([seed + i for i in range(len(prompts))])})()
+
+    honest = measure_curves(pipeline, tiny_run, num_samples=4, steps=1)
+    monkeypatch.setattr(type(pipeline), "__call__", lambda self, *args, **options: copy(*args, **options))
+    copied = measure_curves(pipeline, tiny_run, num_samples=4)
+    assert copied.samples == [0.0] * 4
+    assert copied.finding.state == "memorising"
+    assert copied.loss == honest.loss  # on fixed noise
+    assert copied.unseen == honest.unseen
+    assert honest.finding.copies == 0
+
+
+def test_the_loss_is_the_one_that_training_validates_with(tiny_run: Path, tiny_config: object) -> None:
+    """The same model, sigma convention and captions: near the last validation loss that training wrote."""
+    from minisora.training.progress import read_metrics
+
+    records = read_metrics(tiny_run / "metrics.jsonl")
+    last = [record["val_loss"] for record in records if "val_loss" in record][-1]
+    curves = measure_curves(load_pipeline(tiny_run / "model"), tiny_run, num_samples=1, steps=1)
+    assert sum(curves.loss.loss) / 8 == pytest.approx(last, rel=0.1)
+
+
+def test_progress_reaches_its_end_and_never_goes_back(tiny_run: Path) -> None:
+    steps: list[tuple[float, int]] = []
+    measure_curves(
+        load_pipeline(tiny_run / "model"),
+        tiny_run,
+        num_samples=3,
+        steps=1,
+        batch_size=2,
+        on_progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[-1][0] == steps[-1][1]
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_a_run_without_the_models_latents_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline(tiny_run / "model")
+    with pytest.raises(UserError, match="is not a run folder"):
+        measure_curves(pipeline, tmp_path)
+    damaged = tmp_path / "run"
+    shutil.copytree(tiny_run, damaged)
+    for shard in damaged.glob("cache/*/shard-00000.safetensors"):
+        shard.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is not a whole latent cache of this data and VAE: delete it"):
+        measure_curves(pipeline, damaged)
+    with torch.no_grad():
+        next(pipeline.vae.parameters()).add_(1)  # the model of another run
+    with pytest.raises(UserError, match="no whole latent cache of this model's VAE"):
+        measure_curves(pipeline, tiny_run)

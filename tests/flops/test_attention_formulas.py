@@ -15,8 +15,7 @@ from minisora.flops.attention_formulas import (
     attention_size,
     is_backward,
 )
-from minisora.flops.count_torch import count_forward, count_step
-from minisora.flops.torch_formulas import FORMULAS, is_free
+from minisora.flops.count_torch import FORMULAS, count_forward, count_step, is_free
 
 aten = torch.ops.aten
 # batch, query heads, heads of keys and values, queries, keys, channels of queries and keys, of values

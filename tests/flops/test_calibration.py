@@ -1,22 +1,18 @@
-"""Timing, sweep, laws and plots, on tiny real passes. No assertion depends on how fast the machine is."""
+"""Sweep, laws and their file, on tiny real passes. No assertion depends on how fast the machine is."""
 
 import json
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from minisora.config import Config, override
 from minisora.errors import UserError
-from minisora.flops import cost_law
-from minisora.flops.calibration import Calibration, calibrate
-from minisora.flops.plots import attention_share, plot_attention_share, plot_roofline
-from minisora.flops.sweep import Shape, SweepPoint, grid, measure_shape
-from minisora.flops.timed import time_config
-from minisora.flops.timing import Utilisation, known_peak, measure, measure_matmul_peak
-from minisora.report.measured_inputs import read_calibration
+from minisora.flops.calibration import Calibration, SweepPoint, fit_seconds, read_calibration, split
+from minisora.flops.sweep import Shape, calibrate, grid, measure_shape
 
 TINY = [
     Shape(width, depth, size, (1, 1, 1), attention, batch)
@@ -50,23 +46,68 @@ def test_the_cost_law_finds_one_two_one(calibration: Calibration):
 
 
 def test_held_out_points_are_the_largest(calibration: Calibration):
-    fitted, held = cost_law.split(calibration.points)
+    fitted, held = split(calibration.points)
     work = [point.macs * point.batch for point in calibration.points]
     assert max(work[i] for i in fitted) <= min(work[i] for i in held)
 
 
-def test_the_report_reads_what_a_calibration_writes(calibration: Calibration, tmp_path: Path):
+def test_a_calibration_is_read_as_it_was_taken(calibration: Calibration, tmp_path: Path):
     path = tmp_path / "deep" / "calibration.json"
     calibration.save(path)
     written = json.loads(path.read_text())
     assert {"device", "date", "minisora", "laws", "points", "measured_peak_flops"} <= set(written)
     assert all(point["forward_mfu_measured"] > 0 for point in written["points"])
     assert calibration.table().row_count == 4
-    report = read_calibration(path)
-    assert list(report.macs) == [point.macs for point in calibration.points]
-    assert list(report.coefficients) == list(calibration.mac_law.coefficients.values())
-    assert report.train_over_forward == pytest.approx(3, abs=0.3)
-    assert report.date == calibration.date
+    read = read_calibration(path)
+    assert json.loads(json.dumps(read.to_dict())) == written
+    assert list(read.coefficients) == list(calibration.mac_law.coefficients.values())
+    assert read.train_over_forward == pytest.approx(3, abs=0.3)
+    exact = [4_000_000.0, 1_000.0, 50.0]
+    macs, error = read.predict(exact)
+    assert macs == pytest.approx(4_000_000 + 2_000 + 50)
+    assert error < 1e-6
+    assert read.decades_beyond(10 * max(point.macs for point in read.points)) == pytest.approx(1)
+
+
+def test_a_calibration_is_read_without_torch():
+    code = "import sys, minisora.flops.calibration; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no calibration at"), ("{}", "is not a calibration"), ("[1]", "is not a calibration"),
+     ('{"format": 99}', "format 99"), ("no json", "is not a calibration")],
+)  # fmt: skip
+def test_foreign_files_are_refused_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "calibration.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_calibration(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot read"):
+        read_calibration(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tree: tree.update(points=[]),
+        lambda tree: tree["points"][0].update(macs="many"),
+        lambda tree: tree["points"][0].pop("forward"),
+        lambda tree: tree["laws"]["forward_macs"]["coefficients"].pop("b"),
+        lambda tree: tree["device"].pop("dtype"),
+    ],
+    ids=["no points", "a word", "a point without its time", "a law without b", "a device without its format"],
+)
+def test_a_spoiled_calibration_is_refused_as_it_is_read(spoil, calibration: Calibration, tmp_path: Path):
+    tree = json.loads(json.dumps(calibration.to_dict()))
+    spoil(tree)
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="is not a calibration"):
+        read_calibration(path)
 
 
 def test_time_law_recovers_known_rates(calibration: Calibration):
@@ -78,13 +119,13 @@ def test_time_law_recovers_known_rates(calibration: Calibration):
         values = (p.depth, linear, attention, elements)
         return float(np.dot(values, list(wanted.values())))
 
-    fit = cost_law.fit_seconds(calibration.points, [seconds(p) for p in calibration.points])
+    fit = fit_seconds(calibration.points, [seconds(p) for p in calibration.points])
     assert fit.coefficients == pytest.approx(wanted, rel=1e-4)
 
 
 def test_no_rate_is_negative(calibration: Calibration):
     rng = np.random.default_rng(0)
-    fit = cost_law.fit_seconds(calibration.points, list(rng.uniform(1, 2, len(calibration.points))))
+    fit = fit_seconds(calibration.points, list(rng.uniform(1, 2, len(calibration.points))))
     assert min(fit.coefficients.values()) >= 0
 
 
@@ -94,7 +135,7 @@ def test_a_point_is_measured_not_computed():
     assert point.model_flops < point.train_flops
     assert point.train is not None
     assert point.train.minimum <= point.train.median <= point.train.maximum
-    json.dumps(point.to_dict())
+    json.dumps(asdict(point))
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -113,62 +154,6 @@ def test_grids_cover_what_they_promise(kind):
 
             largest = max(sum(p.numel() for p in build_dit(s.config(), None).parameters()) for s in shapes)
         assert largest > 2e9
-
-
-def test_utilisation_over_one_hundred_percent_says_so():
-    fine = Utilisation(flops=90, seconds=1.0, datasheet_peak=None, measured_peak=100.0)
-    assert fine.mfu_measured == 0.9
-    assert fine.mfu_datasheet is None
-    assert fine.warning() is None
-    wrong = replace(fine, flops=104, datasheet_peak=102.0)
-    assert "datasheet peak and the measured peak" in (wrong.warning() or "")
-    assert "warning" in wrong.to_dict()
-
-
-def test_measure_runs_as_often_as_told():
-    calls = []
-    timing = measure(lambda: calls.append(1), "cpu", warmup=3, runs=4)
-    assert len(calls) == 7
-    assert timing.runs == 4
-    assert timing.minimum <= timing.median <= timing.maximum
-    assert timing.memory_bytes > 0
-    with pytest.raises(UserError, match="takes no time"):
-        measure(lambda: None, "meta")
-
-
-def test_peaks_on_a_cpu():
-    assert known_peak("cpu", torch.float32) is None
-    assert measure_matmul_peak("cpu", torch.float32, 0.2) > 1e8
-
-
-def test_a_config_is_timed_in_every_row():
-    tiny = [
-        "dit.width=32",
-        "dit.depth=1",
-        "dit.heads=2",
-        "vae.widths=[8,8]",
-        "clip.frames=5",
-        "clip.height=32",
-    ]
-    report = time_config(override(Config(), tiny), batch=2, runs=2)
-    names = [row.name for row in report.rows]
-    assert names[:3] == ["DiT forward", "DiT forward and backward", "DiT train step"]
-    assert names[3:] == ["sampling step (2 passes)", "VAE encode", "VAE decode"]
-    assert all(row.use.flops > 0 and row.use.mfu_measured > 0 for row in report.rows)
-    assert report.rows[2].use.flops == report.rows[1].use.flops > 2.5 * report.rows[0].use.flops
-    assert report.table().row_count == 6
-    json.dumps(report.to_dict())
-
-
-def test_plots_are_written(calibration: Calibration, tmp_path: Path):
-    plot_roofline(calibration, tmp_path / "roofline.png")
-    plot_attention_share(tmp_path / "share.svg")
-    assert (tmp_path / "roofline.png").read_bytes()[:4] == b"\x89PNG"
-    assert "Hunyuan" in (tmp_path / "share.svg").read_text()
-
-
-def test_attention_equals_the_rest_at_six_widths():
-    assert attention_share(6 * 1152, 1152) == pytest.approx(0.5)
 
 
 @pytest.mark.cuda

@@ -25,9 +25,9 @@ def test_no_cpu_tensor_leaks_into_a_pass():
             dit, vae, text = build_dit(SMALL, 16), build_vae(SMALL), build_text_encoder(SMALL, ["a"])
         what = dit_pass(SMALL, dit, (3, 8, 8), text_width=16, batch=2, device="cuda")
         flops = count_forward(what)
-        assert count_forward(encode_pass(vae, (5, 16, 16), device="cuda")) > 0
-        assert count_forward(decode_pass(vae, (2, 2, 2), device="cuda")) > 0
-        assert count_forward(text_pass(text, 8, device="cuda")) > 0
+        assert count_forward(encode_pass(SMALL, vae, (5, 16, 16), device="cuda")) > 0
+        assert count_forward(decode_pass(SMALL, vae, (2, 2, 2), device="cuda")) > 0
+        assert count_forward(text_pass(SMALL, text, device="cuda")) > 0
     assert flops == 2 * 2 * total(dit_terms(SMALL, (3, 8, 8), text_width=16, text_tokens=24))
 
 

@@ -25,8 +25,10 @@ def test_every_shape_by_arithmetic(name: str):
 @pytest.mark.slow
 def test_rows_by_real_passes():
     rows = [count_row(name) for name in ("s8", "b4", "xl2_512")]
-    assert all(row.rounds_to_published and abs(row.params_error) < 0.01 for row in rows)
-    assert rows[-1].counts.fvcore_macs == pytest.approx(524.60e9, rel=0.002)
+    # Half of the last printed digit, or half a per cent.
+    assert all(abs(row.gmacs - row.published_gmacs) <= 0.005 or abs(row.error) <= 0.005 for row in rows)
+    assert all(abs(row.params_error) < 0.01 for row in rows)
+    assert rows[-1].gmacs == pytest.approx(524.60, rel=0.002)
     assert rows[-1].counts.max_disagreement == 0
     table = DiTTable(rows)
     assert table.table().row_count == 3

@@ -1,5 +1,6 @@
 """fvcore, torch and the closed form agree on whatever shape the models take, forward and backward."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minisora.config import Config
+from minisora.config import Config, override
 from minisora.errors import UserError
-from minisora.flops import count_closed_form_vae
-from minisora.flops.count_closed_form import Term, by_module, dit_terms, total, train_macs
-from minisora.flops.passes import count_pass, count_training, decode_pass, dit_pass, encode_pass, text_pass
+from minisora.flops.count_closed_form import Term, count_closed_form, dit_terms, total, train_macs
+from minisora.flops.count_torch import count_training
+from minisora.flops.ledger import count_pass
+from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, build_vae
 
 QUIET = {
@@ -60,12 +62,13 @@ def check(model: tuple[Config, tuple[int, int, int], int], device: str, batch: i
         dit = build_dit(config, text_width)
     terms = dit_terms(config, latent_size, text_width=text_width, text_tokens=config.text.max_tokens)
     inputs: dict[str, Any] = {"text_width": text_width, "device": device, "batch": batch}
-    count = count_pass(dit_pass(config, dit, latent_size, text_grad=True, **inputs), terms, batch)
-    assert count.counts.max_disagreement == 0
-    assert count.counts.closed_form_macs == batch * total(terms)
+    part = dit_pass(config, dit, latent_size, text_grad=True, **inputs)
+    assert part.terms == terms
+    agreement = count_pass(part).agreement
+    assert [count.total_macs for count in agreement.counts] == 3 * [batch * total(terms)]
     if not train:
         return
-    step = count_training(dit_pass(config, dit, latent_size, text_grad=True, **inputs))
+    step = count_training(part)
     closed = train_macs(terms, checkpointing=config.dit.checkpointing is True)
     assert step.forward_flops == 2 * batch * closed.forward
     assert step.train_flops == 2 * batch * closed.train
@@ -83,6 +86,11 @@ def test_dit_on_meta_tensors(model, turn):
 @given(models(), st.integers(1, 3))
 def test_dit_on_cpu_tensors(model, batch):
     check(model, "cpu", batch, train=True)
+
+
+def assert_exact(part: Pass) -> None:
+    first, *others = (count.total_macs for count in count_pass(part).agreement.counts)
+    assert others == [first, first]
 
 
 @st.composite
@@ -112,28 +120,30 @@ def test_vae(model, device):
     with torch.device(device):
         vae = build_vae(config)
     latent_size = vae.latent_size(*clip)
-    encode, decode = (
-        count_closed_form_vae.encode_terms(config.vae, *clip),
-        count_closed_form_vae.decode_terms(config.vae, latent_size),
-    )
-    assert count_pass(encode_pass(vae, clip, device=device), encode).counts.max_disagreement == 0
-    assert count_pass(decode_pass(vae, latent_size, device=device), decode).counts.max_disagreement == 0
-    step = count_training(encode_pass(vae, clip, device=device))
-    # the pass gives the mean alone, so the last layer's gradient is of half its outputs at full cost
-    assert step.train_flops == 2 * train_macs(encode, checkpointing=False).train
+    encode = encode_pass(config, vae, clip, device=device)
+    assert_exact(encode)
+    assert_exact(decode_pass(config, vae, latent_size, device=device))
+    step = count_training(encode)
+    # The pass gives the mean alone, so the last layer's gradient is of half its outputs at full cost.
+    assert step.train_flops == 2 * train_macs(encode.terms, checkpointing=False).train
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 24])
 def test_text_encoder(tokens: int):
-    config = Config()
-    encoder = build_text_encoder(config, ["a red circle"])
-    terms = count_closed_form_vae.text_terms(config.text, tokens)
-    assert count_pass(text_pass(encoder, tokens, device="cpu"), terms).counts.max_disagreement == 0
-    step = count_training(text_pass(encoder, tokens, device="cpu"))
-    assert step.train_flops == 2 * train_macs(terms, checkpointing=False).train
+    config = override(Config(), [f"text.max_tokens={tokens}"])
+    part = text_pass(config, build_text_encoder(config, ["a red circle"]), device="cpu")
+    assert_exact(part)
+    assert count_training(part).train_flops == 2 * train_macs(part.terms, checkpointing=False).train
 
 
 SMALL = Config.model_validate({"dit": {"width": 32, "depth": 2, "heads": 2}})
+
+
+def small_pass(terms: list[Term]) -> Pass:
+    with torch.device("meta"):
+        dit = build_dit(SMALL, 16)
+    config = override(SMALL, ["text.max_tokens=8"])
+    return replace(dit_pass(config, dit, (3, 4, 4), text_width=16), terms=terms)
 
 
 def small_terms() -> list[Term]:
@@ -141,28 +151,21 @@ def small_terms() -> list[Term]:
 
 
 def test_a_wrong_closed_form_is_refused_with_the_module_that_differs():
-    with torch.device("meta"):
-        dit = build_dit(SMALL, 16)
     wrong = [t for t in small_terms() if t.module != "blocks.1.attention"]
-    config = SMALL.model_copy(update={"text": SMALL.text.model_copy(update={"max_tokens": 8})})
-    what = dit_pass(config, dit, (3, 4, 4), text_width=16)
-    count_pass(what, small_terms())
+    count_pass(small_pass(small_terms()))
     with pytest.raises(
         UserError, match=r"disagree.*'blocks\.1\.attention': fvcore 9,216, torch 9,216, closed form 0"
     ):
-        count_pass(what, wrong)
+        count_pass(small_pass(wrong))
 
 
 def test_two_wrongs_do_not_make_a_right():
     """Errors that cancel in the total are still found."""
-    with torch.device("meta"):
-        dit = build_dit(SMALL, 16)
     moved = {"blocks.0.mlp.up": -400, "blocks.0.mlp.down": 400}
     wrong = [Term(t.module, t.group, t.macs + moved.get(t.module, 0) * 100) for t in small_terms()]
     assert total(wrong) == total(small_terms())
-    config = SMALL.model_copy(update={"text": SMALL.text.model_copy(update={"max_tokens": 8})})
     with pytest.raises(UserError, match=r"2 modules differ.*blocks\.0\.mlp"):
-        count_pass(dit_pass(config, dit, (3, 4, 4), text_width=16), wrong)
+        count_pass(small_pass(wrong))
 
 
 def test_every_linear_layer_has_a_term():
@@ -170,7 +173,7 @@ def test_every_linear_layer_has_a_term():
         dit = build_dit(SMALL, 16)
     linear = {path for path, module in dit.named_modules() if isinstance(module, torch.nn.Linear)}
     attention = {f"blocks.{i}.{kind}" for i in range(2) for kind in ("attention", "cross")}
-    assert set(by_module(small_terms())) == linear | attention
+    assert set(count_closed_form(small_terms()).own_work()) == linear | attention
 
 
 def test_frozen_input_and_input_gradient_move_only_the_first_layers():

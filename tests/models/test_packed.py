@@ -6,7 +6,7 @@ from torch import Tensor
 
 from minisora.errors import UserError
 from minisora.models.dit import VideoDiT
-from minisora.models.packed import pack
+from minisora.models.packed import pack, packed_velocities
 
 SIZES = [(1, 2, 2), (3, 4, 4), (2, 2, 6), (5, 4, 2), (3, 4, 4)]  # latent T H W
 
@@ -41,7 +41,7 @@ def clips() -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
 def test_each_clip_comes_out_as_it_would_alone(capacity: int, modulation: str) -> None:
     model = make(modulation=modulation)
     noisy, sigmas, text = clips()
-    together = model.forward_packed(noisy, sigmas, capacity, **text)
+    together = packed_velocities(model, noisy, sigmas, capacity, **text)
     for i, velocity in enumerate(together):
         own = {name: tensor[i : i + 1] for name, tensor in text.items()}
         alone = model(noisy[i][None], sigmas[i][None], **own)[0]
@@ -51,7 +51,7 @@ def test_each_clip_comes_out_as_it_would_alone(capacity: int, modulation: str) -
 def test_gradients_are_those_of_the_clips_alone() -> None:
     model = make()
     noisy, sigmas, text = clips()
-    sum(v.square().sum() for v in model.forward_packed(noisy, sigmas, 20, **text)).backward()
+    sum(v.square().sum() for v in packed_velocities(model, noisy, sigmas, 20, **text)).backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for i in range(len(noisy)):
@@ -65,7 +65,7 @@ def test_without_text() -> None:
     model = make(text_width=None)
     noisy, sigmas, _ = clips()
     alone = model(noisy[1][None], sigmas[1][None])[0]
-    torch.testing.assert_close(model.forward_packed(noisy, sigmas, 20)[1], alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(packed_velocities(model, noisy, sigmas, 20)[1], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_are_filled_evenly() -> None:
@@ -89,4 +89,4 @@ def test_a_clip_longer_than_a_row_is_refused() -> None:
 def test_factorised_attention_is_refused() -> None:
     noisy, sigmas, text = clips()
     with pytest.raises(UserError, match=r"dit\.attention=full"):
-        make(attention="factorised").forward_packed(noisy, sigmas, 20, **text)
+        packed_velocities(make(attention="factorised"), noisy, sigmas, 20, **text)

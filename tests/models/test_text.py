@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisora.errors import UserError
-from minisora.models.text import PretrainedTextEncoder, TextEncoder, Tokenizer, build_vocabulary
+from minisora.models.text import PretrainedTextEncoder, TextEncoder
+from minisora.models.tokenizer import Tokenizer, build_vocabulary
 
 CAPTIONS = ["a red circle moving left", "a blue square, moving up", "A RED triangle"]
 

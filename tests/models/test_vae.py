@@ -9,8 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minisora.errors import UserError
-from minisora.models.vae import VideoVAE
-from minisora.models.vae_parts import Parts, Sizes, choose_parts, in_parts
+from minisora.models.vae import Parts, Sizes, VideoVAE, choose_parts, in_parts
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +153,7 @@ def test_little_memory_and_running_out_of_it_give_the_same_video(
     monkeypatch.setattr(vae, "decode", tight)
     torch.testing.assert_close(vae.to_video(latents), whole, atol=1e-5, rtol=1e-5)
     assert sizes[0] == latents.numel()
-    monkeypatch.setattr("minisora.models.vae_parts.available_memory", lambda _: 4 << 20)
+    monkeypatch.setattr("minisora.models.vae.available_memory", lambda _: 4 << 20)
     sizes.clear()
     torch.testing.assert_close(vae.to_video(latents), whole, atol=1e-5, rtol=1e-5)
     assert max(sizes) <= latents.numel() // 2  # no attempt at the whole

@@ -10,8 +10,9 @@ import pytest
 from minisora.config import ClipConfig
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.scan import scan_folder
-from minisora.data.shapes_world.write_shapes import make_shapes
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.augment import augment
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -42,7 +43,7 @@ def test_every_clip_appears_under_every_prompt(
         prompts,
         out,
         batch_size=2,
-        num_inference_steps=2,
+        settings=SampleSettings(steps=2),
         progress=lambda a, b: done.append((a, b)),
     )
     assert count == 6
@@ -75,7 +76,7 @@ def test_a_damaged_clip_is_left_out_and_named(
         mixed,
         prompts,
         tmp_path / "out",
-        num_inference_steps=1,
+        settings=SampleSettings(steps=1),
         progress=lambda a, _: done.append(a),
     )
     assert (count, done[-1]) == (6, 8)
@@ -85,7 +86,7 @@ def test_a_damaged_clip_is_left_out_and_named(
     for file in mixed.glob("clip*"):
         file.unlink()
     with pytest.raises(UserError, match="none of the 1 clips"):
-        augment(pipeline, mixed, prompts, tmp_path / "none", num_inference_steps=1)
+        augment(pipeline, mixed, prompts, tmp_path / "none", settings=SampleSettings(steps=1))
 
 
 def test_what_cannot_be_done_is_refused_before_a_clip_is_made(

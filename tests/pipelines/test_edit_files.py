@@ -13,13 +13,14 @@ from minisora import cli
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
+from minisora.flow.denoise import SampleSettings
 from minisora.flow.schedules import make_scheduler
 from minisora.pipelines.edit_files import edit
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 PROMPT = "a red circle moving left"
-FEW = {"num_inference_steps": 1, "progress": False}
+FEW = SampleSettings(steps=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,14 @@ def test_every_mode_runs_on_files(pipeline: MiniSoraPipeline, clip: Path) -> Non
     said: list[str] = []
     sizes = {}
     for mode in ("animate", "extend", "prepend", "loop", "restyle"):
-        sizes[mode] = edit(pipeline, mode, [clip], PROMPT, say=said.append, **FEW).shape[2]
-    sizes["connect"] = edit(pipeline, "connect", [clip, clip], PROMPT, say=said.append, **FEW).shape[2]
+        sizes[mode] = edit(pipeline, mode, [clip], PROMPT, say=said.append, settings=FEW).shape[2]
+    sizes["connect"] = edit(pipeline, "connect", [clip, clip], PROMPT, say=said.append, settings=FEW).shape[2]
     sizes["inpaint"] = edit(
-        pipeline, "inpaint", [clip], PROMPT, region=(8, 8, 24, 24), say=said.append, **FEW
+        pipeline, "inpaint", [clip], PROMPT, region=(8, 8, 24, 24), say=said.append, settings=FEW
     ).shape[2]
-    sizes["keyframes"] = edit(pipeline, "keyframes", [clip] * 2, PROMPT, say=said.append, **FEW).shape[2]
+    sizes["keyframes"] = edit(pipeline, "keyframes", [clip] * 2, PROMPT, say=said.append, settings=FEW).shape[
+        2
+    ]
     assert sizes == {
         "keyframes": 9,
         "animate": 9,
@@ -61,14 +64,14 @@ def test_what_was_changed_on_the_way_is_said(pipeline: MiniSoraPipeline, tmp_pat
     file = tmp_path / "wide.mp4"
     write_video(file, torch.zeros(3, 3, 48, 80), pipeline.config.fps)
     said: list[str] = []
-    edit(pipeline, "restyle", [file], PROMPT, say=said.append, **FEW)
+    edit(pipeline, "restyle", [file], PROMPT, say=said.append, settings=FEW)
     assert said == [
         "wide.mp4 is 48x80: resized to 32x32, cut at the centre",
         f"wide.mp4 is shorter than 9 frames at {pipeline.config.fps:g} fps: its last frame is repeated",
     ]
     said.clear()
     write_video(file, torch.zeros(3, 60, 32, 32), 3 * pipeline.config.fps)
-    edit(pipeline, "restyle", [file], PROMPT, say=said.append, **FEW)
+    edit(pipeline, "restyle", [file], PROMPT, say=said.append, settings=FEW)
     assert said == [
         "wide.mp4 has 24 fps: resampled to the model's 8",
         "wide.mp4 is longer than 9 frames at 8 fps: cut after them",
@@ -84,21 +87,19 @@ def test_what_a_mode_cannot_use_is_refused(pipeline: MiniSoraPipeline, clip: Pat
         edit(pipeline, "inpaint", [clip], PROMPT)
     with pytest.raises(UserError, match="does not lie in the 32x32 frame"):
         edit(pipeline, "inpaint", [clip], PROMPT, region=(0, 0, 64, 8))
-    with pytest.raises(UserError, match=r"strength = 0 must be above 0"):
-        edit(pipeline, "restyle", [clip], PROMPT, strength=0)
     with pytest.raises(UserError, match="--strength belongs to restyle, not to loop"):
-        edit(pipeline, "loop", [clip], PROMPT, strength=0.5)
+        edit(pipeline, "loop", [clip], PROMPT, settings=SampleSettings(strength=0.5))
     with pytest.raises(UserError, match="unknown mode 'melt': use one of animate"):
         edit(pipeline, "melt", [clip], PROMPT)
 
 
 def test_a_size_of_nothing_is_refused_and_is_not_the_default(pipeline: MiniSoraPipeline) -> None:
     with pytest.raises(UserError, match="0 frames do not fit"):
-        pipeline(PROMPT, num_frames=0, **FEW)
+        pipeline(PROMPT, num_frames=0)
     with pytest.raises(UserError, match="height 0 does not fit"):
-        pipeline(PROMPT, height=0, **FEW)
+        pipeline(PROMPT, height=0)
     with pytest.raises(UserError, match="width 0 does not fit"):
-        pipeline(PROMPT, width=0, **FEW)
+        pipeline(PROMPT, width=0)
 
 
 def test_a_mode_that_the_models_scheduler_cannot_do_names_the_remedy_and_it_works(
@@ -142,7 +143,7 @@ def test_transparency_shows_the_background_and_what_is_not_read_as_it_is_is_said
         "minisora.pipelines.modes.image_to_video", lambda pipe, prompt, image, **_: seen.append(image)
     )
     said: list[str] = []
-    edit(pipeline, "animate", [tmp_path / "cutout.png"], PROMPT, say=said.append, **FEW)
+    edit(pipeline, "animate", [tmp_path / "cutout.png"], PROMPT, say=said.append, settings=FEW)
     assert torch.equal(seen[0], torch.ones(1, 3, height, width))
     assert said == []
     with av.open(str(tmp_path / "hlg.mp4"), "w") as container:
@@ -151,7 +152,7 @@ def test_transparency_shows_the_background_and_what_is_not_read_as_it_is_is_said
         stream.codec_context.color_trc = 18
         container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels[..., :3].copy(), format="rgb24")))
         container.mux(stream.encode(None))
-    edit(pipeline, "animate", [tmp_path / "hlg.mp4"], PROMPT, say=said.append, **FEW)
+    edit(pipeline, "animate", [tmp_path / "hlg.mp4"], PROMPT, say=said.append, settings=FEW)
     assert said == [
         "hlg.mp4 is of high dynamic range (HLG): its colours are read too pale",
         "hlg.mp4 is interlaced: every other line is read",

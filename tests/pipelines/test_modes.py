@@ -1,21 +1,30 @@
 """Modes: what is known stays known, what was passed in comes back, and what does not fit is refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from minisora.data.clips import to_float
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.pipelines.long_video import long_video, long_video_pieces
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.pipelines.modes import connect, extend, image_to_video, keyframes, loop
+from minisora.pipelines.modes import (
+    connect,
+    extend,
+    image_to_video,
+    keyframes,
+    long_video_pieces,
+    loop,
+)
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.restyle import inpaint, restyle
 
 PROMPT = "a red circle moving left"
-FEW = {"num_inference_steps": 2, "progress": False}
+FEW = SampleSettings(steps=2, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,7 @@ def pipeline(tiny_run: Path) -> MiniSoraPipeline:
 
 @pytest.fixture(scope="module")
 def video() -> Tensor:
-    return ShapesWorld(1, frames=9, height=32, width=32).clips([0])
+    return to_float(ShapesWorld(1, frames=9, height=32, width=32).clips([0]))
 
 
 def levels_seen(pipeline: MiniSoraPipeline) -> tuple[list[Tensor], list[Tensor]]:
@@ -43,7 +52,7 @@ def levels_seen(pipeline: MiniSoraPipeline) -> tuple[list[Tensor], list[Tensor]]
 
 def test_the_model_sees_the_image_clean_at_every_step(pipeline: MiniSoraPipeline, video: Tensor) -> None:
     latents, sigmas = levels_seen(pipeline)
-    made = image_to_video(pipeline, PROMPT, video[:, :, 0], **FEW)
+    made = image_to_video(pipeline, PROMPT, video[:, :, 0], settings=FEW)
     pipeline.dit._forward_pre_hooks.clear()
     assert made.shape == (1, 3, 9, 32, 32)
     image = pipeline.vae.to_latents(video[:, :, :1])
@@ -59,7 +68,7 @@ def test_extension_returns_the_video_itself_with_new_frames_beside_it(
     pipeline: MiniSoraPipeline, video: Tensor, backward: bool
 ) -> None:
     _, sigmas = levels_seen(pipeline)
-    longer = extend(pipeline, PROMPT, video, backward=backward, context=1, **FEW)
+    longer = extend(pipeline, PROMPT, video, backward=backward, context=1, settings=FEW)
     pipeline.dit._forward_pre_hooks.clear()
     new = (
         5 if backward else 8
@@ -75,38 +84,31 @@ def test_an_extension_sees_half_a_clip_or_as_much_as_there_is(
 ) -> None:
     _, sigmas = levels_seen(pipeline)
     for frames in (9, 4):  # of 9, coded in 3 latent frames
-        extend(pipeline, PROMPT, video[:, :, :frames], backward=backward, **FEW)
+        extend(pipeline, PROMPT, video[:, :, :frames], backward=backward, settings=FEW)
         known = int((sigmas[-1][0] == 0).sum())
         assert known == (2 if frames == 9 else 1)
     pipeline.dit._forward_pre_hooks.clear()
 
 
 def test_connection_keeps_both_and_a_loop_comes_back(pipeline: MiniSoraPipeline, video: Tensor) -> None:
-    joined = connect(pipeline, PROMPT, video, video.flip(2), **FEW)
+    joined = connect(pipeline, PROMPT, video, video.flip(2), settings=FEW)
     assert joined.shape[2] == 9 + (9 - 1 - 4) + 9
     assert torch.equal(joined[:, :, :9], video)
     assert torch.equal(joined[:, :, -9:], video.flip(2))
-    circle = loop(pipeline, PROMPT, video, **FEW)
+    circle = loop(pipeline, PROMPT, video, settings=FEW)
     assert circle.shape[2] == 9 + 4 + 3  # the start run backwards, but for the first frame
     assert torch.equal(circle[:, :, -3:], video[:, :, [3, 2, 1]])
     assert torch.equal(circle[:, :, :9], video)
 
 
-def test_a_long_video_begins_as_the_short_one_and_has_the_length_asked_for(
-    pipeline: MiniSoraPipeline,
-) -> None:
-    short = pipeline(PROMPT, seed=5, **FEW).videos
-    long = long_video(pipeline, PROMPT, 30, seed=5, context=1, **FEW)
-    assert long.shape == (1, 3, 30, 32, 32)
-    assert torch.equal(long[:, :, :9], short)
-    assert long_video(pipeline, PROMPT, 12, context=1, height=16, width=48, **FEW).shape == (1, 3, 12, 16, 48)
-
-
-def test_pieces_come_without_end_and_begin_where_the_last_one_stopped(pipeline: MiniSoraPipeline) -> None:
-    pieces = long_video_pieces(pipeline, PROMPT, context=1, **FEW)
+def test_a_long_video_begins_as_the_short_one_and_goes_on_piece_by_piece(pipeline: MiniSoraPipeline) -> None:
+    short = pipeline(PROMPT, seed=5, num_inference_steps=2, progress=False).videos
+    pieces = long_video_pieces(pipeline, PROMPT, context=1, settings=replace(FEW, seed=5))
     first, *rest = (next(pieces) for _ in range(5))
-    assert first.shape[2] == 9
+    assert torch.equal(first, short)
     assert [piece.shape[2] for piece in rest] == [8] * 4
+    wide = long_video_pieces(pipeline, PROMPT, context=1, height=16, width=48, settings=FEW)
+    assert [next(wide).shape for _ in range(2)] == [(1, 3, 9, 16, 48), (1, 3, 8, 16, 48)]
 
 
 def test_keyframes_are_shown_to_the_model_where_they_belong(
@@ -114,7 +116,7 @@ def test_keyframes_are_shown_to_the_model_where_they_belong(
 ) -> None:
     latents, sigmas = levels_seen(pipeline)
     images = video[:, :, [0, 8]].transpose(1, 2)
-    made = keyframes(pipeline, PROMPT, images, **FEW)
+    made = keyframes(pipeline, PROMPT, images, settings=FEW)
     pipeline.dit._forward_pre_hooks.clear()
     assert made.shape == (1, 3, 9, 32, 32)
     assert (sigmas[0][0] == 0).tolist() == [True, False, True]
@@ -134,22 +136,22 @@ def test_frames_cannot_be_known_where_patches_span_several(
 ) -> None:
     monkeypatch.setattr(pipeline.dit, "patch", (2, 2, 2))
     with pytest.raises(UserError, match="span 2 latent frames"):
-        image_to_video(pipeline, PROMPT, video[:, :, 0], 5, **FEW)
+        image_to_video(pipeline, PROMPT, video[:, :, 0], 5, settings=FEW)
 
 
 def test_inpainting_leaves_the_rest_untouched(pipeline: MiniSoraPipeline, video: Tensor) -> None:
     mask = torch.zeros(1, 9, 32, 32, dtype=torch.bool)
     mask[:, :, 8:16, 8:16] = True
-    made = inpaint(pipeline, PROMPT, video, mask, **FEW)
-    again = inpaint(pipeline, PROMPT, video, mask, **FEW)
-    once = inpaint(pipeline, PROMPT, video, mask, resample=1, **FEW)
+    made = inpaint(pipeline, PROMPT, video, mask, settings=FEW)
+    again = inpaint(pipeline, PROMPT, video, mask, settings=FEW)
+    once = inpaint(pipeline, PROMPT, video, mask, settings=replace(FEW, resample=1))
     assert torch.equal(made, again)
     assert not torch.equal(made, once)
     assert torch.equal(once[:, :, ~mask[0]], video[:, :, ~mask[0]])
-    two = inpaint(pipeline, [PROMPT] * 2, video.expand(2, -1, -1, -1, -1), mask, **FEW)
+    two = inpaint(pipeline, [PROMPT] * 2, video.expand(2, -1, -1, -1, -1), mask, settings=FEW)
     torch.testing.assert_close(two[:1], made, atol=1e-4, rtol=0)  # a video does not hang on those beside it
     with pytest.raises(UserError, match="resample = 0 must be at least 1"):
-        inpaint(pipeline, PROMPT, video, mask, resample=0, **FEW)
+        replace(FEW, resample=0)
     untouched = ~mask[:, None].expand_as(video)
     assert torch.equal(made[untouched], video[untouched])
     assert not torch.equal(made, video)
@@ -159,7 +161,7 @@ def test_restyling_starts_at_its_strength_and_a_weak_one_changes_little(
     pipeline: MiniSoraPipeline, video: Tensor
 ) -> None:
     _, sigmas = levels_seen(pipeline)
-    weak = restyle(pipeline, PROMPT, video, strength=0.02, num_inference_steps=8, progress=False)
+    weak = restyle(pipeline, PROMPT, video, settings=SampleSettings(steps=8, strength=0.02, progress=False))
     pipeline.dit._forward_pre_hooks.clear()
     assert sigmas[0].max() == pytest.approx(0.02)
     assert len(sigmas) == 1
@@ -178,8 +180,6 @@ def test_what_does_not_fit_is_refused_by_name(pipeline: MiniSoraPipeline, video:
         image_to_video(pipeline, PROMPT, video[:, :, 0], num_frames=0)
     with pytest.raises(UserError, match="keyframes must be B K 3 H W"):
         keyframes(pipeline, PROMPT, video[:, None, :, 0][:, :0])
-    with pytest.raises(UserError, match=r"strength = 1\.5 must be above 0"):
-        restyle(pipeline, PROMPT, video, strength=1.5)
     with pytest.raises(UserError, match="width 20 does not fit"):
         image_to_video(pipeline, PROMPT, video[:, :, 0, :, :20])
     with pytest.raises(UserError, match="context = 3 latent frames must be 1 to 2"):

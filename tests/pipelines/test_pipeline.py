@@ -12,7 +12,7 @@ from minisora.flow.schedules import make_scheduler, set_sigmas
 from minisora.models.text import PretrainedTextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.write_videos import write_videos
+from minisora.pipelines.sample_files import write_videos
 
 PROMPT = "a red circle moving left"
 

@@ -9,10 +9,16 @@ from torch import Tensor
 
 from minisora import cli
 from minisora.errors import UserError
+from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.sample_files import decode_files, latents_file, read_latents, sample_files
-from minisora.pipelines.write_videos import write_videos
+from minisora.pipelines.sample_files import (
+    decode_files,
+    latents_file,
+    read_latents,
+    sample_files,
+    write_videos,
+)
 
 PROMPTS = ["a red circle moving left", "a blue square", "a green triangle moving up"]
 
@@ -30,7 +36,7 @@ def test_the_files_are_those_of_one_batch(pipeline: MiniSoraPipeline, tmp_path: 
     videos = pipeline(PROMPTS, seed=3, num_inference_steps=2, progress=False).videos
     want = write_videos(tmp_path / "a" / "x.mp4", videos, PROMPTS, pipeline.config.fps)
     files = sample_files(
-        pipeline, PROMPTS, tmp_path / "b" / "x.mp4", seed=3, num_inference_steps=2, progress=False
+        pipeline, PROMPTS, tmp_path / "b" / "x.mp4", SampleSettings(seed=3, steps=2, progress=False)
     )
     assert [file.name for file in files] == [file.name for file in want]
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -49,7 +55,9 @@ def test_many_prompts_are_sampled_in_batches_that_fit(
     monkeypatch.setattr(pipeline, "encode_prompts", noted)
     one = pipeline.video_bytes(*pipeline.config.default_size)
     monkeypatch.setattr("minisora.pipelines.sample_files.available_memory", lambda _: 4 * one + 3)
-    files = sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", seed=3, num_inference_steps=2, progress=False)
+    files = sample_files(
+        pipeline, PROMPTS, tmp_path / "x.mp4", SampleSettings(seed=3, steps=2, progress=False)
+    )
     assert sizes == [2, 1]
     assert all(file.is_file() for file in files)
 
@@ -73,7 +81,7 @@ def test_a_row_is_of_its_own_seed_whatever_the_batch(pipeline: MiniSoraPipeline)
 def test_latents_are_kept_and_decoded_later(
     pipeline: MiniSoraPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    want = sample_files(pipeline, PROMPTS, tmp_path / "a.mp4", num_inference_steps=2, progress=False)
+    want = sample_files(pipeline, PROMPTS, tmp_path / "a.mp4", SampleSettings(steps=2, progress=False))
 
     def fail(*_: object) -> Tensor:
         raise error
@@ -84,7 +92,7 @@ def test_latents_are_kept_and_decoded_later(
         with pytest.raises(
             UserError, match=r"sampled latents are kept: minisora sample --latents .*b\.latents"
         ) as e:
-            sample_files(pipeline, PROMPTS, out, num_inference_steps=2, progress=False)
+            sample_files(pipeline, PROMPTS, out, SampleSettings(steps=2, progress=False))
         assert "\n" not in str(e.value)
         kept = read_latents(latents_file(out))
         with pytest.raises(UserError, match="the file of the latents is as it was"):
@@ -105,10 +113,10 @@ def test_the_same_call_to_its_end_removes_the_latents_and_another_does_not(
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "decode", full)
         with pytest.raises(UserError, match="latents are kept"):
-            sample_files(pipeline, PROMPTS, out, num_inference_steps=1, progress=False)
-    sample_files(pipeline, PROMPTS, out, seed=9, num_inference_steps=1, progress=False)
+            sample_files(pipeline, PROMPTS, out, SampleSettings(steps=1, progress=False))
+    sample_files(pipeline, PROMPTS, out, SampleSettings(seed=9, steps=1, progress=False))
     assert latents_file(out).is_file()
-    sample_files(pipeline, PROMPTS, out, num_inference_steps=1, progress=False)
+    sample_files(pipeline, PROMPTS, out, SampleSettings(steps=1, progress=False))
     assert not latents_file(out).exists()
 
 
@@ -121,7 +129,7 @@ def test_a_failure_between_two_videos_keeps_the_second(
 
     monkeypatch.setattr("minisora.pipelines.sample_files.write_video", full)
     with pytest.raises(UserError, match="no space left; the sampled latents are kept"):
-        sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", num_inference_steps=2, progress=False)
+        sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", SampleSettings(steps=2, progress=False))
     assert read_latents(latents_file(tmp_path / "x.mp4")).prompts == PROMPTS[1:]
 
 
@@ -133,7 +141,7 @@ def test_another_error_is_no_memory_error(
 
     monkeypatch.setattr(pipeline, "decode", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", num_inference_steps=2, progress=False)
+        sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", SampleSettings(steps=2, progress=False))
 
 
 def test_a_file_that_holds_no_latents(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:
@@ -158,7 +166,7 @@ def test_a_size_beyond_the_memory_is_refused_before_any_work(
 
 @pytest.mark.parametrize("guidance", [float("nan"), float("inf"), -1.0, 1e30])
 def test_wild_guidance_is_refused(pipeline: MiniSoraPipeline, guidance: float) -> None:
-    with pytest.raises(UserError, match="guidance_scale = .* must be at least 0 and at most 1000"):
+    with pytest.raises(UserError, match="guidance = .* must be at least 0 and at most 1000"):
         pipeline("a red circle", guidance_scale=guidance)
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from minisora.config import config_folder
 from minisora.errors import UserError
-from minisora.report.backtest import Row, backtest, implication
+from minisora.report.backtest import BacktestRow, backtest, implication
 from minisora.report.video_models import Fact, VideoModel, load_models
 
 SHIPPED = config_folder() / "report" / "video_models.yaml"
@@ -22,15 +22,15 @@ def models() -> dict[str, VideoModel]:
 
 
 @pytest.fixture(scope="module")
-def rows(models: dict[str, VideoModel]) -> list[Row]:
+def rows(models: dict[str, VideoModel]) -> list[BacktestRow]:
     return backtest(list(models.values()))
 
 
-def timed(rows: list[Row], model: str, case: str) -> Row:
+def timed(rows: list[BacktestRow], model: str, case: str) -> BacktestRow:
     return next(row for row in rows if row.model == model and row.case == case and row.seconds_disclosed)
 
 
-def training(rows: list[Row], model: str) -> Row:
+def training(rows: list[BacktestRow], model: str) -> BacktestRow:
     return next(row for row in rows if row.model == model and row.training_gpu_hours_disclosed)
 
 
@@ -58,7 +58,7 @@ def test_tokens_are_those_of_the_makers(models: dict[str, VideoModel], name: str
     assert grid[0] * grid[1] == pytest.approx(tokens, rel=0.02)
 
 
-def test_disclosed_tokens_are_met(rows: list[Row]) -> None:
+def test_disclosed_tokens_are_met(rows: list[BacktestRow]) -> None:
     factors = [row.factors["tokens_factor"] for row in rows if row.factors["tokens_factor"]]
     assert len(factors) >= 7
     assert factors == pytest.approx([1] * len(factors), rel=0.02)
@@ -71,7 +71,7 @@ def test_a_vae_that_starts_anew_keeps_a_frame_more_a_chunk(models: dict[str, Vid
     assert models["Step-Video-T2V"].grid((20, 544, 992)) == (3 + 2, 34 * 62)  # a chunk, and three frames
 
 
-def test_sizes_follow_from_shapes(rows: list[Row]) -> None:
+def test_sizes_follow_from_shapes(rows: list[BacktestRow]) -> None:
     found = {row.model: row.factors["params_factor"] for row in rows if row.params}
     assert len(found) >= 20
     # CogVideoX-2B has 1.69e9 weights: its name rounds them up by 18 %, and the closed form gives 1.68e9.
@@ -97,7 +97,7 @@ def test_the_closed_form_of_size_is_that_of_the_released_code(
     assert models[name].closed_form_params() == pytest.approx(weights, rel=0.025)
 
 
-def test_dit_costs_what_its_paper_says(rows: list[Row]) -> None:
+def test_dit_costs_what_its_paper_says(rows: list[BacktestRow]) -> None:
     row = next(row for row in rows if row.model.startswith("DiT"))
     assert row.factors["flops_factor"] == pytest.approx(1, rel=1e-3)
     # MACs called FLOPs, and half of the passes of guidance: the report's method gives a quarter of it.
@@ -117,7 +117,7 @@ def test_dit_costs_what_its_paper_says(rows: list[Row]) -> None:
     ],
 )
 def test_compute_and_the_utilisation_it_implies(
-    rows: list[Row], name: str, case: str, compute: float, share: float, mfu: float
+    rows: list[BacktestRow], name: str, case: str, compute: float, share: float, mfu: float
 ) -> None:
     row = timed(rows, name, case)
     assert row.flops_per_clip == pytest.approx(compute, rel=0.01)
@@ -125,7 +125,7 @@ def test_compute_and_the_utilisation_it_implies(
     assert row.mfu == pytest.approx(mfu, abs=0.015)
 
 
-def test_many_models_are_scored_on_time_or_training(rows: list[Row]) -> None:
+def test_many_models_are_scored_on_time_or_training(rows: list[BacktestRow]) -> None:
     scored = {row.model for row in rows if row.factors["seconds_factor"] or row.factors["training_factor"]}
     assert len(scored) >= 12
     for row in rows:  # a utilisation above the peak would be an error of ours
@@ -140,7 +140,9 @@ def slower(model: VideoModel, factor: float) -> VideoModel:
     return model.model_copy(update={"timings": changed})
 
 
-def test_a_latency_does_not_move_its_own_prediction(models: dict[str, VideoModel], rows: list[Row]) -> None:
+def test_a_latency_does_not_move_its_own_prediction(
+    models: dict[str, VideoModel], rows: list[BacktestRow]
+) -> None:
     for name in ("HunyuanVideo", "Wan 2.1 14B", "Allegro"):
         others = [slower(model, 1.5) if model.name == name else model for model in models.values()]
         after = [row for row in backtest(others) if row.model == name]
@@ -149,7 +151,9 @@ def test_a_latency_does_not_move_its_own_prediction(models: dict[str, VideoModel
         assert [row.mfu for row in after] != [row.mfu for row in before]
 
 
-def test_a_latency_moves_the_predictions_of_others(models: dict[str, VideoModel], rows: list[Row]) -> None:
+def test_a_latency_moves_the_predictions_of_others(
+    models: dict[str, VideoModel], rows: list[BacktestRow]
+) -> None:
     slow = [model if model.name == "Allegro" else slower(model, 2.0) for model in models.values()]
     after = next(row for row in backtest(slow) if row.model == "Allegro" and row.gpus == 1)
     before = timed(rows, "Allegro", after.case)
@@ -174,7 +178,7 @@ def test_the_same_card_sets_the_utilisation(models: dict[str, VideoModel]) -> No
     assert found["88x720x1280, 1 x H100 SXM"].mfu_of_others == pytest.approx((on_h100 + hunyuan) / 2)
 
 
-def test_training_is_three_passes_over_the_samples(rows: list[Row]) -> None:
+def test_training_is_three_passes_over_the_samples(rows: list[BacktestRow]) -> None:
     movie_gen = training(rows, "Movie Gen Video")
     assert movie_gen.training_flops == pytest.approx(2.9e24, rel=0.02)  # every clip at full length: a bound
     assert movie_gen.training_flops_disclosed == pytest.approx(1.25e6 * 3600 * 989.4e12 * 0.36)
@@ -188,7 +192,7 @@ def test_training_is_three_passes_over_the_samples(rows: list[Row]) -> None:
     assert small.training_mfu_implied < 0.1  # small blocks, recomputation, encoders: far from 0.36
 
 
-def test_the_naive_method_is_far_off_in_one_direction(rows: list[Row]) -> None:
+def test_the_naive_method_is_far_off_in_one_direction(rows: list[BacktestRow]) -> None:
     for row in rows:
         ours, naive = row.factors["seconds_factor"], row.factors["naive_seconds_factor"]
         if ours and naive:
@@ -198,7 +202,7 @@ def test_the_naive_method_is_far_off_in_one_direction(rows: list[Row]) -> None:
             assert row.factors["naive_training_factor"] < 0.2
 
 
-def test_what_it_implies_for_sora(rows: list[Row]) -> None:
+def test_what_it_implies_for_sora(rows: list[BacktestRow]) -> None:
     implied = implication(rows)
     assert implied["minutes_per_h100_hour_by_the_report"] == pytest.approx(5.03, abs=0.01)
     assert 0.28 < implied["median_mfu"] < 0.40
@@ -222,7 +226,7 @@ def test_few_models_give_no_interval(models: dict[str, VideoModel]) -> None:
     assert nothing["minutes_per_h100_hour"] is None
 
 
-def test_unverified_rows_can_be_left_out(models: dict[str, VideoModel], rows: list[Row]) -> None:
+def test_unverified_rows_can_be_left_out(models: dict[str, VideoModel], rows: list[BacktestRow]) -> None:
     verified = backtest(list(models.values()), include_unverified=False)
     assert 0 < len(verified) < len(rows)
     assert {row.grade for row in verified} == {"primary"}
@@ -232,7 +236,7 @@ def test_unverified_rows_can_be_left_out(models: dict[str, VideoModel], rows: li
     assert grades == ["secondary", "unverified", "unverified"]
 
 
-def test_rows_are_json_of_one_shape(rows: list[Row]) -> None:
+def test_rows_are_json_of_one_shape(rows: list[BacktestRow]) -> None:
     written = json.loads(json.dumps([row.to_dict() for row in rows], allow_nan=False))
     assert len({tuple(row) for row in written}) == 1
     assert "Step-Video-T2V" in {row["model"] for row in written}

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from minisora.flops.calibration import read_calibration
 from minisora.report import measured_inputs
 from minisora.report.assumptions import load_preset
 from minisora.report.claims import CLAIMS, GUESS, agrees, audit, claims_of, printed_values
-from minisora.report.model import estimate
-from minisora.report.uncertainty import monte_carlo
+from minisora.report.sensitivity import monte_carlo
 
 CALIBRATION = Path(__file__).parents[2] / "benchmarks/results/calibration_zen-4_2026-11-22.json"
 
@@ -48,7 +48,7 @@ def test_the_h100_months_force_one_peak(peak: float) -> None:
 
 def test_what_is_derived_has_a_note_of_its_own_and_belongs_to_a_result_or_an_assumption() -> None:
     published = load_preset("as_published")
-    results = estimate(published.inputs())
+    results = published.results
     for name, claim in CLAIMS.items():
         assert claim.derive is None or claim.note != GUESS, name
         assert claim.of in published.entries if claim.is_input else claim.result in results, name
@@ -65,9 +65,7 @@ def test_nothing_is_measured_without_a_calibration() -> None:
 
 
 def test_a_calibration_gives_the_measured_column() -> None:
-    measured = measured_inputs.apply_calibration(
-        load_preset("measured"), measured_inputs.read_calibration(CALIBRATION)
-    )
+    measured = measured_inputs.apply_calibration(load_preset("measured"), read_calibration(CALIBRATION))
     findings = audit(measured, monte_carlo(measured, 2000).intervals)
     assert findings["dit_compute_per_step"].measured == pytest.approx(2 * 524.6e9, rel=1e-3)
     assert findings["tiktok_ai_share"].measured is None

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisora.config import load
-from minisora.flops.count_closed_form import by_group, dit_terms
+from minisora.flops.count_closed_form import count_closed_form, dit_terms
 from minisora.report.cost import TransformerShape, attention_keys, forward_macs
 
 REPORT = TransformerShape(42, 5120, 20480)
@@ -26,7 +26,8 @@ def test_the_estimate_costs_a_model_as_the_instrument_counts_it(
         [f"dit.width={width}", f"dit.depth={depth * 2}", "dit.heads=2", f"dit.attention={attention}",
          "dit.text_conditioning=false", "dit.patch=[1,2,2]", "vae.latent_channels=4"],
     )  # fmt: skip
-    groups = by_group(dit_terms(config, (frames, 2 * side, 2 * side), text_width=None, text_tokens=0))
+    terms = dit_terms(config, (frames, 2 * side, 2 * side), text_width=None, text_tokens=0)
+    groups = count_closed_form(terms).by_operator()
     shape = TransformerShape(depth * 2, width, 4 * width, patch_values=16)
     cost = forward_macs(shape, frames, side * side, attention)  # type: ignore[arg-type]
     assert cost.attention == groups["attention_quadratic"]

@@ -18,7 +18,7 @@ from minisora.report import words
 from minisora.report.assumptions import Assumptions, gpus, load_preset, presets
 from minisora.report.backtest import backtest, implication
 from minisora.report.model import estimate
-from minisora.report.page import MAIN, PageData, render_page
+from minisora.report.page import MAIN, ReportPage, render_page
 from minisora.report.video_models import load_models
 
 SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
@@ -26,7 +26,7 @@ SVG = '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg
 
 def report_tree(assumptions: Assumptions) -> dict[str, Any]:
     """A tree as report.json has it. Its claims and back-test are placeholders."""
-    results = estimate(assumptions.inputs())
+    results = assumptions.results
     claim = {"published": 4211.0, "recomputed": 4210.9, "follows": True, "corrected": 1.0, "measured": None,
              "interval": [1.0, 2.0, 3.0], "note": "fine", "unit": "H100-month"}  # fmt: skip
     return {
@@ -49,13 +49,13 @@ def report_tree(assumptions: Assumptions) -> dict[str, Any]:
 def rendered(preset: str = "measured", *changes: str) -> str:
     assumptions = load_preset(preset).set_by_user(changes)
     return render_page(
-        PageData(report_tree(assumptions), [("A <title>", "a <caption>", SVG)], assumptions, "2026-01-02")
+        ReportPage(report_tree(assumptions), [("A <title>", "a <caption>", SVG)], assumptions, "2026-01-02")
     )
 
 
 def test_every_result_and_every_claim_is_on_the_page() -> None:
     page = rendered()
-    for name in estimate(load_preset("measured").inputs()):
+    for name in load_preset("measured").results:
         assert f'data-static="{name}"' in page, name
         for part in ("now", "preset", "ratio"):
             assert f'data-result="{name}" data-of="{part}"' in page, name
@@ -72,7 +72,7 @@ def test_every_result_and_every_claim_is_on_the_page() -> None:
 
 
 def test_every_result_has_words() -> None:
-    assert set(words.result_words()) == set(estimate(load_preset("measured").inputs()))
+    assert set(words.result_words()) == set(load_preset("measured").results)
     assert sum(result.headline for result in words.result_words().values()) == 6
 
 
@@ -80,7 +80,7 @@ def test_a_result_without_words_is_shown_under_its_name() -> None:
     assumptions = load_preset("corrected")
     tree = report_tree(assumptions)
     tree["results"]["some_new_number"] = {"value": 7.0, "unit": "GPU", "interval": None}
-    assert "some new number" in render_page(PageData(tree, [], assumptions, "2026-01-02"))
+    assert "some new number" in render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
 
 
 def test_every_assumption_has_a_labelled_control() -> None:
@@ -110,7 +110,7 @@ def test_the_page_loads_nothing_and_escapes_what_it_is_given() -> None:
 
 def test_a_source_cannot_end_the_data_of_the_scripts() -> None:
     assumptions = load_preset("corrected").change("sora.params", about="</script><b>x", source="</script>")
-    page = render_page(PageData(report_tree(assumptions), [], assumptions, "2026-01-02"))
+    page = render_page(ReportPage(report_tree(assumptions), [], assumptions, "2026-01-02"))
     assert "</script><b>x" not in page
     data = re.search(r'id="model-data">(.*?)</script>', page, re.DOTALL)
     assert data
@@ -241,7 +241,7 @@ def test_moving_a_control_moves_every_result(tmp_path: Path) -> None:
     """  # fmt: skip
     found = in_browser(rendered(), script, tmp_path)
     measured = load_preset("measured")
-    results = estimate(measured.inputs())
+    results = measured.results
     for name, text in found["start"]["texts"].items():  # what is read, and what Python wrote above it
         assert text == words.human(float(results[name].value), results[name].unit), name
 
@@ -345,7 +345,7 @@ def test_the_back_test_leads_with_what_matters_and_keeps_the_rest() -> None:
         "models_in_time_correction": 11,
     }
     tree = {**report_tree(assumptions), "backtest": [row], "backtest_implies": implied}
-    page = render_page(PageData(tree, [], assumptions, "2026-01-02"))
+    page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
     first, rest = page.split("All columns of the back-test")
     assert "predicted over disclosed" in first
     assert "odd key" not in first
@@ -366,7 +366,7 @@ def test_what_was_measured_here_is_shown_where_there_is_any() -> None:
     row = {"macs_per_step": 1.72e16, "over_per_frame_rule": 6.15}
     tree = {**report_tree(assumptions), "measured_here": {
         "points": 51, "device": "a <CPU>", "held_out_error_macs": 1e-7, "sora_step": {"full": row}}}  # fmt: skip
-    page = render_page(PageData(tree, [], assumptions, "2026-01-02"))
+    page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
     for text in (
         "51 passes that really ran on a &lt;CPU&gt;",
         "1.72 × 10¹⁶",

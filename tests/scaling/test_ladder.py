@@ -27,8 +27,7 @@ from minisora.scaling.ladder import (
     shared_config,
     tokens_per_clip,
 )
-from minisora.scaling.ladder_file import Kept
-from minisora.scaling.results import append_row, read_rows
+from minisora.scaling.results import LadderFile, append_row, read_rows
 from minisora.scaling.run_ladder import run_ladder
 
 QUIET = Console(quiet=True)
@@ -98,17 +97,19 @@ def test_compute_is_what_training_steps_are_counted_to_take(small: LadderConfig,
 
 def execute_count(ladder: LadderConfig, name: str) -> float:
     """FLOPs of a real training step of a run, counted while it runs."""
-    from minisora.config import override
+    from minisora.data.clips import to_float
     from minisora.data.dataset import open_dataset
     from minisora.flops.count_torch import count_step
     from minisora.models.build import build_vae
     from minisora.training.latents import EncodedOnDemand
-    from minisora.training.tasks.dit_task import DiTTask
+    from minisora.training.tasks import DiTTask
 
     run = next(run for run in plan(ladder) if run.name == name)
-    config = override(shared_config(ladder), run.overrides())
+    config = run.config(shared_config(ladder))
     vae = build_vae(config).eval().requires_grad_(False)
-    source = EncodedOnDemand(open_dataset(config, "train"), lambda videos: vae.to_latents(videos).detach())
+    source = EncodedOnDemand(
+        open_dataset(config, "train"), lambda videos: vae.to_latents(to_float(videos)).detach()
+    )
     task = DiTTask(config, vae, source, source)
     for start in range(0, 20 * run.batch, run.batch):
         batch = task.source.at(range(start, start + run.batch))
@@ -129,8 +130,8 @@ def test_law_and_figures_come_from_the_results_alone(
     small: LadderConfig, finished: Path, tmp_path: Path
 ) -> None:
     law = fit_file(finished / "results.jsonl", tokens_per_clip(shared_config(small)), tmp_path / "law.json")
-    assert set(law["budget_law"]["intervals"]) == {"E", "A", "alpha"}
-    assert min(law["optimal"]["decades_beyond_data"]) > 10
+    assert set(law.budget_law.intervals) == {"E", "A", "alpha"}
+    assert min(law.optimal.decades_beyond_data) > 10
     rows = read_rows(finished / "results.jsonl")
     files = write_figures(small, rows, law, finished / "samples", tmp_path)
     assert [file.name for file in files] == [
@@ -195,19 +196,8 @@ def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(small: LadderConfig,
     budgets = tuple(budget.model_copy(update={"dials": (2, 3)}) for budget in small.budgets)
     alone = small.model_copy(update={"budgets": budgets, "repetition": None, "rates": None})
     file.write_text(yaml.safe_dump(alone.model_dump(mode="json", exclude_none=True)))
-    command = [
-        sys.executable,
-        "-m",
-        "minisora",
-        "scale",
-        "run",
-        "-l",
-        str(file),
-        "-o",
-        str(folder),
-        "--jobs",
-        "2",
-    ]
+    command = [sys.executable, "-m", "minisora", "scale", "run"]
+    command += ["-l", str(file), "-o", str(folder), "--jobs", "2"]
     results = folder / "results.jsonl"
     for rows_wanted in (1, 4):
         process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -261,12 +251,16 @@ def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, fi
         read_ladder(str(file))
     with pytest.raises(UserError, match=r"are \d steps: leave the dial out there, or set base_flops"):
         plan(small.model_copy(update={"base_flops": 1e8}))
-    assert Kept.read(finished) == Kept.of(small.model_copy(update={"flops_per_second": 1e9}))  # only a guess
+    assert LadderFile.read(finished) == LadderFile.of(
+        small.model_copy(update={"flops_per_second": 1e9})
+    )  # only a guess
     first, *others = small.budgets
     more = small.model_copy(update={"budgets": (first.model_copy(update={"seeds": 2}), *others)})
-    assert Kept.of(small).grows_into(Kept.of(more))
-    assert not Kept.of(more).grows_into(Kept.of(small))
-    assert not Kept.of(small).grows_into(Kept.of(more.model_copy(update={"set": (*more.set, "seed=5")})))
+    assert LadderFile.of(small).grows_into(LadderFile.of(more))
+    assert not LadderFile.of(more).grows_into(LadderFile.of(small))
+    assert not LadderFile.of(small).grows_into(
+        LadderFile.of(more.model_copy(update={"set": (*more.set, "seed=5")}))
+    )
     other = small.model_copy(update={"base_flops": 9e9})
     with pytest.raises(UserError, match="holds the results of another ladder"):
         run_ladder(other, finished, QUIET)

@@ -14,13 +14,13 @@ from rich.console import Console
 from minisora.config import load
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.scan import scan_folder
-from minisora.data.latent_cache import LatentCache
-from minisora.data.shapes_world.write_shapes import make_shapes
+from minisora.data.latent_cache import LatentCache, fingerprint
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
 from minisora.training.captioning import (
     CaptionTask,
-    keep_some,
+    hold_out,
     label_folder,
     labelled,
     shift_cells,
@@ -28,9 +28,8 @@ from minisora.training.captioning import (
     write_captions,
 )
 from minisora.training.checkpoint import checkpoints
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae
-from minisora.training.tasks.task import fingerprint
 
 
 def test_a_captioner_is_trained_and_labels_every_clip(
@@ -116,9 +115,9 @@ def test_clips_without_a_caption_or_beyond_the_share_are_not_read() -> None:
 
 
 def test_labels_are_kept_for_validation_where_no_clip_held_out_has_one() -> None:
-    assert keep_some(range(20)) == (list(range(18)), [18, 19])
-    assert keep_some([3, 5]) == ([3], [5])
-    assert keep_some([7]) == ([7], [7])
+    assert hold_out(range(20)) == (list(range(18)), [18, 19])
+    assert hold_out([3, 5]) == ([3], [5])
+    assert hold_out([7]) == ([7], [7])
 
 
 def test_clips_are_moved_by_whole_cells_with_their_border_repeated() -> None:

@@ -15,8 +15,8 @@ from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import scan_folder
 from minisora.errors import UserError
 from minisora.training import checkpoint
-from minisora.training.learning_rate import lr_scale, steps_changed
-from minisora.training.metrics import read_metrics
+from minisora.training.optimizer import lr_scale, steps_changed
+from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_vae
 
 QUIET = Console(quiet=True)

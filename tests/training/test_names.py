@@ -33,9 +33,7 @@ def clips(tmp_path: Path) -> Path:
 def test_a_folder_of_any_names_trains_and_resumes_to_the_same(
     clips: Path, tiny_config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load(tiny_config_file)
-    data = config.data.model_copy(update={"source": "folder", "path": clips})
-    config = config.model_copy(update={"data": data})
+    config = load(tiny_config_file).replace(**{"data.source": "folder", "data.path": clips})
     whole, stopped = tmp_path / "whole", tmp_path / "run[/b][red]"
     for run in (whole, stopped):
         said = Console(file=io.StringIO(), width=200)

@@ -10,8 +10,7 @@ from minisora.config import TrainConfig
 from minisora.models.dit import VideoDiT
 from minisora.models.text import TextBlock
 from minisora.models.vae import ResBlock
-from minisora.training.learning_rate import lr_scale
-from minisora.training.optimizer import Muon, make_optimizer, orthogonalise
+from minisora.training.optimizer import Muon, lr_scale, make_optimizer, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 64)])

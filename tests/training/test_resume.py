@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from minisora.config import Config, config_folder, load, override
 from minisora.training.checkpoint import checkpoints
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
 
 QUIET = Console(quiet=True)

@@ -12,23 +12,20 @@ import torch
 from rich.console import Console
 
 from minisora.config import Config, load, override
-from minisora.data.batch import Batch
-from minisora.data.batches import LatentBatches, MixedBatches, TrajectoryBatches
+from minisora.data.batches import Batch, LatentBatches, MixedBatches, TrajectoryBatches, load_batches
+from minisora.data.clips import ShiftedClips, to_float
 from minisora.data.dataset import open_dataset
-from minisora.data.latent_cache import LatentCache
-from minisora.data.loader import batches
+from minisora.data.latent_cache import LatentCache, cache_keys, fingerprint
 from minisora.errors import UserError
 from minisora.models.text import TextEncoder
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
-from minisora.training.latents import EncodedOnDemand, build_latents, cache_keys, encodes_in_step
+from minisora.training.latents import EncodedOnDemand, build_latents, encodes_in_step
 from minisora.training.launch import make_accelerator
-from minisora.training.metrics import read_metrics
+from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
-from minisora.training.tasks.dit_task import check_dit
-from minisora.training.tasks.task import fingerprint
-from minisora.training.tasks.vae_task import VAETask
+from minisora.training.tasks import VAETask, check_dit
 
 QUIET = Console(quiet=True)
 CONSOLE = Console(record=True, width=200, file=io.StringIO())
@@ -175,12 +172,9 @@ def test_an_error_in_a_loader_worker_is_its_own_line() -> None:
         def at(self, positions: Sequence[int]) -> Batch:
             raise UserError(f"clips/{positions[0]}.mp4: cannot be decoded")
 
-        def examples(self, positions: Sequence[int]) -> list[Batch]:
-            return []
-
     for workers in (0, 1):
         with pytest.raises(UserError) as caught:
-            next(batches(Broken(), start_step=3, stop_step=5, batch_size=4, workers=workers))
+            next(load_batches(Broken(), start_step=3, stop_step=5, batch_size=4, workers=workers))
         assert str(caught.value) == "clips/12.mp4: cannot be decoded"
 
 
@@ -205,17 +199,29 @@ def test_a_dit_that_cannot_be_trained_is_refused_before_its_vae_is(
         check_dit(override(config, ["data.packing=512", "dit.attention=factorised"]))
 
 
+@pytest.mark.parametrize("stage", [train_dit, train_on])
+def test_a_refused_dit_leaves_its_run_as_it_was(
+    stage: Callable[[Config, Path, Console], object], tiny_config: Config, run: Path
+) -> None:
+    shutil.rmtree(run / "dit")
+    before = content(run)
+    with pytest.raises(UserError, match="is not a multiple of heads = 5"):
+        stage(override(tiny_config, ["dit.heads=5"]), run, QUIET)
+    assert content(run) == before
+    assert not (run / "dit").exists()
+
+
 def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
     tiny_config: Config, tiny_run: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    real = loop.batches
+    real = loop.load_batches
 
     def batches(*args: object, workers: int, **kwargs: object) -> object:
         asked.append(workers)
         return real(*args, workers=0, **kwargs)
 
-    monkeypatch.setattr(loop, "batches", batches)
+    monkeypatch.setattr(loop, "load_batches", batches)
     for number, cached in enumerate(("true", "false")):
         settings = ["train_dit.workers=2", "train_dit.steps=1", f"train_dit.cache_latents={cached}"]
         out = run / str(number)
@@ -223,6 +229,10 @@ def test_what_encodes_in_the_step_is_not_sent_to_loader_workers(
     assert asked == [2, 0]
     source = EncodedOnDemand(open_dataset(tiny_config, "train"), lambda videos: videos)
     part = LatentBatches(source, tiny_config.flow, 0)
+    views = ShiftedClips(open_dataset(tiny_config, "train"), [1, 0], views=2, reach=1)
+    on_demand = EncodedOnDemand(views, to_float)
+    assert torch.equal(on_demand.latents([1, 2]), to_float(views.clips([1, 2])))
+    assert on_demand.memory.limit == 0
     assert encodes_in_step(MixedBatches([part], [1.0], image_share=0, batch_size=4, seed=0))
 
 

@@ -11,12 +11,21 @@ from typing import Any
 from rich.console import Console
 
 from minisora.config import Config
-from minisora.data.folder.folder_dataset import AHEAD_BYTES, content_hash, costly_seeks, split_files
-from minisora.data.folder.scan import NOT_MAPPED, NOT_THERE, ONE_FIELD, FolderScan, scan_folder
+from minisora.data.folder.folder_dataset import AHEAD_BYTES, costly_seeks, split_files
+from minisora.data.folder.scan import (
+    NOT_MAPPED,
+    NOT_THERE,
+    ONE_FIELD,
+    FolderScan,
+    ScannedFile,
+    content_hash,
+    scan_folder,
+)
 from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 from minisora.screen import Table, say
 
-_MOST_NAMES = 20  # of one kind in print; `to_dict` has all
+# Of one kind in print; `to_dict` has all.
+_MOST_NAMES = 20
 
 # What to do about files that are read, but not well; FFmpeg does it, IN and OUT being two names of files.
 _TO_SDR = (
@@ -34,7 +43,8 @@ class DoctorReport:
     folder: Path
     config: Config
     scan: FolderScan
-    duplicates: list[list[str]]  # names of files with the same bytes
+    # Names of files with the same bytes.
+    duplicates: list[list[str]]
 
     @property
     def usable(self) -> int:
@@ -43,35 +53,33 @@ class DoctorReport:
             return 0
         return self.scan.num_clips
 
+    def _names(self, wanted: Callable[[ScannedFile], object]) -> list[str]:
+        return [file.name for file in self.scan.files if wanted(file)]
+
     @property
     def unreadable(self) -> list[str]:
         """Names of files that cannot be decoded, or only in part."""
-        return [
-            file.name
-            for file in self.scan.files
-            if (file.info is None and file.dropped != NOT_THERE)
-            or (file.info is not None and file.info.damage)
-        ]
+        return self._names(lambda file: file.info.damage if file.info else file.dropped != NOT_THERE)
 
     @property
     def missing(self) -> list[str]:
         """Names in the metadata that no file has."""
-        return [file.name for file in self.scan.files if file.dropped == NOT_THERE]
+        return self._names(lambda file: file.dropped == NOT_THERE)
 
     @property
     def without_caption(self) -> list[str]:
         """Names of readable files without a caption."""
-        return [file.name for file in self.scan.files if file.info is not None and not file.caption]
+        return self._names(lambda file: file.info and not file.caption)
 
     @property
     def too_short(self) -> list[str]:
         """Names of videos, else fit for use, with fewer frames than a clip; not `stills`."""
-        return [file.name for file in self.scan.files if file.too_short and not file.still]
+        return self._names(lambda file: file.too_short and not file.still)
 
     @property
     def stills(self) -> list[str]:
         """Names of single pictures, else fit for use, where a clip is longer."""
-        return [file.name for file in self.scan.files if file.too_short and file.still]
+        return self._names(lambda file: file.too_short and file.still)
 
     @property
     def high_dynamic_range(self) -> dict[str, str]:
@@ -81,7 +89,7 @@ class DoctorReport:
     @property
     def interlaced(self) -> list[str]:
         """Names of videos whose odd and even lines are of two moments; every other line is read."""
-        return [file.name for file in self.scan.files if file.info and file.info.interlaced]
+        return self._names(lambda file: file.info and file.info.interlaced)
 
     @property
     def rare_key_frames(self) -> dict[str, float]:

@@ -5,21 +5,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from minisora.config import ClipConfig
-from minisora.data.clip import Clip
-from minisora.data.clip_memory import from_bytes, to_bytes
+from minisora.data.clips import Split, to_uint8
 from minisora.data.folder.record import DataRecord
-from minisora.data.folder.scan import FolderScan, ScannedFile, scan_folder
+from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
 from minisora.data.video.read_video import ShortClips, read_clips, read_video
 from minisora.errors import UserError
-from minisora.files import checksum
 
-VALIDATION_SHARE = 0.1  # of the files; see `split_files`
+# Of the files; see `split_files`.
+VALIDATION_SHARE = 0.1
 # Memory for clips of files with rare key frames that are decoded on the way to another, and not yet asked for.
 AHEAD_BYTES = 1 << 28
 
@@ -38,8 +36,8 @@ _OF_THE_MACHINE = (
 class FolderDataset:
     """A `ClipDataset` of the files that `scan_folder` keeps; `report` tells what became of the others.
 
-    Every clip is decoded when it is asked for, but those of a file with rare key frames in one pass, ahead of time;
-    `minisora.data.clip_memory.ClipMemory` holds what is read again.
+    Every clip is decoded when it is asked for, but those of a file with rare key frames in one pass, ahead of time.
+    `minisora.data.clips.ClipMemory` holds what is read again.
 
     A scan of a large folder does not decode everything, so a clip may turn out to be damaged when it is read. With a
     `record` it is left out, and the next clip that can be read stands in for it (the next that has a caption, if it
@@ -47,16 +45,16 @@ class FolderDataset:
     record, it is an error.
 
     Args:
-        folder: with the videos.
+        folder: the folder that holds the videos.
         clip: size, length and rate of a clip.
         short_clips: "pad", "skip" or "error", for files shorter than a clip.
         require_captions: drop files without a caption, else caption them "".
-        files: of the scan, only these; None: all that are kept. See `split_files`.
+        files: use only these files of the scan; None: all that are kept. See `split_files`.
         scan: a finished scan of the folder with the same options.
-        max_clips: use no more than this many.
+        max_clips: use no more than this many clips.
         spread: put the first clip of every file before the second ones, the files in no order, so that the first
             clips are a sample of all; else in the order of their names and times.
-        record: of the stage that trains on the clips; `scan` is what it pinned.
+        record: the record of the stage that trains on the clips; `scan` is what it pinned.
 
     Raises:
         UserError: nothing usable is in the folder, or a file is too short and `short_clips` is "error".
@@ -92,44 +90,39 @@ class FolderDataset:
         self.folder = folder
         self._clip = clip
         self._fingerprint: str | None = None
-        self._ahead: dict[int, Tensor] = {}  # clips read in one pass with others, until they are asked for
-        self._of_file: dict[str, list[int]] = {}  # clips of files with rare key frames, in the order of time
+        # Clips read in one pass with others, until they are asked for; and the clips of each file with rare key frames,
+        # in the order of time.
+        self._ahead: dict[int, Tensor] = {}
+        self._of_file: dict[str, list[int]] = {}
         for index, (file, _) in enumerate(self._items):
             if costly_seeks(file, clip) and len(file.starts) > 1:
                 self._of_file.setdefault(file.name, []).append(index)
         for indices in self._of_file.values():
             indices.sort(key=lambda index: self._items[index][1])
         self._record = record
-        self._damaged: set[int] = set()  # clips that cannot be decoded, as far as they were read
+        # Clips that cannot be decoded, as far as they were read.
+        self._damaged: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Clip:
-        """One clip.
-
-        Raises:
-            UserError: the file can no longer be decoded; the message names it.
-        """
-        return Clip(self.clips([index])[0], self.captions_of([index])[0])
-
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these clips, `B 3 T H W` float32 in [-1, 1]; of others where they are damaged.
+        """The videos of these clips, `B 3 T H W` uint8; of others where they are damaged.
 
         Raises:
-            UserError: as of `__getitem__`; with a record only if the file is gone or has changed, or none is left.
+            UserError: a file cannot be decoded; with a record only if it is gone or has changed, or none is left.
         """
         return torch.stack([self._video(index) for index in indices])
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
-        """The captions of the videos that `clips` gave for these clips."""
+        """The captions of the videos that `clips` returned for these clips."""
         # Latents that a killed run left may be of clips that this process never read.
         doubtful = self._record.damaged if self._record is not None else {}
         for index in indices:
             if self._items[index][0].name in doubtful and index not in self._damaged:
                 self._video(index)
-        shown = [next(self._candidates(index)) for index in indices]
-        return [self._items[index][0].caption or "" for index in shown]
+        read = [next(self._candidates(index)) for index in indices]
+        return [self._items[index][0].caption or "" for index in read]
 
     def captions(self) -> list[str]:
         """The caption of every clip, also of damaged ones."""
@@ -161,7 +154,8 @@ class FolderDataset:
 
     def _candidates(self, index: int) -> Iterator[int]:
         """A clip and those that stand in for it, the first first, without what is known to be damaged."""
-        own = range(len(self._items))[index]  # IndexError beyond the end; negative from the end
+        # IndexError beyond the end; negative from the end.
+        own = range(len(self._items))[index]
         captioned = bool(self._items[own][0].caption)
         for step in range(len(self._items)):
             other = (own + step) % len(self._items)
@@ -173,14 +167,14 @@ class FolderDataset:
         )
 
     def _video(self, index: int) -> Tensor:
-        """`3 T H W`; by way of bytes, so that a clip held as bytes equals a fresh one."""
-        for shown in self._candidates(index):
-            pixels = self._ahead.pop(shown, None)
-            if pixels is None:
-                pixels = self._decode(shown)
-            if pixels is not None:
-                return from_bytes(pixels)
-            self._damaged.add(shown)
+        """`3 T H W` uint8 of a clip, or of the one that stands in for it."""
+        for candidate in self._candidates(index):
+            video = self._ahead.pop(candidate, None)
+            if video is None:
+                video = self._decode(candidate)
+            if video is not None:
+                return video
+            self._damaged.add(candidate)
         raise AssertionError("the candidates end with an error")
 
     def _decode(self, index: int) -> Tensor | None:
@@ -192,7 +186,8 @@ class FolderDataset:
             return None
         try:
             return self._read(path, index)
-        except UserError as error:  # a scan of a large folder does not decode everything
+        # A scan of a large folder does not decode everything.
+        except UserError as error:
             if record is None:
                 raise UserError(
                     f"{error}; `minisora data check {self.folder}` finds all such files"
@@ -219,14 +214,14 @@ class FolderDataset:
             try:
                 videos = read_clips(path, starts, **size, fps=clip.fps)
                 for other, video in zip(together, videos, strict=False):
-                    self._ahead[other] = to_bytes(video)
+                    self._ahead[other] = to_uint8(video)
             except UserError:
                 # Damage further on is the business of the clips that lie there.
                 pass
             if index in self._ahead:
                 return self._ahead.pop(index)
         # Which files may be padded was decided by the scan.
-        return to_bytes(read_video(path, **size, fps=clip.fps, short="pad", start=start))
+        return to_uint8(read_video(path, **size, fps=clip.fps, short="pad", start=start))
 
     def _together(self, index: int) -> list[int]:
         """The clips to read in one pass with this one: of a file with rare key frames, as many as memory holds."""
@@ -250,9 +245,7 @@ def costly_seeks(file: ScannedFile, clip: ClipConfig) -> bool:
     return file.info is not None and file.info.key_gap / 2 + seconds > 3 * (0.5 + seconds)
 
 
-def split_files(
-    scan: FolderScan, split: Literal["train", "validation"], max_validation: int
-) -> list[ScannedFile]:
+def split_files(scan: FolderScan, split: Split, max_validation: int) -> list[ScannedFile]:
     """The files of a split: about a tenth for validation, whole files, so that they share no video.
 
     Each file's name alone decides (its hash as a fraction is below `VALIDATION_SHARE`), so that a file is on the
@@ -264,7 +257,7 @@ def split_files(
     only file of a folder is both.
 
     Args:
-        scan: of the folder.
+        scan: a scan of the folder.
         split: which part.
         max_validation: at most this many files for validation, those with the smallest hashes.
     """
@@ -281,15 +274,3 @@ def split_files(
 def name_fraction(name: str) -> float:
     """A name's hash as a fraction in [0, 1), of its bytes on disk: the same for ever, and spread evenly."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6]) / 2**48
-
-
-def content_hash(path: Path) -> str:
-    """Hex digits of a file's bytes.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return checksum(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error

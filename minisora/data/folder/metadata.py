@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minisora.data.video.read_video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from minisora.data.video.frames import IMAGE_SUFFIXES
+from minisora.data.video.read_video import VIDEO_SUFFIXES
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.screen import plain
@@ -34,15 +35,16 @@ _DELIMITERS = (",", ";", "\t")
 _NO_TEXT = frozenset({"nan", "NaN", "NAN", "null", "NULL", "None", "<NA>", "#N/A", "N/A"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
-_END = "\0"  # a last line, which only an open quotation mark can swallow
+# A last line, which only an open quotation mark can swallow.
+_END = "\0"
 
 
 class CaptionRow(NamedTuple):
-    """A row of a table."""
+    """A row of a table: the file's name as it is there (see `FileNames`), the caption ("": none), the line from 1."""
 
-    file_name: str  # as it stands there; see `FileNames`
-    text: str  # "": none
-    line: int  # on which it begins, from 1
+    file_name: str
+    text: str
+    line: int
 
 
 class FileNames:
@@ -53,8 +55,8 @@ class FileNames:
     file has exactly the name given.
 
     Args:
-        folder: that holds the files.
-        names: of them, relative to it, with forward slashes.
+        folder: the folder that holds the files.
+        names: their names, relative to it, with forward slashes.
     """
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
@@ -63,25 +65,25 @@ class FileNames:
         self._composed = {unicodedata.normalize("NFC", name): name for name in reversed(list(self._names))}
         self._real: dict[str, str] | None = None
 
-    def find(self, given: str, place: str = "") -> str:
+    def find(self, spelling: str, table_folder: str = "") -> str:
         """The file's name relative to the folder; of a file that is not there, the name that it should have.
 
         Args:
-            given: the name in a table.
-            place: the table's folder, relative to this one.
+            spelling: the name in a table.
+            table_folder: the table's folder, relative to this one.
         """
-        if place in ("", ".") and given in self._names:
-            return given
-        stripped = given.strip()
-        for spelt in dict.fromkeys((given, stripped, stripped.replace("\\", "/"))):
-            name = os.path.normpath(os.path.join(place, spelt)).replace(os.sep, "/")  # noqa: PTH118
+        if table_folder in ("", ".") and spelling in self._names:
+            return spelling
+        stripped = spelling.strip()
+        for variant in dict.fromkeys((spelling, stripped, stripped.replace("\\", "/"))):
+            name = os.path.normpath(os.path.join(table_folder, variant)).replace(os.sep, "/")  # noqa: PTH118
             if name in self._names:
                 return name
-            if (own := self._composed.get(unicodedata.normalize("NFC", name))) is not None:
-                return own
-            if os.path.isabs(spelt) and (own := self._absolute(spelt)) is not None:  # noqa: PTH117
-                return own
-        return os.path.normpath(os.path.join(place, stripped)).replace(os.sep, "/")  # noqa: PTH118
+            if (known := self._composed.get(unicodedata.normalize("NFC", name))) is not None:
+                return known
+            if os.path.isabs(variant) and (known := self._absolute(variant)) is not None:  # noqa: PTH117
+                return known
+        return os.path.normpath(os.path.join(table_folder, stripped)).replace(os.sep, "/")  # noqa: PTH118
 
     def _absolute(self, path: str) -> str | None:
         if self._real is None:
@@ -112,9 +114,8 @@ def read_metadata(file: Path) -> list[CaptionRow]:
         content = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    broken = (
-        "\\ud" in content.lower() or _SURROGATE.search(content) is not None
-    )  # in some row, as it is or escaped
+    # In some row, as it is or escaped.
+    broken = "\\ud" in content.lower() or _SURROGATE.search(content) is not None
     rows: list[CaptionRow] = []
     for line, name, value in reader(file, content):
         text = _text(file, line, value)
@@ -139,16 +140,16 @@ def read_sidecar(video: Path) -> str | None:
     sidecar = video.with_suffix(".txt")
     forms: tuple[Literal["NFC", "NFD"], ...] = () if sidecar.name.isascii() else ("NFC", "NFD")
     spelt = (sidecar, *(sidecar.with_name(unicodedata.normalize(form, sidecar.name)) for form in forms))
-    found = next((each for each in spelt if each.is_file()), None)
-    if found is None:
+    file = next((each for each in spelt if each.is_file()), None)
+    if file is None:
         return None
     try:
-        text = clean(found.read_text(encoding="utf-8-sig"))
+        text = clean(file.read_text(encoding="utf-8-sig"))
         return None if text in _NO_TEXT else text or None
     except UnicodeDecodeError as error:
-        raise UserError(f"{found} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        raise UserError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
-        raise UserError(f"{found} cannot be read: {error.strerror}") from error
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def write_metadata(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -166,6 +167,28 @@ def write_metadata(file: Path, columns: Sequence[str], rows: Iterable[Sequence[o
         write_whole(file, table.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; choose another --out") from error
+
+
+def only_ours(out: Path, names: set[str]) -> None:
+    """Refuse a folder that holds other files: a data set would caption them, or be captioned by them.
+
+    Raises:
+        UserError: the folder holds another file than these.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for the clips")
+    foreign = next(
+        (
+            item.name
+            for item in sorted(out.iterdir())
+            if item.name not in names and not (item.name.startswith(".") and item.name.endswith(".partial"))
+        ),
+        None,
+    )
+    if foreign is not None:
+        raise UserError(f"{out} already holds '{foreign}': choose an empty folder")
 
 
 def clean(text: str) -> str:
@@ -193,29 +216,29 @@ def _plain_name(column: str) -> str:
     return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
-def _columns(file: Path, line: int, found: Sequence[str]) -> tuple[str, str]:
+def _columns(file: Path, line: int, columns: Sequence[str]) -> tuple[str, str]:
     """The two columns that hold file names and captions, of those that were found.
 
     Raises:
         UserError: one is missing, or there is more than one of a kind; the message shows what was found.
     """
-    plain_names = {column: _plain_name(column) for column in found}
+    plain_names = {column: _plain_name(column) for column in columns}
     chosen = []
     for known in (_FILE_COLUMNS, _TEXT_COLUMNS):
-        here = [column for column in found if plain_names[column] == known[0]]
-        here = here or [column for column in found if plain_names[column] in known]
-        shown = ", ".join(f"'{column}'" for column in found) or "none"
-        if not here:
+        matches = [column for column in columns if plain_names[column] == known[0]]
+        matches = matches or [column for column in columns if plain_names[column] in known]
+        names = ", ".join(f"'{column}'" for column in columns) or "none"
+        if not matches:
             raise UserError(
-                f"{file}, line {line}: no '{known[0]}' among the columns found ({shown}); "
+                f"{file}, line {line}: no '{known[0]}' among the columns found ({names}); "
                 f"name one of them {' or '.join(known[:3])}"
             )
-        if len(here) > 1:
-            several = " and ".join(f"'{column}'" for column in here)
+        if len(matches) > 1:
+            several = " and ".join(f"'{column}'" for column in matches)
             raise UserError(
                 f"{file}, line {line}: {several} could each be the '{known[0]}'; give only one of them such a name"
             )
-        chosen.append(here[0])
+        chosen.append(matches[0])
     return chosen[0], chosen[1]
 
 
@@ -278,10 +301,10 @@ def _check_quotation(file: Path, line: int, cells: Sequence[str], delimiter: str
     """Refuse a cell of several lines that holds other rows: two marks that are no pair make one of all between.
 
     Args:
-        file, line: of the row.
-        cells: of it.
-        delimiter: of the table.
-        place: of the file names.
+        file, line: the table, and the line of the row in it.
+        cells: the cells of the row.
+        delimiter: what separates the columns of the table.
+        place: index of the column of file names.
     """
     for cell in cells:
         for number, part in enumerate(cell.splitlines()[1:], start=1):

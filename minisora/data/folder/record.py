@@ -16,30 +16,36 @@ without being damaged is refused by name: what would be trained on is not what w
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from minisora.config import ClipConfig
-from minisora.data.folder.scan import FolderScan, ScannedFile
+from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
 from minisora.errors import UserError
-from minisora.files import checksum, write_json
+from minisora.files import write_json
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
-_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file that gives clips."""
+    """A file that gives clips; its caption as the scan has it: the fingerprint tells None from ""."""
 
     name: str
     content: str
-    caption: str | None  # as the scan has it: the fingerprint tells None from ""
+    caption: str | None
     too_short: bool
     starts: tuple[float, ...]
+
+    @classmethod
+    def read(cls, name: str, content: str, caption: str | None, short: bool, starts: Iterable[float]) -> Self:
+        """From a row of data.json."""
+        text = None if caption is None else str(caption)
+        return cls(str(name), str(content), text, bool(short), tuple(map(float, starts)))
 
     def as_scanned(self, now: ScannedFile | None) -> ScannedFile:
         """As a scan found it then; `now` is the file under its name today, which tells how it is read."""
@@ -51,7 +57,7 @@ class DataRecord:
     """The record of one stage; every data set of the stage is opened with the same one.
 
     Args:
-        folder: of the stage; nothing is written into it before `keep`.
+        folder: the folder of the stage; nothing is written into it before `keep`.
         begun: whether the stage has a checkpoint. Before the first one, other files than last time begin it anew.
     """
 
@@ -61,14 +67,15 @@ class DataRecord:
         self._entries: dict[str, list[_Entry]] = _read_entries(self._file)
         self._anew = not self._entries
         self._content: dict[str, str] = {}
-        self._places: dict[str, str | None] = {}  # where a file lies now if not under its name; None: nowhere
+        # Where a file lies now if not under its name; None: nowhere.
+        self._places: dict[str, str | None] = {}
 
     def pin(self, scan: FolderScan, clip: ClipConfig, tell: bool = False) -> FolderScan:
         """The scan with the files that the stage was begun on, and no others.
 
         Args:
-            scan: of the folder as it is.
-            clip: that it was made for.
+            scan: a scan of the folder as it is.
+            clip: the size of clips that it was made for.
             tell: log what is left out.
 
         Raises:
@@ -90,7 +97,9 @@ class DataRecord:
             self._anew = True
             self._entries.clear()
         entries = [
-            _Entry(file.name, _content(scan, file), file.caption, file.too_short, file.starts)
+            _Entry(
+                file.name, content_hash(scan.folder / file.name), file.caption, file.too_short, file.starts
+            )
             for file in scan.kept
         ]
         self._entries[key] = entries
@@ -128,13 +137,14 @@ class DataRecord:
     @property
     def damaged(self) -> dict[str, str]:
         """Names of the files that are known to be damaged, and why."""
-        found: dict[str, str] = {}
+        causes: dict[str, str] = {}
         if self._log_file.is_file():
             for line in self._log_file.read_text(errors="replace").splitlines():
-                with suppress(ValueError, KeyError, TypeError):  # cut short by a crash
+                # A line may be cut short by a crash.
+                with suppress(ValueError, KeyError, TypeError):
                     row = json.loads(line)
-                    found.setdefault(str(row["name"]), str(row["why"]))
-        return found
+                    causes.setdefault(str(row["name"]), str(row["why"]))
+        return causes
 
     def leave_out(self, path: Path, name: str, why: str) -> None:
         """Note that a file is damaged, and say so, once in the life of a stage.
@@ -145,12 +155,12 @@ class DataRecord:
         known = self.damaged
         if name in known:
             return
-        line = f"\n{json.dumps({'name': name, 'why': why})}\n"  # the first end closes a line cut short
+        # The first end closes a line cut short.
+        line = f"\n{json.dumps({'name': name, 'why': why})}\n"
         try:
             self._log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self._log_file.open(
-                "a"
-            ) as file:  # short lines are appended whole, also by several processes
+            # Short lines are appended whole, also by several processes.
+            with self._log_file.open("a") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -170,17 +180,20 @@ class DataRecord:
         self, entries: list[_Entry], scan: FolderScan
     ) -> tuple[dict[str, str | None], list[str], str | None]:
         """Where files lie that are not in their place, names of new files, and the first that is not as it was."""
-        found = {file.name: file for file in scan.files}
+        by_name = {file.name: file for file in scan.files}
         places: dict[str, str | None] = {}
         lost: list[tuple[_Entry, str]] = []
         for entry in entries:
-            fault = _fault(entry, scan, found.get(entry.name))
+            fault = _fault(entry, scan, by_name.get(entry.name))
             if fault is not None:
                 lost.append((entry, fault))
         ours = {entry.name for entry in entries}
         others = [file for file in scan.kept if file.name not in ours]
-        if lost and others:  # else there is no need to read what is new
-            by_content = {(_content(scan, file), file.caption or ""): file.name for file in others}
+        # Else there is no need to read what is new.
+        if lost and others:
+            by_content = {
+                (content_hash(scan.folder / file.name), file.caption or ""): file.name for file in others
+            }
             for entry, _ in lost:
                 if (name := by_content.get((entry.content, entry.caption or ""))) is not None:
                     places[entry.name] = name
@@ -189,7 +202,7 @@ class DataRecord:
             if entry.name in places:
                 continue
             # A damaged file that was mended belongs to a new beginning; one that was removed does not.
-            if entry.name not in damaged or (entry.name in found and not self.begun):
+            if entry.name not in damaged or (entry.name in by_name and not self.begun):
                 return {}, [], fault
             places[entry.name] = None
         taken = set(places.values())
@@ -213,33 +226,25 @@ class DataRecord:
                 scan.folder,
                 len(new),
                 self._file.parent,
-                _some(new),
+                some_of(new),
             )
         if known := self.damaged:
             _log.warning(
-                "%s: %d damaged files are left out as before: %s", scan.folder, len(known), _some(known)
+                "%s: %d damaged files are left out as before: %s", scan.folder, len(known), some_of(known)
             )
 
 
-def _fault(entry: _Entry, scan: FolderScan, found: ScannedFile | None) -> str | None:
+def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | None:
     """How a file is not as it was; None: it is."""
     path = scan.folder / entry.name
-    if found is None or not path.is_file():
+    if file is None or not path.is_file():
         return f"{path} is gone"
-    if _content(scan, found) != entry.content:
+    if content_hash(scan.folder / file.name) != entry.content:
         return f"{path} has other content"
-    now, then = found.caption or "", entry.caption or ""
+    now, then = file.caption or "", entry.caption or ""
     if now != then:
         return f"the caption of {path} is '{now}' and was '{then}'"
     return None
-
-
-def _content(scan: FolderScan, file: ScannedFile) -> str:
-    path = scan.folder / file.name
-    try:
-        return checksum(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_entries(file: Path) -> dict[str, list[_Entry]]:
@@ -249,20 +254,10 @@ def _read_entries(file: Path) -> dict[str, list[_Entry]]:
         if about["format"] != _FORMAT:
             return {}
         return {
-            ClipConfig.model_validate(size["clip"]).model_dump_json(): list(_entries(size["files"]))
+            ClipConfig.model_validate(size["clip"]).model_dump_json(): [
+                _Entry.read(*row) for row in size["files"]
+            ]
             for size in about["sizes"]
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _entries(rows: Iterable[list]) -> Iterator[_Entry]:
-    for name, content, caption, too_short, starts in rows:
-        text = None if caption is None else str(caption)
-        yield _Entry(str(name), str(content), text, bool(too_short), tuple(map(float, starts)))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more

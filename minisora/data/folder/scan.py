@@ -2,17 +2,20 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minisora.config import ClipConfig
 from minisora.data.folder.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
-from minisora.data.video.read_video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
+from minisora.data.video.frames import IMAGE_SUFFIXES
+from minisora.data.video.read_video import VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
 from minisora.errors import UserError
+from minisora.files import checksum
 
-_SMALL_ENOUGH = 1 << 30  # bytes of video that are decoded in a minute or two on two cores
+# Bytes of video that are decoded in a minute or two on two cores.
+_SMALL_ENOUGH = 1 << 30
 NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
 NOT_THERE = "named in the metadata, but there is no such file"
 STANDS_STILL = "one picture, repeated for a whole clip"
@@ -23,14 +26,23 @@ ONE_FIELD = "interlaced, every other line read"
 
 @dataclass(frozen=True)
 class ScannedFile:
-    """One file, or one row of metadata without a file."""
+    """One file, or one row of metadata without a file.
 
-    name: str  # relative to the folder, with forward slashes
+    Args:
+        name: relative to the folder, with forward slashes.
+        caption: "" where an empty one will do; None: there is none.
+        info: None: not readable, or not there.
+        dropped: why it is not used; None: it is.
+        too_short: fit for use, but with fewer frames than a clip.
+        starts: seconds at which its clips start; empty if dropped.
+    """
+
+    name: str
     caption: str | None
-    info: VideoInfo | None = None  # None: not readable, or not there
-    dropped: str | None = None  # why it is not used; None: it is
-    too_short: bool = False  # fit for use, but with fewer frames than a clip
-    starts: tuple[float, ...] = ()  # seconds at which its clips start; empty if dropped
+    info: VideoInfo | None = None
+    dropped: str | None = None
+    too_short: bool = False
+    starts: tuple[float, ...] = ()
 
     @property
     def still(self) -> bool:
@@ -44,8 +56,10 @@ class FolderScan:
 
     folder: Path
     files: tuple[ScannedFile, ...]
-    ignored: Counter[str] = field(default_factory=Counter)  # files of no use here, by suffix
-    notes: tuple[str, ...] = ()  # what was decided between several captions of a file, and links not followed
+    # How many files are of no use here, by suffix.
+    ignored: Counter[str] = field(default_factory=Counter)
+    # What was decided between several captions of a file, and links not followed.
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> list[ScannedFile]:
@@ -76,11 +90,11 @@ class FolderScan:
         """One line: what is used, what is not, and why."""
         text = f"{self.folder}: {self.num_clips} clips from {len(self.kept)} of {len(self.files)} files"
         for title, files in self.remarks().items():
-            text += f"; {title}: {_some([file.name for file in files])}"
+            text += f"; {title}: {some_of(file.name for file in files)}"
         if self.dropped:
-            text += f"; dropped: {_some([f'{file.name} ({file.dropped})' for file in self.dropped])}"
+            text += f"; dropped: {some_of(f'{file.name} ({file.dropped})' for file in self.dropped)}"
         if self.notes:
-            text += f"; {_some(list(self.notes))}"
+            text += f"; {some_of(self.notes)}"
         return text
 
 
@@ -104,7 +118,7 @@ def scan_folder(
     folder that holds them are not. `notes` has what is left out.
 
     Args:
-        folder: to look in.
+        folder: the folder to look in.
         clip: length, rate and size of a clip.
         short_clips: what becomes of files with fewer frames: "pad" keeps them, "skip" and "error" drop them.
         require_captions: drop files without a caption; otherwise their caption is "".
@@ -122,15 +136,29 @@ def scan_folder(
     if verify is None:
         verify = sum(video.stat().st_size for video in videos if video.is_file()) <= _SMALL_ENOUGH
     names = [video.relative_to(folder).as_posix() for video in videos]
-    told, several = _captions(folder, metadata, FileNames(folder, names))
+    captions, several = _captions(folder, metadata, FileNames(folder, names))
 
     def look(video: Path) -> ScannedFile:
+        """Keep or drop one file."""
         name = video.relative_to(folder).as_posix()
-        caption = caption_of(video) if caption_of else told.get(name) or read_sidecar(video)
-        return _judge(video, name, caption, clip, short_clips, require_captions, verify)
+        caption = caption_of(video) if caption_of else captions.get(name) or read_sidecar(video)
+        try:
+            info = probe(video, verify)
+        except UserError as error:
+            return ScannedFile(name, caption, dropped=str(error).removeprefix(f"{video}: "))
+        available = info.frames_at(clip.fps)
+        unusable = info.damage or (NO_CAPTION if caption is None and require_captions else None)
+        too_short = unusable is None and available < clip.frames
+        if too_short and short_clips != "pad":
+            what = "a single picture" if info.still else "too short"
+            unusable = f"{what}: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
+        num_clips = 0 if unusable else max(1, available // clip.frames)
+        starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
+        return ScannedFile(name, caption, info, unusable, too_short, starts)
 
-    files = [ScannedFile(name, told[name], dropped=NOT_THERE) for name in told.keys() - set(names)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release the interpreter lock
+    files = [ScannedFile(name, captions[name], dropped=NOT_THERE) for name in captions.keys() - set(names)]
+    # Decoders release the interpreter lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, scanned in enumerate(pool.map(look, videos), start=1):
             files.append(scanned)
             if progress:
@@ -140,52 +168,23 @@ def scan_folder(
 
 def _captions(folder: Path, metadata: list[Path], files: FileNames) -> tuple[dict[str, str], list[str]]:
     """The caption of every file that the tables name, and which was taken where they have several."""
-    told: dict[str, str] = {}
+    captions: dict[str, str] = {}
     texts: dict[str, list[str]] = {}
-    for file in metadata:  # rows of a table further down win: it comes later in the walk
-        place = file.parent.relative_to(folder).as_posix()
+    # Rows of a table further down win: it comes later in the walk.
+    for file in metadata:
+        table_folder = file.parent.relative_to(folder).as_posix()
         for row in read_metadata(file):
-            name = files.find(row.file_name, place)
+            name = files.find(row.file_name, table_folder)
             texts.setdefault(name, []).append(row.text)
-            if row.text or name not in told:  # an empty text takes no caption away
-                told[name] = row.text
+            # An empty text takes no caption away.
+            if row.text or name not in captions:
+                captions[name] = row.text
     notes = [
-        f"{name}: {len(given)} rows in the metadata, the last one with a text is used: {told[name]!r}"
-        for name, given in sorted(texts.items())
-        if len(set(filter(None, given))) > 1
+        f"{name}: {len(rows)} rows in the metadata, the last one with a text is used: {captions[name]!r}"
+        for name, rows in sorted(texts.items())
+        if len(set(filter(None, rows))) > 1
     ]
-    return told, notes
-
-
-def _judge(
-    video: Path,
-    name: str,
-    caption: str | None,
-    clip: ClipConfig,
-    short_clips: ShortClips,
-    require_captions: bool,
-    verify: bool,
-) -> ScannedFile:
-    """Keep or drop one file."""
-    try:
-        info = probe(video, verify)
-    except UserError as error:
-        return ScannedFile(name, caption, dropped=str(error).removeprefix(f"{video}: "))
-    available = info.frames_at(clip.fps)
-    too_short = False
-    dropped = None
-    if info.damage:
-        dropped = info.damage
-    elif caption is None and require_captions:
-        dropped = NO_CAPTION
-    elif available < clip.frames:
-        too_short = True
-        if short_clips != "pad":
-            what = "a single picture" if info.still else "too short"
-            dropped = f"{what}: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
-    num_clips = 0 if dropped else max(1, available // clip.frames)
-    starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
-    return ScannedFile(name, caption, info, dropped, too_short, starts)
+    return captions, notes
 
 
 def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]:
@@ -202,7 +201,8 @@ def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]
     metadata: list[Path] = []
     ignored: Counter[str] = Counter()
     notes: list[str] = []
-    seen: dict[str, Path] = {}  # real folders, and under which name
+    # Real folders, and under which name they were seen.
+    seen: dict[str, Path] = {}
     places = [folder]
     while places:
         links: list[Path] = []
@@ -253,7 +253,16 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _some(items: list[str], most: int = 5) -> str:
+def content_hash(path: Path) -> str:
+    """Hex digits of a file's bytes; raises UserError where it cannot be read."""
+    try:
+        return checksum(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def some_of(names: Iterable[str], most: int = 5) -> str:
     """A list in words, cut after a few."""
+    items = list(names)
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -1,25 +1,33 @@
-"""The geometry of the shapes world: from prompts and uniform numbers to where everything is, exactly.
+"""Scenes of the shapes world: from prompts and uniform numbers to where everything is, exactly, and to pixels.
 
-Letters: B clips, T frames. Positions are continuous pixels, (y, x), with pixel centres at integers: the frame
-reaches from -0.5 to H - 0.5.
+Letters: B clips, T frames, H height, W width. Positions are continuous pixels, (y, x), with pixel centres at integers:
+the frame reaches from -0.5 to H - 0.5.
 
 `radius` R sizes all three shapes so that they look equally big: a circle of radius R, a square of the same
 area, and an equilateral triangle of side 2.5 R (86 % of that area; more would leave a large one no room to
 move). The centre of a shape is its centre of area.
+
+Drawing works on each element alone and is exactly rounded (no fused multiply-add), so a clip has the same bits in any
+batch. It is numpy's rather than torch's: these are many small operations, and on a busy machine torch's threads wait
+for each other in each.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from minisora.data.shapes_world.grammar import COLORS, SHAPES, ShapesPrompt
 
-RADIUS = {"small": 0.11, "medium": 0.155, "large": 0.21}  # share of the short side of the frame
-RADIUS_JITTER = 0.08  # at most this far off, so that the three sizes never meet
-SQUARE_HALF_SIDE = np.sqrt(np.pi) / 2  # in R: the area of the circle
-TRIANGLE_SIDE = 2.5  # in R
-TRIANGLE_INRADIUS = TRIANGLE_SIDE / (2 * np.sqrt(3))  # in R: from the centre down to the base
+# R as a share of the short side of the frame, and how far off it may be: the three sizes never meet.
+RADIUS = {"small": 0.11, "medium": 0.155, "large": 0.21}
+RADIUS_JITTER = 0.08
+# In R: the square has the area of the circle; the triangle's inradius is from its centre down to its base.
+SQUARE_HALF_SIDE = np.sqrt(np.pi) / 2
+TRIANGLE_SIDE = 2.5
+TRIANGLE_INRADIUS = TRIANGLE_SIDE / (2 * np.sqrt(3))
 # Reach of each shape from its centre in R: up, down, sideways; in the order of SHAPES.
 REACH = np.array(
     [
@@ -32,27 +40,42 @@ REACH = np.array(
 # Speed in frame sides per second. At least 0.36 of a side over the default clip (2 s), a motion that is clear
 # beside the jitter of a sample; longer clips are slower instead where the frame would end.
 SPEED = (0.18, 0.32)
-MARGIN = 0.015  # of a side: an object never touches the edge
+# Of a side: an object never touches the edge.
+MARGIN = 0.015
 
-NIGHT = (0.0, 0.2)  # grey
+# Backgrounds and wall, in [0, 1]: the night and the wall are a grey of this range, the day is a colour.
+NIGHT = (0.0, 0.2)
 DAY = np.array([0.55, 0.75, 0.95])
 DAY_JITTER = 0.03
-WALL = (0.47, 0.53)  # grey
+WALL = (0.47, 0.53)
 
-NUM_DRAWS = 11  # uniform numbers that `layout` uses for a clip
+# How many uniform numbers `layout` uses for a clip.
+NUM_DRAWS = 11
+# Elements of one float32 plane that are drawn at a time: small enough to stay in the cache, which makes it
+# fast, and a bound on the memory beside the result.
+_CHUNK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where everything is in B clips of T frames; the exact truth that `rasterize` draws."""
+    """Where everything is in B clips of T frames; the exact truth that `rasterize` draws.
 
-    shape: np.ndarray  # B, index into SHAPES
-    color: np.ndarray  # B 3, RGB in [0, 1]
-    radius: np.ndarray  # B, pixels
-    centers: np.ndarray  # B T 2, (y, x) pixels
-    background: np.ndarray  # B 3, RGB in [0, 1]
-    wall: np.ndarray  # B 2, left and right edge in pixels; equal where there is no wall
-    wall_grey: np.ndarray  # B, in [0, 1]
+    Args:
+        shape: B, index into SHAPES.
+        color, background: B 3, RGB in [0, 1].
+        radius: B, pixels.
+        centers: B T 2, (y, x) pixels.
+        wall: B 2, left and right edge in pixels; equal where there is no wall.
+        wall_grey: B, in [0, 1].
+    """
+
+    shape: np.ndarray
+    color: np.ndarray
+    radius: np.ndarray
+    centers: np.ndarray
+    background: np.ndarray
+    wall: np.ndarray
+    wall_grey: np.ndarray
 
     def visibility(self) -> np.ndarray:
         """The share of the object's area that the wall leaves visible, B T in [0, 1]."""
@@ -90,13 +113,15 @@ def layout(
     direction = np.array([_STEP[p.motion] for p in prompts])  # B 2, one axis is -1 or 1
     has_wall = np.array([p.wall for p in prompts])
     seconds = (frames - 1) / fps
-    fastest = np.minimum(SPEED[1] * side, np.maximum(room / 2, SPEED[0] * side))  # room / 2: crossed in 2 s
+    # room / 2: crossed in 2 s.
+    fastest = np.minimum(SPEED[1] * side, np.maximum(room / 2, SPEED[0] * side))
     speed = SPEED[0] * side + (fastest - SPEED[0] * side) * u_speed[:, None]
     travel = np.minimum(speed * seconds, room)  # B 2, pixels
     # Behind a wall the object crosses nearly the whole frame, or it would not come out at both sides.
     travel = np.where(has_wall[:, None], room * (0.92 + 0.08 * u_speed[:, None]), travel)
     travel = np.where(direction != 0, travel, 0.0)
-    first = low + (room - travel) * np.stack([u_y, u_x], axis=1)  # the end of the path that is up or left
+    # The end of the path that is up or left.
+    first = low + (room - travel) * np.stack([u_y, u_x], axis=1)
     start = np.where(direction < 0, first + travel, first)
     phase = np.arange(frames) / max(frames - 1, 1)  # T
     centers = start[:, None] + (direction * travel)[:, None] * phase[None, :, None]  # B T 2
@@ -106,13 +131,13 @@ def layout(
     background = np.where(is_day, DAY + DAY_JITTER * (2 * u_rgb - 1), night)
 
     # The wall stands where the object is at a frame near the middle, a little wider than the object: in that
-    # frame nothing of it is seen, whatever the number of frames. Small objects leave more room for the place.
+    # frame nothing of it is seen, whatever the number of frames. Small objects leave more room for it.
     small = np.array([p.size == "small" for p in prompts])
     middle = 0.5 + np.where(small, 0.125, 0.0625) * (2 * u_frame - 1)
     hidden = np.round(middle * (frames - 1)) / max(frames - 1, 1) if frames > 1 else middle
-    place = start[:, 1] + direction[:, 1] * travel[:, 1] * hidden
+    wall_center = start[:, 1] + direction[:, 1] * travel[:, 1] * hidden
     half = reach[:, 2] + side.min() * (0.016 + 0.03 * u_wide)
-    wall = place[:, None] + half[:, None] * np.array([-1.0, 1.0])
+    wall = wall_center[:, None] + half[:, None] * np.array([-1.0, 1.0])
     return Scene(
         shape=shape,
         color=np.array([COLORS[p.color] for p in prompts]),
@@ -134,3 +159,76 @@ def _area_left_of(shape: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 _STEP = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0), "still": (0, 0)}
+
+
+def rasterize(scene: Scene, height: int, width: int) -> Tensor:
+    """The videos of a scene, `B 3 T H W` float32 in [-1, 1]."""
+    num_clips, frames = scene.centers.shape[:2]
+    videos = np.empty((num_clips, 3, frames, height, width), np.float32)
+    chunk = max(1, _CHUNK_ELEMENTS // (frames * height * width))
+    for kind, shape in enumerate(SHAPES):
+        (of_kind,) = np.nonzero(scene.shape == kind)
+        for start in range(0, len(of_kind), chunk):
+            _draw(scene, shape, of_kind[start : start + chunk], videos)
+    return torch.from_numpy(videos)
+
+
+def _draw(scene: Scene, shape: str, rows: np.ndarray, videos: np.ndarray) -> None:
+    """Draw the clips `rows`, all of one shape, into those rows of `videos`."""
+    height, width = videos.shape[-2:]
+    centers = scene.centers[rows].astype(np.float32)  # B T 2
+    radius = scene.radius[rows].astype(np.float32)[:, None, None, None]  # B 1 1 1
+    dy = (np.arange(height, dtype=np.float32) - centers[..., :1])[..., :, None]  # B T H 1
+    dx = (np.arange(width, dtype=np.float32) - centers[..., 1:])[..., None, :]  # B T 1 W
+    cover = _COVER[shape](dy, dx, radius)  # B T H W
+
+    background = 2 * scene.background[rows].astype(np.float32) - 1  # B 3
+    contrast = 2 * scene.color[rows].astype(np.float32) - 1 - background
+    edges = scene.wall[rows].astype(np.float32)  # B 2
+    # Exact share of each pixel column behind the wall; zero width where there is no wall.
+    column = np.arange(width, dtype=np.float32) + _HALF  # right edge of each pixel column
+    wall = np.clip(column - edges[:, :1], 0, 1) - np.clip(column - edges[:, 1:], 0, 1)  # B W
+    any_wall = bool((edges[:, 1] > edges[:, 0]).any())
+    grey = 2 * scene.wall_grey[rows].astype(np.float32)[:, None] - 1  # B 1
+    open_share = (1 - wall)[:, None, None, :]  # B 1 1 W
+    wall_light = (wall * grey)[:, None, None, :]
+    for channel in range(3):
+        plane = cover * contrast[:, channel, None, None, None]  # B T H W
+        plane += background[:, channel, None, None, None]
+        # x * 1 + 0 is exact, so clips without a wall are not changed by a neighbour with one.
+        if any_wall:
+            plane *= open_share
+            plane += wall_light
+        videos[rows, channel] = plane
+
+
+def _circle(dy: np.ndarray, dx: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Coverage from the signed distance: half a pixel inside is 1, half a pixel outside is 0."""
+    distance = dy * dy + dx * dx
+    np.sqrt(distance, out=distance)
+    return _to_share(np.subtract(radius + _HALF, distance, out=distance))
+
+
+def _square(dy: np.ndarray, dx: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Exact coverage of an axis-aligned square: the product of its shares of row and column."""
+    reach = radius * np.float32(SQUARE_HALF_SIDE) + _HALF
+    return _to_share(reach - np.abs(dy)) * _to_share(reach - np.abs(dx))
+
+
+def _triangle(dy: np.ndarray, dx: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Upright equilateral: the tightest of the distances to the base and to the two slanted sides."""
+    reach = radius * np.float32(TRIANGLE_INRADIUS) + _HALF
+    # The outward normal of a slanted side is (-1/2, sqrt(3)/2) in (y down, |x|).
+    slanted = (reach + dy * _HALF) - np.abs(dx) * np.float32(3**0.5 / 2)  # B T H W
+    np.minimum(slanted, reach - dy, out=slanted)
+    return _to_share(slanted)
+
+
+def _to_share(inside: np.ndarray) -> np.ndarray:
+    """Clamp to [0, 1], in place, which is faster than np.clip."""
+    np.maximum(inside, 0, out=inside)
+    return np.minimum(inside, 1, out=inside)
+
+
+_HALF = np.float32(0.5)
+_COVER = {"circle": _circle, "square": _square, "triangle": _triangle}

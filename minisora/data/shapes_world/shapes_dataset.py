@@ -1,4 +1,4 @@
-"""`ShapesWorld`: endless captioned clips of one object, an item a pure function of (seed, index).
+"""`ShapesWorld`: endless captioned clips of one object, an item a pure function of (seed, index); and a folder of them.
 
 Shares, chosen so that a small model meets every word of the grammar often: 80 % of the clips move; of those
 moving left or right a fifth (or `wall_share`) pass behind a wall; half are medium, a quarter small, a quarter
@@ -10,22 +10,25 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from rich.progress import track
 from torch import Tensor
 
-from minisora.data.clip import Clip
+from minisora.config import ClipConfig
+from minisora.data.clips import Split, to_uint8
 from minisora.data.draws import uniforms
-from minisora.data.shapes_world import layout
-from minisora.data.shapes_world.draw import rasterize
+from minisora.data.folder.metadata import only_ours, write_metadata
 from minisora.data.shapes_world.grammar import COLORS, DIRECTIONS, SHAPES, ShapesPrompt, held_out
+from minisora.data.shapes_world.layout import NUM_DRAWS, Scene, layout, rasterize
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.limits import check_seed
 
-Split = Literal["train", "validation", "all"]
-
-VERSION = 1  # raise it with any change of what is drawn: latent caches are keyed by it
+# Raise it with any change of what is drawn: latent caches are keyed by it.
+VERSION = 1
 
 MOVING = 0.8
 WALL_SHARE = 0.2
@@ -35,20 +38,28 @@ SAY_NIGHT = 0.5
 # Each split draws from indices of its own, so no clip of one is ever in another.
 _FIRST_INDEX: dict[str, int] = {"train": 0, "validation": 1 << 40, "all": 2 << 40}
 _NUM_PROMPT_DRAWS = 6
-_RENDER_STREAM = 3 << 40  # clips of given prompts
+# And so do the clips that `render` draws of its prompts.
+_RENDER_STREAM = 3 << 40
 _SMALLEST_SIDE = 8
+# Clips that `make_shapes` draws at a time.
+_BATCH = 32
 
 
 @dataclass(frozen=True)
 class ShapesTruth:
-    """What is exactly where in one clip."""
+    """What is exactly where in one clip.
+
+    Args:
+        prompt: what the clip shows.
+        centers: T 2, (y, x) pixels, pixel centres at integers.
+        radius: pixels; `minisora.data.shapes_world.layout` says what it is of a square and a triangle.
+        visibility: T, share of the object's area that is visible, in [0, 1].
+    """
 
     prompt: ShapesPrompt
-    centers: np.ndarray  # T 2, (y, x) pixels, pixel centres at integers
-    radius: (
-        float  # pixels; see `minisora.data.shapes_world.layout` for what it means for a square and a triangle
-    )
-    visibility: np.ndarray  # T, share of the object's area that is visible, in [0, 1]
+    centers: np.ndarray
+    radius: float
+    visibility: np.ndarray
 
 
 class ShapesWorld:
@@ -56,11 +67,11 @@ class ShapesWorld:
 
     Args:
         num_clips: length of the data set.
-        seed: of the world; another seed is another data set.
-        frames, height, width, fps: of every clip; any length, sides of 8 pixels or more.
+        seed: another seed is another data set.
+        frames, height, width, fps: length, size in pixels and rate of every clip; sides of 8 pixels or more.
         split: "train" and "validation" never share a clip and both lack the held-out triples of
-            `captions.held_out`; "all" has them too.
-        wall_share: of the clips that move left or right, how many pass behind a wall.
+            `grammar.held_out`; "all" has them too.
+        wall_share: share of the clips moving left or right that pass behind a wall.
 
     Raises:
         UserError: a size that cannot be drawn.
@@ -74,7 +85,7 @@ class ShapesWorld:
         height: int = 64,
         width: int = 64,
         fps: float = 8.0,
-        split: Split = "train",
+        split: Split | Literal["all"] = "train",
         wall_share: float = WALL_SHARE,
     ) -> None:
         if split not in _FIRST_INDEX:
@@ -103,15 +114,10 @@ class ShapesWorld:
     def __len__(self) -> int:
         return self.num_clips
 
-    def __getitem__(self, index: int) -> Clip:
-        """Clip number `index`; raises IndexError beyond the end."""
-        prompts, say_night, draws = self._items([index])
-        return Clip(self._draw(prompts, draws)[0], prompts[0].caption(say_night[0]))
-
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these clips, `B 3 T H W` float32 in [-1, 1]."""
+        """The videos of these clips, `B 3 T H W` uint8; raises IndexError beyond the end."""
         prompts, _, draws = self._items(indices)
-        return self._draw(prompts, draws)
+        return to_uint8(self._draw(prompts, draws))
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
@@ -148,7 +154,7 @@ class ShapesWorld:
         items = np.where(items < 0, items + self.num_clips, items)
         if items.size and (items.min() < 0 or items.max() >= self.num_clips):
             raise IndexError(f"clip index out of range: the data set has {self.num_clips} clips")
-        draws = uniforms(self.seed, items + _FIRST_INDEX[self.split], _NUM_PROMPT_DRAWS + layout.NUM_DRAWS)
+        draws = uniforms(self.seed, items + _FIRST_INDEX[self.split], _NUM_PROMPT_DRAWS + NUM_DRAWS)
         rows = draws[:, :_NUM_PROMPT_DRAWS].tolist()
         return (
             [self._prompt(*row[:5]) for row in rows],
@@ -175,25 +181,57 @@ class ShapesWorld:
         return ShapesPrompt(
             color,
             shape,
-            motion=direction,  # type: ignore[arg-type]  # words of this module's own tables
+            # Words of this module's own tables.
+            motion=direction,  # type: ignore[arg-type]
             size=word,  # type: ignore[arg-type]
             wall=behind,
             light="day" if light < DAY else "night",
         )
 
     def _render_draws(self, num_clips: int, seed: int) -> np.ndarray:
-        return uniforms(seed, np.arange(num_clips) + _RENDER_STREAM, layout.NUM_DRAWS)
+        return uniforms(seed, np.arange(num_clips) + _RENDER_STREAM, NUM_DRAWS)
 
-    def _layout(self, prompts: Sequence[ShapesPrompt], draws: np.ndarray) -> layout.Scene:
-        return layout.layout(prompts, draws, self.frames, self.height, self.width, self.fps)
+    def _layout(self, prompts: Sequence[ShapesPrompt], draws: np.ndarray) -> Scene:
+        return layout(prompts, draws, self.frames, self.height, self.width, self.fps)
 
     def _draw(self, prompts: Sequence[ShapesPrompt], draws: np.ndarray) -> Tensor:
         return rasterize(self._layout(prompts, draws), self.height, self.width)
 
 
-def _truths(prompts: Sequence[ShapesPrompt], of: layout.Scene) -> list[ShapesTruth]:
-    visibility = of.visibility()
+def _truths(prompts: Sequence[ShapesPrompt], scene: Scene) -> list[ShapesTruth]:
+    visibility = scene.visibility()
     return [
-        ShapesTruth(prompt, of.centers[i], float(of.radius[i]), visibility[i])
+        ShapesTruth(prompt, scene.centers[i], float(scene.radius[i]), visibility[i])
         for i, prompt in enumerate(prompts)
     ]
+
+
+def make_shapes(out: Path, num_clips: int, seed: int, clip: ClipConfig, progress: bool = True) -> None:
+    """Write training clips of the shapes world as a folder that `FolderDataset` reads: mp4 files and `metadata.csv`.
+
+    A run that was cut off can be repeated; the same arguments give the same bytes.
+
+    Args:
+        out: the folder; made if need be. It may hold files of an earlier run and nothing else.
+        num_clips: number of clips.
+        seed: seed of the `ShapesWorld`.
+        clip: size, length and rate. Even sides, since that is what the mp4 can hold exactly.
+        progress: show a bar.
+
+    Raises:
+        UserError: the folder holds other things or cannot be written, or a side is odd.
+    """
+    if clip.height % 2 or clip.width % 2:
+        raise UserError(
+            f"an mp4 needs even sides, not {clip.height}x{clip.width}: choose clip.height and clip.width so"
+        )
+    world = ShapesWorld(num_clips, seed, clip.frames, clip.height, clip.width, clip.fps)
+    digits = max(5, len(str(num_clips - 1)))
+    names = [f"clip_{index:0{digits}d}.mp4" for index in range(num_clips)]
+    only_ours(out, {*names, "metadata.csv"})
+    starts = range(0, num_clips, _BATCH)
+    for start in track(starts, description="writing clips", disable=not progress, transient=True):
+        indices = range(start, min(start + _BATCH, num_clips))
+        for index, video in zip(indices, world.clips(indices), strict=True):
+            write_video(out / names[index], video, clip.fps)
+    write_metadata(out / "metadata.csv", ("file_name", "text"), zip(names, world.captions(), strict=True))

@@ -1,7 +1,8 @@
-"""The frames of one video or animation, one after another, as a player shows them, and when.
+"""The frames of one video, animation or still, one after another, as a player shows them, and when.
 
-Decoding is PyAV's for videos and gifs, Pillow's for pictures. Undone here, because no decoder does it: a phone's
-turned or mirrored picture, the stream that is only a cover, transparency, and the two moments of interlaced frames.
+Decoding is PyAV's for videos and gifs, Pillow's for pictures: a still is a clip of one frame, an animated PNG or WebP
+one of many. Undone here, because no decoder does it: a phone's turned or mirrored picture, the stream that is only a
+cover, transparency, and the two moments of interlaced frames.
 """
 
 import os
@@ -15,11 +16,20 @@ import numpy as np
 import torch
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from minisora.data.video.read_image import count_pictures, flatten, is_image, open_pictures
 from minisora.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+# White, as on a page: what shows through wherever a picture or a video does.
+BACKGROUND = (255, 255, 255)
+
+# Formats whose pictures follow each other in time; pages of a TIFF and views of an MPO do not.
+_ANIMATED = ("PNG", "WEBP", "GIF")
+# Seconds; browsers show for `_INSTEAD` what asks for no more than `_SHORTEST`.
+_SHORTEST, _INSTEAD = 0.01, 0.1
 
 Transfer = Literal["HLG", "PQ"]
 
@@ -39,28 +49,40 @@ _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 class Header:
     """What a file says of its video before a frame of it is decoded."""
 
-    frames: int  # 0 where it does not say
-    seconds: float  # 0 where it does not say
+    # Of both, 0 where it does not say.
+    frames: int
+    seconds: float
     codec: str
-    transfer: Transfer | None = None  # of high dynamic range
+    # Of a high dynamic range.
+    transfer: Transfer | None = None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A frame and when it is shown."""
+class Frame:
+    """A frame and when it is shown.
 
-    time: float  # seconds since the first frame
-    length: float  # seconds it lasts; 0 where the file does not say
-    key: bool  # decoding can begin here
-    frame: av.VideoFrame | Tensor | None  # a Tensor (`H W 3` uint8) of pictures; None: counted, not decoded
-    pixel_aspect: float = 1.0  # how much wider than high a pixel is, as stored
-    transposed: bool = False  # rows and columns change places before it is shown
-    flips: tuple[int, ...] = ()  # dimensions (0 height, 1 width) that are flipped after that
+    Args:
+        time: seconds since the first frame.
+        length: seconds it lasts; 0 where the file does not say.
+        key: whether decoding can begin here.
+        picture: a Tensor (`H W 3` uint8) of a picture; None: counted, not decoded.
+        pixel_aspect: width of a pixel over its height, as stored.
+        transposed: whether rows and columns change places before it is shown.
+        flips: dimensions (0 height, 1 width) that are flipped after that.
+    """
+
+    time: float
+    length: float
+    key: bool
+    picture: av.VideoFrame | Tensor | None
+    pixel_aspect: float = 1.0
+    transposed: bool = False
+    flips: tuple[int, ...] = ()
 
     @property
     def interlaced(self) -> bool:
         """Whether its odd and even lines are of two moments."""
-        return isinstance(self.frame, av.VideoFrame) and bool(self.frame.interlaced_frame)
+        return isinstance(self.picture, av.VideoFrame) and bool(self.picture.interlaced_frame)
 
 
 def read_header(path: Path) -> Header:
@@ -82,7 +104,7 @@ def read_header(path: Path) -> Header:
         return Header(stream.frames, seconds, context.name, _TRANSFERS.get(int(context.color_trc or 0)))
 
 
-def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
+def decode(path: Path, start: float = 0.0) -> Iterator[Frame]:
     """Every frame from the last key frame before `start` (seconds), in the order of time."""
     if is_image(path):
         yield from _decode_pictures(path)
@@ -103,35 +125,35 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Shown]:
             if count == 0:
                 transposed, flips = _orientation(frame)
             length, key = (frame.duration or 0) * tick, bool(frame.key_frame)
-            yield Shown(time, length, key, frame, aspect, transposed, flips)
+            yield Frame(time, length, key, frame, aspect, transposed, flips)
 
 
-def demux(path: Path) -> Iterator[Shown]:
+def demux(path: Path) -> Iterator[Frame]:
     """The first frame, decoded, and the rest as packets in the order of the file; pictures are all decoded."""
     if is_image(path):
         yield from _decode_pictures(path)
         return
-    for shown in decode(path):
-        yield shown
+    for frame in decode(path):
+        yield frame
         break
-    for count, shown in enumerate(packets(path)):
+    for count, frame in enumerate(packets(path)):
         # The first came with its frame.
         if count:
-            yield shown
+            yield frame
 
 
-def packets(path: Path) -> Iterator[Shown]:
+def packets(path: Path) -> Iterator[Frame]:
     """Every packet of a video that is to be shown, in the order of the file; `frame` is None."""
     with _open(path) as container:
         stream = _video_stream(container, path)
         tick = float(stream.time_base or 0)
         origin = stream.start_time or 0
         rate = float(stream.average_rate or 25)
-        shown = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        for count, packet in enumerate(shown):
+        visible = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        for count, packet in enumerate(visible):
             stamp = packet.pts if packet.pts is not None else packet.dts
             time = (stamp - origin) * tick if stamp is not None else count / rate
-            yield Shown(time, (packet.duration or 0) * tick, bool(packet.is_keyframe), None)
+            yield Frame(time, (packet.duration or 0) * tick, bool(packet.is_keyframe), None)
 
 
 def count_packets(path: Path) -> int:
@@ -151,30 +173,30 @@ def count_packets(path: Path) -> int:
     return count
 
 
-def size(shown: Shown) -> tuple[int, int]:
+def size(frame: Frame) -> tuple[int, int]:
     """(height, width) as a player shows the frame, its pixels made square."""
-    if isinstance(shown.frame, Tensor):
-        return shown.frame.shape[0], shown.frame.shape[1]
-    assert shown.frame is not None
-    if shown.transposed:
-        return shown.frame.width, round(shown.frame.height / shown.pixel_aspect)
-    return shown.frame.height, round(shown.frame.width * shown.pixel_aspect)
+    if isinstance(frame.picture, Tensor):
+        return frame.picture.shape[0], frame.picture.shape[1]
+    assert frame.picture is not None
+    if frame.transposed:
+        return frame.picture.width, round(frame.picture.height / frame.pixel_aspect)
+    return frame.picture.height, round(frame.picture.width * frame.pixel_aspect)
 
 
-def upright(shown: Shown) -> tuple[Tensor, float]:
+def upright(frame: Frame) -> tuple[Tensor, float]:
     """The frame as shown: `H W 3` uint8, and how much wider than high its pixels are.
 
     Of an interlaced frame only every other line: the lines between are half a frame later.
     """
-    if isinstance(shown.frame, Tensor):
-        return shown.frame, shown.pixel_aspect
-    assert shown.frame is not None
-    pixels, aspect = _pixels(shown.frame), shown.pixel_aspect
-    if shown.interlaced:
+    if isinstance(frame.picture, Tensor):
+        return frame.picture, frame.pixel_aspect
+    assert frame.picture is not None
+    pixels, aspect = _pixels(frame.picture), frame.pixel_aspect
+    if frame.interlaced:
         pixels, aspect = pixels[::2], aspect / 2
-    if shown.transposed:
+    if frame.transposed:
         pixels, aspect = pixels.transpose(0, 1), 1 / aspect
-    return pixels.flip(shown.flips) if shown.flips else pixels, aspect
+    return pixels.flip(frame.flips) if frame.flips else pixels, aspect
 
 
 def _open(path: Path, **options: str) -> av.container.InputContainer:
@@ -208,10 +230,10 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.vide
     return stream
 
 
-def _decode_pictures(path: Path) -> Iterator[Shown]:
+def _decode_pictures(path: Path) -> Iterator[Frame]:
     time = 0.0
     for count, (pixels, seconds) in enumerate(open_pictures(path)):
-        yield Shown(time, seconds, count == 0, pixels)
+        yield Frame(time, seconds, count == 0, pixels)
         time += seconds
 
 
@@ -223,7 +245,7 @@ def _pixels(frame: av.VideoFrame) -> Tensor:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
-    """`Shown.transposed` and `Shown.flips`.
+    """`Frame.transposed` and `Frame.flips`.
 
     The display matrix (ISO/IEC 14496-12, 6.2.2) shows the pixel (x, y) at (a x + c y, b x + d y), up to a shift.
     """
@@ -234,3 +256,67 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
     across, down = (c, b) if transposed else (a, d)
     return transposed, (0,) * (down < 0) + (1,) * (across < 0)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def count_pictures(path: str | os.PathLike[str]) -> int:
+    """How many pictures an animated PNG or WebP promises to show one after another; 1 of a still."""
+    with Image.open(path) as image:
+        return _last(image) - _first(image) + 1
+
+
+def open_image(path: str | os.PathLike[str]) -> Tensor:
+    """The first picture of a file: `H W 3` uint8, turned as its EXIF says, on `BACKGROUND`."""
+    return next(open_pictures(path))[0]
+
+
+def open_pictures(path: str | os.PathLike[str]) -> Iterator[tuple[Tensor, float]]:
+    """Every picture of a file as `open_image` gives it, and how many seconds it is shown; 0 of a still.
+
+    Raises:
+        OSError: the file ends before the pictures that it promises.
+    """
+    with Image.open(path) as image:
+        first, last = _first(image), _last(image)
+        for index in range(first, last + 1):
+            try:
+                image.seek(index)
+                image.load()
+            except EOFError as error:
+                raise OSError(f"it ends after {index - first} of {last - first + 1} pictures") from error
+            seconds = float(image.info.get("duration") or 0) / 1000
+            yield _rgb(image), 0.0 if first == last else seconds if seconds > _SHORTEST else _INSTEAD
+
+
+def flatten(image: Image.Image) -> Tensor:
+    """Any colour picture -> `H W 3` uint8; what is transparent shows `BACKGROUND`, not the colour hidden there."""
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", above.size, (*BACKGROUND, 255)), above)
+    return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+def _first(image: Image.Image) -> int:
+    """An animated PNG may begin with a picture for programs that cannot show the others."""
+    return 1 if image.info.get("default_image") and _last(image) else 0
+
+
+def _last(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1) - 1 if image.format in _ANIMATED else 0
+
+
+def _rgb(image: Image.Image) -> Tensor:
+    """`H W 3` uint8 of what is loaded."""
+    upright = ImageOps.exif_transpose(image)
+    if not upright.mode.startswith("I"):
+        return flatten(upright)
+    # Grey of 16 bits; `convert` would cut it off at 255.
+    levels = np.asarray(upright)
+    grey = np.clip(levels // 256, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    if "transparency" in image.info:
+        grey[levels == image.info["transparency"]] = BACKGROUND
+    return torch.from_numpy(grey)

@@ -1,12 +1,13 @@
-"""Read videos and images of any size, length and rate as tensors (and write, by `video_write`).
+"""Read videos and images of any size, length and rate as tensors.
 
-Stands alone: nothing else of minisora is needed but its error. Videos are `C T H W` float32 in [-1, 1] and
-sizes (height, width), as a player shows them (`video_frames`); still images are videos of one frame.
+Videos are `C T H W` float32 in [-1, 1] and sizes (height, width), as a player shows them (see
+`minisora.data.video.frames`); still images are videos of one frame.
 """
 
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -20,34 +21,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from minisora.data.video.frames import (
+    Frame,
     Header,
-    Shown,
     Transfer,
     count_packets,
+    count_pictures,
     decode,
     demux,
+    is_image,
+    open_image,
     packets,
     read_header,
     size,
     upright,
 )
-from minisora.data.video.read_image import IMAGE_SUFFIXES, count_pictures, is_image, open_image
-from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "ClipTooShort",
-    "VideoInfo",
-    "is_image",
-    "probe",
-    "read_clips",
-    "read_video",
-    "write_contact_sheet",
-    "write_gif",
-    "write_video",
-]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
 
@@ -103,7 +91,7 @@ def read_video(
 
     Args:
         path: a video or an image.
-        frames, height, width, fps: of the clip.
+        frames, height, width, fps: length, size in pixels and rate of the clip.
         short: what to do when the video ends too early: "pad" repeats its last frame, "skip" and "error"
             raise `ClipTooShort` (whoever skips catches it).
         start: seconds into the video.
@@ -121,8 +109,8 @@ def read_video(
         if _is_still(path):
             chosen.append(_fit(open_image(path), 1.0, height, width))
         else:
-            for shown, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
-                chosen += [_fit(*upright(shown), height, width)] * repeats
+            for frame, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
+                chosen += [_fit(*upright(frame), height, width)] * repeats
     if not chosen:
         raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")
     if len(chosen) < frames:
@@ -151,7 +139,7 @@ def read_clips(
     Args:
         path: a video.
         starts: seconds into the video, rising, at least `frames / fps` apart.
-        frames, height, width, fps: of a clip; the last may be padded.
+        frames, height, width, fps: length, size in pixels and rate of a clip; the last one may be padded.
 
     Yields:
         `3 T H W` float32 in [-1, 1], one for each start that lies within the video.
@@ -163,8 +151,8 @@ def read_clips(
     wanted = [start + k / fps for start in starts for k in range(frames)]
     chosen: list[Tensor] = []
     with _named_errors(path):
-        for shown, repeats in _frames_at(path, wanted, fps):
-            chosen += [_fit(*upright(shown), height, width)] * repeats
+        for frame, repeats in _frames_at(path, wanted, fps):
+            chosen += [_fit(*upright(frame), height, width)] * repeats
             while len(chosen) >= frames:
                 yield _to_video(chosen[:frames])
                 del chosen[:frames]
@@ -205,25 +193,25 @@ def _is_still(path: Path) -> bool:
 def _probe_video(path: Path, verify: bool) -> VideoInfo:
     header = read_header(path)
     damage = None
-    shown_size: tuple[int, int] | None = None
+    first_size: tuple[int, int] | None = None
     interlaced = False
     times: list[tuple[float, float]] = []  # and how long the frame lasts
     keys: list[float] = []
     try:
-        for shown in decode(path) if verify else demux(path):
-            if shown.frame is not None and shown_size is None:
-                shown_size = size(shown)
-            if isinstance(shown.frame, av.VideoFrame) and shown.frame.is_corrupt:
+        for frame in decode(path) if verify else demux(path):
+            if frame.picture is not None and first_size is None:
+                first_size = size(frame)
+            if isinstance(frame.picture, av.VideoFrame) and frame.picture.is_corrupt:
                 damage = f"frame {len(times)} is corrupt"
-            interlaced = interlaced or shown.interlaced
-            times.append((shown.time, shown.length))
-            if shown.key:
-                keys.append(shown.time)
+            interlaced = interlaced or frame.interlaced
+            times.append((frame.time, frame.length))
+            if frame.key:
+                keys.append(frame.time)
     except (av.error.FFmpegError, OSError, SyntaxError) as error:
-        if shown_size is None:
+        if first_size is None:
             raise
         damage = f"decoding stops after {len(times)} frames ({getattr(error, 'strerror', None) or error})"
-    if shown_size is None:
+    if first_size is None:
         raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
     times.sort()
     (first, _), (end, last) = times[0], times[-1]
@@ -235,7 +223,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
     marks = sorted([first, *keys, duration])
     gap = max(later - earlier for earlier, later in pairwise(marks))
     return VideoInfo(
-        *shown_size, fps, count, duration, header.codec, damage, last, gap, header.transfer, interlaced
+        *first_size, fps, count, duration, header.codec, damage, last, gap, header.transfer, interlaced
     )
 
 
@@ -249,7 +237,7 @@ def _truncation(
         if there < header.frames:
             return f"truncated: {there} of {header.frames} frames are there"
         # A cut may leave frames at the start that refer to what was cut off: no player shows them.
-        promised = sum(shown.time >= times[0] for shown in packets(path)) if verify else len(times)
+        promised = sum(frame.time >= times[0] for frame in packets(path)) if verify else len(times)
         if promised > len(times) + 1:
             return f"damaged: {len(times)} of {promised} frames can be decoded"
     if header.seconds - duration > max(0.1 * header.seconds, 2 * last):
@@ -257,20 +245,20 @@ def _truncation(
     return None
 
 
-def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[Shown, int]]:
+def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[Frame, int]]:
     """(frame, how many of the wanted times it is the nearest to); ends where the video does."""
     done, held, gap = 0, None, 0.0
-    for shown in decode(path, wanted[0]):
+    for frame in decode(path, wanted[0]):
         if held is not None:
             before = done
-            while done < len(wanted) and wanted[done] <= (held.time + shown.time) / 2:
+            while done < len(wanted) and wanted[done] <= (held.time + frame.time) / 2:
                 done += 1
             if done > before:
                 yield held, done - before
             if done == len(wanted):
                 return
-            gap = shown.time - held.time
-        held = shown
+            gap = frame.time - held.time
+        held = frame
     if held is not None:
         end = held.time + _tail(held.length or gap, fps)
         left = sum(time < end for time in wanted[done:])
@@ -299,26 +287,22 @@ def _to_video(chosen: Sequence[Tensor]) -> Tensor:
 def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:
     """`h w 3` uint8 -> `3 height width` float32 in [0, 255]: cover the size, cut the centre."""
     image = pixels.permute(2, 0, 1).float()  # 3 h w
-    shown = (image.shape[1], image.shape[2] * stretch)
-    scale = max(height / shown[0], width / shown[1])
-    size = (max(height, round(shown[0] * scale)), max(width, round(shown[1] * scale)))
+    visible = (image.shape[1], image.shape[2] * stretch)
+    scale = max(height / visible[0], width / visible[1])
+    size = (max(height, round(visible[0] * scale)), max(width, round(visible[1] * scale)))
     if size != tuple(image.shape[1:]):
         image = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 255)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return image[:, top : top + height, left : left + width]
 
 
-class _named_errors:  # used as a function
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
     """Turn what decoders raise into one line that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        if not self.path.is_file():
-            raise UserError(f"{self.path}: no such file")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, av.error.FFmpegError | OSError | SyntaxError | Image.DecompressionBombError):
-            why = getattr(error, "strerror", None) or str(error)
-            raise UserError(f"{self.path}: cannot be decoded ({why}); copy or export it again") from error
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be decoded ({why}); copy or export it again") from error

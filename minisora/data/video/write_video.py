@@ -1,7 +1,7 @@
 """Write videos as mp4, gif and contact sheets; every file appears whole or not at all.
 
-Videos are `C T H W` float32 in [-1, 1] with 1 or 3 channels; values outside are clamped. The same video gives
-the same bytes on one machine.
+Videos are `C T H W` with 1 or 3 channels: uint8, or float32 in [-1, 1] (values outside are clamped). The same video
+gives the same bytes on one machine.
 """
 
 import os
@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from minisora.data.clips import to_uint8
 from minisora.data.video.frames import file_url
 from minisora.errors import UserError
 from minisora.files import whole
@@ -111,9 +112,9 @@ def write_contact_sheet(
         sheet.save(partial, format="PNG")
 
 
-# The AVX-512 code of x264 decides differently from run to run, on one thread and from equal frames: 77 of 600
-# encodings of one clip differed; with AVX2 code none of 2000 did, and they equal those without any assembly.
-# What the processor can do counts here, not what torch's own kernels are held to (ATEN_CPU_CAPABILITY).
+# The AVX-512 code of x264 decides differently from run to run, on one thread and from equal frames; its AVX2 code does
+# not, and gives the bytes of x264 without any assembly. What the processor can do counts here, not what torch's own
+# kernels are held to (ATEN_CPU_CAPABILITY).
 _REPEATABLE = {"x264-params": "asm=AVX2"} if torch.cpu._is_avx512_supported() else {}
 
 _FONT_SIZE, _LINE, _GAP = 12, 17, 6
@@ -135,11 +136,11 @@ def _row(pixels: np.ndarray, max_frames: int) -> Image.Image:
 
 
 def _to_uint8(video: Tensor) -> np.ndarray:
-    """`C T H W` in [-1, 1] -> `T H W 3` uint8."""
+    """`C T H W` as `write_video` takes it -> `T H W 3` uint8."""
     if video.ndim != 4 or video.shape[0] not in (1, 3) or video.shape[1] < 1:
         raise UserError(f"a video is C T H W with 1 or 3 channels, not {tuple(video.shape)}")
-    light = ((video.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return light.expand(3, -1, -1, -1).permute(1, 2, 3, 0).contiguous().numpy()
+    pixels = video.cpu() if video.dtype == torch.uint8 else to_uint8(video.detach().float().cpu())
+    return pixels.expand(3, -1, -1, -1).permute(1, 2, 3, 0).contiguous().numpy()
 
 
 @contextmanager

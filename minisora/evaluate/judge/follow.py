@@ -1,159 +1,232 @@
-"""How the object of a clip moves, and whether it is still the same after the wall hid it.
+"""Follow the object of a clip of the shapes world: where it is in every frame, which shape, how large.
 
-Letters: T frames. Points are (y, x) in pixels.
+Letters: T frames, H height, W width. Points are (y, x) in pixels, pixel centres at integers.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from minisora.data.shapes_world.grammar import Motion
-from minisora.evaluate.judge.motion import Object, Observation
-from minisora.evaluate.judge.shapes import likeness
+from minisora.data.shapes_world.grammar import SHAPES
+from minisora.data.shapes_world.layout import RADIUS, RADIUS_JITTER
+from minisora.errors import UserError
+from minisora.evaluate.judge.colors import Scenery, Segmentation, find_object, find_scenery
+from minisora.evaluate.judge.shapes import (
+    Fit,
+    Patches,
+    cut_patches,
+    decide,
+    fit_shape,
+    radius_of_area,
+    reach_of,
+)
 
-# Standing still means a path shorter than this share of the frame or, in short clips, than a share per frame:
-# the slowest motion of the world is 0.022 of the frame in each frame, at 8 frames a second.
-_STILL, _STILL_PER_FRAME, _STILL_AT_LEAST = 0.08, 0.011, 0.03
-_SAME_COLOR = 0.25  # Euclidean, RGB in [0, 1]; the two nearest colours of the world are 0.5 apart
-_SAME_SCALE = 0.3
-_SAME_CORNERS = 0.5  # another shape moves a likeness by 1; blurred, half-hidden views of one differ by 0.4
-_PAIRS = (("circle", "square"), ("circle", "triangle"), ("square", "triangle"))
-_RIGHT_PLACE = 0.1  # of the short side
-# A centre is off by this much of the radius times the root of the fit's error: 0.02 pixels in a clean render,
-# a pixel where half of a blurred object is seen.
-_PLACING = 0.8
-_SHINES_THROUGH = 0.25  # of the object's area, in front of the wall
-
-
-@dataclass(frozen=True)
-class Track:
-    """The path of an object, as measured."""
-
-    motion: Motion | None  # None: seen in fewer than two frames
-    path_error: float | None  # pixels, root mean square distance from the best straight line (still: point)
-    speed_error: float | None  # the same along the line, from constant speed, over the length of the path
+# A frame shows the object if at least this share of its usual area is there.
+_SEEN = 0.2
+# Frames that show at least this much of the shape tell where its centre is.
+_PLACED = 0.25
+_LEAP = 0.3  # of the short side: farther from where it was, a blob is the object only if it is clearer
+_NO_OBJECT = 0.8  # what matches a shape with an error above this is noise
+_INSIDE = 0.3  # coverage below it is taken for noise where areas are summed
 
 
 @dataclass(frozen=True)
-class Passage:
-    """What became of the object behind the wall."""
+class Object:
+    """The one object of a clip."""
 
-    permanence: bool  # hidden, then seen again on the other side, the same and in the right place
-    error: float | None  # pixels from where its own speed would have brought it; None if that cannot be told
+    segmentation: Segmentation
+    shown: np.ndarray  # S, the frames that show it
+    patches: Patches  # of these frames
+    fits: dict[str, Fit]  # of each shape to them
+    shape: str
+    centers: np.ndarray  # T 2, NaN where too little is seen to say
+    areas: np.ndarray  # T, visible pixels, soft edges counted by their share
+    seen: np.ndarray  # T, whether the object is there to be seen at all
+    near: np.ndarray  # T H W, whether a pixel is close to the object, soft edges and ringing included
+    masks: np.ndarray  # T H W, share of the object in each pixel, in [0, 1], 0 far from it
+    second: np.ndarray  # T, area of what is neither object, wall nor background, in areas of the object
 
-
-def measure_track(centers: np.ndarray, height: int, width: int) -> Track:
-    """The path through centres (T 2, NaN where unknown)."""
-    times = np.nonzero(~np.isnan(centers[:, 0]))[0]
-    if len(times) < 2:
-        return Track(None, None, None)
-    points = centers[times]  # S 2
-    steps = len(centers) - 1
-    velocity = _median_slope(times, points)  # 2, pixels per frame
-    share = velocity * steps / (height, width)
-    still = np.clip(_STILL_PER_FRAME * steps, _STILL_AT_LEAST, _STILL)
-    if np.abs(share).max() < still:
-        return Track("still", _rms(np.linalg.norm(points - np.median(points, axis=0), axis=1)), None)
-    motion: Motion
-    if abs(velocity[0]) > abs(velocity[1]):
-        motion = "down" if velocity[0] > 0 else "up"
-    else:
-        motion = "right" if velocity[1] > 0 else "left"
-    middle = points - points.mean(axis=0)
-    along = np.linalg.svd(middle, full_matrices=False)[2][0]  # 2, unit: the line of least squares
-    across = middle @ np.array([-along[1], along[0]])
-    place = middle @ along  # S
-    since = times - times.mean()
-    late = place - since * (since @ place) / (since @ since)
-    length = max(float(np.ptp(place)), 1.0)
-    return Track(motion, _rms(across), _rms(late) / length)
+    @property
+    def fit(self) -> Fit:
+        """Of the shape that it is."""
+        return self.fits[self.shape]
 
 
-def measure_passage(observation: Observation) -> Passage | None:
-    """Whether the object outlives the wall; None where there is no wall or no object."""
-    found, wall = observation.object, observation.scenery.wall
-    if found is None or wall is None:
-        return None
-    place = found.centers[found.shown]  # S 2
-    on_left = place[:, 1] < sum(wall) / 2
-    placed = ~np.isnan(place[:, 0])
-    sides = [placed & on_left, placed & ~on_left]
-    if not (sides[0].any() and sides[1].any()):
-        return Passage(False, None)
-    earlier, later = sorted(sides, key=lambda side: float(found.shown[side].mean()))
-    first, last = found.shown[earlier].max(), found.shown[later].min()
-    hidden = first < last and not found.seen[first + 1 : last].all()
-    trust = found.fit.seen(found.patches) ** 2  # half-hidden objects are placed less exactly
-    error, sure, deviation = _misplaced(found.shown, place, trust, earlier, later)
-    placing = _PLACING * found.fit.radius * found.fit.error**0.5
-    limit = max(_RIGHT_PLACE * min(observation.frames.shape[1:3]), 2 * placing * deviation)
-    same = _same(observation, found, earlier, later)
-    permanence = bool(hidden and sure < limit and same and not _in_front(observation, found, first, last))
-    return Passage(permanence, error)
+@dataclass(frozen=True)
+class Observation:
+    """What a clip shows, before it is put in words."""
+
+    frames: np.ndarray  # T H W 3 in [0, 1]
+    scenery: Scenery
+    object: Object | None
 
 
-def _misplaced(
-    times: np.ndarray, place: np.ndarray, weight: np.ndarray, earlier: np.ndarray, later: np.ndarray
-) -> tuple[float | None, float, float]:
-    """How far from where its speed says the object comes out: pixels, what of it is sure, and its deviation.
+def observe(video: Tensor) -> Observation:
+    """Find everything in one clip.
 
-    One line with a common slope is laid through both sides; the jump between them is the error. Few frames
-    tell little of the speed, so the standard deviation that centres known to one pixel give it comes along.
-    With one frame on each side there is no speed, and only a change across the path is sure.
+    Args:
+        video: `3 T H W` in [-1, 1].
+
+    Raises:
+        UserError: the tensor is no such clip.
     """
-    spread, rise, middles, noise = 0.0, np.zeros(2), [], 0.0
-    for side in (earlier, later):
-        total = weight[side].sum()
-        middles.append((weight[side] @ times[side] / total, weight[side] @ place[side] / total))
-        since = weight[side] * (times[side] - middles[-1][0])
-        spread += float(since @ times[side])
-        rise += since @ place[side]
-        noise += 1 / total
-    gap = middles[1][0] - middles[0][0]
-    jump = middles[1][1] - middles[0][1]
-    if spread < 1e-6:
-        return None, abs(float(jump[0])), float(np.sqrt(noise))
-    error = float(np.linalg.norm(jump - gap * rise / spread))
-    return error, error, float(np.sqrt(noise + gap**2 / spread))
+    if video.ndim != 4 or video.shape[0] != 3 or not video.is_floating_point():
+        raise UserError(f"a clip to judge must be float, 3 T H W; got {video.dtype}, {tuple(video.shape)}")
+    if not bool(video.isfinite().all()):
+        raise UserError("a clip to judge holds values that are not finite: sample it again")
+    frames = np.ascontiguousarray(video.detach().float().cpu().permute(1, 2, 3, 0).numpy())
+    frames = np.clip((frames + 1) / 2, 0, 1)
+    scenery = find_scenery(frames)
+    segmentation = find_object(frames, scenery)
+    tracked = None if segmentation is None else _follow(segmentation, scenery)
+    return Observation(frames, scenery, tracked)
 
 
-def _same(observation: Observation, found: Object, earlier: np.ndarray, later: np.ndarray) -> bool:
-    """Whether colour, shape and size are the same on both sides of the wall."""
-    colors, scales, corners = [], [], []
-    fit, patches = found.fit, found.patches
-    for side in (earlier, later):
-        frames = found.shown[side]
-        solid = found.masks[frames] > 0.6
-        if not solid.any():
-            return False
-        colors.append(np.median(observation.frames[frames][solid], axis=0))
-        model = (fit.model * patches.weight)[side]
-        scales.append(float((model * patches.coverage[side]).sum() / max((model * model).sum(), 1e-6)))
-        corners.append([likeness(found.fits[a], found.fits[b], patches, side) for a, b in _PAIRS])
-    same_color = np.linalg.norm(colors[0] - colors[1]) < _SAME_COLOR
-    same_shape = np.abs(np.subtract(corners[0], corners[1])).max() < _SAME_CORNERS
-    return bool(same_color and same_shape and abs(scales[0] - scales[1]) < _SAME_SCALE)
+def _follow(segmentation: Segmentation, scenery: Scenery) -> Object | None:
+    coverage = segmentation.coverage
+    height, width = coverage.shape[1:]
+    side = min(height, width)
+    reach = 1.25 * RADIUS["large"] * (1 + RADIUS_JITTER) * side  # of a large triangle
+    solid = np.clip((coverage - _INSIDE) / (1 - 2 * _INSIDE), 0, 1)  # T H W
+    middles = _center_of_mass(solid, _densest(solid, round(reach)), reach)  # T 2
+    near = _within(middles, height, width, reach)  # T H W
+    areas = (solid * near).sum(axis=(1, 2))  # T
+    full = float(np.quantile(areas, 0.9))
+    smallest = np.pi * (RADIUS["small"] * (1 - RADIUS_JITTER) * side) ** 2
+    if full < 0.3 * smallest:
+        return None
+    seen = areas > _SEEN * full
+
+    shown = np.nonzero(seen)[0]
+    patches, starts, radii = _starts(solid, coverage, scenery, middles, shown, full)
+    fits = {name: fit_shape(name, patches, starts[name], radii[name]) for name in SHAPES}
+    shape = decide(fits, patches, np.arange(len(shown)))
+    fit = fits[shape]
+    if fit.error > _NO_OBJECT:
+        return None
+    centers = np.full((len(coverage), 2), np.nan)
+    placed = fit.seen(patches) > _PLACED
+    centers[shown[placed]] = fit.centers[placed]
+
+    ours = _within(np.where(np.isnan(centers), middles, centers), height, width, 1.6 * fit.radius + 2)
+    other = (segmentation.contrast > 0.4) & ~ours & scenery.open
+    second = _thick(other).sum(axis=(1, 2)) / (np.pi * fit.radius**2)
+    masks = np.clip(coverage, 0, 1) * ours * seen[:, None, None]
+    return Object(segmentation, shown, patches, fits, shape, centers, areas, seen, ours, masks, second)
 
 
-def _in_front(observation: Observation, found: Object, first: int, last: int) -> bool:
-    """Whether the wall shows the object while it should hide it."""
-    assert observation.scenery.wall is not None
-    left, right = observation.scenery.wall
-    band = observation.frames[first + 1 : last, :, int(np.ceil(left)) + 2 : int(right) - 1]  # T H W 3
-    if not band.size:
-        return False
-    grey = np.median(band.reshape(-1, 3), axis=0)
-    axis = found.segmentation.rgb - grey
-    share = (band - grey) @ axis / (axis @ axis)
-    return bool((share > 0.5).sum(axis=(1, 2)).max() > _SHINES_THROUGH * np.pi * found.fit.radius**2)
+def _starts(
+    solid: np.ndarray,
+    coverage: np.ndarray,
+    scenery: Scenery,
+    middles: np.ndarray,
+    shown: np.ndarray,
+    full: float,
+) -> tuple[Patches, dict[str, np.ndarray], dict[str, float]]:
+    """Patches of the frames `shown`, and for each shape the centres and the radius to start from.
+
+    Where the object is whole its centre of mass and its area tell. Where it touches the wall its outer edge
+    and its height tell, as the rest is hidden.
+    """
+    around = middles[shown]
+    if scenery.wall is None:
+        half = int(np.ceil(1.6 * np.sqrt(full / np.pi))) + 3
+        patches = cut_patches(coverage[shown], scenery.open, around, half)
+        return patches, dict.fromkeys(SHAPES, around), {name: radius_of_area(name, full) for name in SHAPES}
+    inside = solid[shown] > 0.5  # T H W
+    closed = np.nonzero(~scenery.open)[0]
+    beside = [c for c in (closed[0] - 1, closed[-1] + 1) if 0 <= c < inside.shape[2]]
+    touching = inside[:, :, beside].any(axis=(1, 2))  # T
+    rows, columns = inside.any(axis=2), inside.any(axis=1)  # T H, T W
+    top, bottom = rows.argmax(axis=1), rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)
+    left, right = columns.argmax(axis=1), columns.shape[1] - 1 - columns[:, ::-1].argmax(axis=1)
+    tall = bottom - top + 1  # S
+    extent = float(tall.max())
+    on_left = around[:, 1] < sum(scenery.wall) / 2
+    base = np.zeros(len(shown))  # the lowest row, from the frame of the same side that shows most
+    for here in (on_left, ~on_left):
+        if here.any():
+            base[here] = bottom[here][tall[here].argmax()]
+    starts, radii = {}, {}
+    for name in SHAPES:
+        up, down, aside = reach_of(name)
+        radius = extent / (up + down)
+        center_y = base + 0.5 - down * radius
+        center_x = np.where(on_left, left - 0.5 + aside * radius, right + 0.5 - aside * radius)
+        guess = np.stack([center_y, center_x], axis=1)
+        starts[name] = np.where(touching[:, None], guess, around)
+        radii[name] = radius
+    half = int(np.ceil(1.2 * extent)) + 3
+    return cut_patches(coverage[shown], scenery.open, around, half), starts, radii
 
 
-def _median_slope(times: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Median of the slopes (2) between all pairs of points (S 2): a few wrong ones do not turn it."""
-    first, second = np.triu_indices(len(times), 1)
-    slopes = (points[second] - points[first]) / (times[second] - times[first])[:, None]
-    return np.median(slopes, axis=0)
+def _densest(solid: np.ndarray, span: int) -> np.ndarray:
+    """The point (T 2) of each frame with the most object around it, in a square of `span` pixels a side.
+
+    Of two blobs it is the one nearer to where the object was, followed from the clearest frame to both ends.
+    """
+    height, width = solid.shape[1:]
+    padded = np.pad(solid, ((0, 0), (span, span), (span, span)))
+    total = np.pad(padded.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
+    box = (
+        total[:, span:, span:] - total[:, :-span, span:] - total[:, span:, :-span] + total[:, :-span, :-span]
+    )
+    cut = span - (span - 1) // 2  # the box is centred on the pixel
+    box = box[:, cut : cut + height, cut : cut + width]  # T H W
+    best = box.max(axis=(1, 2))
+    clearest = int(best.argmax())
+    points = np.zeros((len(solid), 2))
+    for order in (range(clearest, len(solid)), range(clearest, -1, -1)):
+        last, since = None, 0
+        for index in order:
+            score = box[index]
+            since += 1
+            if last is not None:  # hidden by the wall it may have gone far
+                score = score * _nearness(last, height, width, _LEAP * min(height, width) * since)
+            point = np.unravel_index(score.argmax(), score.shape)
+            points[index] = point
+            if score[point] > _SEEN * best[clearest]:
+                last, since = points[index], 0
+    return points
 
 
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+def _nearness(point: np.ndarray, height: int, width: int, reach: float) -> np.ndarray:
+    """H W: 1 at the point, falling to 0.37 at the distance `reach`."""
+    dy = (np.arange(height) - point[0]) / reach
+    dx = (np.arange(width) - point[1]) / reach
+    return np.exp(-(dy**2))[:, None] * np.exp(-(dx**2))[None, :]
+
+
+def _center_of_mass(solid: np.ndarray, start: np.ndarray, reach: float) -> np.ndarray:
+    """Centre of mass (T 2) of what lies within `reach` of a point that moves along with it."""
+    height, width = solid.shape[1:]
+    y, x = np.arange(height), np.arange(width)
+    center = start.astype(np.float64)
+    for _ in range(3):
+        mine = solid * _within(center, height, width, reach)
+        mass = mine.sum(axis=(1, 2))
+        moments = np.stack([mine.sum(axis=2) @ y, mine.sum(axis=1) @ x], axis=1)
+        center = np.where(mass[:, None] > 1, moments / np.maximum(mass, 1e-6)[:, None], center)
+    return center
+
+
+def _within(center: np.ndarray, height: int, width: int, reach: float) -> np.ndarray:
+    """T H W: which pixels are at most `reach` from points (T 2)."""
+    dy = np.arange(height) - center[:, :1]  # T H
+    dx = np.arange(width) - center[:, 1:]  # T W
+    return (dy**2)[:, :, None] + (dx**2)[:, None, :] <= reach**2
+
+
+def _thick(mask: np.ndarray) -> np.ndarray:
+    """The parts of masks (T H W) at least 3 pixels thick both ways: ringing along an edge is thinner."""
+    core = mask.copy()
+    core[:, 1:-1, 1:-1] = True
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            core &= np.roll(mask, (dy, dx), axis=(1, 2))
+    thick = np.zeros_like(mask)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            thick |= np.roll(core, (dy, dx), axis=(1, 2))
+    return thick

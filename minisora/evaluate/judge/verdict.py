@@ -3,11 +3,10 @@
     verdict = judge(video)                    # 3 T H W in [-1, 1]
     verdict.matches(parse("a red circle moving left"))  # {"color": True, "shape": True, ...}
 
-`validate_judge` tells how often it is right where the truth is known.
+`minisora.evaluate.sample_and_judge.judge_accuracy` measures how often it is right where the truth is known.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from minisora.data.shapes_world.grammar import Light, Motion, ShapesPrompt, Size
 from minisora.data.shapes_world.layout import RADIUS
-from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge.follow import measure_passage, measure_track
-from minisora.evaluate.judge.motion import Observation, observe
+from minisora.evaluate.judge.follow import Observation, observe
+from minisora.evaluate.judge.motion import measure_passage, measure_track
 
 ATTRIBUTES = ("color", "shape", "motion", "size", "light", "wall")
 # A fit that leaves more than this share of the coverage's energy unexplained is no shape of the world: VAE
@@ -29,12 +27,13 @@ _OF_OBJECT = (
     *("color", "shape", "motion", "size", "path_error", "path_error_share", "speed_error"),
     *("permanence", "reappearance_error", "size_variation", "fit_error"),
 )
-_SECOND = 0.1  # areas of the object that make a second blob
+# Areas of the object that make a second blob.
+_SECOND = 0.1
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a clip shows. None: it cannot be told, as in a clip without an object."""
+    """What a clip shows; None where that cannot be told, as in a clip without an object."""
 
     color: str | None
     shape: str | None
@@ -44,9 +43,7 @@ class Verdict:
     wall: bool
     path_error: float | None  # pixels, RMS distance of the centre from a straight line (still: from a point)
     path_error_share: float | None  # the same as a share of the short side
-    speed_error: (
-        float | None
-    )  # RMS distance along the line from constant speed, share of the path; 0 is steady
+    speed_error: float | None  # RMS distance along the line from constant speed, share of the path
     permanence: bool | None  # the same object in the right place after the wall hid it; None without a wall
     reappearance_error: float | None  # pixels between that place and where it came out
     flicker: float  # mean change of the background between frames, of the range from black to white
@@ -61,7 +58,7 @@ class Verdict:
 
 
 def judge(video: Tensor) -> Verdict:
-    """Judge one clip, `3 T H W` float in [-1, 1].
+    """The verdict on one clip, `3 T H W` float in [-1, 1].
 
     Raises:
         UserError: the tensor is no such clip, or not finite.
@@ -70,54 +67,21 @@ def judge(video: Tensor) -> Verdict:
 
 
 def judge_all(videos: Tensor) -> list[Verdict]:
-    """Judge clips `B 3 T H W` in [-1, 1]."""
+    """The verdicts on clips `B 3 T H W` in [-1, 1].
+
+    Raises:
+        UserError: the tensor holds no such clips, or they are not finite.
+    """
     if videos.ndim != 5:
         raise UserError(f"clips to judge must be B 3 T H W; got {tuple(videos.shape)}")
     return [judge(video) for video in videos]
 
 
-def validate_judge(
-    num_clips: int = 1000,
-    seed: int = 0,
-    size: Sequence[int] = (17, 64, 64),
-    degrade: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 64,
-) -> dict[str, float]:
-    """How often the judge is right on rendered clips of the whole world, held-out triples too.
-
-    Args:
-        num_clips: how many to render.
-        seed: of the world.
-        size: frames, height, width.
-        degrade: makes B 3 T H W worse before it is judged, such as a blur or a VAE's reconstruction.
-        batch_size: clips rendered and degraded at a time.
-
-    Returns:
-        The share judged rightly of each attribute, and of "permanence" the share of the walls behind which it
-        is found, as it always holds in a rendered clip (NaN without walls).
-    """
-    frames, height, width = size
-    world = ShapesWorld(num_clips, seed, frames, height, width, split="all")
-    right = dict.fromkeys(ATTRIBUTES, 0)
-    permanent = []
-    for start in range(0, num_clips, batch_size):
-        indices = range(start, min(start + batch_size, num_clips))
-        videos = world.clips(indices)
-        verdicts = judge_all(degrade(videos) if degrade else videos)
-        for verdict, prompt in zip(verdicts, world.prompts(indices), strict=True):
-            for name, match in verdict.matches(prompt).items():
-                right[name] += match
-            if prompt.wall:
-                permanent.append(verdict.permanence is True)
-    shares = {name: count / num_clips for name, count in right.items()}
-    return shares | {"permanence": float(np.mean(permanent)) if permanent else float("nan")}
-
-
 def _verdict(observation: Observation) -> Verdict:
-    frames, scenery, found = observation.frames, observation.scenery, observation.object
+    frames, scenery, tracked = observation.frames, observation.scenery, observation.object
     height, width = frames.shape[1:3]
     side = min(height, width)
-    if found is None:
+    if tracked is None:
         nothing = np.zeros(frames.shape[:3], dtype=bool)
         return Verdict(
             **dict.fromkeys(_OF_OBJECT),
@@ -127,14 +91,14 @@ def _verdict(observation: Observation) -> Verdict:
             leftovers=0.0,
             presence=0.0,
         )
-    track = measure_track(found.centers, height, width)
+    track = measure_track(tracked.centers, height, width)
     passage = measure_passage(observation)
-    whole = found.areas[found.shown][found.fit.seen(found.patches) > 0.95]
+    whole = tracked.areas[tracked.shown][tracked.fit.seen(tracked.patches) > 0.95]
     return Verdict(
-        color=found.segmentation.color,
-        shape=found.shape if found.fit.error < _WORST_FIT else None,
+        color=tracked.segmentation.color,
+        shape=tracked.shape if tracked.fit.error < _WORST_FIT else None,
         motion=track.motion,
-        size=_size(found.fit.radius / side),
+        size=_size(tracked.fit.radius / side),
         light=scenery.light,
         wall=scenery.wall is not None,
         path_error=track.path_error,
@@ -142,11 +106,11 @@ def _verdict(observation: Observation) -> Verdict:
         speed_error=track.speed_error,
         permanence=passage.permanence if passage else None,
         reappearance_error=passage.error if passage else None,
-        flicker=_flicker(frames, found.near),
-        leftovers=float((found.second > _SECOND).mean()),
+        flicker=_flicker(frames, tracked.near),
+        leftovers=float((tracked.second > _SECOND).mean()),
         presence=_presence(observation),
         size_variation=float(whole.std() / whole.mean()) if len(whole) > 1 else None,
-        fit_error=found.fit.error,
+        fit_error=tracked.fit.error,
     )
 
 
@@ -167,12 +131,12 @@ def _flicker(frames: np.ndarray, object_there: np.ndarray) -> float:
 
 def _presence(observation: Observation) -> float:
     """Frames in which a wall hides the object count for neither side: those between two sightings."""
-    found = observation.object
-    assert found is not None
-    seen = found.seen
+    tracked = observation.object
+    assert tracked is not None
+    seen = tracked.seen
     if observation.scenery.wall is None:
         return float(seen.mean())
-    first, last = found.shown[0], found.shown[-1]
+    first, last = tracked.shown[0], tracked.shown[-1]
     excused = np.zeros_like(seen)
     excused[first : last + 1] = ~seen[first : last + 1]
     return float(seen.sum() / max((~excused).sum(), 1))

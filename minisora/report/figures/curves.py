@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 from minisora.report.assumptions import Assumptions
 from minisora.report.claims import printed_values
 from minisora.report.cost import ATTENTIONS, forward_macs
-from minisora.report.factor_steps import best_values
 from minisora.report.figures.style import (
     CORRECTED,
     GREEN,
@@ -56,7 +55,7 @@ def _break_even(
     """
     panels = []
     for position, preset in enumerate(presets):
-        values = best_values(preset)
+        values = preset.best
         per_output = output[1] if position == 0 else values[output[0]]
         panels.append((preset, per_output, {label: values[result] for label, result in training.items()}))
     even = [{label: compute / cost for label, compute in lines.items()} for _, cost, lines in panels]
@@ -117,7 +116,7 @@ def sora_break_even(published: Assumptions, other: Assumptions) -> Drawn:
     The published 38.1M needs the cost of a video (of one minute) as printed, 708e15; the model's own 707.4e15
     gives 38.2M.
     """
-    tiktok = best_values(published)["tiktok_minutes_per_day"]
+    tiktok = published.best["tiktok_minutes_per_day"]
     youtube = published.entries["demand.youtube_minutes"].value
     assert isinstance(youtube, float)
     figure, even = _break_even(
@@ -183,7 +182,7 @@ def steps_break_even(presets: Sequence[Assumptions]) -> Drawn:
 
 def demand(corrected: Assumptions, other: Assumptions) -> Drawn:
     """The report's build-up of GPUs, factor by factor, as printed and with its arithmetic mended."""
-    printed, mended = printed_values(), best_values(corrected)
+    printed, mended = printed_values(), corrected.best
     words = {"utilisation_factor": "utilisation", "peak_factor": "peak", "candidates_factor": "candidates"}
     labels = ["average demand", *(f"×{printed[name]:g} for {word}" for name, word in words.items())]
     growth = np.cumprod([1.0, *(printed[name] for name in words)])
@@ -214,7 +213,7 @@ def demand(corrected: Assumptions, other: Assumptions) -> Drawn:
         f"{ends[1]}, and with a multiply-accumulate counted as two FLOPs {ends[2]}."
     )
     if other.preset not in ("as_published", "corrected"):
-        needed = best_values(other)["peak_demand_gpus"]
+        needed = other.best["peak_demand_gpus"]
         caption += f" The preset {other.name} needs {short(needed)}, not drawn."
     return Drawn("GPUs for the published demand, step by step", caption, figure)
 

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 
 from minisora.report.assumptions import Assumptions
 from minisora.report.claims import claims_of, printed_values
-from minisora.report.factor_steps import Step, best_values, bridge
 from minisora.report.figures.style import (
     CORRECTED,
     INK,
@@ -32,7 +31,7 @@ from minisora.report.figures.style import (
     note,
     row_figure,
 )
-from minisora.report.uncertainty import Influence, Interval, MonteCarlo
+from minisora.report.sensitivity import Influence, Interval, MonteCarlo, Step, bridge
 from minisora.report.words import big, factor, percent, result_words, setting, short
 
 # From published to corrected to ours.
@@ -46,7 +45,7 @@ def waterfall(title: str, presets: Sequence[Assumptions], result: str) -> Drawn:
         presets: from first to last.
         result: its name.
     """
-    totals = [(preset, best_values(preset)[result]) for preset in presets]
+    totals = [(preset, preset.best[result]) for preset in presets]
     rows: list[tuple[Assumptions, float] | Step] = [totals[0]]
     for (before, _), total in pairwise(totals):
         rows += [*bridge(before, total[0], result), total]
@@ -92,11 +91,11 @@ def tornado(assumptions: Assumptions, influences: Sequence[Influence], result: s
 
     Args:
         assumptions: the preset.
-        influences: of that result, from `uncertainty.influences`.
+        influences: of that result, from `sensitivity.influences`.
         result: its name.
     """
     strongest = [one for one in influences if one.swing > LEAST_SWING][:12]
-    best, words = best_values(assumptions)[result], result_words()[result].axis
+    best, words = assumptions.best[result], result_words()[result].axis
     ends = [best, *(value for one in strongest for value in (one.at_low, one.at_high))]
     pad = max((max(ends) / min(ends)) ** 0.14, 1.05)
     entries = [assumptions.entries[one.assumption] for one in strongest]
@@ -159,7 +158,7 @@ class Compared:
 
 def compare(corrected: Assumptions, other: Assumptions, run: MonteCarlo) -> dict[str, Compared]:
     """The results of `COMPARED`."""
-    printed, mended, best = printed_values(), best_values(corrected), best_values(other)
+    printed, mended, best = printed_values(), corrected.best, other.best
     rows = {}
     for result in COMPARED:
         ends = [printed[claim] for claim in claims_of(result)]
@@ -242,7 +241,7 @@ def compute_per_output(presets: Sequence[Assumptions]) -> Drawn:
         presets: as published, corrected and perhaps one more.
     """
     height = 0.2 * len(presets) + 0.22
-    values = [best_values(preset) for preset in presets]
+    values = [preset.best for preset in presets]
     numbers = [[one[result] for one in values] for result in OUTPUTS.values()]
     low = 10 ** np.floor(np.log10(min(map(min, numbers))) - 0.3)
     span = (low, max(map(max, numbers)) * 1.5)
@@ -280,7 +279,7 @@ _GROUPS = {"seconds": ("seconds a clip", "disclosed"), "training": ("training", 
 
 
 def compared_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows with a prediction beside a disclosure, of seconds and of training, as `backtest.Row.to_dict` gives."""
+    """The rows with a prediction beside a disclosure, of seconds and of training, as in report.json."""
     groups = {kind: [row for row in rows if row[f"{kind}_factor"]] for kind in _GROUPS}
     return {kind: group for kind, group in groups.items() if group}
 
@@ -289,7 +288,7 @@ def backtest_rows(rows: Sequence[Mapping[str, Any]]) -> Drawn:
     """Predicted over disclosed, by row.
 
     Args:
-        rows: as `backtest.Row.to_dict` gives them; at least one with a factor.
+        rows: as in report.json; at least one with a factor.
     """
     groups = compared_rows(rows)
     labels, seen = [], []

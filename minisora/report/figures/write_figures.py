@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from minisora.report.assumptions import Assumptions, load_preset
+from minisora.report.assumptions import Assumptions, shipped
 from minisora.report.figures.curves import (
     attention_share,
     demand,
@@ -24,14 +23,9 @@ from minisora.report.figures.rows import (
     waterfall,
 )
 from minisora.report.figures.style import Drawn, save, style, svg_text
-from minisora.report.uncertainty import Influence, MonteCarlo
+from minisora.report.sensitivity import Influence, MonteCarlo
 
 __all__ = ["FIGURES", "FigureContext", "draw", "draw_figures", "left_out", "save", "svg_text"]
-
-
-@cache
-def _shipped(name: str) -> Assumptions:
-    return load_preset(name)  # read once a process: YAML is the slowest part of a figure
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class FigureContext:
         assumptions: the preset of the report.
         monte_carlo: its run.
         influences: what moves `influenced`, the strongest first; empty where nothing does.
-        backtest: rows as `backtest.Row.to_dict` gives them.
+        backtest: rows as `backtest.BacktestRow.to_dict` gives them.
         influenced: name of the result that `influences` is about.
         as_published, corrected: the presets that every figure is compared with.
     """
@@ -52,8 +46,8 @@ class FigureContext:
     influences: list[Influence]
     backtest: list[dict[str, Any]]
     influenced: str = "sora_minutes_per_gpu_hour"
-    as_published: Assumptions = field(default_factory=lambda: _shipped("as_published"))
-    corrected: Assumptions = field(default_factory=lambda: _shipped("corrected"))
+    as_published: Assumptions = field(default_factory=lambda: shipped("as_published"))
+    corrected: Assumptions = field(default_factory=lambda: shipped("corrected"))
 
     @property
     def other(self) -> Assumptions:
@@ -70,7 +64,7 @@ class FigureContext:
     @property
     def by_steps(self) -> list[Assumptions]:
         """Two presets for the figure of diffusion steps: today's practice beside that of the report."""
-        return [self.other, _shipped("measured" if self.other.preset.startswith("modern") else "modern")]
+        return [self.other, shipped("measured" if self.other.preset.startswith("modern") else "modern")]
 
 
 def _no_tornado(context: FigureContext) -> str | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from minisora.config import ClipConfig, Config, DataConfig, TextConfig
 from minisora.data.folder.doctor import check
 from minisora.data.folder.folder_dataset import FolderDataset
-from minisora.data.shapes_world.write_shapes import make_shapes
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 
 CLIP = ClipConfig(frames=9, height=24, width=32, fps=8)
 

@@ -12,11 +12,11 @@ import torch
 from minisora.config import ClipConfig, Config, DataConfig
 from minisora.data import dataset
 from minisora.data.batches import LatentBatches
+from minisora.data.clips import ShiftedClips, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import scan_folder
 from minisora.data.latent_cache import LatentCache
-from minisora.data.shifted_views import MovedClips
 from minisora.errors import UserError
 from minisora.training.latents import EncodedOnDemand
 
@@ -67,7 +67,7 @@ def test_a_damaged_clip_is_left_out_said_once_and_another_stands_in(folder, tmp_
     number = data.names().index(name)
     assert torch.equal(clips[number], clips[number + 1])
     assert data.captions_of([number, number + 1]) == [data.captions()[number + 1]] * 2
-    assert data[number].caption == data.captions()[number + 1]
+    assert data.captions_of([number]) == [data.captions()[number + 1]]
     data.clips([number])
     begin(folder, tmp_path / "stage", begun=True).clips([number])
     told = [record.getMessage() for record in caplog.records if "stand in" in record.getMessage()]
@@ -211,7 +211,7 @@ def test_latents_have_the_captions_of_what_they_are_of(folder, tmp_path, damage)
     flow = Config().flow.model_copy(update={"caption_dropout": 0.0})
 
     def encode(videos):
-        return videos[:, :, ::4, ::8, ::8]
+        return to_float(videos[:, :, ::4, ::8, ::8])
 
     data = begin(folder, tmp_path / "stage")
     captions = begin(folder, tmp_path / "stage").captions()
@@ -223,7 +223,7 @@ def test_latents_have_the_captions_of_what_they_are_of(folder, tmp_path, damage)
     assert captions[1] not in a.captions
     assert captions[1] in live.all_captions  # words are known before any clip is read
 
-    moved = MovedClips(begin(folder, tmp_path / "stage"), [1, 0], 2, 1)
+    moved = ShiftedClips(begin(folder, tmp_path / "stage"), [1, 0], 2, 1)
     moved.clips(range(4))
     assert moved.captions_of(range(4)) == [captions[2]] * 2 + [captions[0]] * 2
 

@@ -3,15 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
+from minisora.data.clips import to_float, to_uint8
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.data.video.read_video import (
-    ClipTooShort,
-    probe,
-    read_video,
-    write_contact_sheet,
-    write_gif,
-    write_video,
-)
+from minisora.data.video.read_video import ClipTooShort, probe, read_video
+from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 
 
@@ -26,7 +21,7 @@ def psnr(a, b):
 
 @pytest.fixture(scope="module")
 def video():
-    return ShapesWorld(1)[0].video
+    return to_float(ShapesWorld(1).clips([0])[0])
 
 
 def test_a_written_video_reads_back(tmp_path, video):
@@ -47,6 +42,12 @@ def test_the_same_video_gives_the_same_bytes(tmp_path, video):
             write(tmp_path / name, video, 8)
             seen.add((tmp_path / name).read_bytes())
         assert len(seen) == 1
+
+
+def test_bytes_and_the_floats_they_are_of_give_the_same_file(tmp_path, video):
+    for name, pixels in (("floats", video), ("bytes", to_uint8(video))):
+        write_video(tmp_path / f"{name}.mp4", pixels, 8)
+    assert (tmp_path / "floats.mp4").read_bytes() == (tmp_path / "bytes.mp4").read_bytes()
 
 
 def test_odd_sizes_and_one_frame_and_grey(tmp_path):

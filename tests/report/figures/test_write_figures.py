@@ -16,7 +16,6 @@ from matplotlib.text import Text
 from minisora.report import assumptions
 from minisora.report.backtest import backtest
 from minisora.report.claims import printed_values
-from minisora.report.factor_steps import best_values, bridge
 from minisora.report.figures.style import ORANGE
 from minisora.report.figures.write_figures import (
     FIGURES,
@@ -27,7 +26,7 @@ from minisora.report.figures.write_figures import (
     save,
     svg_text,
 )
-from minisora.report.uncertainty import influences, monte_carlo
+from minisora.report.sensitivity import bridge, influences, monte_carlo
 from minisora.report.video_models import load_models
 from minisora.report.words import big, factor, power, short
 
@@ -96,7 +95,7 @@ def test_a_value_set_by_hand_is_drawn() -> None:
 def test_break_evens_are_the_model_s_and_the_printed_ones(
     drawn: dict[str, Figure], measured: FigureContext
 ) -> None:
-    results = best_values(measured.assumptions)
+    results = measured.assumptions.best
     figure = drawn["sora_break_even"]
     for end in ("low", "high"):
         x, y = point(figure, f"even-{end}-1")
@@ -125,7 +124,7 @@ def test_inference_lines_cross_training_at_the_break_even(drawn: dict[str, Figur
 def test_compute_per_output_is_in_like_units_beside_the_published(drawn: dict[str, Figure]) -> None:
     figure = drawn["compute_per_output"]
     for preset in ("as_published", "corrected", "measured"):
-        results = best_values(load_preset(preset))
+        results = load_preset(preset).best
         names = ("sora_compute_per_minute", "gpt4_compute_per_output", "llama2_70b_compute_per_output")
         for row, name in enumerate((*names, "dit_compute_per_image")):
             assert point(figure, f"{preset}-{row}")[0] == pytest.approx(results[name])
@@ -138,7 +137,7 @@ def test_demand_grows_from_89k_to_720k_and_mended_from_125k_to_997k(drawn: dict[
     ]  # fmt: skip
     assert heights[0] == pytest.approx([10.7e6 / 120 * n for n in (1, 2, 4, 8)])
     assert heights[1] == pytest.approx([14.95e6 / 120 * n for n in (1, 2, 4, 8)])
-    assert heights[2][-1] == pytest.approx(best_values(load_preset("corrected"))["peak_demand_gpus"])
+    assert heights[2][-1] == pytest.approx(load_preset("corrected").best["peak_demand_gpus"])
 
 
 @pytest.mark.parametrize("result", ["sora_training_compute_high", "sora_training_compute_low", SPEED])
@@ -146,10 +145,10 @@ def test_demand_grows_from_89k_to_720k_and_mended_from_125k_to_997k(drawn: dict[
 def test_steps_of_a_bridge_multiply_to_the_whole_change(preset: str, result: str) -> None:
     start, end = load_preset("as_published"), load_preset(preset)
     steps = bridge(start, end, result)
-    whole = best_values(end)[result] / best_values(start)[result]
+    whole = end.best[result] / start.best[result]
     assert np.prod([step.factor for step in steps]) == pytest.approx(whole, rel=1e-12)
-    assert steps[0].before == best_values(start)[result]
-    assert steps[-1].after == best_values(end)[result]
+    assert steps[0].before == start.best[result]
+    assert steps[-1].after == end.best[result]
     assert all(a.after == b.before for a, b in pairwise(steps))
     changed = {name for name, entry in end.entries.items() if entry.value != start.entries[name].value}
     assert {name for step in steps for name in step.names} <= changed
@@ -169,7 +168,7 @@ def test_no_steps_between_equal_presets() -> None:
 
 def test_bars_of_the_waterfall_are_the_steps(drawn: dict[str, Figure], measured: FigureContext) -> None:
     figure = drawn["waterfall_training"]
-    ends = [best_values(preset)["sora_training_compute_high"] for preset in measured.chain]
+    ends = [preset.best["sora_training_compute_high"] for preset in measured.chain]
     totals = [
         point(figure, one.get_gid()) for one in figure.findobj() if str(one.get_gid()).startswith("total-")
     ]
@@ -184,7 +183,7 @@ def test_bars_of_the_waterfall_are_the_steps(drawn: dict[str, Figure], measured:
 def test_attention_share_is_the_model_s_and_half_at_6d(
     drawn: dict[str, Figure], measured: FigureContext
 ) -> None:
-    results = best_values(measured.assumptions)
+    results = measured.assumptions.best
     figure = drawn["attention_share"]
     clip = point(figure, "mark-1")[0]
     assert clip == results["tokens_per_clip"]
@@ -199,7 +198,7 @@ def test_attention_share_is_the_model_s_and_half_at_6d(
 def test_the_tornado_is_sorted_and_shows_what_moves_the_result(
     drawn: dict[str, Figure], measured: FigureContext
 ) -> None:
-    figure, best = drawn["tornado"], best_values(measured.assumptions)[SPEED]
+    figure, best = drawn["tornado"], measured.assumptions.best[SPEED]
     assert point(figure, "best")[0] == best
     for row, influence in enumerate(one for one in measured.influences if one.swing > 1.05):
         for end, value in (("low", influence.at_low), ("high", influence.at_high)):
@@ -215,7 +214,7 @@ def test_break_even_by_steps_passes_through_the_model(
     passes = entries["serve.guidance_passes"].value
     x, y = artist(drawn["steps_break_even"], "steps-0" if passes == 1 else "steps-1").get_data()
     there = np.exp(np.interp(np.log(entries["serve.steps"].value), np.log(x), np.log(y)))
-    assert there == pytest.approx(best_values(measured.assumptions)["sora_break_even"], rel=2e-3)
+    assert there == pytest.approx(measured.assumptions.best["sora_break_even"], rel=2e-3)
     assert np.all(np.diff(y) < 0)
 
 

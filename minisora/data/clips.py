@@ -1,0 +1,193 @@
+"""Clips as bytes: what every source of them gives, what holds them in memory, and shifted views of them.
+
+A byte is `((x + 1) * 127.5)` rounded of a value x in [-1, 1]. A clip is made bytes once, where it is drawn or decoded,
+and becomes float on the device that computes with it (`to_float`); `to_uint8` of `to_float` is exact.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from minisora.data.draws import uniforms
+from minisora.memory import available_memory, size_text
+
+Split = Literal["train", "validation"]
+
+# Of the memory that is free when a `ClipMemory` is made, the share that it may fill.
+_SHARE = 0.5
+# Bytes read at a time, while a source that draws or resizes in float32 has four for each of them.
+_AT_ONCE = 16 << 20
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """Float in [-1, 1] (values outside are clamped) -> uint8, of any shape."""
+    return video.clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
+
+
+def to_float(video: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], of any shape; call it on the device that computes with the result."""
+    return video.float() / 127.5 - 1
+
+
+class ClipDataset(Protocol):
+    """Captioned clips of one size, by index."""
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        ...
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        """The videos of these clips, `B C T H W` uint8, each a pure function of its index.
+
+        Raises:
+            IndexError: there is no such clip.
+            UserError: a file cannot be decoded; the message names it.
+        """
+        ...
+
+    def captions(self) -> list[str]:
+        """The caption of every clip, without decoding any video."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digits that change when the data, the clip size or a caption changes."""
+        ...
+
+
+@runtime_checkable
+class StandsIn(Protocol):
+    """Clips or latents of which damaged ones are left out, so that others stand in for them."""
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of what was returned for these clips: to be asked after it was."""
+        ...
+
+
+class ClipMemory:
+    """The first clips of a data set, held as far as they fit: each is decoded or drawn the first time it is needed.
+
+    Clips that do not fit are read anew each time.
+
+    Args:
+        dataset: the source of the clips.
+        max_clips: use no more than this many clips; None: all.
+        limit: most bytes to hold; None: half of the memory that is free now.
+    """
+
+    def __init__(self, dataset: ClipDataset, max_clips: int | None = None, limit: int | None = None):
+        self.dataset = dataset
+        self.num_clips = len(dataset) if max_clips is None else min(len(dataset), max_clips)
+        self.limit = int(available_memory() * _SHARE) if limit is None else limit
+        self._clips: dict[int, Tensor] = {}
+        # Bytes of the held clips, and of one clip (known once one was read).
+        self._held = self._clip_bytes = 0
+
+    def fill(self) -> None:
+        """Decode or draw all that fit now: loader processes forked after it share the one copy."""
+        start, step = 0, 1
+        while start < self.num_clips and self._held + self._clip_bytes <= self.limit:
+            self.clips(range(start, min(start + step, self.num_clips)))
+            start, step = start + step, self._at_once()
+
+    def clips(self, indices: Sequence[int]) -> list[Tensor]:
+        """The videos of these clips, each `C T H W` uint8, not to be changed."""
+        fresh: dict[int, Tensor] = {}
+        missing = sorted({index for index in indices if index not in self._clips})
+        while missing:
+            chunk, missing = missing[: self._at_once()], missing[self._at_once() :]
+            for index, video in zip(chunk, self.dataset.clips(chunk), strict=True):
+                self._clip_bytes = video.nbytes
+                # Not a view, which would keep the clips that were read with it.
+                fresh[index] = video.clone()
+                if self._held + video.nbytes <= self.limit:
+                    self._clips[index] = fresh[index]
+                    self._held += video.nbytes
+        return [self._clips[index] if index in self._clips else fresh[index] for index in indices]
+
+    def describe(self, shape: Sequence[int], remedy: str) -> str:
+        """One line on what is, or will be, held of clips of `shape` C T H W, with `remedy` if not all of them fit."""
+        clip_bytes = torch.Size(shape).numel()
+        total, fit = clip_bytes * self.num_clips, min(self.num_clips, self.limit // clip_bytes)
+        if fit == self.num_clips:
+            return f"{size_text(total)} of clips, all {self.num_clips:,} held as bytes"
+        return (
+            f"{size_text(total)} of clips, more than the {size_text(self.limit)} for them: {fit:,} of "
+            f"{self.num_clips:,} are held, the others read anew for every batch; {remedy}"
+        )
+
+    def _at_once(self) -> int:
+        """How many clips to read at a time; one until the size of a clip is known."""
+        return max(1, _AT_ONCE // self._clip_bytes) if self._clip_bytes else 1
+
+
+def move(videos: Tensor, by: Tensor) -> Tensor:
+    """Every video moved up and left by so many pixels, its border repeated.
+
+    Args:
+        videos: B C T H W.
+        by: B 2, whole (y, x).
+    """
+    height, width = videos.shape[-2:]
+    rows = (torch.arange(height, device=videos.device) + by[:, :1]).clamp(0, height - 1)  # B H
+    columns = (torch.arange(width, device=videos.device) + by[:, 1:]).clamp(0, width - 1)  # B W
+    which = torch.arange(len(videos), device=videos.device)[:, None, None]
+    moved = videos.permute(0, 3, 4, 1, 2)[which, rows[:, :, None], columns[:, None, :]]  # B H W C T
+    return moved.permute(0, 3, 4, 1, 2)
+
+
+class ShiftedClips:
+    """A `ClipDataset` of several shifted views of each of some clips; the first view is the clip as it is.
+
+    A VAE encodes an object differently depending on where it lies on the grid of its strides, so a clip shifted by
+    less than a cell is a new training example for the captioner. The clips are held in a `ClipMemory`, the views are
+    not.
+
+    Args:
+        dataset: holds the clips.
+        clip_indices: indices in `dataset` of the clips to use.
+        views: number of views of each clip.
+        reach: largest shift in pixels, up, down and sideways.
+        seed: decides the shifts.
+    """
+
+    def __init__(
+        self, dataset: ClipDataset, clip_indices: Sequence[int], views: int, reach: int, seed: int = 0
+    ):
+        self.dataset, self.clip_indices = dataset, list(clip_indices)
+        self.views, self.reach, self.seed = views, reach, seed
+        self._memory = ClipMemory(dataset)
+
+    def __len__(self) -> int:
+        return len(self.clip_indices) * self.views
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        """The videos of these views, `B C T H W` uint8: `index % views` of clip `index // views`."""
+        videos = torch.stack(self._memory.clips(self._sources(indices)))
+        drawn = torch.from_numpy(uniforms(self.seed, indices, 2))  # B 2
+        by = (drawn * (2 * self.reach + 1)).floor().long() - self.reach
+        unshifted = torch.tensor([index % self.views == 0 for index in indices])
+        return move(videos, torch.where(unshifted[:, None], 0, by))
+
+    def captions(self) -> list[str]:
+        """The caption of every view: its clip's."""
+        captions = self.dataset.captions()
+        return [captions[source] for source in self.clip_indices for _ in range(self.views)]
+
+    def captions_of(self, indices: Sequence[int]) -> list[str]:
+        """The captions of the videos that `clips` returned for these views."""
+        if isinstance(self.dataset, StandsIn):
+            return self.dataset.captions_of(self._sources(indices))
+        captions = self.dataset.captions()
+        return [captions[source] for source in self._sources(indices)]
+
+    def fingerprint(self) -> str:
+        """Hex digits of the clips and of their shifts."""
+        facts = [self.dataset.fingerprint(), self.clip_indices, self.views, self.reach, self.seed]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+    def _sources(self, indices: Sequence[int]) -> list[int]:
+        """Indices in `dataset` of the clips that these views show."""
+        return [self.clip_indices[index // self.views] for index in indices]

@@ -1,1 +1,0 @@
-"""What the loop trains: each task is data, model, loss and validation."""

@@ -1,0 +1,121 @@
+"""Clips are bytes; a memory holds them once, as far as they fit, and changes none; shifted views are whole pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from minisora.data.clips import ClipMemory, ShiftedClips, move, to_float, to_uint8
+from minisora.data.shapes_world.shapes_dataset import ShapesWorld
+
+ONE = 3 * 5 * 16 * 16  # bytes of a clip
+
+
+class Counting(ShapesWorld):
+    """A world that notes what is asked of it."""
+
+    def __init__(self, num_clips: int):
+        super().__init__(num_clips, frames=5, height=16, width=16)
+        self.asked: list[int] = []
+
+    def clips(self, indices: Sequence[int]) -> Tensor:
+        self.asked += list(indices)
+        return super().clips(indices)
+
+
+def test_every_byte_comes_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(to_float(levels)), levels)
+
+
+def test_bytes_are_the_nearest_and_what_is_outside_is_clamped() -> None:
+    values = torch.tensor([-1.5, -1.0, -0.9999, 0.0, 1.0, 1.5])
+    before = values.clone()
+    assert to_uint8(values).tolist() == [0, 0, 0, 128, 255, 255]
+    assert torch.equal(values, before)
+    assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
+
+
+def test_a_clip_is_read_once_and_is_the_bytes_of_the_data_set() -> None:
+    world = Counting(6)
+    held = ClipMemory(world, limit=6 * ONE)
+    for _ in range(2):
+        clips = held.clips([4, 0, 4, 2])
+        assert torch.equal(torch.stack(clips), ShapesWorld(6, 0, 5, 16, 16).clips([4, 0, 4, 2]))
+    assert sorted(world.asked) == [0, 2, 4]
+
+
+def test_what_does_not_fit_is_read_again_and_is_the_same() -> None:
+    world = Counting(6)
+    small, whole = ClipMemory(world, limit=2 * ONE + 1), ClipMemory(world, limit=6 * ONE)
+    want = torch.stack(whole.clips(range(6)))
+    world.asked.clear()
+    for _ in range(2):
+        assert torch.equal(torch.stack(small.clips(range(6))), want)
+    assert sorted(world.asked) == [0, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    # A held clip keeps no more than its own bytes.
+    assert sum(clip.untyped_storage().nbytes() for clip in small._clips.values()) == 2 * ONE
+
+
+def test_filling_stops_where_the_memory_is_full() -> None:
+    world = Counting(6)
+    ClipMemory(world, limit=0).fill()
+    assert len(world.asked) <= 1
+    world.asked.clear()
+    held = ClipMemory(world, max_clips=4, limit=100 * ONE)
+    held.fill()
+    assert sorted(world.asked) == [0, 1, 2, 3]
+
+
+def test_the_sum_is_told_with_a_remedy_where_it_does_not_fit() -> None:
+    shape = (3, 5, 16, 16)
+    assert ClipMemory(Counting(6), limit=6 * ONE).describe(shape, "shrink") == (
+        "22.5 KiB of clips, all 6 held as bytes"
+    )
+    line = ClipMemory(Counting(6), limit=2 * ONE).describe(shape, "shrink")
+    assert line == (
+        "22.5 KiB of clips, more than the 7.5 KiB for them: 2 of 6 are held, the others read anew for every batch; "
+        "shrink"
+    )
+
+
+def test_a_video_is_moved_with_its_border_repeated() -> None:
+    video = torch.arange(12.0).view(1, 1, 1, 3, 4)
+    assert move(video, torch.tensor([[1, 0]]))[0, 0, 0].tolist() == [
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+        [8, 9, 10, 11],
+    ]
+    assert move(video, torch.tensor([[0, -2]]))[0, 0, 0, 0].tolist() == [0, 0, 0, 1]
+
+
+def test_views_are_the_clip_and_its_moves() -> None:
+    world = ShapesWorld(5, frames=3, height=32, width=32)
+    shifted = ShiftedClips(world, [4, 1], views=3, reach=2)
+    assert len(shifted) == 6
+    captions = world.captions()
+    assert shifted.captions() == [captions[4]] * 3 + [captions[1]] * 3
+    assert shifted.captions_of([5]) == [captions[1]]
+    videos = shifted.clips(range(6))
+    clips = world.clips(range(5))
+    assert torch.equal(videos[0], clips[4])
+    assert torch.equal(videos[3], clips[1])
+    for index, video in enumerate(videos):
+        assert torch.equal(video, shifted.clips([index])[0])  # whatever was asked for before
+        own = clips[[4, 1][index // 3]][None]
+        shifts = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+        assert any(torch.equal(move(own, torch.tensor([shift]))[0], video) for shift in shifts)
+    assert not torch.equal(videos[1], videos[2])
+
+
+def test_another_choice_is_another_set() -> None:
+    world = ShapesWorld(5, frames=1, height=16, width=16)
+    sets = [
+        ShiftedClips(world, [0, 1], 2, 2),
+        ShiftedClips(world, [0, 2], 2, 2),
+        ShiftedClips(world, [0, 1], 3, 2),
+        ShiftedClips(world, [0, 1], 2, 3),
+        ShiftedClips(world, [0, 1], 2, 2, seed=1),
+        ShiftedClips(ShapesWorld(5, seed=1, frames=1, height=16, width=16), [0, 1], 2, 2),
+    ]
+    assert len({each.fingerprint() for each in sets}) == len(sets)

@@ -1,0 +1,67 @@
+"""Validation over several processes: the sums of one, in as many forward passes each."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from minisora.config import Config, override
+from minisora.data.dataset import open_dataset
+from minisora.models.build import build_vae
+from minisora.training.captioning import CaptionTask
+from minisora.training.tasks import DiTTask, VAETask, validation_parts
+
+
+class Source:
+    """Random latents of the tiny config's shape."""
+
+    def __init__(self, count: int):
+        self.values = torch.randn(count, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        return self.values[list(indices)]
+
+    def captions(self) -> list[str]:
+        return [f"a red circle {index % 3}" for index in range(len(self))]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 16, 17, 33])
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_every_process_has_as_many_parts_and_every_position_counts_once(count: int, world: int) -> None:
+    parts = [list(validation_parts(count, rank, world, 4)) for rank in range(world)]
+    assert len({len(each) for each in parts}) == 1
+    counted = [position for each in parts for part, weight in each for position in part if weight]
+    assert sorted(counted) == list(range(count))
+    assert all(0 <= position < count for each in parts for part, _ in each for position in part)
+    if world == 1:
+        assert all(weight == 1 for _, weight in parts[0])
+
+
+@pytest.mark.parametrize("name", ["vae", "dit", "caption"])
+def test_two_processes_make_as_many_forward_passes_and_sum_up_to_one(name: str, tiny_config: Config) -> None:
+    task: VAETask | DiTTask | CaptionTask
+    if name == "vae":
+        config = override(tiny_config, ["data.num_validation_clips=17"])
+        task = VAETask(config, open_dataset(config, "train"), open_dataset(config, "validation"))
+    elif name == "dit":
+        task = DiTTask(tiny_config, build_vae(tiny_config), Source(8), Source(33))
+    else:
+        task = CaptionTask(tiny_config, Source(8), Source(33))
+    task.model.eval()
+    passes: list[None] = []
+    task.model.register_forward_hook(lambda *_: passes.append(None))
+    whole = task.validate(task.model, 0, 1)
+    shares, made = [], []
+    for rank in range(2):
+        passes.clear()
+        shares.append(task.validate(task.model, rank, 2))
+        made.append(len(passes))
+    assert made == [2, 2]
+    for key, value in whole.items():
+        # A captioner's loss is a mean over the words of a batch: other batches, slightly other weights.
+        torch.testing.assert_close(shares[0][key] + shares[1][key], value, rtol=1e-3, atol=1e-3)
+    assert float(whole["count"]) == (17 if name == "vae" else 33)
