@@ -169,7 +169,7 @@ class VAETask(Task):
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
-        """PSNR in dB (mean over clips) of whole clips coded through the posterior mean, and of what moves if weighted."""
+        """PSNR in dB, mean over clips, of whole clips coded through the posterior mean; of what moves if weighted."""
         device = next(model.parameters()).device
         total, total_moving = torch.zeros(2, device=device)
         count = count_moving = torch.zeros((), device=device)
