@@ -96,6 +96,11 @@ class DataConfig(Section):
     validation_seed: Seed | None = None
     # what becomes of a clip with too few frames; pad: its last frame is repeated
     short_clips: Literal["pad", "skip", "error"] = "pad"
+    # what becomes of a picture of another shape than the clip: its centre is cut out; all of it, black beside it;
+    # all of it, stretched
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    # share of a clip that the next one shows again, in training: a long file gives more clips, at other moments
+    overlap: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
     # folder: skip a file without a caption (False: train it on "")
     require_captions: bool = True
 

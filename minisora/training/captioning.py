@@ -236,7 +236,7 @@ def label_folder(
     captioner = read_model(VideoCaptioner, folder, again)
     vae = load_vae(run / "vae" / "model")
     config = load(run / "config.yaml")
-    dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
+    dataset = FolderDataset(data, config.clip, "pad", require_captions=False, fit=config.data.fit)
     files = list(zip(dataset.names(), dataset.captions(), strict=True))
     own = {name for name, caption in files if caption}
     best: dict[str, Caption] = {}

@@ -74,7 +74,10 @@ _FREE = {
 }
 
 # Settings that older checkpoints do not name, and what they were then.
-_BEFORE: dict[str, dict[str, Any]] = {"text": {"tokenizer_version": 1}}
+_BEFORE: dict[str, dict[str, Any]] = {
+    "text": {"tokenizer_version": 1},
+    "data": {"fit": "crop", "overlap": 0.0},
+}
 
 # Sections that a stage does not look at; what it is given by others is in its inputs.
 _OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit": {"train_caption"}}
