@@ -88,6 +88,8 @@ class DataConfig(Section):
     wall_share: Fraction = 0.2
     # further sizes for the DiT, beside `clip`; one size a step, unless `packing` is set
     buckets: tuple[BucketConfig, ...] = ()
+    # folder, with buckets: a file gives clips of the size nearest to its shape only, to the DiT (False: of every size)
+    buckets_by_shape: bool = False
     # clips of all sizes in each step, in common rows of so many tokens
     packing: PositiveInt | None = None
     # clips to validate on; a folder gives them from the tenth of its files that is held out

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minisora.config import ClipConfig, Config
+from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.data.clips import ClipDataset, Split, to_uint8
 from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
@@ -83,6 +83,9 @@ def _of_folder(
 ) -> FolderDataset:
     """One part of a scanned folder: in training what the record holds, in validation at most so many clips."""
     data, clip = config.data, config.clip
+    if data.buckets_by_shape:
+        others = [(bucket.height, bucket.width) for bucket in data.buckets]
+        scan = scan.of_shape((clip.height, clip.width), others)
     if record is not None:
         scan = record.pin(scan, clip, tell=split == "train")
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
@@ -103,7 +106,12 @@ def _of_folder(
 
 
 def bucket_configs(config: Config) -> list[Config]:
-    """The config of each further size of clips: that clip size, and its share of the clips."""
+    """The config of each further size of clips: that clip size, and its share of the clips.
+
+    Where each file is used at the nearest size only, the others stand beside it.
+    """
+    clip, buckets = config.clip, config.data.buckets
+    first = BucketConfig(frames=clip.frames, height=clip.height, width=clip.width)
     return [
         config.replace(
             **{
@@ -111,10 +119,12 @@ def bucket_configs(config: Config) -> list[Config]:
                 "clip.height": bucket.height,
                 "clip.width": bucket.width,
                 "data.num_clips": max(1, round(config.data.num_clips * bucket.share)),
-                "data.buckets": (),
+                "data.buckets": (first, *buckets[:number], *buckets[number + 1 :])
+                if config.data.buckets_by_shape
+                else (),
             }
         )
-        for bucket in config.data.buckets
+        for number, bucket in enumerate(buckets)
     ]
 
 

@@ -146,7 +146,9 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     out = run / "captioner"
     vae = load_vae(run / "vae" / "model")
     record = open_record(out)
-    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
+    # Whatever sizes the DiT takes, captions are for files of every shape.
+    of_all = config.replace(**{"data.buckets_by_shape": False})
+    train, validation = (open_dataset(of_all, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
     indices = labelled(train.captions(), first)
     held_out: ClipDataset = validation

@@ -76,7 +76,7 @@ _FREE = {
 # Settings that older checkpoints do not name, and what they were then.
 _BEFORE: dict[str, dict[str, Any]] = {
     "text": {"tokenizer_version": 1},
-    "data": {"fit": "crop", "overlap": 0.0},
+    "data": {"fit": "crop", "overlap": 0.0, "buckets_by_shape": False},
 }
 
 # Sections that a stage does not look at; what it is given by others is in its inputs.

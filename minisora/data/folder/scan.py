@@ -1,5 +1,6 @@
 """What is in a folder of videos, and what becomes of each file: kept as so many clips, or dropped and why."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +79,29 @@ class FolderScan:
         """How many clips the kept files give, one after another."""
         return sum(len(file.starts) for file in self.files)
 
+    def of_shape(self, size: tuple[int, int], others: Iterable[tuple[int, int]]) -> "FolderScan":
+        """The scan without the kept files whose shape is nearer to that of another size, all (height, width).
+
+        Raises:
+            UserError: none is left of those that were kept.
+        """
+
+        def near(file: ScannedFile) -> bool:
+            if file.dropped is not None or file.info is None:
+                return True
+            shown = (file.info.height, file.info.width)
+            nearest = min((shape_distance(shown, other) for other in others), default=math.inf)
+            return shape_distance(shown, size) <= nearest + 1e-9
+
+        others = tuple(others)
+        left = FolderScan(self.folder, tuple(filter(near, self.files)), self.ignored, self.notes)
+        if self.kept and not left.kept:
+            raise UserError(
+                f"no file of {self.folder} is nearest in shape to {size[0]}x{size[1]}: leave that size out, or set "
+                "data.buckets_by_shape=false"
+            )
+        return left
+
     def remarks(self) -> dict[str, list[ScannedFile]]:
         """The kept files that are not read as they are, by what is done to them."""
         kinds = {
@@ -98,6 +122,11 @@ class FolderScan:
         if self.notes:
             text += f"; {some_of(self.notes)}"
         return text
+
+
+def shape_distance(shown: tuple[int, int], size: tuple[int, int]) -> float:
+    """How far apart two (height, width) are in shape: 0 for the same, whatever their areas."""
+    return abs(math.log(shown[0] * size[1] / (shown[1] * size[0])))
 
 
 def scan_folder(

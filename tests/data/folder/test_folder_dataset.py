@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from minisora.config import ClipConfig, Config, DataConfig
+from minisora.config import BucketConfig, ClipConfig, Config, DataConfig
 from minisora.data.clips import ClipMemory
-from minisora.data.dataset import open_dataset
+from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.folder.folder_dataset import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
 from minisora.data.folder.metadata import read_metadata, write_metadata
 from minisora.data.folder.scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
@@ -619,3 +619,24 @@ def test_what_is_shorter_than_two_steps_gives_one_clip(tmp_path, ramp):
     Image.new("RGB", (30, 60)).save(tmp_path / "still.png")
     scan = scan_folder(tmp_path, CLIP, require_captions=False, overlap=0.5)
     assert [file.overlapping for file in scan.files] == [(0.0,)] * 3
+
+
+def test_by_shape_a_file_gives_clips_of_the_nearest_size_only(tmp_path, ramp):
+    for number in range(3):
+        ramp(tmp_path / f"wide{number}.mp4", 9, 8, 24, 48)
+        ramp(tmp_path / f"tall{number}.mp4", 9, 8, 48, 24)
+    sizes = (
+        BucketConfig(frames=9, height=32, width=24),
+        BucketConfig(frames=5, height=24, width=32),
+        BucketConfig(frames=9, height=96, width=8),
+    )
+    for by_shape, count in ((True, 2), (False, 5)):
+        whole = config(tmp_path, buckets=sizes[:2], buckets_by_shape=by_shape, require_captions=False)
+        parts = [open_dataset(part, "train") for part in (whole, *bucket_configs(whole))]
+        assert [part.clips([0]).shape[2:] for part in parts] == [(9, 24, 32), (9, 32, 24), (5, 24, 32)]
+        # Sizes of one shape share their files.
+        assert [len(part) for part in parts] == [count] * 3
+    assert {name[:4] for name in open_dataset(bucket_configs(whole)[0], "train").names()} == {"wide", "tall"}
+    thin = config(tmp_path, buckets=sizes, buckets_by_shape=True, require_captions=False)
+    with pytest.raises(UserError, match="is nearest in shape to 96x8: leave that size out"):
+        open_dataset(bucket_configs(thin)[2], "train")
