@@ -159,7 +159,8 @@ def _sizes(
             ),
         )
     else:
-        fit, why = "crop", f"cuts {max(cut):.0%} of a picture at most"
+        most = f"{max(cut):.0%} of a picture at most" if max(cut) > 0.005 else "nothing"
+        fit, why = "crop", f"cuts {most}"
         if much:
             why += f", more than {share_in_words(LITTLE)} of {_files(much)} only"
     lines = [f"  # {why}", f"  fit: {fit}"]
