@@ -103,7 +103,7 @@ def _length(files: list[ScannedFile], config: Config) -> tuple[float, int, list[
     """Rate, frames of a clip, and why so many."""
     videos = [file.info for file in files if file.info and not file.still]
     if 2 * len(videos) < len(files):
-        reason = f"  # {len(files) - len(videos)} of {_files(len(files))} are single pictures"
+        reason = f"  # {_of(len(files) - len(videos), len(files), 'files')} are single pictures"
         return round(min(config.clip.fps, MOST_FPS), 3), 1, [reason]
     own = median_low(video.fps for video in videos)
     fps = max(0.01, round(own / math.ceil(own / MOST_FPS - 1e-3), 3))
