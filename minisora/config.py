@@ -229,6 +229,10 @@ class VAETrainConfig(TrainConfig):
     max_clips: PositiveInt = 2000
     # reconstruction = (1 - share) * L1 + share * L2
     l2_share: Fraction = 0.5
+    # of errors on pixels that move, where those that stand still have 1: in footage few move, and they are the point
+    moving_weight: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    # share of crops that lie around a pixel that moves
+    moving_crops: Fraction = 0.0
 
 
 class DiTTrainConfig(TrainConfig):
@@ -236,6 +240,8 @@ class DiTTrainConfig(TrainConfig):
 
     # encode every clip once; False encodes inside the step
     cache_latents: bool = True
+    # which averaged weights become the model: those after the last step, or those of the best validation
+    keep: Literal["last", "best"] = "last"
 
 
 class CaptionTrainConfig(TrainConfig):
