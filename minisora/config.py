@@ -233,6 +233,8 @@ class VAETrainConfig(TrainConfig):
     moving_weight: Annotated[float, Field(ge=1, le=1000)] = 1.0
     # share of crops that lie around a pixel that moves
     moving_crops: Fraction = 0.0
+    # begin with the VAE of a model folder, or of a shipped model (toy): those of its weights that have the same shape
+    init: str | None = None
 
 
 class DiTTrainConfig(TrainConfig):

@@ -40,6 +40,10 @@ def train(
     data: DataOption = None,
     out: OutOption = Path("runs/train"),
     minutes: MinutesOption = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Begin the VAE with that of a model folder, or of a shipped model: toy."),
+    ] = None,
     vae: Annotated[
         Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")
     ] = None,
@@ -60,6 +64,8 @@ def train(
         begun = out / "config.yaml"
         config = str(begun) if begun.is_file() else "clips"
     resolved = load_config(config or "toy", set_, data)
+    if init is not None:
+        resolved = resolved.replace(**{"train_vae.init": init})
     if minutes is not None and stage is not None:
         raise UserError(f"--minutes shares its time between both stages: leave '{stage.value}' out")
     if stage is None:

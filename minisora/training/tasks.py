@@ -38,6 +38,7 @@ from minisora.models.packed import PACKED_NEEDS_FULL, pack, packed_velocities
 from minisora.models.patchify import token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE, vae_loss
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
 # Clips that the statistics of the latents are measured on.
@@ -134,6 +135,8 @@ class VAETask(Task):
         self.settings: VAETrainConfig = config.train_vae
         torch.manual_seed(config.seed)
         self.model: VideoVAE = build_vae(config)
+        # In words, what of another VAE this one begins with.
+        self.begun = _begin_with(self.model, config.train_vae.init) if config.train_vae.init else ""
         clip = config.clip
         # The whole clip must fit the strides too.
         self.model.latent_size(clip.frames, clip.height, clip.width)
@@ -227,7 +230,27 @@ class VAETask(Task):
             "memory": self.memory.describe(pixels, "lower train_vae.max_clips or the size of clip"),
             "clip": f"{clip.frames} frames of {clip.height}x{clip.width}, trained on crops of {_shape_text(self.crop)}",
             "latents": f"{shape[0]} x {_shape_text(shape[1:])} ({values / math.prod(shape):.0f} times fewer values)",
+            **({"begins with": self.begun} if self.begun else {}),
         }
+
+
+def _begin_with(vae: VideoVAE, model: str) -> str:
+    """Take over the weights of another VAE that have the same name and shape; returns what was taken, in words.
+
+    Raises:
+        UserError: there is no such model, or none of its weights fits.
+    """
+    have = load_pipeline(model, "cpu").vae.state_dict()
+    own = dict(vae.named_parameters())
+    fitting = [name for name, value in own.items() if name in have and have[name].shape == value.shape]
+    if not fitting:
+        raise UserError(
+            f"train_vae.init={model}: none of its VAE's weights has the shape of this config's: leave it out"
+        )
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(have[name])
+    return f"{len(fitting)} of {len(own)} tensors of {model}"
 
 
 def _decibels(errors: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from minisora.config import Config, override
 from minisora.data.dataset import open_dataset
+from minisora.errors import UserError
 from minisora.models.build import build_vae
+from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.captioning import CaptionTask
 from minisora.training.tasks import DiTTask, VAETask, validation_parts
 
@@ -65,3 +67,19 @@ def test_two_processes_make_as_many_forward_passes_and_sum_up_to_one(name: str, 
         # A captioner's loss is a mean over the words of a batch: other batches, slightly other weights.
         torch.testing.assert_close(shares[0][key] + shares[1][key], value, rtol=1e-3, atol=1e-3)
     assert float(whole["count"]) == (17 if name == "vae" else 33)
+
+
+def test_a_vae_begins_with_the_weights_of_another_that_fit(tiny_config: Config) -> None:
+    shipped = load_pipeline("toy", "cpu").vae
+    like = tiny_config.replace(
+        **{f"vae.{key}": shipped.config[key] for key in ("widths", "latent_channels", "blocks_per_level")},
+        **{"vae.encoder_blocks": None, "train_vae.init": "toy"},
+    )
+    train, validation = (open_dataset(like, split) for split in ("train", "validation"))
+    task = VAETask(like, train, validation)
+    for name, value in task.model.named_parameters():
+        assert torch.equal(value, shipped.get_parameter(name)), name
+    other = VAETask(like.replace(**{"vae.latent_channels": 5}), train, validation)
+    assert "of toy" in other.describe()["begins with"]
+    with pytest.raises(UserError, match="none of its VAE's weights"):
+        VAETask(like.replace(**{"vae.widths": (8, 16)}), train, validation)
