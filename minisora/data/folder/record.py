@@ -24,6 +24,7 @@ from typing import Self
 
 from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
+from minisora.data.shards import exists
 from minisora.errors import UserError
 from minisora.files import write_json
 
@@ -97,9 +98,7 @@ class DataRecord:
             self._anew = True
             self._entries.clear()
         entries = [
-            _Entry(
-                file.name, content_hash(scan.folder / file.name), file.caption, file.too_short, file.starts
-            )
+            _Entry(file.name, content_hash(scan.path(file.name)), file.caption, file.too_short, file.starts)
             for file in scan.kept
         ]
         self._entries[key] = entries
@@ -129,10 +128,9 @@ class DataRecord:
         """Hex digits of the bytes of a file that gives clips."""
         return self._content.get(name)
 
-    def place(self, folder: Path, name: str) -> Path | None:
-        """Where a file lies now; None if it was damaged and is no longer there."""
-        at = self._places.get(name, name)
-        return None if at is None else folder / at
+    def place(self, name: str) -> str | None:
+        """The name that a file has now; None if it was damaged and is no longer there."""
+        return self._places.get(name, name)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -192,7 +190,7 @@ class DataRecord:
         # Else there is no need to read what is new.
         if lost and others:
             by_content = {
-                (content_hash(scan.folder / file.name), file.caption or ""): file.name for file in others
+                (content_hash(scan.path(file.name)), file.caption or ""): file.name for file in others
             }
             for entry, _ in lost:
                 if (name := by_content.get((entry.content, entry.caption or ""))) is not None:
@@ -217,7 +215,7 @@ class DataRecord:
         now = {file.name: file for file in scan.files}
         files = [*(entry.as_scanned(now.get(entry.name)) for entry in entries), *dropped]
         files.sort(key=lambda file: file.name)
-        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes)
+        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes, scan.shards)
 
     def _tell(self, scan: FolderScan, new: list[str]) -> None:
         if new:
@@ -236,10 +234,10 @@ class DataRecord:
 
 def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | None:
     """How a file is not as it was; None: it is."""
-    path = scan.folder / entry.name
-    if file is None or not path.is_file():
+    path = scan.path(entry.name)
+    if file is None or not exists(path):
         return f"{path} is gone"
-    if content_hash(scan.folder / file.name) != entry.content:
+    if content_hash(scan.path(file.name)) != entry.content:
         return f"{path} has other content"
     now, then = file.caption or "", entry.caption or ""
     if now != then:

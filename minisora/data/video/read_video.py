@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from minisora.data.shards import exists, state
 from minisora.data.video.frames import (
     Frame,
     Header,
@@ -173,8 +174,8 @@ def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
     """
     path = Path(path)
     with _named_errors(path):
-        about = path.stat()
-        return _probe(path, verify, about.st_mtime_ns, about.st_size)
+        about = state(path)
+        return _probe(path, verify, about.changed, about.size)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -299,7 +300,7 @@ def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
     """Turn what decoders raise into one line that names the file."""
-    if not path.is_file():
+    if not exists(path):
         raise UserError(f"{path}: no such file")
     try:
         yield
