@@ -16,23 +16,26 @@ without being damaged is refused by name: what would be trained on is not what w
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
 from minisora.data.shards import exists
 from minisora.errors import UserError
 from minisora.files import write_json
+from minisora.screen import Progress
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
+_TELL_EVERY = 64
+_Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """A file that gives clips; its caption as the scan has it: the fingerprint tells None from ""."""
 
@@ -71,13 +74,16 @@ class DataRecord:
         # Where a file lies now if not under its name; None: nowhere.
         self._places: dict[str, str | None] = {}
 
-    def pin(self, scan: FolderScan, clip: ClipConfig, tell: bool = False) -> FolderScan:
+    def pin(
+        self, scan: FolderScan, clip: ClipConfig, tell: bool = False, progress: Progress | None = None
+    ) -> FolderScan:
         """The scan with the files that the stage was begun on, and no others.
 
         Args:
             scan: a scan of the folder as it is.
             clip: the size of clips that it was made for.
             tell: log what is left out.
+            progress: called with (files read, files in all).
 
         Raises:
             UserError: a file is gone or has changed since and was not known to be damaged, or cannot be read.
@@ -85,7 +91,7 @@ class DataRecord:
         key = clip.model_dump_json()
         entries = self._entries.get(key)
         if entries is not None:
-            places, new, fault = self._find(entries, scan)
+            places, new, fault = self._find(entries, scan, progress)
             if self.begun and fault:
                 raise UserError(
                     f"{self._file.parent} was begun on other data: {fault}; bring it back as it was, "
@@ -99,7 +105,7 @@ class DataRecord:
             self._entries.clear()
         entries = [
             _Entry(file.name, content_hash(scan.path(file.name)), file.caption, file.too_short, file.starts)
-            for file in scan.kept
+            for file in _counted(scan.kept, progress)
         ]
         self._entries[key] = entries
         self._content |= {entry.name: entry.content for entry in entries}
@@ -175,13 +181,13 @@ class DataRecord:
         )
 
     def _find(
-        self, entries: list[_Entry], scan: FolderScan
+        self, entries: list[_Entry], scan: FolderScan, progress: Progress | None
     ) -> tuple[dict[str, str | None], list[str], str | None]:
         """Where files lie that are not in their place, names of new files, and the first that is not as it was."""
         by_name = {file.name: file for file in scan.files}
         places: dict[str, str | None] = {}
         lost: list[tuple[_Entry, str]] = []
-        for entry in entries:
+        for entry in _counted(entries, progress):
             fault = _fault(entry, scan, by_name.get(entry.name))
             if fault is not None:
                 lost.append((entry, fault))
@@ -230,6 +236,14 @@ class DataRecord:
             _log.warning(
                 "%s: %d damaged files are left out as before: %s", scan.folder, len(known), some_of(known)
             )
+
+
+def _counted(items: Sequence[_Item], progress: Progress | None) -> Iterator[_Item]:
+    """The items, and to `progress` how many are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress and (done % _TELL_EVERY == 0 or done == len(items)):
+            progress(done, len(items))
 
 
 def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | None:

@@ -30,7 +30,7 @@ NOT_MAPPED = "high dynamic range, colours read as they are and so too pale"
 ONE_FIELD = "interlaced, every other line read"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScannedFile:
     """One file, or one row of metadata without a file.
 
@@ -318,14 +318,14 @@ def content_hash(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        return _member_checksum(path, state(path))
+        return _member_checksum(os.fspath(path), state(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=1 << 17)
-def _member_checksum(path: Path, _state: FileState) -> str:
-    with open_file(path) as file:
+def _member_checksum(path: str, _state: FileState) -> str:
+    with open_file(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
