@@ -14,7 +14,7 @@ from minisora.data.folder.metadata import only_ours
 from minisora.data.folder.scan import FolderScan, ScannedFile
 from minisora.data.shards import SHARD_SUFFIX, exists, find, members, open_file, state
 from minisora.errors import UserError
-from minisora.files import whole
+from minisora.files import same_file, whole
 from minisora.screen import Progress, plain
 
 
@@ -57,8 +57,12 @@ def pack_folder(
 
     Raises:
         UserError: nothing is usable, two clips would share a caption file but not the caption, the folder holds
-            other files, a clip cannot be read, or a shard cannot be written.
+            other files or is that of the clips, a clip cannot be read, or a shard cannot be written.
     """
+    if same_file(out, [scan.folder]) is not None:
+        raise UserError(
+            f"{out} is what is packed, and its shards would be written over: choose another folder"
+        )
     groups = list(_groups(scan, shard_bytes))
     if not groups:
         raise UserError(f"nothing usable: {plain(scan.summary())}")
