@@ -156,12 +156,12 @@ def checksum(path: Path) -> str:
         OSError: it cannot be read.
     """
     about = path.stat()
-    return _checksum(path.absolute(), about.st_mtime_ns, about.st_size, about.st_ino)
+    return _checksum(os.fspath(path.absolute()), about.st_mtime_ns, about.st_size, about.st_ino)
 
 
 @lru_cache(maxsize=1 << 17)
-def _checksum(path: Path, changed: int, size: int, inode: int) -> str:
-    with path.open("rb") as file:
+def _checksum(path: str, changed: int, size: int, inode: int) -> str:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

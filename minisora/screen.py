@@ -5,7 +5,8 @@ characters, wherever these came from. So everything is printed by `say`, and tab
 both take strings as they are. A test walks the package for prints that do not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -39,6 +40,30 @@ def say(console: Console, *parts: str | tuple[str, str], style: str = "") -> Non
     """
     texts = [plain(part) if isinstance(part, str) else (plain(part[0]), part[1]) for part in parts]
     console.print(Text.assemble(*texts, style=style), soft_wrap=True)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Progress]:
+    """Show how far a long job got: a bar on a terminal, nothing elsewhere.
+
+    Args:
+        console: where.
+        what: the job, such as "scanning".
+    """
+    # Here, because only long jobs need it.
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Bar(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(plain(what), total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 class Table(RichTable):

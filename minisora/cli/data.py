@@ -1,4 +1,4 @@
-"""Commands on data sets: data make, data check."""
+"""Commands on data sets: data make, data check, data pack."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from minisora.cli.options import (
     write_result,
 )
 from minisora.limits import LAST_SEED, MAX_COUNT
-from minisora.screen import say
+from minisora.screen import counting, say
 
 
 def data_make(
@@ -54,12 +54,8 @@ def data_check(
     from minisora.data.folder.suggest import suggest as suggested
 
     check_output(json_, (".json",))
-    with console.status("checking") as status:
-        report = check(
-            folder,
-            load_config(config, set_, folder),
-            lambda done, total: status.update(f"checking {done}/{total}"),
-        )
+    with counting(console, "checking") as progress:
+        report = check(folder, load_config(config, set_, folder), progress)
     if suggest:
         for line in suggested(report.scan, report.config).splitlines():
             say(console, line)
@@ -69,3 +65,36 @@ def data_check(
         write_result(json_, report.to_dict())
     if not (report.usable or suggest):
         raise typer.Exit(1)
+
+
+def data_pack(
+    folder: Annotated[Path, typer.Argument(help="Folder of videos and images.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards; an unfinished packing there goes on.")],
+    shard_size: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Megabytes (10^6 bytes) of a shard at most.")
+    ] = 1000,
+    config: ConfigOption = "toy",
+    set_: SetOption = None,
+) -> None:
+    """Pack a folder's usable clips and captions into tar shards (WebDataset's layout), for `--data`."""
+    from minisora.data.folder.pack import pack_folder
+    from minisora.data.folder.scan import scan_folder
+
+    check_folder(out)
+    resolved = load_config(config, set_, folder)
+    with counting(console, "checking") as progress:
+        scan = scan_folder(
+            folder,
+            resolved.clip,
+            resolved.data.short_clips,
+            resolved.data.require_captions,
+            progress=progress,
+        )
+    if scan.dropped or scan.notes:
+        say(console, scan.summary(), style="yellow")
+    with counting(console, "packing") as progress:
+        shards = pack_folder(scan, out, shard_size * 10**6, progress)
+    say(
+        console,
+        f"wrote {len(scan.kept)} files into {len(shards)} shards in {out}; next: minisora train --data {out}",
+    )

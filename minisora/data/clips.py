@@ -5,6 +5,7 @@ and becomes float on the device that computes with it (`to_float`); `to_uint8` o
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -91,13 +92,15 @@ class ClipMemory:
     Args:
         dataset: the source of the clips.
         max_clips: use no more than this many clips; None: all.
-        limit: most bytes to hold; None: half of the memory that is free now.
+        limit: most bytes to hold; None: half of the memory that is free now, by all processes of this machine.
     """
 
     def __init__(self, dataset: ClipDataset, max_clips: int | None = None, limit: int | None = None):
         self.dataset = dataset
         self.num_clips = len(dataset) if max_clips is None else min(len(dataset), max_clips)
-        self.limit = int(available_memory() * _SHARE) if limit is None else limit
+        # The processes of one machine, as launchers tell it, share its memory.
+        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.limit = int(available_memory() * _SHARE / sharers) if limit is None else limit
         self._clips: dict[int, Tensor] = {}
         self._moving: dict[int, Tensor] = {}
         # Bytes of the held clips, and of one clip (known once one was read).

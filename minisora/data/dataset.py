@@ -7,11 +7,14 @@ decodes through the torchcodec package; a caption is the name of the class in wo
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from minisora.config import BucketConfig, ClipConfig, Config
@@ -22,7 +25,7 @@ from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.data.video.read_video import ClipTooShort, Fit, ShortClips, fit_pictures
 from minisora.errors import UserError, nearest
-from minisora.screen import plain
+from minisora.screen import Progress, counting, plain
 
 TORCHVISION_SETS = ("MovingMNIST", "UCF101")
 _DIGITS_CAPTION = "two white digits moving"
@@ -66,16 +69,26 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
                 f"known: {', '.join(TORCHVISION_SETS)}"
             )
         folder = _ucf101_folder(data.path)
-        scan = scan_folder(
-            folder,
-            clip,
-            data.short_clips,
-            caption_of=lambda video: _class_in_words(video.parent.name),
-            overlap=data.overlap,
-        )
+        with _told("checking clips") as progress:
+            scan = scan_folder(
+                folder,
+                clip,
+                data.short_clips,
+                caption_of=lambda video: _class_in_words(video.parent.name),
+                progress=progress,
+                overlap=data.overlap,
+            )
         return _of_folder(folder, config, split, scan, record)
-    scan = scan_folder(data.path, clip, data.short_clips, data.require_captions, overlap=data.overlap)
+    with _told("checking clips") as progress:
+        scan = scan_folder(
+            data.path, clip, data.short_clips, data.require_captions, progress=progress, overlap=data.overlap
+        )
     return _of_folder(data.path, config, split, scan, record)
+
+
+def _told(what: str) -> AbstractContextManager[Progress]:
+    """A bar for what takes minutes of a large folder, of one process only."""
+    return counting(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0"), what)
 
 
 def _of_folder(
@@ -87,7 +100,8 @@ def _of_folder(
         others = [(bucket.height, bucket.width) for bucket in data.buckets]
         scan = scan.of_shape((clip.height, clip.width), others)
     if record is not None:
-        scan = record.pin(scan, clip, tell=split == "train")
+        with _told("reading clips") as progress:
+            scan = record.pin(scan, clip, tell=split == "train", progress=progress)
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))
     return FolderDataset(

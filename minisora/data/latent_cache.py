@@ -5,6 +5,7 @@
 
 The digits are a hash of the VAE's weights and precision (the caller's `key`), the data set's fingerprint and
 the format; each shard carries the whole key: latents of another VAE or of other clips cannot be read by mistake.
+Several processes build a cache together, each its shards, on disks that all of them see.
 A build that was killed goes on after the last whole shard; a shard whose bytes have changed since is built again.
 
 Stored as float32, so training from the cache equals training without it to the bit.
@@ -18,6 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,6 +50,21 @@ def cache_keys(vae: nn.Module) -> dict[str, str]:
     """The key of a VAE's latents in each precision of accelerate: they differ, and are never mixed."""
     own = fingerprint(vae)
     return {"no": own, "bf16": f"{own}-bf16"}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that build a cache together.
+
+    Args:
+        index: of this one, from 0.
+        count: of all.
+        wait: returns when all have called it.
+    """
+
+    index: int = 0
+    count: int = 1
+    wait: Callable[[], object] = lambda: None
 
 
 class LatentCache:
@@ -83,8 +100,9 @@ class LatentCache:
         key: str,
         batch_size: int = 8,
         progress: Callable[[int], None] | None = None,
+        processes: Processes | None = None,
     ) -> "LatentCache":
-        """Encode what is not cached yet, and open the result. One process at a time.
+        """Encode what is not cached yet, and open the result; where there are several processes, all call it.
 
         Args:
             folder: the folder of all caches; this one gets its own folder in it.
@@ -93,6 +111,7 @@ class LatentCache:
             key: names the encoder, such as a hash of the VAE's weights, and its precision if that is not float32.
             batch_size: number of clips encoded at a time; the activations of more do not fit a CPU's cache.
             progress: called with the number of clips that are done, whenever some were encoded.
+            processes: that build together, each its share of the shards; None: this one alone.
 
         Raises:
             UserError: the data set is empty, or the cache cannot be written.
@@ -104,13 +123,18 @@ class LatentCache:
             )
         full_key = _full_key(dataset, key)
         place = folder / full_key[:16]
+        processes = processes or Processes()
         try:
             place.mkdir(parents=True, exist_ok=True)
-            # Of a build that was killed.
-            for leftover in place.glob(".*.partial"):
-                leftover.unlink(missing_ok=True)
+            # Of a build that was killed; of several processes another may be writing there by now.
+            if processes.index == 0:
+                for leftover in place.glob(".*.partial"):
+                    leftover.unlink(missing_ok=True)
+            processes.wait()
             complete = _read_index(place, full_key, total) is not None
             for shard, start in enumerate(range(0, total, CLIPS_PER_SHARD)):
+                if shard % processes.count != processes.index:
+                    continue
                 stop = min(start + CLIPS_PER_SHARD, total)
                 file = _shard_file(place, shard)
                 if _read_latents(file, full_key, stop - start) is None:
@@ -121,7 +145,8 @@ class LatentCache:
                         if progress:
                             progress(min(at + batch_size, stop))
                     write_shard(file, {"latents": torch.cat(encoded)}, full_key)
-            if not complete:
+            processes.wait()
+            if processes.index == 0 and not (complete and processes.count == 1):
                 captions = dataset.captions()
                 # Asked last, when it is known which clips are damaged.
                 if isinstance(dataset, StandsIn):
@@ -132,6 +157,7 @@ class LatentCache:
             raise UserError(
                 f"cannot write the latent cache {place}: {error}; free space or move it"
             ) from error
+        processes.wait()
         return cls.open(folder, dataset, key)
 
     @staticmethod

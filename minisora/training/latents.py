@@ -12,7 +12,7 @@ from torch import Tensor
 from minisora.config import Config
 from minisora.data.batches import LatentSource
 from minisora.data.clips import ClipDataset, ClipMemory, ShiftedClips, StandsIn, to_float
-from minisora.data.latent_cache import LatentCache, cache_keys
+from minisora.data.latent_cache import LatentCache, Processes, cache_keys
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
 
@@ -71,7 +71,7 @@ def build_latents(
         folder: of all caches of the run.
         console: where progress is shown while there is something to encode.
         name: of the clips, for that.
-        accelerator: of the stage: its main process builds, in its precision; one process in float32 without.
+        accelerator: of the stage: its processes share the work, in its precision; one process in float32 without.
 
     Raises:
         UserError: the data set is empty, or the cache cannot be written.
@@ -84,10 +84,13 @@ def build_latents(
     if not config.train_dit.cache_latents:
         return EncodedOnDemand(dataset, encode)
     key = cache_keys(vae)[accelerator.mixed_precision if accelerator is not None else "no"]
-    if accelerator is None or accelerator.is_main_process:
-        shown = StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="", at_least=200)
+    shown = StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="", at_least=200)
+    if accelerator is None:
         with shown as progress:
-            LatentCache.build(folder, dataset, encode, key, progress=progress.update)
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
-    return LatentCache.open(folder, dataset, key)
+            return LatentCache.build(folder, dataset, encode, key, progress=progress.update)
+    main = accelerator.is_main_process
+    with shown if main else shown.silenced() as progress:
+        together = Processes(
+            accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
+        )
+        return LatentCache.build(folder, dataset, encode, key, progress=progress.update, processes=together)

@@ -238,14 +238,15 @@ def _begin_with(vae: VideoVAE, model: str) -> str:
     """Take over the weights of another VAE that have the same name and shape; returns what was taken, in words.
 
     Raises:
-        UserError: there is no such model, or none of its weights fits.
+        UserError: there is no such model, or less than half of its weights fit.
     """
     have = load_pipeline(model, "cpu").vae.state_dict()
     own = dict(vae.named_parameters())
     fitting = [name for name, value in own.items() if name in have and have[name].shape == value.shape]
-    if not fitting:
+    if 2 * len(fitting) < len(own):
         raise UserError(
-            f"train_vae.init={model}: none of its VAE's weights has the shape of this config's: leave it out"
+            f"train_vae.init={model}: only {len(fitting)} of {len(own)} tensors have the shape of this config's: leave "
+            "it out, or take its widths and blocks"
         )
     with torch.no_grad():
         for name in fitting:

@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from safetensors.torch import save_file
 
 from minisora.data import latent_cache
 from minisora.data.clips import to_float
-from minisora.data.latent_cache import LatentCache
+from minisora.data.latent_cache import LatentCache, Processes
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
 
@@ -143,3 +145,24 @@ def test_no_permission_is_one_line(tmp_path, world):
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot write the latent cache"):
         LatentCache.build(blocked, world, Encoder(), "vae")
+
+
+def test_several_processes_encode_each_its_share_and_the_same_bytes(tmp_path, world):
+    alone = LatentCache.build(tmp_path / "alone", world, Encoder(), "vae", 3)
+    barrier = threading.Barrier(2, timeout=30)
+    encoders = [Encoder(), Encoder()]
+
+    def build(index):
+        own = ShapesWorld(11, frames=5, height=16, width=16)
+        processes = Processes(index, 2, barrier.wait)
+        return LatentCache.build(tmp_path / "both", own, encoders[index], "vae", 3, processes=processes)
+
+    with ThreadPoolExecutor(2) as pool:
+        caches = list(pool.map(build, range(2)))
+    # Of three shards with 4, 4 and 3 clips.
+    assert [encoder.clips for encoder in encoders] == [7, 4]
+    for cache in caches:
+        assert torch.equal(cache.latents(range(11)), alone.latents(range(11)))
+        assert cache.captions() == world.captions()
+    for file in sorted(alone.folder.iterdir()):
+        assert (caches[0].folder / file.name).read_bytes() == file.read_bytes()

@@ -12,8 +12,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from minisora.config import Config, config_folder, load, override
+from minisora.data.folder.pack import pack_folder
+from minisora.data.folder.scan import scan_folder
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.training.checkpoint import checkpoints
-from minisora.training.progress import read_metrics
+from minisora.training.progress import MetricsLog, read_metrics
 from minisora.training.stages import train_dit, train_vae
 
 QUIET = Console(quiet=True)
@@ -120,3 +123,32 @@ def test_a_finished_run_is_not_trained_again(tiny_config: Config, tiny_run: Path
     before = (tiny_run / "metrics.jsonl").read_bytes()
     train_vae(tiny_config, tiny_run, QUIET)
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_shards_killed_and_resumed_have_the_losses_of_the_folder(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, shards = tmp_path / "clips", tmp_path / "shards"
+    make_shapes(clips, 24, 0, tiny_config.clip)
+    pack_folder(scan_folder(clips, tiny_config.clip), shards, 40_960)
+    assert len(list(shards.iterdir())) > 1
+    settings = {"data.source": "folder", "train_vae.workers": 2, "train_vae.log_every": 1}
+    loose, packed = (tiny_config.replace(**settings, **{"data.path": folder}) for folder in (clips, shards))
+    for train in (train_vae, train_dit):
+        train(loose, tmp_path / "loose", QUIET)
+
+    def write(log: MetricsLog, step: int, **values: float) -> None:
+        if step == 8 and "loss" in values:
+            raise KeyError("killed")
+        written(log, step, **values)
+
+    written = MetricsLog.write
+    for train in (train_vae, train_dit):
+        monkeypatch.setattr(MetricsLog, "write", write)
+        with pytest.raises(KeyError, match="killed"):
+            train(packed, tmp_path / "packed", QUIET)
+        monkeypatch.undo()
+        train(packed, tmp_path / "packed", QUIET)
+    for stage in ("vae", "dit"):
+        assert len(losses(tmp_path / "loose", stage)) == 12
+        assert losses(tmp_path / "packed", stage) == losses(tmp_path / "loose", stage)

@@ -22,6 +22,7 @@ from minisora.data.folder.scan import (
     scan_folder,
 )
 from minisora.data.folder.suggest import LITTLE, best_size, cut_share, share_in_words, size_unit
+from minisora.data.shards import state
 from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 from minisora.screen import Table, say
 
@@ -309,12 +310,12 @@ def _duplicates(scan: FolderScan) -> list[list[str]]:
     """Names of kept files with the same bytes; only files of equal size are read."""
     by_size: dict[int, list[str]] = defaultdict(list)
     for file in scan.kept:
-        by_size[(scan.folder / file.name).stat().st_size].append(file.name)
+        by_size[state(scan.path(file.name)).size].append(file.name)
     by_content: dict[str, list[str]] = defaultdict(list)
     for names in by_size.values():
         if len(names) > 1:
             for name in names:
-                by_content[content_hash(scan.folder / name)].append(name)
+                by_content[content_hash(scan.path(name))].append(name)
     return [names for names in by_content.values() if len(names) > 1]
 
 

@@ -14,6 +14,7 @@ from minisora.config import ClipConfig
 from minisora.data.clips import Split, to_uint8
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
+from minisora.data.shards import exists
 from minisora.data.video.read_video import Fit, ShortClips, read_clips, read_video
 from minisora.errors import UserError
 
@@ -159,7 +160,7 @@ class FolderDataset:
 
     def _content(self, name: str) -> str:
         known = self._record.content(name) if self._record is not None else None
-        return known or content_hash(self.folder / name)
+        return known or content_hash(self.report.path(name))
 
     def _candidates(self, index: int) -> Iterator[int]:
         """A clip and those that stand in for it, the first first, without what is known to be damaged."""
@@ -190,9 +191,10 @@ class FolderDataset:
         """`3 T H W` uint8; None if it is damaged, which is noted in the record."""
         file, _ = self._items[index]
         record = self._record
-        path = self.folder / file.name if record is None else record.place(self.folder, file.name)
-        if path is None:
+        name = file.name if record is None else record.place(file.name)
+        if name is None:
             return None
+        path = self.report.path(name)
         try:
             return self._read(path, index)
         # A scan of a large folder does not decode everything.
@@ -204,7 +206,7 @@ class FolderDataset:
             cause = error.__cause__
             if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _OF_THE_MACHINE:
                 raise
-            if not path.is_file() or content_hash(path) != record.content(file.name):
+            if not exists(path) or content_hash(path) != record.content(file.name):
                 raise UserError(
                     f"{path} is gone or has changed while it is trained on: bring it back as it was, and the same "
                     "command goes on"

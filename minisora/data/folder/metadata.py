@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from minisora.data.shards import find, open_file
 from minisora.data.video.frames import IMAGE_SUFFIXES
 from minisora.data.video.read_video import VIDEO_SUFFIXES
 from minisora.errors import UserError
@@ -34,6 +35,8 @@ _DELIMITERS = (",", ";", "\t")
 # What spreadsheets, pandas and scripts write for a value that is not there.
 _NO_TEXT = frozenset({"nan", "NaN", "NAN", "null", "NULL", "None", "<NA>", "#N/A", "N/A"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Bytes of a caption in a shard, far more than any model reads.
+_MOST_TEXT = 1 << 20
 _SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 # A last line, which only an open quotation mark can swallow.
 _END = "\0"
@@ -132,11 +135,13 @@ def read_metadata(file: Path) -> list[CaptionRow]:
 
 
 def read_sidecar(video: Path) -> str | None:
-    """The caption in `NAME.txt` beside a video, or None.
+    """The caption in `NAME.txt` beside a video, in a shard else in `NAME.json` ("text" or "caption"), or None.
 
     Raises:
-        UserError: the file is there and cannot be read as UTF-8.
+        UserError: the file is there and cannot be read as UTF-8, or is no JSON.
     """
+    if find(video) is not None:
+        return _read_member_caption(video)
     sidecar = video.with_suffix(".txt")
     forms: tuple[Literal["NFC", "NFD"], ...] = () if sidecar.name.isascii() else ("NFC", "NFD")
     spelt = (sidecar, *(sidecar.with_name(unicodedata.normalize(form, sidecar.name)) for form in forms))
@@ -148,6 +153,32 @@ def read_sidecar(video: Path) -> str | None:
         return None if text in _NO_TEXT else text or None
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _read_member_caption(video: Path) -> str | None:
+    """The caption beside a video in a shard."""
+    file = next((each for suffix in (".txt", ".json") if find(each := video.with_suffix(suffix))), None)
+    if file is None:
+        return None
+    try:
+        with open_file(file) as member:
+            text = member.read(_MOST_TEXT).decode("utf-8-sig")
+        value: object = text
+        if file.suffix == ".json":
+            row = json.loads(text)
+            value = (
+                next((row[key] for key in _TEXT_COLUMNS if key in row), None)
+                if isinstance(row, dict)
+                else None
+            )
+        return _text(file, 1, value) or None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        raise UserError(f"{file}: not JSON ({reason})") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -17,22 +17,26 @@ without being damaged is refused by name: what would be trained on is not what w
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
+from minisora.data.shards import exists
 from minisora.errors import UserError
 from minisora.files import write_json
+from minisora.screen import Progress
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
+_TELL_EVERY = 64
+_Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """A file that gives clips; its caption as the scan has it: the fingerprint tells None from ""."""
 
@@ -93,13 +97,16 @@ class DataRecord:
         # Where a file lies now if not under its name; None: nowhere.
         self._places: dict[str, str | None] = {}
 
-    def pin(self, scan: FolderScan, clip: ClipConfig, tell: bool = False) -> FolderScan:
+    def pin(
+        self, scan: FolderScan, clip: ClipConfig, tell: bool = False, progress: Progress | None = None
+    ) -> FolderScan:
         """The scan with the files that the stage was begun on, and no others.
 
         Args:
             scan: a scan of the folder as it is.
             clip: the size of clips that it was made for.
             tell: log what is left out.
+            progress: called with (files read, files in all).
 
         Raises:
             UserError: a file is gone or has changed since and was not known to be damaged, or cannot be read.
@@ -107,7 +114,7 @@ class DataRecord:
         key = clip.model_dump_json()
         entries = self._entries.get(key)
         if entries is not None:
-            places, new, fault = self._find(entries, scan)
+            places, new, fault = self._find(entries, scan, progress)
             if self.begun and fault:
                 raise UserError(
                     f"{self._file.parent} was begun on other data: {fault}; bring it back as it was, "
@@ -122,13 +129,13 @@ class DataRecord:
         entries = [
             _Entry(
                 file.name,
-                content_hash(scan.folder / file.name),
+                content_hash(scan.path(file.name)),
                 file.caption,
                 file.too_short,
                 file.starts,
                 file.overlapping,
             )
-            for file in scan.kept
+            for file in _counted(scan.kept, progress)
         ]
         self._entries[key] = entries
         self._content |= {entry.name: entry.content for entry in entries}
@@ -157,10 +164,9 @@ class DataRecord:
         """Hex digits of the bytes of a file that gives clips."""
         return self._content.get(name)
 
-    def place(self, folder: Path, name: str) -> Path | None:
-        """Where a file lies now; None if it was damaged and is no longer there."""
-        at = self._places.get(name, name)
-        return None if at is None else folder / at
+    def place(self, name: str) -> str | None:
+        """The name that a file has now; None if it was damaged and is no longer there."""
+        return self._places.get(name, name)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -205,13 +211,13 @@ class DataRecord:
         )
 
     def _find(
-        self, entries: list[_Entry], scan: FolderScan
+        self, entries: list[_Entry], scan: FolderScan, progress: Progress | None
     ) -> tuple[dict[str, str | None], list[str], str | None]:
         """Where files lie that are not in their place, names of new files, and the first that is not as it was."""
         by_name = {file.name: file for file in scan.files}
         places: dict[str, str | None] = {}
         lost: list[tuple[_Entry, str]] = []
-        for entry in entries:
+        for entry in _counted(entries, progress):
             fault = _fault(entry, scan, by_name.get(entry.name))
             if fault is not None:
                 lost.append((entry, fault))
@@ -220,7 +226,7 @@ class DataRecord:
         # Else there is no need to read what is new.
         if lost and others:
             by_content = {
-                (content_hash(scan.folder / file.name), file.caption or ""): file.name for file in others
+                (content_hash(scan.path(file.name)), file.caption or ""): file.name for file in others
             }
             for entry, _ in lost:
                 if (name := by_content.get((entry.content, entry.caption or ""))) is not None:
@@ -245,7 +251,7 @@ class DataRecord:
         now = {file.name: file for file in scan.files}
         files = [*(entry.as_scanned(now.get(entry.name)) for entry in entries), *dropped]
         files.sort(key=lambda file: file.name)
-        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes)
+        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes, scan.shards)
 
     def _tell(self, scan: FolderScan, new: list[str]) -> None:
         if new:
@@ -268,12 +274,20 @@ def _overlap_otherwise(entries: list[_Entry], scan: FolderScan) -> bool:
     return any(now.get(entry.name, entry.overlapping) != entry.overlapping for entry in entries)
 
 
+def _counted(items: Sequence[_Item], progress: Progress | None) -> Iterator[_Item]:
+    """The items, and to `progress` how many are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress and (done % _TELL_EVERY == 0 or done == len(items)):
+            progress(done, len(items))
+
+
 def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | None:
     """How a file is not as it was; None: it is."""
-    path = scan.folder / entry.name
-    if file is None or not path.is_file():
+    path = scan.path(entry.name)
+    if file is None or not exists(path):
         return f"{path} is gone"
-    if content_hash(scan.folder / file.name) != entry.content:
+    if content_hash(scan.path(file.name)) != entry.content:
         return f"{path} has other content"
     now, then = file.caption or "", entry.caption or ""
     if now != then:

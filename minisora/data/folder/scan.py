@@ -1,20 +1,26 @@
 """What is in a folder of videos, and what becomes of each file: kept as so many clips, or dropped and why."""
 
+import hashlib
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 from minisora.config import ClipConfig
 from minisora.data.folder.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
+from minisora.data.shards import SHARD_SUFFIX, FileState, exists, members, open_file, state
 from minisora.data.video.frames import IMAGE_SUFFIXES
 from minisora.data.video.read_video import VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
 from minisora.errors import UserError
 from minisora.files import checksum
+from minisora.screen import Progress
 
+# Files that wait to be looked at.
+_AT_ONCE = 256
 # Bytes of video that are decoded in a minute or two on two cores.
 _SMALL_ENOUGH = 1 << 30
 NO_CAPTION = "no caption: add a row to metadata.csv or a .txt beside it"
@@ -25,7 +31,7 @@ NOT_MAPPED = "high dynamic range, colours read as they are and so too pale"
 ONE_FIELD = "interlaced, every other line read"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScannedFile:
     """One file, or one row of metadata without a file.
 
@@ -63,6 +69,15 @@ class FolderScan:
     ignored: Counter[str] = field(default_factory=Counter)
     # What was decided between several captions of a file, and links not followed.
     notes: tuple[str, ...] = ()
+    # The shard of every file that lies in one, relative to the folder.
+    shards: dict[str, str] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """Where a file lies: in the folder, or `SHARD.tar/NAME`."""
+        if (shard := self.shards.get(name)) is None:
+            return self.folder / name
+        place = self.folder / shard
+        return place / (self.folder / name).relative_to(place.parent)
 
     @property
     def kept(self) -> list[ScannedFile]:
@@ -136,10 +151,12 @@ def scan_folder(
     require_captions: bool = True,
     verify: bool | None = None,
     caption_of: Callable[[Path], str | None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     overlap: float = 0.0,
 ) -> FolderScan:
     """Look at every video and image below a folder; hidden files and folders are passed over.
+
+    Where there are none but shards (`NAME.tar`), their members count as if they were unpacked beside them.
 
     A caption comes from the `metadata.csv` or `metadata.jsonl` in the file's folder or one above it (see
     `FileNames` for the names in it), else from `NAME.txt`. Of several rows for a file the last one with a text
@@ -162,18 +179,27 @@ def scan_folder(
     Raises:
         UserError: the folder is not there, cannot be read, has no videos, or its metadata is broken.
     """
-    videos, metadata, ignored, notes = walk(folder)
-    if not videos:
-        known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-        raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
-    if verify is None:
-        verify = sum(video.stat().st_size for video in videos if video.is_file()) <= _SMALL_ENOUGH
+    videos, metadata, tars, ignored, notes = walk(folder)
     names = [video.relative_to(folder).as_posix() for video in videos]
+    shards: dict[str, str] = {}
+    if videos:
+        notes += [f"{tar.relative_to(folder)}: not read, as videos lie beside it" for tar in tars]
+        ignored.update({SHARD_SUFFIX: len(tars)} if tars else {})
+    else:
+        shards = _in_shards(folder, tars, ignored)
+        names = sorted(shards)
+    if not names:
+        known = " ".join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, SHARD_SUFFIX))
+        raise UserError(f"{folder} holds no video or image: it needs files of these kinds: {known}")
+    found = FolderScan(folder, (), shards=shards)
+    del videos
+    if verify is None:
+        verify = sum(state(path).size for path in map(found.path, names) if exists(path)) <= _SMALL_ENOUGH
     captions, several = _captions(folder, metadata, FileNames(folder, names))
 
-    def look(video: Path) -> ScannedFile:
+    def look(name: str) -> ScannedFile:
         """Keep or drop one file."""
-        name = video.relative_to(folder).as_posix()
+        video = found.path(name)
         caption = caption_of(video) if caption_of else captions.get(name) or read_sidecar(video)
         try:
             info = probe(video, verify)
@@ -191,13 +217,40 @@ def scan_folder(
         return ScannedFile(name, caption, info, unusable, too_short, starts, windows)
 
     files = [ScannedFile(name, captions[name], dropped=NOT_THERE) for name in captions.keys() - set(names)]
+    missing = len(files)
     # Decoders release the interpreter lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, scanned in enumerate(pool.map(look, videos), start=1):
-            files.append(scanned)
+        # A few at a time: what is waiting takes more memory than what is known.
+        for start in range(0, len(names), _AT_ONCE):
+            files += pool.map(look, names[start : start + _AT_ONCE])
             if progress:
-                progress(done, len(videos))
-    return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored, (*several, *notes))
+                progress(len(files) - missing, len(names))
+    files.sort(key=lambda file: file.name)
+    return FolderScan(folder, tuple(files), ignored, (*several, *notes), shards)
+
+
+def _in_shards(folder: Path, tars: Iterable[Path], ignored: Counter[str]) -> dict[str, str]:
+    """The videos and images in shards by the name they would have unpacked, and the shard of each.
+
+    Raises:
+        UserError: a shard is broken, or two hold a file of one name.
+    """
+    shards: dict[str, str] = {}
+    for tar in tars:
+        shard = tar.relative_to(folder)
+        for member in members(tar):
+            suffix = PurePosixPath(member).suffix.lower()
+            if suffix not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+                if suffix not in (".txt", ".json"):
+                    ignored[suffix or "no suffix"] += 1
+                continue
+            name = (shard.parent / member).as_posix()
+            if (other := shards.setdefault(name, shard.as_posix())) != shard.as_posix():
+                raise UserError(
+                    f"{folder}: {name!r} is in {other} and in {shard.as_posix()}; leave one shard out, or give "
+                    "every clip its own name"
+                )
+    return shards
 
 
 def _overlapping(available: int, clip: ClipConfig, overlap: float) -> tuple[float, ...]:
@@ -234,8 +287,8 @@ def _captions(folder: Path, metadata: list[Path], files: FileNames) -> tuple[dic
     return captions, notes
 
 
-def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]:
-    """Videos and images, metadata files, a count of the rest by suffix, and the links not followed.
+def walk(folder: Path) -> tuple[list[Path], list[Path], list[Path], Counter[str], list[str]]:
+    """Videos and images, metadata files, tar files, a count of the rest by suffix, and the links not followed.
 
     All are in a fixed order, a folder before those in it, real folders before linked ones.
 
@@ -246,6 +299,7 @@ def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]
         raise UserError(f"{folder} is not a folder; give the folder that holds the videos")
     videos: list[Path] = []
     metadata: list[Path] = []
+    tars: list[Path] = []
     ignored: Counter[str] = Counter()
     notes: list[str] = []
     # Real folders, and under which name they were seen.
@@ -268,6 +322,8 @@ def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]
                     metadata.append(path)
                 elif suffix == ".txt":
                     continue
+                elif suffix == SHARD_SUFFIX and path.is_file():
+                    tars.append(path)
                 elif path.is_symlink() and not path.exists():
                     notes.append(f"{path.relative_to(folder)}: a link to nothing")
                 else:
@@ -279,7 +335,7 @@ def walk(folder: Path) -> tuple[list[Path], list[Path], Counter[str], list[str]]
                 notes.append(f"{link.relative_to(folder)}: a link to a folder that holds it, not followed")
             else:
                 places.append(link)
-    return videos, metadata, ignored, notes
+    return videos, metadata, tars, ignored, notes
 
 
 def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Path]:
@@ -301,11 +357,23 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
 
 
 def content_hash(path: Path) -> str:
-    """Hex digits of a file's bytes; raises UserError where it cannot be read."""
+    """Hex digits of a file's bytes, on disk or in a shard; raises UserError where it cannot be read."""
     try:
         return checksum(path)
+    except NotADirectoryError:
+        pass
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return _member_checksum(os.fspath(path), state(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=1 << 17)
+def _member_checksum(path: str, _state: FileState) -> str:
+    with open_file(Path(path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def some_of(names: Iterable[str], most: int = 5) -> str:

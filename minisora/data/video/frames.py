@@ -7,6 +7,7 @@ cover, transparency, and the two moments of interlaced frames.
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from av.stream import Disposition
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from minisora.data.shards import open_file
 from minisora.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -199,12 +201,20 @@ def upright(frame: Frame) -> tuple[Tensor, float]:
     return pixels.flip(frame.flips) if frame.flips else pixels, aspect
 
 
-def _open(path: Path, **options: str) -> av.container.InputContainer:
+@contextmanager
+def _open(path: Path, **options: str) -> Iterator[av.container.InputContainer]:
     """The file of that name: nothing in the name or in the file makes FFmpeg open another, or the network."""
     # FFmpeg would take `x%03d.gif` for a row of pictures.
     gif = path.suffix.lower() == ".gif" and _begins(path, b"GIF8")
     options |= {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    return av.open(file_url(path), format="gif" if gif else None, options=options)
+    kind = "gif" if gif else None
+    if path.is_file():
+        with av.open(file_url(path), format=kind, options=options) as container:
+            yield container
+        return
+    # In a shard.
+    with open_file(path) as file, av.open(file, format=kind, options=options) as container:
+        yield container
 
 
 def file_url(path: str | os.PathLike[str]) -> str:
@@ -213,7 +223,7 @@ def file_url(path: str | os.PathLike[str]) -> str:
 
 
 def _begins(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(len(magic)) == magic
 
 
@@ -265,8 +275,19 @@ def is_image(path: Path) -> bool:
 
 def count_pictures(path: str | os.PathLike[str]) -> int:
     """How many pictures an animated PNG or WebP promises to show one after another; 1 of a still."""
-    with Image.open(path) as image:
+    with _open_image(Path(path)) as image:
         return _last(image) - _first(image) + 1
+
+
+@contextmanager
+def _open_image(path: Path) -> Iterator[Image.Image]:
+    if path.is_file():
+        with Image.open(path) as image:
+            yield image
+        return
+    # In a shard.
+    with open_file(path) as file, Image.open(file) as image:
+        yield image
 
 
 def open_image(path: str | os.PathLike[str]) -> Tensor:
@@ -280,7 +301,7 @@ def open_pictures(path: str | os.PathLike[str]) -> Iterator[tuple[Tensor, float]
     Raises:
         OSError: the file ends before the pictures that it promises.
     """
-    with Image.open(path) as image:
+    with _open_image(Path(path)) as image:
         first, last = _first(image), _last(image)
         for index in range(first, last + 1):
             try:
