@@ -41,6 +41,7 @@ def train(
 
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
+    from minisora.demo.run_page import LivePage
     from minisora.training.stages import train_dit, train_vae
     from minisora.training.tasks import check_dit
 
@@ -50,10 +51,13 @@ def train(
     resolved = load_config(config, set_, data)
     if stage is None:
         check_dit(resolved)
+    page = LivePage(out, resolved, console)
     if stage in (None, Stage.vae):
-        train_vae(resolved, out, console)
+        train_vae(resolved, out, console, page)
     if stage in (None, Stage.dit):
-        train_dit(resolved, out, console, vae)
+        train_dit(resolved, out, console, vae, page)
+    page.finish()
+    if stage in (None, Stage.dit):
         model = out / "model"
         say(
             console,
