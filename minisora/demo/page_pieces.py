@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, style, svg_text
+from minisora.screen import plain
 
 # Points of a curve: more than a page shows of it.
 _POINTS = 400
@@ -88,10 +89,11 @@ def learning_curve(
         values = [value for _, value in (*train, *held_out)]
         if "loss" in name and values and min(values) > 0 and max(values) > 20 * min(values):
             log_axis(axes, "y", min(values) / 1.1, max(values) * 1.1, label=lambda value: f"{value:g}")
-        axes.set(xlabel="step", ylabel=label)
+        axes.set(xlabel="step", ylabel=plain(label))
         if train or held_out:
             axes.legend(loc="best")
-        figure.set_gid(f"curve-{hashlib.sha256(f'{stage} {name} {validation}'.encode()).hexdigest()[:8]}")
+        own = hashlib.sha256(f"{stage} {name} {validation}".encode(errors="backslashreplace"))
+        figure.set_gid(f"curve-{own.hexdigest()[:8]}")
         svg = svg_text(figure)
     for color, variable in (
         (INK, "ink"), (SOFT, "soft"), (GRID, "line"), (SKY, "accent-soft"), (OURS, "accent"),

@@ -34,6 +34,8 @@ from minisora.training.progress import read_metrics
 LIVE_SHARE = 0.03
 # Seconds after which a page of a run in training renews itself.
 _RENEW = 60
+# Letters of a verdict within which its first colon ends a headline.
+_HEAD = 60
 
 _WORDS = {
     "loss": "loss",
@@ -130,6 +132,8 @@ def _render(run: Path, config: Config, live: bool) -> str:
     shown = Shown.open(run)
     parts = {name: shown.part(name) for name in ("reconstructions", "samples")}
     script = (Path(__file__).parent / "videos.js").read_text()
+    verdict = _verdict(run, config, metrics, evaluation, live)
+    head, _, rest = verdict.partition(": ") if ": " in verdict[:_HEAD] else (verdict, "", "")
     html = environment().get_template("run_page.html").render(
         name=run.absolute().name,
         run=str(run),
@@ -137,7 +141,8 @@ def _render(run: Path, config: Config, live: bool) -> str:
         renew=_RENEW,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        verdict=_verdict(run, config, metrics, evaluation, live),
+        verdict=head[:1].upper() + head[1:],
+        because=rest[:1].upper() + rest[1:],
         advice=_lines(evaluation.get("advice")),
         judged=bool(evaluation),
         facts=_facts(evaluation, parts["reconstructions"], metrics),
@@ -146,7 +151,7 @@ def _render(run: Path, config: Config, live: bool) -> str:
             (clip | {"closeness": _closeness(clip, parts["samples"]["clips"])}, *media)
             for clip, *media in _clips(shown, parts["samples"], "samples")
         ],
-        steps={name: part.get("step") for name, part in parts.items()},
+        steps={name: number(part.get("step")) for name, part in parts.items()},
         curves=_curves(metrics),
         compared=_compared(evaluation),
         by_caption=_by_caption(evaluation),
@@ -189,7 +194,9 @@ def _clips(shown: Shown, part: dict[str, Any], name: str) -> list[tuple[dict[str
     for place, clip in enumerate(part.get("clips", [])):
         file = shown.file(name, place)
         facts = {key: value if isinstance(value, str) else number(value) for key, value in clip.items()}
-        rows.append((facts, embed(file), poster(file)))
+        # A damaged file is left out: `minisora page` does not know it from a whole one, and a new model writes it anew.
+        with suppress(OSError, ValueError):
+            rows.append(({"caption": "", **facts}, embed(file), poster(file)))
     return rows
 
 
@@ -246,8 +253,14 @@ def _facts(
         if value is not None:
             facts.append((f"{value:.1f} dB", about, beside))
     judged = (
-        (("captions", "samples"), "{:.0%}", "of samples follow their captions", ("captions", "real"), "real clips: {:.0%}"),
-        (("motion", "ratio"), "{:.2f}×", "the motion of real clips", ("motion", "activity", "real"), "{:.2%} of pixels change in them"),
+        (
+            ("captions", "samples"), "{:.0%}", "of samples follow their captions",
+            ("captions", "real"), "real clips: {:.0%}",
+        ),
+        (
+            ("motion", "ratio"), "{:.2f}×", "the motion of real clips",
+            ("motion", "activity", "real"), "{:.2%} of pixels change in them",
+        ),
         (
             ("memorisation", "finding", "copies"), "{:.0%}", "of samples are copies of training clips",
             ("memorisation", "finding", "unseen_copies"), "unseen clips: {:.0%}",
@@ -268,7 +281,8 @@ def _facts(
                 )
             )
             break
-    if losses := points(metrics, "dit", "val_loss"):
+    losses = points(metrics, "dit", "val_loss")
+    if losses and not evaluation:
         step, best = min(losses, key=lambda point: point[1])
         facts.append((f"{best:.3g}", "loss on held-out clips", f"the best, at step {step}"))
     return facts
@@ -282,7 +296,8 @@ _COMPARED: tuple[tuple[str, str, tuple[str, str, str, str]], ...] = (
     ("flicker", ".2%", ("vae.flicker.real", "vae.flicker.copies", "", "")),
     ("pixels that change", ".2%", ("vae.activity.real", "vae.activity.copies", "motion.activity.samples", "")),
     ("captions followed", ".0%", ("captions.real", "captions.copies", "captions.samples", "")),
-    ("distance of amounts of motion", ".2%", ("", "", "motion.distance.amount.samples", "motion.distance.amount.floor")),
+    ("distance of amounts of motion", ".2%",
+     ("", "", "motion.distance.amount.samples", "motion.distance.amount.floor")),
     ("distance of speeds, pixels a frame", ".2f",
      ("", "", "motion.distance.speed.samples", "motion.distance.speed.floor")),
     ("distance of directions, turns", ".3f",
@@ -343,32 +358,28 @@ def _curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Markup]]:
 
 def _stages(
     config: Config, metrics: list[dict[str, Any]], plan: dict[str, Any]
-) -> list[tuple[str, dict[str, str]]]:
-    """Of each stage what was planned and what happened."""
-    planned = plan.get("stages")
-    planned = planned if isinstance(planned, dict) else {}
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Heads of columns, and of each stage what was planned and what happened; no column is empty."""
+    planned = dict(_items(plan.get("stages")))
     rows = []
     for stage in dict.fromkeys([*planned, *(row["stage"] for row in metrics)]):
-        goal = planned.get(stage)
-        goal = goal if isinstance(goal, dict) else {}
-        done = [row["step"] for row in metrics if row["stage"] == stage]
-        steps = number(goal.get("steps"))
-        if steps is None and stage in ("vae", "dit"):
-            steps = float(_settings(config, stage).steps)
-        seconds, took = number(goal.get("seconds")), _seconds(metrics, stage, config)
-        happened = number(goal.get("took"))
-        rows.append(
-            (
-                STAGES.get(stage, stage),
-                {
-                    "steps planned": "" if steps is None else f"{steps:,.0f}",
-                    "steps done": f"{max(done):,}" if done else "0" if stage in ("vae", "dit") else "",
-                    "time planned": "" if seconds is None else _time(seconds),
-                    "time taken": _time(took if happened is None else happened) if done or happened else "",
-                },
-            )
-        )
-    return rows
+        goal, known = planned.get(stage), stage in STAGES
+        steps = number(_at(goal, "steps")) or (float(_settings(config, stage).steps) if known else None)
+        seconds, loss = number(_at(goal, "seconds")), number(_at(goal, "loss"))
+        done = max((row["step"] for row in metrics if row["stage"] == stage), default=0)
+        psnrs, losses = (points(metrics, stage, name) for name in ("val_psnr", "val_loss"))
+        reached = f"{max(v for _, v in psnrs):.1f} dB" if psnrs else ""
+        cells = {
+            "steps planned": "" if steps is None else f"{steps:,.0f}",
+            "steps done": f"{done:,}",
+            "time planned": "" if seconds is None else _time(seconds),
+            "time taken": _time(_seconds(metrics, stage, config)) if done else "",
+            "loss expected": "" if loss is None else f"{loss:.3g}",
+            "best on held-out clips": f"{min(v for _, v in losses):.3g}" if losses else reached,
+        }
+        rows.append((STAGES.get(stage, plain(stage)), cells))
+    heads = [head for head in (rows[0][1] if rows else ()) if any(cells[head] for _, cells in rows)]
+    return heads, [(stage, [cells[head] for head in heads]) for stage, cells in rows]
 
 
 def _seconds(metrics: list[dict[str, Any]], stage: str, config: Config) -> float:

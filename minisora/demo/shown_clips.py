@@ -84,7 +84,10 @@ class Shown:
 
 def chosen(captions: Sequence[str], count: int) -> list[int]:
     """Places of clips to show: of as many different captions as there are, evenly spread over them; none is picked."""
-    firsts = list({caption: place for place, caption in reversed(list(enumerate(captions)))}.values())[::-1]
+    first: dict[str, int] = {}
+    for place, caption in enumerate(captions):
+        first.setdefault(caption, place)
+    firsts = list(first.values())
     others = [place for place in range(len(captions)) if place not in set(firsts)]
     if len(firsts) >= count:
         return [firsts[i * len(firsts) // count] for i in range(count)]
