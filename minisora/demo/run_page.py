@@ -359,7 +359,7 @@ def _curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Markup]]:
 def _stages(
     config: Config, metrics: list[dict[str, Any]], plan: dict[str, Any]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Heads of columns, and of each stage what was planned and what happened; no column is empty."""
+    """Names of the stages, and rows of what was planned and what happened in each; no row is empty."""
     planned = dict(_items(plan.get("stages")))
     rows = []
     for stage in dict.fromkeys([*planned, *(row["stage"] for row in metrics)]):
@@ -378,8 +378,9 @@ def _stages(
             "best on held-out clips": f"{min(v for _, v in losses):.3g}" if losses else reached,
         }
         rows.append((STAGES.get(stage, plain(stage)), cells))
-    heads = [head for head in (rows[0][1] if rows else ()) if any(cells[head] for _, cells in rows)]
-    return heads, [(stage, [cells[head] for head in heads]) for stage, cells in rows]
+    words = rows[0][1] if rows else {}
+    table = [(word, [cells[word] for _, cells in rows]) for word in words]
+    return [stage for stage, _ in rows], [(word, cells) for word, cells in table if any(cells)]
 
 
 def _seconds(metrics: list[dict[str, Any]], stage: str, config: Config) -> float:
