@@ -88,6 +88,8 @@ class DataConfig(Section):
     wall_share: Fraction = 0.2
     # further sizes for the DiT, beside `clip`; one size a step, unless `packing` is set
     buckets: tuple[BucketConfig, ...] = ()
+    # folder, with buckets: a file gives clips of the size nearest to its shape only, to the DiT (False: of every size)
+    buckets_by_shape: bool = False
     # clips of all sizes in each step, in common rows of so many tokens
     packing: PositiveInt | None = None
     # clips to validate on; a folder gives them from the tenth of its files that is held out
@@ -96,6 +98,11 @@ class DataConfig(Section):
     validation_seed: Seed | None = None
     # what becomes of a clip with too few frames; pad: its last frame is repeated
     short_clips: Literal["pad", "skip", "error"] = "pad"
+    # what becomes of a picture of another shape than the clip: its centre is cut out; all of it, black beside it;
+    # all of it, stretched
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    # share of a clip that the next one shows again, in training: a long file gives more clips, at other moments
+    overlap: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
     # folder: skip a file without a caption (False: train it on "")
     require_captions: bool = True
 
@@ -222,6 +229,10 @@ class VAETrainConfig(TrainConfig):
     max_clips: PositiveInt = 2000
     # reconstruction = (1 - share) * L1 + share * L2
     l2_share: Fraction = 0.5
+    # of errors on pixels that move, where those that stand still have 1: in footage few move, and they are the point
+    moving_weight: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    # share of crops that lie around a pixel that moves
+    moving_crops: Fraction = 0.0
 
 
 class DiTTrainConfig(TrainConfig):
@@ -229,6 +240,8 @@ class DiTTrainConfig(TrainConfig):
 
     # encode every clip once; False encodes inside the step
     cache_latents: bool = True
+    # which averaged weights become the model: those after the last step, or those of the best validation
+    keep: Literal["last", "best"] = "last"
 
 
 class CaptionTrainConfig(TrainConfig):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from minisora import cli
 from minisora.cli.evaluate import new_form
@@ -359,6 +360,23 @@ def test_a_result_in_a_folder_with_brackets_is_named_whole(
             f"wrote {Path(out).with_suffix(kind)}" for kind in (".mp4", ".gif", ".png")
         ]
         assert Path(out).is_file()
+
+
+def test_a_suggested_config_is_all_that_is_printed_and_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minisora.config import load
+
+    Image.new("RGB", (900, 1600)).save(tmp_path / "a.png")
+    said = {"capsys": capsys, "monkeypatch": monkeypatch}
+    code, _, err = run("data", "check", str(tmp_path), "--suggest", **said)
+    assert (code, err.count("nothing can be suggested"), err.count("\n")) == (2, 1, 1)
+    (tmp_path / "a.txt").write_text("black")
+    code, text, err = run("data", "check", str(tmp_path), "--suggest", **said)
+    assert (code, err) == (0, "")
+    (tmp_path / "mine.yaml").write_text(text)
+    clip = load(tmp_path / "mine.yaml").clip
+    assert (clip.frames, clip.height, clip.width) == (1, 80, 48)
 
 
 def test_a_data_folder_may_have_any_name(

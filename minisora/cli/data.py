@@ -39,12 +39,19 @@ def data_check(
     config: ConfigOption = "toy",
     set_: SetOption = None,
     json_: JsonOption = None,
+    suggest: Annotated[
+        bool,
+        typer.Option(
+            "--suggest", help="Print only a config (YAML) whose clips suit the folder, with reasons."
+        ),
+    ] = False,
 ) -> None:
     """The doctor: what is in a folder, what is wrong with it, what a config would keep and drop and why.
 
     Exit code 1 if nothing usable is left.
     """
     from minisora.data.folder.doctor import check
+    from minisora.data.folder.suggest import suggest as suggested
 
     check_output(json_, (".json",))
     with console.status("checking") as status:
@@ -53,8 +60,12 @@ def data_check(
             load_config(config, set_, folder),
             lambda done, total: status.update(f"checking {done}/{total}"),
         )
-    report.print(console)
+    if suggest:
+        for line in suggested(report.scan, report.config).splitlines():
+            say(console, line)
+    else:
+        report.print(console)
     if json_ is not None:
         write_result(json_, report.to_dict())
-    if not report.usable:
+    if not (report.usable or suggest):
         raise typer.Exit(1)

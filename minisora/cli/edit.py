@@ -21,6 +21,14 @@ from minisora.limits import LAST_SEED, MAX_COUNT, MAX_SIDE
 from minisora.screen import say
 
 
+class FitName(StrEnum):
+    """What becomes of a picture of another shape than the model's."""
+
+    crop = "crop"
+    pad = "pad"
+    squash = "squash"
+
+
 class EditMode(StrEnum):
     """What to make of an image or a video."""
 
@@ -66,6 +74,10 @@ def edit(
     guidance: GuidanceOption = None,
     scheduler: SchedulerOption = None,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+    fit: Annotated[
+        FitName,
+        typer.Option(help="Where the video has another shape: cut it, put it on black, or stretch it."),
+    ] = FitName.crop,
 ) -> None:
     """Animate an image; extend, prepend to, connect, loop, inpaint or restyle a video; fill in between keyframes.
 
@@ -88,6 +100,7 @@ def edit(
         source=source,
         region=region,
         settings=settings,
+        fit=fit.value,
         say=lambda line: say(console, line, style="yellow"),
     )
     for file in write_videos(out, edited, [prompt], pipeline.config.fps):

@@ -51,6 +51,16 @@ GuidanceOption = Annotated[
         min=0.0, max=MAX_GUIDANCE, callback=finite, help="1 is none; more follows the prompt closer."
     ),
 ]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes",
+        "-m",
+        min=1.0,
+        callback=finite,
+        help="Train the best model that so many minutes buy here, instead of the config's steps.",
+    ),
+]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Run folder; an unfinished run there is resumed.")
 ]

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from minisora.cli.options import (
-    ConfigOption,
     DataOption,
+    MinutesOption,
     OutOption,
     SetOption,
     check_folder,
@@ -29,9 +29,17 @@ class Stage(StrEnum):
 
 def train(
     stage: Annotated[Stage | None, typer.Argument(help="One stage; both in a row if not given.")] = None,
-    config: ConfigOption = "toy",
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="A YAML file or a shipped name; default: the run's own; or 'clips' with --data, 'toy' without.",
+        ),
+    ] = None,
     data: DataOption = None,
     out: OutOption = Path("runs/train"),
+    minutes: MinutesOption = None,
     vae: Annotated[
         Path | None, typer.Option(help="A trained VAE for the dit stage; default OUT/vae/model.")
     ] = None,
@@ -42,19 +50,27 @@ def train(
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
     from minisora.demo.run_page import LivePage
+    from minisora.training.minutes import train_for_minutes
     from minisora.training.stages import train_dit, train_vae
     from minisora.training.tasks import check_dit
 
     check_folder(out)
     if vae is not None and stage is not Stage.dit:
         raise UserError(f"--vae {vae} is for the DiT alone: say 'minisora train dit', or leave --vae out")
-    resolved = load_config(config, set_, data)
+    if config is None and data is not None:
+        begun = out / "config.yaml"
+        config = str(begun) if begun.is_file() else "clips"
+    resolved = load_config(config or "toy", set_, data)
+    if minutes is not None and stage is not None:
+        raise UserError(f"--minutes shares its time between both stages: leave '{stage.value}' out")
     if stage is None:
         check_dit(resolved)
     page = LivePage(out, resolved, console)
-    if stage in (None, Stage.vae):
+    if minutes is not None:
+        train_for_minutes(resolved, out, console, minutes, page)
+    elif stage in (None, Stage.vae):
         train_vae(resolved, out, console, page)
-    if stage in (None, Stage.dit):
+    if minutes is None and stage in (None, Stage.dit):
         train_dit(resolved, out, console, vae, page)
     page.finish()
     if stage in (None, Stage.dit):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from minisora.config import FlowConfig
 from minisora.data.clips import ClipMemory, StandsIn
-from minisora.data.draws import random_crop, rng, sample_indices
+from minisora.data.draws import random_box, rng, sample_indices
 from minisora.errors import UserError
 from minisora.flow.known_frames import draw_known
 from minisora.flow.path import broadcast_sigma, to_data, to_noise
@@ -50,10 +50,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class VAEBatch(Batch):
-    """Crops (`video`, B 3 T H W uint8) and the noise of the posterior draw (B Z T' H' W')."""
+    """Crops (`video`, B 3 T H W uint8), the noise of the posterior draw (B Z T' H' W'), what moves (B 1 T H W bool)."""
 
     video: Tensor
     noise: Tensor
+    moving: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -122,21 +123,42 @@ class CropBatches:
         crop: (frames, height, width) in pixels.
         latent_shape: Z T' H' W' of a crop.
         seed: decides the order of the clips, the crops and the noise.
+        moving: batches say where their crops move.
+        moving_crops: share of the crops that are laid around a pixel that moves.
     """
 
-    def __init__(self, clips: ClipMemory, crop: Sequence[int], latent_shape: Sequence[int], seed: int):
+    def __init__(
+        self,
+        clips: ClipMemory,
+        crop: Sequence[int],
+        latent_shape: Sequence[int],
+        seed: int,
+        moving: bool = False,
+        moving_crops: float = 0.0,
+    ):
         self.clips, self.crop, self.latent_shape, self.seed = clips, crop, latent_shape, seed
+        self.moving, self.moving_crops = moving or moving_crops > 0, moving_crops
 
     def at(self, positions: Sequence[int]) -> VAEBatch:
         """The batch of these positions."""
         indices = sample_indices(self.clips.num_clips, positions, self.seed)
         generators = [rng(self.seed, _DRAWS, p) for p in positions]
-        crops = [
-            random_crop(clip, self.crop, generator)
-            for clip, generator in zip(self.clips.clips(indices), generators, strict=True)
-        ]
+        clips = self.clips.clips(indices)
+        masks = self.clips.moving(indices) if self.moving else [None] * len(indices)
+        boxes = [self._box(*each) for each in zip(clips, masks, generators, strict=True)]
+        crops = [clip[:, t, y, x] for clip, (t, y, x) in zip(clips, boxes, strict=True)]
         noise = torch.stack([_normal(generator, self.latent_shape) for generator in generators])
-        return VAEBatch(indices, torch.stack(crops), noise)
+        moves = [
+            mask[None, t, y, x] for mask, (t, y, x) in zip(masks, boxes, strict=True) if mask is not None
+        ]
+        return VAEBatch(indices, torch.stack(crops), noise, torch.stack(moves) if moves else None)
+
+    def _box(
+        self, clip: Tensor, mask: Tensor | None, generator: np.random.Generator
+    ) -> tuple[slice, slice, slice]:
+        """The place of a crop; without `moving_crops` nothing more is drawn than there always was."""
+        around = mask if self.moving_crops and generator.random() < self.moving_crops else None
+        return random_box(clip.shape[-3:], self.crop, generator, around)
 
 
 class LatentSource(Protocol):

@@ -16,6 +16,8 @@ from minisora.memory import available_memory, size_text
 
 Split = Literal["train", "validation"]
 
+# Of the range of values: a pixel further than this from its clip's median frame moves.
+MOVED = 0.1
 # Of the memory that is free when a `ClipMemory` is made, the share that it may fill.
 _SHARE = 0.5
 # Bytes read at a time, while a source that draws or resizes in float32 has four for each of them.
@@ -30,6 +32,21 @@ def to_uint8(video: Tensor) -> Tensor:
 def to_float(video: Tensor) -> Tensor:
     """uint8 -> float32 in [-1, 1], of any shape; call it on the device that computes with the result."""
     return video.float() / 127.5 - 1
+
+
+def moving(video: Tensor) -> Tensor:
+    """Where a clip differs from its median frame by more than a tenth of the range, in any channel.
+
+    Args:
+        video: `... C T H W` uint8.
+
+    Returns:
+        `... T H W` bool.
+    """
+    still = video.median(dim=-3, keepdim=True).values
+    # Bytes have no sign: the larger less the smaller.
+    apart = torch.maximum(video, still) - torch.minimum(video, still)
+    return (apart > MOVED * 255).any(dim=-4)
 
 
 class ClipDataset(Protocol):
@@ -82,6 +99,7 @@ class ClipMemory:
         self.num_clips = len(dataset) if max_clips is None else min(len(dataset), max_clips)
         self.limit = int(available_memory() * _SHARE) if limit is None else limit
         self._clips: dict[int, Tensor] = {}
+        self._moving: dict[int, Tensor] = {}
         # Bytes of the held clips, and of one clip (known once one was read).
         self._held = self._clip_bytes = 0
 
@@ -106,6 +124,19 @@ class ClipMemory:
                     self._clips[index] = fresh[index]
                     self._held += video.nbytes
         return [self._clips[index] if index in self._clips else fresh[index] for index in indices]
+
+    def moving(self, indices: Sequence[int]) -> list[Tensor]:
+        """Where each of these clips moves, `T H W` bool; held beside the clips that are."""
+        fresh: dict[int, Tensor] = {}
+        for index, video in zip(indices, self.clips(indices), strict=True):
+            if index not in self._moving:
+                mask = moving(video)
+                if index not in self._clips or self._held + mask.nbytes > self.limit:
+                    fresh[index] = mask
+                    continue
+                self._moving[index] = mask
+                self._held += mask.nbytes
+        return [self._moving[index] if index in self._moving else fresh[index] for index in indices]
 
     def describe(self, shape: Sequence[int], remedy: str) -> str:
         """One line on what is, or will be, held of clips of `shape` C T H W, with `remedy` if not all of them fit."""

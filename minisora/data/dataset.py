@@ -13,15 +13,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from minisora.config import ClipConfig, Config
+from minisora.config import BucketConfig, ClipConfig, Config
 from minisora.data.clips import ClipDataset, Split, to_uint8
 from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.data.video.read_video import ClipTooShort, ShortClips
+from minisora.data.video.read_video import ClipTooShort, Fit, ShortClips, fit_pictures
 from minisora.errors import UserError, nearest
 from minisora.screen import plain
 
@@ -52,7 +51,15 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
         raise UserError(f"data.source={data.source} needs data.path (or --data DIR)")
     if data.source == "torchvision":
         if data.dataset == "MovingMNIST":
-            return MovingDigits(data.path, clip, split, data.num_validation_clips, data.short_clips)
+            return MovingDigits(
+                data.path,
+                clip,
+                split,
+                data.num_validation_clips,
+                data.short_clips,
+                data.fit,
+                data.overlap if split == "train" else 0.0,
+            )
         if data.dataset != "UCF101":
             raise UserError(
                 f"data.dataset '{data.dataset}' is unknown{nearest(data.dataset, TORCHVISION_SETS)}; "
@@ -60,10 +67,14 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
             )
         folder = _ucf101_folder(data.path)
         scan = scan_folder(
-            folder, clip, data.short_clips, caption_of=lambda video: _class_in_words(video.parent.name)
+            folder,
+            clip,
+            data.short_clips,
+            caption_of=lambda video: _class_in_words(video.parent.name),
+            overlap=data.overlap,
         )
         return _of_folder(folder, config, split, scan, record)
-    scan = scan_folder(data.path, clip, data.short_clips, data.require_captions)
+    scan = scan_folder(data.path, clip, data.short_clips, data.require_captions, overlap=data.overlap)
     return _of_folder(data.path, config, split, scan, record)
 
 
@@ -72,6 +83,9 @@ def _of_folder(
 ) -> FolderDataset:
     """One part of a scanned folder: in training what the record holds, in validation at most so many clips."""
     data, clip = config.data, config.clip
+    if data.buckets_by_shape:
+        others = [(bucket.height, bucket.width) for bucket in data.buckets]
+        scan = scan.of_shape((clip.height, clip.width), others)
     if record is not None:
         scan = record.pin(scan, clip, tell=split == "train")
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
@@ -86,11 +100,18 @@ def _of_folder(
         max_clips=data.num_validation_clips if split == "validation" else None,
         spread=True,
         record=record,
+        fit=data.fit,
+        overlap=data.overlap if split == "train" else 0.0,
     )
 
 
 def bucket_configs(config: Config) -> list[Config]:
-    """The config of each further size of clips: that clip size, and its share of the clips."""
+    """The config of each further size of clips: that clip size, and its share of the clips.
+
+    Where each file is used at the nearest size only, the others stand beside it.
+    """
+    clip, buckets = config.clip, config.data.buckets
+    first = BucketConfig(frames=clip.frames, height=clip.height, width=clip.width)
     return [
         config.replace(
             **{
@@ -98,10 +119,12 @@ def bucket_configs(config: Config) -> list[Config]:
                 "clip.height": bucket.height,
                 "clip.width": bucket.width,
                 "data.num_clips": max(1, round(config.data.num_clips * bucket.share)),
-                "data.buckets": (),
+                "data.buckets": (first, *buckets[:number], *buckets[number + 1 :])
+                if config.data.buckets_by_shape
+                else (),
             }
         )
-        for bucket in config.data.buckets
+        for number, bucket in enumerate(buckets)
     ]
 
 
@@ -116,6 +139,8 @@ class MovingDigits:
         split: which part of the clips.
         num_validation: most clips for validation.
         short_clips: what to do where a clip is longer than the 20 frames of the set; see `read_video`.
+        fit: what becomes of the square pictures where a clip is not square; see `fit_pictures`.
+        overlap: share of a clip that the next one of the same frames shows again; 0: each gives one, its beginning.
 
     Raises:
         ClipTooShort: a clip is longer, and `short_clips` is not "pad".
@@ -129,6 +154,8 @@ class MovingDigits:
         split: Split,
         num_validation: int,
         short_clips: ShortClips,
+        fit: Fit = "crop",
+        overlap: float = 0.0,
     ) -> None:
         # Here, because it is slow to import.
         from torchvision import datasets
@@ -147,20 +174,24 @@ class MovingDigits:
         held = min(max(1, len(digits) // 10), num_validation)
         if len(digits) > 1:
             digits = digits[:-held] if split == "train" else digits[-held:]
-        self._digits = digits[:, : clip.frames, 0]  # N T H W
+        self._digits = digits[:, :, 0]  # N T H W
+        step = max(1, round((1 - overlap) * clip.frames))
+        # First frames of the clips of one video.
+        self._starts = range(0, max(0, digits.shape[1] - clip.frames) + 1, step) if overlap else range(1)
         self._source = root / "MovingMNIST" / "mnist_test_seq.npy"
         self._split = split
-        self._clip = clip
+        self._clip, self._fit, self._overlap = clip, fit, overlap
 
     def __len__(self) -> int:
-        return len(self._digits)
+        return len(self._digits) * len(self._starts)
 
     def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these clips, `B 3 T H W` uint8."""
-        grey = self._digits[list(indices)].float()  # B t h w
-        size = (self._clip.height, self._clip.width)
-        if size != tuple(grey.shape[-2:]):
-            grey = functional.interpolate(grey, size, mode="bilinear", antialias=True).clamp_(0, 255)
+        """The videos of these clips, `B 3 T H W` uint8; first the first clip of every video."""
+        places = [divmod(range(len(self))[index], len(self._digits)) for index in indices]
+        grey = torch.stack(
+            [self._digits[video][self._starts[window] :][: self._clip.frames] for window, video in places]
+        )  # B t h w
+        grey = fit_pictures(grey.float(), self._clip.height, self._clip.width, self._fit)
         missing = self._clip.frames - grey.shape[1]
         if missing > 0:
             grey = torch.cat([grey, grey[:, -1:].expand(-1, missing, -1, -1)], dim=1)
@@ -173,6 +204,11 @@ class MovingDigits:
     def fingerprint(self) -> str:
         """Hex digits of the file, the split and the clip."""
         facts = f"{content_hash(self._source)} {self._split} {len(self)} {self._clip.model_dump_json()}"
+        # Before there was a choice, digits were squashed where a clip is not square.
+        if self._clip.height != self._clip.width and self._fit != "squash":
+            facts += f" fit {self._fit}"
+        if self._overlap:
+            facts += f" overlap {self._overlap}"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 

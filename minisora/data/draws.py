@@ -41,24 +41,38 @@ def _permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
     return rng(seed, epoch).permutation(num_items)
 
 
-def random_crop(video: Tensor, crop: Sequence[int], generator: np.random.Generator) -> Tensor:
-    """A random box of a video; it may start at any frame and pixel.
+def random_box(
+    sizes: Sequence[int],
+    crop: Sequence[int],
+    generator: np.random.Generator,
+    moving: Tensor | None = None,
+) -> tuple[slice, slice, slice]:
+    """The place of a random box in a video; it may start at any frame and pixel.
 
     Args:
-        video: C T H W, or B C T H W (one box for the whole batch).
+        sizes: (frames, height, width) of the video.
         crop: (frames, height, width) of the box.
         generator: where the place is drawn from; see `rng`.
+        moving: T H W bool; the box then holds one of these pixels, anywhere in it, if any lies within its frames.
 
     Raises:
         UserError: the box does not fit in the video.
     """
-    sizes = tuple(video.shape[-3:])  # T H W
     if any(part > whole for part, whole in zip(crop, sizes, strict=True)):
         raise UserError(
-            f"crop {tuple(crop)} (frames, height, width) is larger than the clip {sizes}: make it smaller"
+            f"crop {tuple(crop)} (frames, height, width) is larger than the clip {tuple(sizes)}: make it smaller"
         )
-    t, y, x = (int(generator.integers(0, whole - part + 1)) for part, whole in zip(crop, sizes, strict=True))
-    return video[..., t : t + crop[0], y : y + crop[1], x : x + crop[2]]
+    start = [int(generator.integers(0, whole - part + 1)) for part, whole in zip(crop, sizes, strict=True)]
+    if moving is not None:
+        places = moving[start[0] : start[0] + crop[0]].flatten().nonzero().flatten()
+        if len(places):
+            place = int(places[generator.integers(len(places))])
+            pixel = (place // sizes[2] % sizes[1], place % sizes[2])  # (y, x)
+            for axis in (1, 2):
+                first = pixel[axis - 1] - int(generator.integers(crop[axis]))
+                start[axis] = min(max(first, 0), sizes[axis] - crop[axis])
+    t, y, x = (slice(first, first + part) for first, part in zip(start, crop, strict=True))
+    return t, y, x
 
 
 def uniforms(seed: int, indices: Sequence[int] | np.ndarray, num_draws: int) -> np.ndarray:

@@ -159,6 +159,7 @@ def _render(run: Path, config: Config, live: bool) -> str:
         numbers=_numbers(evaluation),
         stages=_stages(config, metrics, plan),
         minutes=number(plan.get("minutes")),
+        chosen=_chosen(plan),
         config=config.to_yaml(),
         day=datetime.now().strftime("%Y-%m-%d %H:%M"),
         clip=config.clip,
@@ -381,6 +382,16 @@ def _stages(
     words = rows[0][1] if rows else {}
     table = [(word, [cells[word] for _, cells in rows]) for word in words]
     return [stage for stage, _ in rows], [(word, cells) for word, cells in table if any(cells)]
+
+
+def _chosen(plan: dict[str, Any]) -> str:
+    """The size of the DiT that a plan chose, in words; empty where it names none."""
+    size = ", ".join(f"{name} {value:g}" for name, each in _items(plan.get("dit")) if (value := number(each)))
+    tried = plan.get("sizes")
+    if not size:
+        return ""
+    of = f", chosen of {len(tried)} sizes timed here" if isinstance(tried, list) and len(tried) > 1 else ""
+    return f"The DiT has {plain(size)}{of}. "
 
 
 def _seconds(metrics: list[dict[str, Any]], stage: str, config: Config) -> float:

@@ -38,6 +38,8 @@ from minisora.training.stages import load_vae
 
 # Held-out clips shown beside their copies, and held-out captions sampled; fewer while a stage trains.
 NUM_CLIPS, NUM_CAPTIONS, NUM_LIVE = 6, 12, 4
+# Videos sampled at a time.
+_BATCH = 4
 # Pixels per side below which a clip is shown enlarged: half as many colours as pixels are stored of a video.
 _SMALL = 128
 # Of the range of values: an error that is shown as wholly lost.
@@ -169,30 +171,38 @@ def show_samples(
         for place in chosen(captions, min(count, len(set(captions))))
         if _is_known(pipeline, captions[place])
     ]
-    clips: list[dict[str, Any]] = []
-    for number, place in enumerate(places):
-        caption = captions[place]
-        latents = pipeline(
-            caption, seed=seed_after(seed, number), output_type="latent", progress=False
-        ).videos
-        panels = [_enlarged(pipeline.decode(latents)[0].cpu())]
-        clip: dict[str, Any] = {"caption": caption}
-        if training is not None:
-            cache, videos = training
-            real = to_float(held_out.clips([place])).to(pipeline.device)
-            with torch.no_grad():
-                both = torch.cat([latents.float().cpu(), pipeline.vae.to_latents(real).float().cpu()])
-            near, usual = nearest_clips(both, blocks(cache))
-            panels.append(_enlarged(to_float(videos.clips([near.index]))[0]))
-            clip |= {
-                "nearest": cache.captions()[near.index],
-                "distance": near.distance,
-                "unseen": usual.distance,
-            }
-        write_video(shown.file("samples", number), side_by_side(*panels), pipeline.config.fps)
-        clips.append(clip)
+    if not places:
+        return
+    clips: list[dict[str, Any]] = [{"caption": captions[place]} for place in places]
+    parts = []
+    for start in range(0, len(places), _BATCH):
+        texts = [clip["caption"] for clip in clips[start : start + _BATCH]]
+        output = pipeline(texts, seed=seed_after(seed, start), output_type="latent", progress=False)
+        parts.append(output.videos.float().cpu())
         if on_progress:
-            on_progress(number + 1, len(places))
+            on_progress(start + len(texts), len(places))
+    sampled = torch.cat(parts)  # N Z T' H' W'
+    beside: list[list[Tensor]] = [[] for _ in places]
+    if training is not None:
+        cache, videos = training
+        with torch.no_grad():
+            real = [
+                pipeline.vae.to_latents(to_float(held_out.clips([place])).to(pipeline.device)).float().cpu()
+                for place in places
+            ]
+        near = nearest_clips(torch.cat([sampled, *real]), blocks(cache))
+        for number, (of_sample, of_real) in enumerate(
+            zip(near[: len(places)], near[len(places) :], strict=True)
+        ):
+            beside[number] = [_enlarged(to_float(videos.clips([of_sample.index]))[0])]
+            clips[number] |= {
+                "nearest": cache.captions()[of_sample.index],
+                "distance": of_sample.distance,
+                "unseen": of_real.distance,
+            }
+    for number, latents in enumerate(sampled):
+        video = _enlarged(pipeline.decode(latents[None].to(pipeline.device))[0].cpu())
+        write_video(shown.file("samples", number), side_by_side(video, *beside[number]), pipeline.config.fps)
     shown.keep("samples", {"key": key, "step": step, "clips": clips})
 
 

@@ -19,9 +19,10 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 from torch.nn import functional as F
 
+from minisora.data import clips
+from minisora.data.clips import MOVED
 from minisora.errors import UserError
 
-MOVED = 0.1  # of the range of values
 _RANGE = 2.0  # of values in [-1, 1]
 _BLOCK = 8  # pixels per side, of which one motion is told
 _REACH = 4  # pixels a frame, on each axis, that a block is looked for
@@ -56,8 +57,7 @@ def moving(video: Tensor) -> Tensor:
     Args:
         video: B 3 T H W in [-1, 1].
     """
-    still = video.median(dim=2, keepdim=True).values
-    return (video - still).abs().amax(dim=1, keepdim=True) > MOVED * _RANGE
+    return clips.moving(clips.to_uint8(video)).unsqueeze(1)
 
 
 def psnr_moving(copy: Tensor, video: Tensor) -> Tensor:

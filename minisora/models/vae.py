@@ -388,13 +388,24 @@ class VAELoss:
 
 
 def vae_loss(
-    reconstruction: Tensor, video: Tensor, kl: Tensor, *, kl_weight: float, l2_share: float
+    reconstruction: Tensor,
+    video: Tensor,
+    kl: Tensor,
+    *,
+    kl_weight: float,
+    l2_share: float,
+    moving: Tensor | None = None,
+    moving_weight: float = 1.0,
 ) -> VAELoss:
     """Loss of a batch; videos are B 3 T H W in [-1, 1], `kl` is the posterior's divergence, nats per element.
 
-    L1 keeps edges, L2 is what PSNR measures; `l2_share` mixes them.
+    L1 keeps edges, L2 is what PSNR measures; `l2_share` mixes them. Errors where the video moves (`moving`,
+    B 1 T H W bool) count `moving_weight` times: a small object that passes is worth more than its few pixels.
     """
     error = reconstruction.float() - video
     l1, mse = error.abs().mean(), error.square().mean()
-    total = (1 - l2_share) * l1 + l2_share * mse + kl_weight * kl
-    return VAELoss(total, l1, mse, kl)
+    minimised = (1 - l2_share) * l1 + l2_share * mse
+    if moving is not None and moving_weight != 1:
+        each = (1 - l2_share) * error.abs() + l2_share * error.square()
+        minimised = minimised + (moving_weight - 1) * (each * moving).mean()
+    return VAELoss(minimised + kl_weight * kl, l1, mse, kl)

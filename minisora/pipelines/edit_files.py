@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from minisora.data.video.read_video import probe, read_video
+from minisora.data.video.read_video import Fit, probe, read_video
 from minisora.errors import UserError
 from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.pipelines import modes, restyle
@@ -17,6 +17,8 @@ Mode = Literal["animate", "extend", "prepend", "connect", "loop", "keyframes", "
 MODES: tuple[Mode, ...] = get_args(Mode)
 # How many files a mode takes, if not one.
 _FILES = {"connect": 2}
+# What is said of a file of another shape than the model's.
+_FITTED: dict[Fit, str] = {"crop": ", cut at the centre", "pad": ", black beside it", "squash": ", stretched"}
 
 
 def edit(
@@ -28,6 +30,7 @@ def edit(
     source: str | None = None,
     region: Sequence[int] | None = None,
     settings: SampleSettings = DEFAULTS,
+    fit: Fit = "crop",
     say: Callable[[str], None] = print,
 ) -> Tensor:
     """Apply a mode of `minisora.pipelines.modes` to video or image files.
@@ -37,11 +40,12 @@ def edit(
         mode: "animate" an image, "extend" or "prepend" to a clip, "connect" two, "loop", "keyframes" through
             images, "inpaint", "restyle".
         files: two for connect, two or more for keyframes (spread evenly), else one. They are resampled to the
-            model's rate, resized to cover its size and cut at the centre; `say` reports what of that changes a file.
+            model's rate and resized to its size; `say` reports what of that changes a file.
         prompt: what the result shows.
         source: for restyle alone, what the video shows now.
         region: for inpaint alone, (top, left, bottom, right) in pixels of the model's size.
         settings: how to sample; a `strength` belongs to restyle alone.
+        fit: what becomes of pictures of another shape than the model's, best as in its training (`data.fit`).
         say: called with each line for the reader.
 
     Returns:
@@ -66,7 +70,7 @@ def edit(
             raise UserError(f"--{name} belongs to restyle, not to {mode}: leave it out")
     whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
     still = mode in ("animate", "keyframes")
-    clips = [_read(pipeline, file, still, whole, say) for file in files]
+    clips = [_read(pipeline, file, still, whole, fit, say) for file in files]
     if mode == "animate":
         return modes.image_to_video(pipeline, prompt, clips[0][:, :, 0], settings=settings)
     if mode == "keyframes":
@@ -85,7 +89,7 @@ def edit(
 
 
 def _read(
-    pipeline: MiniSoraPipeline, file: Path, image: bool, whole: bool, say: Callable[[str], None]
+    pipeline: MiniSoraPipeline, file: Path, image: bool, whole: bool, fit: Fit, say: Callable[[str], None]
 ) -> Tensor:
     """A file as 1 3 T H W of the model's size and rate."""
     if not file.is_file():
@@ -95,7 +99,7 @@ def _read(
     info = probe(file)
     frames = 1 if image else length if whole else info.frames_at(fps)
     if (info.height, info.width) != (height, width):
-        cut = "" if info.height * width == info.width * height else ", cut at the centre"
+        cut = "" if info.height * width == info.width * height else _FITTED[fit]
         say(f"{file.name} is {info.height}x{info.width}: resized to {height}x{width}{cut}")
     if info.transfer:
         say(f"{file.name} is of high dynamic range ({info.transfer}): its colours are read too pale")
@@ -107,7 +111,7 @@ def _read(
         say(f"{file.name} is longer than {length} frames at {fps:g} fps: cut after them")
     if whole and info.frames_at(fps) < length:
         say(f"{file.name} is shorter than {length} frames at {fps:g} fps: its last frame is repeated")
-    return read_video(file, frames=frames, height=height, width=width, fps=fps)[None]
+    return read_video(file, frames=frames, height=height, width=width, fps=fps, fit=fit)[None]
 
 
 def _box(region: Sequence[int], video: Tensor) -> Tensor:

@@ -146,7 +146,9 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
     out = run / "captioner"
     vae = load_vae(run / "vae" / "model")
     record = open_record(out)
-    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
+    # Whatever sizes the DiT takes, captions are for files of every shape.
+    of_all = config.replace(**{"data.buckets_by_shape": False})
+    train, validation = (open_dataset(of_all, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
     indices = labelled(train.captions(), first)
     held_out: ClipDataset = validation
@@ -236,7 +238,7 @@ def label_folder(
     captioner = read_model(VideoCaptioner, folder, again)
     vae = load_vae(run / "vae" / "model")
     config = load(run / "config.yaml")
-    dataset = FolderDataset(data, config.clip, "pad", require_captions=False)
+    dataset = FolderDataset(data, config.clip, "pad", require_captions=False, fit=config.data.fit)
     files = list(zip(dataset.names(), dataset.captions(), strict=True))
     own = {name for name, caption in files if caption}
     best: dict[str, Caption] = {}

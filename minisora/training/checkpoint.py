@@ -14,6 +14,7 @@ as they are.)
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from torch.distributed.tensor import DTensor
 from minisora.config import Config
 from minisora.data.folder.folder_dataset import content_hash
 from minisora.errors import UserError
-from minisora.files import checksum, put_in_place, read_json
+from minisora.files import checksum, put_in_place, read_json, whole
 
 FORMAT = 1
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -74,7 +75,15 @@ _FREE = {
 }
 
 # Settings that older checkpoints do not name, and what they were then.
-_BEFORE: dict[str, dict[str, Any]] = {"text": {"tokenizer_version": 1}}
+_BEFORE: dict[str, dict[str, Any]] = {
+    "text": {"tokenizer_version": 1},
+    "data": {"fit": "crop", "overlap": 0.0, "buckets_by_shape": False},
+    "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0},
+    "train_dit": {"keep": "last"},
+}
+
+# File of the averaged weights of the best validation.
+_BEST = "best.safetensors"
 
 # Sections that a stage does not look at; what it is given by others is in its inputs.
 _OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit": {"train_caption"}}
@@ -370,3 +379,45 @@ def _named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def _reason(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(str(text).split()) or type(error).__name__
+
+
+def save_best(folder: Path, weights: dict[str, Tensor], validation: dict[str, float]) -> None:
+    """Write the averaged weights of the best validation, with its step and values, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    about = {name: repr(float(value)) for name, value in validation.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with whole(folder / _BEST) as partial:
+            save_file({name: value.contiguous() for name, value in weights.items()}, partial, about)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write {folder / _BEST}: {_reason(error)}; free space and run again"
+        ) from error
+
+
+def load_best(folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The weights that `save_best` wrote, and its validation with the step.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    try:
+        with safe_open(folder / _BEST, framework="pt") as opened:
+            about = {name: float(value) for name, value in (opened.metadata() or {}).items()}
+            names = opened.keys()
+            return {name: opened.get_tensor(name) for name in names}, about
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{folder / _BEST} cannot be read ({_reason(error)}): set train_dit.keep=last, or train anew"
+        ) from error
+
+
+def best_until(folder: Path, step: int) -> dict[str, float]:
+    """The best validation, with its step, if that is at most `step`: a later one will be met again."""
+    if not (folder / _BEST).is_file():
+        return {}
+    _, about = load_best(folder)
+    return about if about.get("step", math.inf) <= step else {}

@@ -158,6 +158,10 @@ class Trainer:
             self.metrics.rewind(0)
         else:
             self._resume(*last)
+        # Step and validation of the best averaged weights so far, where a stage keeps them.
+        self.best: dict[str, float] = {}
+        if getattr(self.settings, "keep", "last") == "best":
+            self.best = checkpoint.best_until(self.folder.parent / "best", self.step)
 
     def fit(self) -> StageResult:
         """Train to the last step and return the averaged weights."""
@@ -176,6 +180,9 @@ class Trainer:
                 self._run(progress, signals)
         if not self.validation:
             self.validation = self._validate()
+        if self.best:
+            weights = checkpoint.load_best(self.folder.parent / "best")[0]
+            return StageResult(weights, {k: v for k, v in self.best.items() if k != "step"})
         return StageResult(checkpoint.full_weights(self.model, self.ema), self.validation)
 
     def _run(self, progress: StepProgress, signals: StopSignals) -> None:
@@ -283,6 +290,7 @@ class Trainer:
             self.validation = self._validate()
             self.metrics.write(self.step, **{f"val_{k}": v for k, v in self.validation.items()})
             progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
+            self._keep_best()
         for what, call in self._callbacks.items():
             if what in due and call is not None:
                 weights = checkpoint.full_weights(self.model, self.ema)
@@ -337,8 +345,23 @@ class Trainer:
                 module.reshard()
         self.model.train()
         totals = {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
-        count = totals.pop("count")
-        return {name: value / count if count else math.nan for name, value in totals.items()}
+        counts = {name: totals.pop(name) for name in list(totals) if name.startswith("count")}
+        means = {}
+        for name, value in totals.items():
+            count = counts.get(f"count_{name}", counts["count"])
+            means[name] = value / count if count else math.nan
+        return means
+
+    def _keep_best(self) -> None:
+        """Write the averaged weights down if no validation was better; of stages with `keep: best`."""
+        loss = self.validation.get("loss", math.nan)
+        if getattr(self.settings, "keep", "last") != "best" or not loss < self.best.get("loss", math.inf):
+            return
+        weights = checkpoint.full_weights(self.model, self.ema)
+        self.best = {"step": self.step, **self.validation}
+        if self.accelerator.is_main_process:
+            checkpoint.save_best(self.folder.parent / "best", weights, self.best)
+        self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
         precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"

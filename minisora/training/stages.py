@@ -62,7 +62,9 @@ def train_vae(
     """
     out = run / "vae"
     record = open_record(out)
-    train, validation = (open_dataset(config, split, record) for split in ("train", "validation"))
+    # Files of every shape: the DiT's clips of all sizes are its latents.
+    data = config.replace(**{"data.buckets_by_shape": False})
+    train, validation = (open_dataset(data, split, record) for split in ("train", "validation"))
     _check_not_in_use(config, run)
 
     def finish(task: VAETask, weights: dict[str, Tensor]) -> VideoVAE | None:

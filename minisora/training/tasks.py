@@ -66,7 +66,10 @@ class Task:
         raise NotImplementedError
 
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
-        """Sums over this rank's share of the fixed validation clips, with their number as "count"."""
+        """Sums over this rank's share of the fixed validation clips, with their number as "count".
+
+        A sum over others than these has its own number, as "count_" and its name.
+        """
         raise NotImplementedError
 
     def cost_batches(self, clips: int) -> Sequence[Batch]:
@@ -140,7 +143,14 @@ class VAETask(Task):
         if config.train_vae.workers:
             self.memory.fill()
         self.validation = ClipMemory(validation, limit=available_memory() // 8)
-        self.source = CropBatches(self.memory, self.crop, latent_shape, config.seed)
+        self.source = CropBatches(
+            self.memory,
+            self.crop,
+            latent_shape,
+            config.seed,
+            moving=self.settings.moving_weight > 1,
+            moving_crops=self.settings.moving_crops,
+        )
 
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
@@ -152,22 +162,33 @@ class VAETask(Task):
             posterior.kl(),
             kl_weight=self.settings.kl_weight,
             l2_share=self.settings.l2_share,
+            moving=batch.moving,
+            moving_weight=self.settings.moving_weight,
         )
         return parts.total, {"l1": parts.l1, "kl": parts.kl, "psnr": 10 * torch.log10(4 / parts.mse)}
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
-        """PSNR in dB (mean over clips) of whole clips coded through the posterior mean."""
+        """PSNR in dB, mean over clips, of whole clips coded through the posterior mean; of what moves if weighted."""
         device = next(model.parameters()).device
-        total = torch.zeros((), device=device)
-        count = 0.0
+        total, total_moving = torch.zeros(2, device=device)
+        count = count_moving = torch.zeros((), device=device)
         for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
             video = to_float(torch.stack(self.validation.clips(part)).to(device))
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
-            mse = (reconstruction.clamp(-1, 1).float() - video).square().flatten(1).mean(1)
-            total += weight * (10 * torch.log10(4 / mse.clamp_min(1e-12))).sum()
-            count += weight * len(part)
-        return {"psnr": total, "count": torch.tensor(count, device=device)}
+            error = (reconstruction.clamp(-1, 1).float() - video).square()
+            total += weight * _decibels(error.flatten(1).mean(1)).sum()
+            count = count + weight * len(part)
+            if self.settings.moving_weight > 1:
+                moves = torch.stack(self.validation.moving(part)).to(device).unsqueeze(1)  # B 1 T H W
+                pixels = moves.flatten(1).sum(1)
+                errors = (error.mean(1, keepdim=True) * moves).flatten(1).sum(1)[pixels > 0]
+                total_moving += weight * _decibels(errors / pixels[pixels > 0]).sum()
+                count_moving = count_moving + weight * (pixels > 0).sum()
+        sums = {"psnr": total, "count": count}
+        if self.settings.moving_weight > 1:
+            sums |= {"psnr_moving": total_moving, "count_psnr_moving": count_moving}
+        return sums
 
     @property
     def _at_once(self) -> int:
@@ -207,6 +228,11 @@ class VAETask(Task):
             "clip": f"{clip.frames} frames of {clip.height}x{clip.width}, trained on crops of {_shape_text(self.crop)}",
             "latents": f"{shape[0]} x {_shape_text(shape[1:])} ({values / math.prod(shape):.0f} times fewer values)",
         }
+
+
+def _decibels(errors: Tensor) -> Tensor:
+    """PSNR of mean squared errors on the [-1, 1] scale."""
+    return 10 * torch.log10(4 / errors.clamp_min(1e-12))
 
 
 def _fit_crop(crop: Sequence[int] | None, clip: tuple[int, int, int]) -> tuple[int, int, int]:

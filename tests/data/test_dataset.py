@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from minisora.config import ClipConfig, Config, DataConfig
 from minisora.data.dataset import open_dataset
@@ -39,6 +40,29 @@ def test_clips_longer_than_twenty_frames(digits):
     assert padded.shape[1] == 25
     with pytest.raises(UserError, match="20 frames, 25 wanted"):
         open_dataset(config(digits, "MovingMNIST", frames=25, short_clips="error"), "train")
+
+
+def test_digits_overlap_in_training_only(digits):
+    train, validation = (
+        open_dataset(config(digits, "MovingMNIST", overlap=0.5), split) for split in ("train", "validation")
+    )
+    # Of 20 frames three clips of 9 that start every 4, the first of every video first.
+    assert (len(train), len(validation)) == (27 * 3, 3)
+    assert train.clips([4 + 2 * 27])[0, 0, :, 5, 5].tolist() == [10 * frame + 4 for frame in range(8, 17)]
+    plain = open_dataset(config(digits, "MovingMNIST"), "train")
+    assert torch.equal(train.clips(range(27)), plain.clips(range(27)))
+    assert len({each.fingerprint() for each in (train, plain, validation)}) == 3
+
+
+@pytest.mark.parametrize(("fit", "shown"), [("crop", (32, 32)), ("pad", (16, 16)), ("squash", (16, 32))])
+def test_digits_keep_their_shape_unless_squashed(tmp_path, fit, shown):
+    (tmp_path / "MovingMNIST").mkdir()
+    frames = np.zeros((20, 2, 64, 64), np.uint8)
+    frames[..., 16:48, 16:48] = 255
+    np.save(tmp_path / "MovingMNIST" / "mnist_test_seq.npy", frames)
+    wide = config(tmp_path, "MovingMNIST", fit=fit).replace(**{"clip.width": 64})
+    light = open_dataset(wide, "train").clips([0])[0, 0, 0] > 128
+    assert (light.any(1).sum(), light.any(0).sum()) == shown
 
 
 def test_ucf101_is_captioned_by_class(tmp_path, ramp):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisora.data.draws import random_crop, rng, sample_indices, uniforms
+from minisora.data.draws import random_box, rng, sample_indices, uniforms
 from minisora.errors import UserError
 
 
@@ -42,14 +42,30 @@ def test_crops_lie_inside_and_reach_every_place():
     video = torch.arange(3 * 5 * 4 * 6).reshape(1, 3, 5 * 4, 6).float()
     starts = set()
     for sample in range(300):
-        crop = random_crop(video, (2, 19, 4), rng(0, sample))
+        box = random_box(video.shape[-3:], (2, 19, 4), rng(0, sample))
+        crop = video[(..., *box)]
         assert crop.shape == (1, 2, 19, 4)
         t, y, x = np.unravel_index(int(crop[0, 0, 0, 0]), (3, 20, 6))
         assert torch.equal(crop, video[:, t : t + 2, y : y + 19, x : x + 4])
         starts.add((t, y, x))
     assert len(starts) == 2 * 2 * 3
     with pytest.raises(UserError, match="larger than the clip"):
-        random_crop(video, (4, 1, 1), rng(0))
+        random_box((3, 20, 6), (4, 1, 1), rng(0))
+
+
+def test_a_crop_around_what_moves_holds_it_and_lies_inside():
+    moves = torch.zeros(5, 20, 30, dtype=torch.bool)
+    moves[3, 19, 0] = moves[4, 2, 28] = True
+    places = set()
+    for sample in range(200):
+        t, y, x = random_box((5, 20, 30), (3, 6, 6), rng(0, sample), moves)
+        assert 0 <= y.start <= y.stop <= 20
+        assert 0 <= x.start <= x.stop <= 30
+        if moves[t].any():
+            assert moves[t, y, x].any()
+        places.add((y.start, x.start))
+    # The pixel may lie anywhere in its crop.
+    assert len(places) > 20
 
 
 def test_uniforms_are_uniform_and_do_not_depend_on_company():

@@ -118,13 +118,15 @@ def test_the_verdict_the_advice_and_the_numbers_of_an_evaluation_are_shown(run: 
 
 
 def test_the_plan_stands_beside_what_happened(run: Path) -> None:
-    plan = {
+    plan: dict[str, Any] = {
         "minutes": 3,
         "stages": {"vae": {"steps": 40, "seconds": 66.0}, "dit": {"steps": 12, "loss": 0.51}},
     }
+    plan |= {"dit": {"width": 96, "depth": 5}, "sizes": [{"width": 64}, {"width": 96}]}
     (run / "plan.json").write_text(json.dumps(plan))
     html = html_of(write_page(run).parent)
     assert "The plan of 3 minutes, and what happened" in html
+    assert "The DiT has width 96, depth 5, chosen of 2 sizes timed here." in html
     assert '<th scope="col">VAE</th><th scope="col">DiT</th>' in html
     for words, cells in (("steps planned", ("40", "12")), ("steps done", ("12", "12")), ("time planned", ("66 s", "")),
                          ("loss expected", ("", "0.51"))):  # fmt: skip

@@ -60,6 +60,22 @@ def test_every_mode_runs_on_files(pipeline: MiniSoraPipeline, clip: Path) -> Non
     assert said == []
 
 
+def test_a_file_of_another_shape_is_fitted_as_wanted(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:
+    file = tmp_path / "wide.png"
+    picture = Image.new("RGB", (80, 40), (255, 255, 255))
+    picture.paste((0, 0, 200), (0, 0, 30, 40))
+    picture.save(file)
+    given = {}
+    for fit, words in (("crop", "cut at the centre"), ("pad", "black beside it"), ("squash", "stretched")):
+        said: list[str] = []
+        given[fit] = edit(pipeline, "animate", [file], PROMPT, say=said.append, settings=FEW, fit=fit)[
+            0, :, 0
+        ]
+        assert said == [f"wide.png is 40x80: resized to 32x32, {words}"]
+    for one, other in (("crop", "pad"), ("pad", "squash"), ("squash", "crop")):
+        assert (given[one] - given[other]).abs().max() > 0.1
+
+
 def test_what_was_changed_on_the_way_is_said(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:
     file = tmp_path / "wide.mp4"
     write_video(file, torch.zeros(3, 3, 48, 80), pipeline.config.fps)

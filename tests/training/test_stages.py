@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from minisora.config import Config, load, override
@@ -269,6 +270,8 @@ def test_a_run_that_older_code_began_goes_on_with_its_tokenizer(tiny_config: Con
     state = next((run / "dit" / "checkpoints").glob("*/state.json"))
     about = json.loads(state.read_text())
     del about["config"]["text"]["tokenizer_version"], about["checksum"]
+    for key in ("fit", "overlap", "buckets_by_shape"):
+        del about["config"]["data"][key]
     state.write_text(json.dumps(about))
     _captioned(tiny_config, run, captions)
     pipeline = load_pipeline(run / "model", "cpu")
@@ -278,3 +281,57 @@ def test_a_run_that_older_code_began_goes_on_with_its_tokenizer(tiny_config: Con
     _captioned(tiny_config, run, captions)
     again = load_pipeline(run / "model", "cpu")
     assert again.check_prompt("un café") == []
+
+
+def test_overlap_resumes_and_another_one_is_refused_by_name(tiny_config: Config, tmp_path: Path) -> None:
+    from minisora.data.shapes_world.shapes_dataset import make_shapes
+
+    make_shapes(tmp_path / "clips", 4, 0, tiny_config.clip.replace(frames=17), progress=False)
+    folder = [
+        "data.source=folder",
+        f"data.path={tmp_path / 'clips'}",
+        "data.overlap=0.5",
+        "train_vae.save_every=2",
+        "train_vae.decay_share=0",
+    ]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train_vae(override(tiny_config, [*folder, "train_vae.steps=4"]), whole, QUIET)
+    train_vae(override(tiny_config, [*folder, "train_vae.steps=2"]), run, QUIET)
+    for settings, name in (
+        (["data.overlap=0.25"], "data.overlap=0.5, now it is 0.25"),
+        (["data.fit=pad"], "data.fit="),
+    ):
+        with pytest.raises(UserError, match=name):
+            train_vae(override(tiny_config, [*folder, "train_vae.steps=4", *settings]), run, QUIET)
+    config = override(tiny_config, [*folder, "train_vae.steps=4"])
+    assert len(open_dataset(config, "train")) == 3 * 3
+    train_vae(config, run, QUIET)
+    assert fingerprint(load_vae(run / "vae" / "model")) == fingerprint(load_vae(whole / "vae" / "model"))
+
+
+def test_by_shape_the_vae_learns_from_files_of_every_shape(
+    tiny_config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    for index in range(6):
+        shape = (64, 32) if index % 2 else (32, 64)
+        Image.new("RGB", shape, (index,) * 3).save(tmp_path / f"{index}.png")
+        (tmp_path / f"{index}.txt").write_text("gray")
+    sizes = "data.buckets=[{frames: 9, height: 64, width: 32}]"
+    folder = [
+        "data.source=folder",
+        f"data.path={tmp_path}",
+        sizes,
+        "data.buckets_by_shape=true",
+        "clip.width=64",
+    ]
+    config = override(tiny_config, [*folder, "train_vae.steps=1", "train_dit.steps=2"])
+    train_vae(config, tmp_path / "run", QUIET)
+    train_dit(config, tmp_path / "run", QUIET)
+    files = {
+        stage: [
+            len(size["files"])
+            for size in json.loads((tmp_path / "run" / stage / "data.json").read_text())["sizes"]
+        ]
+        for stage in ("vae", "dit")
+    }
+    assert files == {"vae": [6], "dit": [3, 3]}

@@ -21,6 +21,7 @@ from minisora.data.folder.scan import (
     content_hash,
     scan_folder,
 )
+from minisora.data.folder.suggest import LITTLE, best_size, cut_share, share_in_words, size_unit
 from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
 from minisora.screen import Table, say
 
@@ -48,7 +49,10 @@ class DoctorReport:
 
     @property
     def usable(self) -> int:
-        """How many clips training and validation get; 0 if `short_clips` is "error" and one is too short."""
+        """How many clips training and validation get; 0 if `short_clips` is "error" and one is too short.
+
+        Without those that `data.overlap` adds.
+        """
         if self.config.data.short_clips == "error" and (self.too_short or self.stills):
             return 0
         return self.scan.num_clips
@@ -117,6 +121,30 @@ class DoctorReport:
             tokenizer.max_tokens = fitting_tokens(tokenizer, captions)
         return cut_captions(tokenizer, captions)
 
+    @cached_property
+    def overlap_clips(self) -> int:
+        """How many more clips training gets because they overlap."""
+        if not self.usable:
+            return 0
+        files = split_files(self.scan, "train", self.config.data.num_validation_clips)
+        return sum(len(file.overlapping or file.starts) - len(file.starts) for file in files)
+
+    @property
+    def cropped(self) -> dict[str, float]:
+        """Share of the picture that is cut off, by name, of kept files that lose more than a little."""
+        data, clip = self.config.data, self.config.clip
+        if data.fit != "crop":
+            return {}
+        sizes = [(clip.height, clip.width)]
+        if data.buckets_by_shape:
+            sizes += [(bucket.height, bucket.width) for bucket in data.buckets]
+        shares = {
+            file.name: min(cut_share((file.info.height, file.info.width), size) for size in sizes)
+            for file in self.scan.kept
+            if file.info
+        }
+        return {name: share for name, share in shares.items() if share > LITTLE}
+
     @property
     def sizes(self) -> Counter[str]:
         """How many files have each size, "height x width"."""
@@ -161,6 +189,8 @@ class DoctorReport:
             "interlaced": self.interlaced,
             "rare_key_frames": self.rare_key_frames,
             "cut_captions": self.cut,
+            "cropped": self.cropped,
+            "overlap_clips": self.overlap_clips,
             "duplicates": self.duplicates,
             "ignored": dict(self.scan.ignored),
             "notes": list(self.scan.notes),
@@ -197,6 +227,7 @@ class DoctorReport:
         coded = [f"{name}: {transfer}" for name, transfer in self.high_dynamic_range.items()]
         _list(console, NOT_MAPPED, coded, "yellow", _TO_SDR)
         _list(console, ONE_FIELD, self.interlaced, "yellow", _TO_PROGRESSIVE)
+        self._print_cropped(console)
         gaps = [f"{name}: {gap:.0f} s without one" for name, gap in self.rare_key_frames.items()]
         _list(console, "slow to read, key frames are rare", gaps, "yellow", _TO_MORE_KEYS)
         uncaptioned = [
@@ -210,6 +241,10 @@ class DoctorReport:
         if self.usable:
             still = f"; {len(stills)} of {len(kept)} stand still" if stills else ""
             say(console, f"usable: {self.usable} clips from {len(kept)} files{still}", style="green")
+            if overlap := self.config.data.overlap:
+                say(
+                    console, f"data.overlap={overlap:g} makes {self.overlap_clips} further clips for training"
+                )
         elif self.scan.num_clips:
             say(
                 console,
@@ -219,13 +254,39 @@ class DoctorReport:
         else:
             say(console, "nothing usable is left: every file was dropped, see the reasons above", style="red")
 
+    def _print_cropped(self, console: Console) -> None:
+        """What a crop cuts off, by the size of the pictures, and what to set instead."""
+        config, cropped = self.config, self.cropped
+        infos = {file.name: file.info for file in self.scan.kept if file.info}
+        lost = Counter((infos[name].height, infos[name].width, share) for name, share in cropped.items())
+        lines = [
+            f"{height}x{width} ({count} file{'s' * (count > 1)}): {share_in_words(share)} of the picture is cut"
+            for (height, width, share), count in lost.most_common()
+        ]
+        remedy = ""
+        if lost:
+            (height, width, _), _ = lost.most_common(1)[0]
+            size = best_size((height, width), config.clip.height * config.clip.width, size_unit(config))
+            remedy = "set data.fit=pad or squash"
+            if size != (config.clip.height, config.clip.width):
+                remedy += f", or a clip size of {size[0]}x{size[1]}"
+            remedy += f"; `minisora data check {self.folder} --suggest` has a config"
+        _list(
+            console,
+            f"pictures that a clip of {config.clip.height}x{config.clip.width} cuts",
+            lines,
+            "yellow",
+            remedy,
+        )
+
 
 def check(folder: Path, config: Config, progress: Callable[[int, int], None] | None = None) -> DoctorReport:
     """Decode every frame of every file in a folder and judge it by `config.clip` and `config.data`.
 
     Args:
         folder: with videos or images.
-        config: its `clip`, `text`, `data.short_clips`, `data.require_captions` and `data.num_validation_clips` count.
+        config: its `clip`, `text`, `data.short_clips`, `data.require_captions`, `data.fit`, `data.overlap`,
+            `data.buckets` and `data.num_validation_clips` count.
         progress: called with (files done, files in all).
 
     Raises:
@@ -233,7 +294,13 @@ def check(folder: Path, config: Config, progress: Callable[[int, int], None] | N
     """
     data = config.data
     scan = scan_folder(
-        folder, config.clip, data.short_clips, data.require_captions, verify=True, progress=progress
+        folder,
+        config.clip,
+        data.short_clips,
+        data.require_captions,
+        verify=True,
+        progress=progress,
+        overlap=data.overlap,
     )
     return DoctorReport(folder, config, scan, _duplicates(scan))
 

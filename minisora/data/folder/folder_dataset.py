@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from minisora.config import ClipConfig
 from minisora.data.clips import Split, to_uint8
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
-from minisora.data.video.read_video import ShortClips, read_clips, read_video
+from minisora.data.video.read_video import Fit, ShortClips, read_clips, read_video
 from minisora.errors import UserError
 
 # Of the files; see `split_files`.
@@ -55,6 +56,8 @@ class FolderDataset:
         spread: put the first clip of every file before the second ones, the files in no order, so that the first
             clips are a sample of all; else in the order of their names and times.
         record: the record of the stage that trains on the clips; `scan` is what it pinned.
+        fit: what becomes of pictures of another shape than the clip; see `fit_pictures`.
+        overlap: share of a clip that the next one of its file shows again, in [0, 1); a `scan` is made with the same.
 
     Raises:
         UserError: nothing usable is in the folder, or a file is too short and `short_clips` is "error".
@@ -71,8 +74,10 @@ class FolderDataset:
         max_clips: int | None = None,
         spread: bool = False,
         record: DataRecord | None = None,
+        fit: Fit = "crop",
+        overlap: float = 0.0,
     ) -> None:
-        self.report = scan or scan_folder(folder, clip, short_clips, require_captions)
+        self.report = scan or scan_folder(folder, clip, short_clips, require_captions, overlap=overlap)
         if short_clips == "error":
             short = next((file for file in self.report.files if file.too_short), None)
             if short is not None:
@@ -81,21 +86,22 @@ class FolderDataset:
                     "remove it, or set data.short_clips to pad or skip"
                 )
         kept = self.report.kept if files is None else files
-        items = [(number, file, start) for file in kept for number, start in enumerate(file.starts)]
+        starts = {file.name: (overlap and file.overlapping) or file.starts for file in kept}
+        items = [(number, file, start) for file in kept for number, start in enumerate(starts[file.name])]
         if spread:
             items.sort(key=lambda item: (item[0], name_fraction(item[1].name)))
         self._items = [(file, start) for _, file, start in items[:max_clips]]
         if not self._items:
             raise UserError(f"nothing usable: {self.report.summary()}")
         self.folder = folder
-        self._clip = clip
+        self._clip, self._fit, self._overlap = clip, fit, overlap
         self._fingerprint: str | None = None
         # Clips read in one pass with others, until they are asked for; and the clips of each file with rare key frames,
         # in the order of time.
         self._ahead: dict[int, Tensor] = {}
         self._of_file: dict[str, list[int]] = {}
         for index, (file, _) in enumerate(self._items):
-            if costly_seeks(file, clip) and len(file.starts) > 1:
+            if costly_seeks(file, clip) and len(starts[file.name]) > 1:
                 self._of_file.setdefault(file.name, []).append(index)
         for indices in self._of_file.values():
             indices.sort(key=lambda index: self._items[index][1])
@@ -133,7 +139,7 @@ class FolderDataset:
         return [file.name for file, _ in self._items]
 
     def fingerprint(self) -> str:
-        """Hex digits of every byte of the files, their names in the folder, the captions, and the clip.
+        """Hex digits of every byte of the files, their names in the folder, the captions, the clip and its fit.
 
         Reads each file once. Where the folder lies is no part of it; with a record, neither is whether a damaged
         file is still there.
@@ -143,8 +149,11 @@ class FolderDataset:
             for file, _ in self._items:
                 if file.name not in contents:
                     contents[file.name] = self._content(file.name)
-            facts = [self._clip.model_dump(mode="json")]
-            facts += [[file.name, contents[file.name], file.caption, start] for file, start in self._items]  # type: ignore[misc]
+            facts: list[Any] = [self._clip.model_dump(mode="json")]
+            # Only where it is not as it was before there was a choice: fingerprints from then hold.
+            facts += [{"fit": self._fit}] if self._fit != "crop" else []
+            facts += [{"overlap": self._overlap}] if self._overlap else []
+            facts += [[file.name, contents[file.name], file.caption, start] for file, start in self._items]
             self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
         return self._fingerprint
 
@@ -207,12 +216,12 @@ class FolderDataset:
         """`3 T H W` uint8 from the file; what is read with it, if that is worth while, is kept for later."""
         _, start = self._items[index]
         clip = self._clip
-        size = {"frames": clip.frames, "height": clip.height, "width": clip.width}
+        way: dict[str, Any] = {**clip.model_dump(), "fit": self._fit}
         together = self._together(index)
         if len(together) > 1:
             starts = [self._items[other][1] for other in together]
             try:
-                videos = read_clips(path, starts, **size, fps=clip.fps)
+                videos = read_clips(path, starts, **way)
                 for other, video in zip(together, videos, strict=False):
                     self._ahead[other] = to_uint8(video)
             except UserError:
@@ -221,7 +230,7 @@ class FolderDataset:
             if index in self._ahead:
                 return self._ahead.pop(index)
         # Which files may be padded was decided by the scan.
-        return to_uint8(read_video(path, **size, fps=clip.fps, short="pad", start=start))
+        return to_uint8(read_video(path, **way, short="pad", start=start))
 
     def _together(self, index: int) -> list[int]:
         """The clips to read in one pass with this one: of a file with rare key frames, as many as memory holds."""

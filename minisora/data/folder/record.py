@@ -1,6 +1,7 @@
 """What a stage of training was begun on, so that it goes on alike when the folder of its videos has changed.
 
-    RUN/STAGE/data.json        for each size of clips the files that give them: name, content, caption, starts
+    RUN/STAGE/data.json        for each size of clips the files that give them: name, content, caption, starts, and the
+                         starts of clips that overlap if there are any
              /damaged.jsonl    a line for each file of which a clip could not be decoded: its name and why
 
 A stage draws clips by their number, so a file that comes, goes or moves would change every draw after it. The record
@@ -20,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
@@ -40,17 +41,39 @@ class _Entry:
     caption: str | None
     too_short: bool
     starts: tuple[float, ...]
+    overlapping: tuple[float, ...] = ()
 
     @classmethod
-    def read(cls, name: str, content: str, caption: str | None, short: bool, starts: Iterable[float]) -> Self:
+    def read(
+        cls,
+        name: str,
+        content: str,
+        caption: str | None,
+        short: bool,
+        starts: Iterable[float],
+        overlapping: Iterable[float] = (),
+    ) -> Self:
         """From a row of data.json."""
         text = None if caption is None else str(caption)
-        return cls(str(name), str(content), text, bool(short), tuple(map(float, starts)))
+        times = tuple(map(float, starts)), tuple(map(float, overlapping))
+        return cls(str(name), str(content), text, bool(short), *times)
+
+    def row(self) -> list[Any]:
+        """For data.json; without clips that overlap as versions that knew of none wrote it."""
+        row = [self.name, self.content, self.caption, self.too_short, self.starts]
+        return [*row, self.overlapping] if self.overlapping else row
 
     def as_scanned(self, now: ScannedFile | None) -> ScannedFile:
         """As a scan found it then; `now` is the file under its name today, which tells how it is read."""
         info = None if now is None else now.info
-        return ScannedFile(self.name, self.caption, info, too_short=self.too_short, starts=self.starts)
+        return ScannedFile(
+            self.name,
+            self.caption,
+            info,
+            too_short=self.too_short,
+            starts=self.starts,
+            overlapping=self.overlapping,
+        )
 
 
 class DataRecord:
@@ -90,7 +113,7 @@ class DataRecord:
                     f"{self._file.parent} was begun on other data: {fault}; bring it back as it was, "
                     "or use another --out"
                 )
-            if self.begun or not (fault or new):
+            if self.begun or not (fault or new or _overlap_otherwise(entries, scan)):
                 if tell:
                     self._tell(scan, new)
                 return self._pinned(entries, places, scan)
@@ -98,7 +121,12 @@ class DataRecord:
             self._entries.clear()
         entries = [
             _Entry(
-                file.name, content_hash(scan.folder / file.name), file.caption, file.too_short, file.starts
+                file.name,
+                content_hash(scan.folder / file.name),
+                file.caption,
+                file.too_short,
+                file.starts,
+                file.overlapping,
             )
             for file in scan.kept
         ]
@@ -118,7 +146,7 @@ class DataRecord:
         sizes = [
             {
                 "clip": json.loads(key),
-                "files": [[e.name, e.content, e.caption, e.too_short, e.starts] for e in entries],
+                "files": [entry.row() for entry in entries],
             }
             for key, entries in self._entries.items()
         ]
@@ -232,6 +260,12 @@ class DataRecord:
             _log.warning(
                 "%s: %d damaged files are left out as before: %s", scan.folder, len(known), some_of(known)
             )
+
+
+def _overlap_otherwise(entries: list[_Entry], scan: FolderScan) -> bool:
+    """Whether a file now gives other overlapping clips: `data.overlap` was changed before the first checkpoint."""
+    now = {file.name: file.overlapping for file in scan.kept}
+    return any(now.get(entry.name, entry.overlapping) != entry.overlapping for entry in entries)
 
 
 def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | None:

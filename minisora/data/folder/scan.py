@@ -1,5 +1,6 @@
 """What is in a folder of videos, and what becomes of each file: kept as so many clips, or dropped and why."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +35,8 @@ class ScannedFile:
         info: None: not readable, or not there.
         dropped: why it is not used; None: it is.
         too_short: fit for use, but with fewer frames than a clip.
-        starts: seconds at which its clips start; empty if dropped.
+        starts: seconds at which its clips start, one after another; empty if dropped.
+        overlapping: seconds at which its clips for training start where they overlap; empty: as `starts`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ScannedFile:
     dropped: str | None = None
     too_short: bool = False
     starts: tuple[float, ...] = ()
+    overlapping: tuple[float, ...] = ()
 
     @property
     def still(self) -> bool:
@@ -73,8 +76,31 @@ class FolderScan:
 
     @property
     def num_clips(self) -> int:
-        """How many clips the kept files give."""
+        """How many clips the kept files give, one after another."""
         return sum(len(file.starts) for file in self.files)
+
+    def of_shape(self, size: tuple[int, int], others: Iterable[tuple[int, int]]) -> "FolderScan":
+        """The scan without the kept files whose shape is nearer to that of another size, all (height, width).
+
+        Raises:
+            UserError: none is left of those that were kept.
+        """
+
+        def near(file: ScannedFile) -> bool:
+            if file.dropped is not None or file.info is None:
+                return True
+            shown = (file.info.height, file.info.width)
+            nearest = min((shape_distance(shown, other) for other in others), default=math.inf)
+            return shape_distance(shown, size) <= nearest + 1e-9
+
+        others = tuple(others)
+        left = FolderScan(self.folder, tuple(filter(near, self.files)), self.ignored, self.notes)
+        if self.kept and not left.kept:
+            raise UserError(
+                f"no file of {self.folder} is nearest in shape to {size[0]}x{size[1]}: leave that size out, or set "
+                "data.buckets_by_shape=false"
+            )
+        return left
 
     def remarks(self) -> dict[str, list[ScannedFile]]:
         """The kept files that are not read as they are, by what is done to them."""
@@ -98,6 +124,11 @@ class FolderScan:
         return text
 
 
+def shape_distance(shown: tuple[int, int], size: tuple[int, int]) -> float:
+    """How far apart two (height, width) are in shape: 0 for the same, whatever their areas."""
+    return abs(math.log(shown[0] * size[1] / (shown[1] * size[0])))
+
+
 def scan_folder(
     folder: Path,
     clip: ClipConfig,
@@ -106,6 +137,7 @@ def scan_folder(
     verify: bool | None = None,
     caption_of: Callable[[Path], str | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    overlap: float = 0.0,
 ) -> FolderScan:
     """Look at every video and image below a folder; hidden files and folders are passed over.
 
@@ -125,6 +157,7 @@ def scan_folder(
         verify: decode every frame of every file, not the first only; None: if they are 1 GB or less in all.
         caption_of: another source of captions than the three above.
         progress: called with (files done, files in all).
+        overlap: share of a clip, in [0, 1), that the next one shows again; 0: none is looked for.
 
     Raises:
         UserError: the folder is not there, cannot be read, has no videos, or its metadata is broken.
@@ -154,7 +187,8 @@ def scan_folder(
             unusable = f"{what}: {available} frames at {clip.fps:g} fps, a clip has {clip.frames}"
         num_clips = 0 if unusable else max(1, available // clip.frames)
         starts = tuple(k * clip.frames / clip.fps for k in range(num_clips))
-        return ScannedFile(name, caption, info, unusable, too_short, starts)
+        windows = _overlapping(available, clip, overlap) if num_clips and overlap else ()
+        return ScannedFile(name, caption, info, unusable, too_short, starts, windows)
 
     files = [ScannedFile(name, captions[name], dropped=NOT_THERE) for name in captions.keys() - set(names)]
     # Decoders release the interpreter lock.
@@ -164,6 +198,19 @@ def scan_folder(
             if progress:
                 progress(done, len(videos))
     return FolderScan(folder, tuple(sorted(files, key=lambda file: file.name)), ignored, (*several, *notes))
+
+
+def _overlapping(available: int, clip: ClipConfig, overlap: float) -> tuple[float, ...]:
+    """Seconds at which clips start that share so much of their length with the next, a whole number of frames apart.
+
+    Args:
+        available: frames of the file at the rate of the clip.
+        clip: length and rate.
+        overlap: share in [0, 1).
+    """
+    step = max(1, round((1 - overlap) * clip.frames))
+    count = max(0, available - clip.frames) // step + 1
+    return tuple(k * step / clip.fps for k in range(count))
 
 
 def _captions(folder: Path, metadata: list[Path], files: FileNames) -> tuple[dict[str, str], list[str]]:

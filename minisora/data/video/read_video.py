@@ -40,6 +40,7 @@ from minisora.errors import UserError
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
 
 ShortClips = Literal["pad", "skip", "error"]
+Fit = Literal["crop", "pad", "squash"]
 
 
 class ClipTooShort(UserError):
@@ -83,11 +84,11 @@ def read_video(
     fps: float,
     short: ShortClips = "pad",
     start: float = 0.0,
+    fit: Fit = "crop",
 ) -> Tensor:
     """A clip of a video, resampled in time and fitted to a size.
 
-    Frame k is the one nearest in time to `start + k / fps`. Each is resized with antialiasing, aspect kept,
-    to cover (height, width), and cut to it at the centre.
+    Frame k is the one nearest in time to `start + k / fps`. Each is resized to (height, width) as `fit_pictures` does.
 
     Args:
         path: a video or an image.
@@ -95,6 +96,7 @@ def read_video(
         short: what to do when the video ends too early: "pad" repeats its last frame, "skip" and "error"
             raise `ClipTooShort` (whoever skips catches it).
         start: seconds into the video.
+        fit: what becomes of pictures of another shape; see `fit_pictures`.
 
     Returns:
         `3 T H W` float32 in [-1, 1].
@@ -107,10 +109,10 @@ def read_video(
     chosen: list[Tensor] = []
     with _named_errors(path):
         if _is_still(path):
-            chosen.append(_fit(open_image(path), 1.0, height, width))
+            chosen.append(_fit(open_image(path), 1.0, height, width, fit))
         else:
             for frame, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
-                chosen += [_fit(*upright(frame), height, width)] * repeats
+                chosen += [_fit(*upright(frame), height, width, fit)] * repeats
     if not chosen:
         raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")
     if len(chosen) < frames:
@@ -131,15 +133,17 @@ def read_clips(
     height: int,
     width: int,
     fps: float,
+    fit: Fit = "crop",
 ) -> Iterator[Tensor]:
-    """Clips of one video that follow each other, each as `read_video` gives it, in a single pass.
+    """Clips of one video, each as `read_video` gives it, in a single pass.
 
     Where key frames are rare, that is the time of one clip: each alone would decode all that lies before it.
 
     Args:
         path: a video.
-        starts: seconds into the video, rising, at least `frames / fps` apart.
-        frames, height, width, fps: length, size in pixels and rate of a clip; the last one may be padded.
+        starts: seconds into the video, rising; clips may overlap.
+        frames, height, width, fps: length, size in pixels and rate of a clip; the last ones may be padded.
+        fit: what becomes of pictures of another shape; see `fit_pictures`.
 
     Yields:
         `3 T H W` float32 in [-1, 1], one for each start that lies within the video.
@@ -148,16 +152,22 @@ def read_clips(
         UserError: the file cannot be decoded so far.
     """
     path = Path(path)
-    wanted = [start + k / fps for start in starts for k in range(frames)]
-    chosen: list[Tensor] = []
+    # Times in order, and the number of the clip that each is of.
+    wanted = sorted((start + k / fps, number) for number, start in enumerate(starts) for k in range(frames))
+    chosen: list[list[Tensor]] = [[] for _ in starts]
+    done = first = 0
     with _named_errors(path):
-        for frame, repeats in _frames_at(path, wanted, fps):
-            chosen += [_fit(*upright(frame), height, width)] * repeats
-            while len(chosen) >= frames:
-                yield _to_video(chosen[:frames])
-                del chosen[:frames]
-    if chosen:
-        yield _to_video(chosen + chosen[-1:] * (frames - len(chosen)))
+        for frame, repeats in _frames_at(path, [time for time, _ in wanted], fps):
+            picture = _fit(*upright(frame), height, width, fit)
+            for _, number in wanted[done : done + repeats]:
+                chosen[number].append(picture)
+            done += repeats
+            while first < len(chosen) and len(chosen[first]) == frames:
+                yield _to_video(chosen[first])
+                chosen[first] = []
+                first += 1
+    for pictures in filter(None, chosen[first:]):
+        yield _to_video(pictures + pictures[-1:] * (frames - len(pictures)))
 
 
 def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
@@ -284,16 +294,47 @@ def _to_video(chosen: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(chosen), dim=1) / 127.5 - 1
 
 
-def _fit(pixels: Tensor, stretch: float, height: int, width: int) -> Tensor:
-    """`h w 3` uint8 -> `3 height width` float32 in [0, 255]: cover the size, cut the centre."""
-    image = pixels.permute(2, 0, 1).float()  # 3 h w
-    visible = (image.shape[1], image.shape[2] * stretch)
-    scale = max(height / visible[0], width / visible[1])
-    size = (max(height, round(visible[0] * scale)), max(width, round(visible[1] * scale)))
-    if size != tuple(image.shape[1:]):
-        image = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 255)
+def _fit(pixels: Tensor, stretch: float, height: int, width: int, fit: Fit) -> Tensor:
+    """`h w 3` uint8 -> `3 height width` float32 in [0, 255]; see `fit_pictures`."""
+    return fit_pictures(pixels.permute(2, 0, 1)[None].float(), height, width, fit, stretch)[0]
+
+
+def fit_pictures(images: Tensor, height: int, width: int, fit: Fit, stretch: float = 1.0) -> Tensor:
+    """Pictures in another size, resized with antialiasing.
+
+    "crop" keeps their shape, covers the size and cuts to it at the centre; "pad" keeps it too and shows all of a
+    picture in the middle of black; "squash" shows all of it in the shape of the size. Black, not the colour of the
+    picture's edge: it is the same in every frame, so that no border moves where nothing does.
+
+    Args:
+        images: `B C h w` float32 in [0, 255].
+        height, width: pixels to come.
+        fit: how.
+        stretch: how much wider than high a pixel is.
+
+    Returns:
+        `B C height width` float32 in [0, 255].
+    """
+    visible = (images.shape[2], images.shape[3] * stretch)
+    scales = (height / visible[0], width / visible[1])
+    if fit == "squash":
+        size = (height, width)
+    elif fit == "pad":
+        scale = min(scales)
+        size = (
+            min(height, max(1, round(visible[0] * scale))),
+            min(width, max(1, round(visible[1] * scale))),
+        )
+    else:
+        scale = max(scales)
+        size = (max(height, round(visible[0] * scale)), max(width, round(visible[1] * scale)))
+    if size != tuple(images.shape[2:]):
+        images = functional.interpolate(images, size, mode="bilinear", antialias=True).clamp_(0, 255)
+    if fit == "pad":
+        top, left = (height - size[0]) // 2, (width - size[1]) // 2
+        return functional.pad(images, (left, width - size[1] - left, top, height - size[0] - top))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return image[:, top : top + height, left : left + width]
+    return images[:, :, top : top + height, left : left + width]
 
 
 @contextmanager

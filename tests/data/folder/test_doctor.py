@@ -9,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from minisora.config import ClipConfig, Config, DataConfig, TextConfig
+from minisora.data.dataset import open_dataset
 from minisora.data.folder.doctor import check
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.shapes_world.shapes_dataset import make_shapes
@@ -170,3 +171,32 @@ def test_rare_key_frames_are_named_where_memory_does_not_make_up_for_them(tmp_pa
     assert report.to_dict()["rare_key_frames"] == {"x.mp4": 30.0}
     assert "x.mp4: 30 s without one" in told(report)
     assert "-force_key_frames" in told(report)
+
+
+def test_what_a_crop_cuts_is_told_with_what_to_set(tmp_path, ramp):
+    for name in ("a", "b"):
+        ramp(tmp_path / f"{name}.mp4", 20, 8, 96, 64)
+    ramp(tmp_path / "c.mp4", 20, 8, 64, 64)
+    anyhow = DataConfig(require_captions=False)
+    square = ClipConfig()
+    report = check(tmp_path, Config(clip=square, data=anyhow))
+    assert report.to_dict()["cropped"] == {"a.mp4": 1 - 64 / 96, "b.mp4": 1 - 64 / 96}
+    assert "96x64 (2 files): a third of the picture is cut" in told(report)
+    assert "set data.fit=pad or squash, or a clip size of 80x48" in told(report)
+    for fit in ("pad", "squash"):
+        other = check(tmp_path, Config(clip=square, data=DataConfig(require_captions=False, fit=fit)))
+        assert other.cropped == {}
+        assert "is cut" not in told(other)
+
+
+def test_how_many_clips_overlap_makes_is_told(tmp_path, ramp):
+    for name in "abcd":
+        ramp(tmp_path / f"{name}.mp4", 30, 8)
+    data = DataConfig(require_captions=False, overlap=0.5, source="folder", path=tmp_path)
+    report = check(tmp_path, Config(clip=CLIP, data=data))
+    plain = data.model_copy(update={"overlap": 0.0})
+    clips = [len(open_dataset(Config(clip=CLIP, data=each), "train")) for each in (plain, data)]
+    assert report.overlap_clips == report.to_dict()["overlap_clips"] == clips[1] - clips[0] == 9
+    assert "data.overlap=0.5 makes 9 further clips for training" in told(report)
+    assert report.usable == check(tmp_path, Config(clip=CLIP, data=plain)).usable
+    assert "data.overlap" not in told(check(tmp_path, Config(clip=CLIP, data=plain)))

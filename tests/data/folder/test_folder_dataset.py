@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import os
@@ -9,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from minisora.config import ClipConfig, Config, DataConfig
+from minisora.config import BucketConfig, ClipConfig, Config, DataConfig
 from minisora.data.clips import ClipMemory
-from minisora.data.dataset import open_dataset
+from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.folder.folder_dataset import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
 from minisora.data.folder.metadata import read_metadata, write_metadata
 from minisora.data.folder.scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
@@ -189,6 +190,20 @@ def test_fingerprint_changes_with_files_captions_and_clip(mixed_folder, ramp):
     (mixed_folder / "h.mkv").unlink()
     seen.add(fingerprint())
     assert len(seen) == 5
+
+
+def test_a_fingerprint_from_before_there_was_a_choice_holds(tmp_path, ramp):
+    ramp(tmp_path / "a.mp4", 40, 8)
+    data = FolderDataset(tmp_path, CLIP, require_captions=False)
+    content = hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest()
+    rows = [["a.mp4", content, None, k * 9 / 8] for k in range(4)]
+    facts = json.dumps([{"frames": 9, "height": 24, "width": 32, "fps": 8.0}, *rows])
+    assert data.fingerprint() == hashlib.sha256(facts.encode()).hexdigest()[:32]
+    others = [{"fit": "pad"}, {"fit": "squash"}, {"overlap": 0.5}, {"fit": "pad", "overlap": 0.5}]
+    prints = {
+        FolderDataset(tmp_path, CLIP, require_captions=False, **other).fingerprint() for other in others
+    }
+    assert len(prints | {data.fingerprint()}) == 5
 
 
 def config(folder, **data):
@@ -552,3 +567,76 @@ def test_damage_further_on_does_not_stop_the_clips_before_it(tmp_path, ramp, mon
     assert data.clips([1, 0, 2]).shape[0] == 3
     with pytest.raises(UserError, match="x.mp4: cannot be decoded"):
         data.clips([5])
+
+
+def test_a_picture_of_another_shape_is_fitted_as_the_config_says(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (30, 60), (255, 255, 255)).save(tmp_path / f"{name}.png")
+    for fit, light in (("crop", 1.0), ("pad", 12 / 32), ("squash", 1.0)):
+        for split in ("train", "validation"):
+            data = open_dataset(config(tmp_path, fit=fit, require_captions=False), split)
+            assert (data.clips([0]) == 255).float().mean().item() == light
+
+
+@pytest.mark.parametrize(("overlap", "step"), [(0.5, 4), (0.75, 2), (0.95, 1), (0.01, 9)])
+def test_overlapping_clips_start_so_often_in_training_and_validation_is_as_ever(
+    tmp_path, ramp, overlap, step
+):
+    for name in "abcd":
+        ramp(tmp_path / f"{name}.mp4", 30, 8)
+    plain, more = (config(tmp_path, overlap=share, require_captions=False) for share in (0.0, overlap))
+    train, validation = (open_dataset(more, split) for split in ("train", "validation"))
+    assert len(open_dataset(plain, "train")) == 3 * 3
+    assert len(train) == 3 * (21 // step + 1)
+    assert validation.fingerprint() == open_dataset(plain, "validation").fingerprint()
+    assert not set(train.names()) & set(validation.names())
+    # Brightness tells the time: the second clips of all files come after the first ones.
+    clips = train.clips([0, 2, 3, 5]).float()[:, 0, :, 0, 0]
+    shift = (clips[2:] - clips[:2]).mean().item()
+    assert shift == pytest.approx(100 * step / 8, abs=1.5)
+
+
+def test_overlapping_clips_of_a_file_with_rare_key_frames_are_read_in_one_pass(tmp_path, ramp, monkeypatch):
+    ramp(tmp_path / "x.mp4", 60, 8)
+    scan = scan_folder(tmp_path, CLIP, require_captions=False, overlap=0.5)
+    alone = FolderDataset(tmp_path, CLIP, scan=scan, overlap=0.5).clips(range(13))
+    started = []
+
+    def counted(path, start=0.0):
+        started.append(start)
+        return decode(path, start)
+
+    monkeypatch.setattr("minisora.data.video.read_video.decode", counted)
+    monkeypatch.setattr("minisora.data.folder.folder_dataset.costly_seeks", lambda file, clip: True)
+    data = FolderDataset(tmp_path, CLIP, scan=scan, overlap=0.5)
+    assert torch.equal(data.clips(range(13)), alone)
+    assert started == [0.0]
+
+
+def test_what_is_shorter_than_two_steps_gives_one_clip(tmp_path, ramp):
+    ramp(tmp_path / "short.mp4", 3, 8)
+    ramp(tmp_path / "just.mp4", 12, 8)
+    Image.new("RGB", (30, 60)).save(tmp_path / "still.png")
+    scan = scan_folder(tmp_path, CLIP, require_captions=False, overlap=0.5)
+    assert [file.overlapping for file in scan.files] == [(0.0,)] * 3
+
+
+def test_by_shape_a_file_gives_clips_of_the_nearest_size_only(tmp_path, ramp):
+    for number in range(3):
+        ramp(tmp_path / f"wide{number}.mp4", 9, 8, 24, 48)
+        ramp(tmp_path / f"tall{number}.mp4", 9, 8, 48, 24)
+    sizes = (
+        BucketConfig(frames=9, height=32, width=24),
+        BucketConfig(frames=5, height=24, width=32),
+        BucketConfig(frames=9, height=96, width=8),
+    )
+    for by_shape, count in ((True, 2), (False, 5)):
+        whole = config(tmp_path, buckets=sizes[:2], buckets_by_shape=by_shape, require_captions=False)
+        parts = [open_dataset(part, "train") for part in (whole, *bucket_configs(whole))]
+        assert [part.clips([0]).shape[2:] for part in parts] == [(9, 24, 32), (9, 32, 24), (5, 24, 32)]
+        # Sizes of one shape share their files.
+        assert [len(part) for part in parts] == [count] * 3
+    assert {name[:4] for name in open_dataset(bucket_configs(whole)[0], "train").names()} == {"wide", "tall"}
+    thin = config(tmp_path, buckets=sizes, buckets_by_shape=True, require_captions=False)
+    with pytest.raises(UserError, match="is nearest in shape to 96x8: leave that size out"):
+        open_dataset(bucket_configs(thin)[2], "train")

@@ -1,5 +1,6 @@
 """A stage keeps its numbering of clips while files are found damaged, go, come, move, or change."""
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -238,3 +239,35 @@ def test_a_record_cut_short_is_no_record_and_a_torn_line_spoils_no_other(folder,
     record.leave_out(folder / "x.mp4", "x.mp4", "why")
     record.leave_out(folder / "x.mp4", "x.mp4", "why")
     assert record.damaged == {"x.mp4": "why"}
+
+
+def test_overlapping_clips_are_recorded_and_a_removed_damaged_file_leaves_their_numbers(
+    folder, tmp_path, damage
+) -> None:
+    def opened(overlap: float, begun: bool):
+        record = DataRecord(tmp_path / "stage", begun)
+        settings = config(folder).replace(**{"data.overlap": overlap, "clip.frames": 3})
+        data = open_dataset(settings, "train", record)
+        data.fingerprint()
+        record.keep()
+        return data
+
+    assert len(opened(0.0, False)) == 2 * (COUNT - 1)
+    assert len(opened(0.4, False)) == 2 * (COUNT - 1)
+    # Nothing is trained yet: another overlap begins anew.
+    before = opened(0.6, False)
+    assert len(before) == 4 * (COUNT - 1)
+    name = before.names()[1]
+    damage(folder / name)
+    before = opened(0.6, False)
+    clips = before.clips(range(len(before)))
+    (folder / name).unlink()
+    after = opened(0.6, True)
+    assert after.fingerprint() == before.fingerprint()
+    assert torch.equal(after.clips(range(len(after))), clips)
+
+
+def test_without_overlap_a_record_is_as_older_versions_read_it(folder, tmp_path) -> None:
+    begin(folder, tmp_path / "stage")
+    rows = json.loads((tmp_path / "stage" / "data.json").read_text())["sizes"][0]["files"]
+    assert {len(row) for row in rows} == {5}

@@ -5,7 +5,7 @@ from PIL import Image
 
 from minisora.data.clips import to_float, to_uint8
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.data.video.read_video import ClipTooShort, probe, read_video
+from minisora.data.video.read_video import ClipTooShort, probe, read_clips, read_video
 from minisora.data.video.write_video import write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 
@@ -151,6 +151,48 @@ def test_aspect_is_kept_and_the_centre_cut(tmp_path, height, width):
     assert image[0, -2, :22].min() > 0.9  # red to the middle, whatever the aspect
     assert image[2, -2, 26:].min() > 0.9
     assert image.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shown"), [(40, 200, (10, 48)), (200, 40, (32, 6)), (20, 30, (32, 48))]
+)
+def test_padded_the_whole_picture_is_there_in_the_middle_of_black(tmp_path, height, width, shown):
+    Image.new("RGB", (width, height), (200, 200, 200)).save(tmp_path / "x.png")
+    image = read_video(tmp_path / "x.png", frames=1, height=32, width=48, fps=8, fit="pad")[:, 0]
+    assert image.shape == (3, 32, 48)
+    light = image[0] > 0
+    assert (light.any(1).sum(), light.any(0).sum()) == shown
+    assert (image[:, ~light] == -1).all()
+    assert torch.equal(light, light.flip(0))
+    assert torch.equal(light, light.flip(1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 200), (200, 40), (3, 700)])
+def test_squashed_the_whole_picture_fills_the_size(tmp_path, height, width):
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    pixels[:, : width // 4] = pixels[: height // 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    image = read_video(tmp_path / "x.png", frames=1, height=48, width=64, fps=8, fit="squash")[0, 0]
+    dark = image < 0
+    assert dark[:, :16].all()
+    assert dark[:16].all()
+    assert not dark[17:, 17:].any()
+
+
+def test_a_thin_picture_leaves_a_line_when_padded(tmp_path):
+    Image.new("RGB", (1000, 2), (255, 255, 255)).save(tmp_path / "x.png")
+    image = read_video(tmp_path / "x.png", frames=1, height=16, width=16, fps=8, fit="pad")[0, 0]
+    assert (image > 0).any(1).sum() == 1
+
+
+def test_clips_that_overlap_are_in_one_pass_what_each_is_alone(tmp_path, ramp):
+    ramp(tmp_path / "x.mp4", 50, 25)
+    way = {"frames": 5, "height": 16, "width": 24, "fps": 10.0, "fit": "pad"}
+    starts = [0.0, 0.1, 0.3, 0.6, 1.3, 1.7, 1.9]
+    together = list(read_clips(tmp_path / "x.mp4", starts, **way))
+    assert len(together) == len(starts)
+    for start, clip in zip(starts, together, strict=True):
+        assert torch.equal(clip, read_video(tmp_path / "x.mp4", start=start, **way))
 
 
 def test_a_round_thing_stays_round(tmp_path):

@@ -1,0 +1,121 @@
+"""A plan of minutes: shared out, kept over an interruption, refused where it cannot hold; no clock is looked at."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from minisora.config import Config
+from minisora.errors import UserError
+from minisora.training import minutes
+from minisora.training.minutes import LAW, Plan, StagePlan, make_plan, open_plan, plan_file, settle
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A machine whose every time is known: seconds of a step by width, of a clip, of the process so far."""
+    times = {"vae": 0.1, "more": 5.0, "clip": 0.01, "begun": 10.0}
+    monkeypatch.setattr(minutes, "elapsed", lambda: times["begun"])
+    monkeypatch.setattr(minutes, "_time_stage", lambda *_: (times["vae"], times["more"]))
+    monkeypatch.setattr(minutes, "_time_encoding", lambda *_: (100, times["clip"]))
+
+    def sizes(config: Config, trial: Path, console: Console, seconds: float) -> list[dict[str, float]]:
+        tried = []
+        for width, depth, params, step in ((64, 3, 2e5, 0.02), (96, 5, 7e5, 0.05), (192, 8, 4e6, 0.3)):
+            compute = 6 * params * 32 * 80 * seconds / step
+            best = LAW["k"] * compute ** LAW["a"]
+            tried.append(
+                {"width": width, "depth": depth, "params": params, "step_seconds": step, "more_seconds": 4.0}
+                | {"steps": seconds / step, "flops": compute, "best_params": best}
+            )
+        return tried
+
+    monkeypatch.setattr(minutes, "_time_sizes", sizes)
+    return times
+
+
+def test_all_that_is_planned_takes_the_minutes_asked_for(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    plan = make_plan(tiny_config, tmp_path, QUIET, 10)
+    vae, dit = plan.stages["vae"], plan.stages["dit"]
+    spent = steady["begun"] + plan.encoding + vae.seconds + dit.seconds
+    assert spent == pytest.approx(600, abs=5)
+    assert vae.steps * vae.step_seconds + steady["more"] == pytest.approx(vae.seconds, abs=1)
+    assert dit.steps * dit.step_seconds + 4 == pytest.approx(dit.seconds, abs=1)
+
+
+def test_more_minutes_choose_a_larger_dit(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    few, many = (make_plan(tiny_config, tmp_path, QUIET, each) for each in (2, 240))
+    assert few.dit["width"] < many.dit["width"]
+
+
+def test_a_slow_vae_is_paid_by_the_dit_of_what_is_left(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    plan = make_plan(tiny_config, tmp_path, QUIET, 10)
+    planned = plan.stages["dit"].steps
+    settle(plan, tmp_path, left=plan.stages["dit"].seconds + plan.encoding - 60)
+    assert plan.stages["dit"].steps == pytest.approx(planned - 60 / plan.stages["dit"].step_seconds, abs=2)
+    assert plan.settled
+
+
+def test_a_run_that_goes_on_keeps_its_plan(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    first = open_plan(tiny_config, tmp_path, QUIET, 10)
+    steady["vae"] = 0.5
+    assert open_plan(tiny_config, tmp_path, QUIET, 10) == first
+    with pytest.raises(UserError, match="planned for 10 minutes"):
+        open_plan(tiny_config, tmp_path, QUIET, 20)
+    plan_file(tmp_path).write_text("{}")
+    with pytest.raises(UserError, match="delete it"):
+        open_plan(tiny_config, tmp_path, QUIET, 10)
+
+
+def test_too_few_minutes_are_refused_with_how_many_would_do(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        open_plan(tiny_config, tmp_path, QUIET, 0.5)
+    steady["vae"] = 5.0
+    with pytest.raises(UserError, match=r"too few on this machine.*give --minutes (\d+)") as refused:
+        open_plan(tiny_config, tmp_path, QUIET, 3)
+    enough = int(str(refused.value).split("--minutes ")[1].split(",")[0])
+    assert make_plan(tiny_config, tmp_path, QUIET, enough).stages["vae"].steps >= 60
+    assert not plan_file(tmp_path).exists()
+
+
+def test_the_config_of_a_plan_has_its_steps_and_its_size(tiny_config: Config) -> None:
+    stages = {"vae": StagePlan(400, 40, 0.1), "dit": StagePlan(1000, 100, 0.1)}
+    config = Plan(3, "cpu", stages, {"width": 96, "depth": 5, "heads": 3}).apply(tiny_config)
+    assert (config.train_vae.steps, config.train_dit.steps, config.dit.width) == (400, 1000, 96)
+    assert config.train_dit.validate_every == 125
+
+
+def test_the_law_is_the_ladders() -> None:
+    import json
+
+    law = json.loads((Path(__file__).parents[2] / "benchmarks/results/ladder/law.json").read_text())
+    assert law["size_law"]["constants"] == pytest.approx(LAW)
+
+
+@pytest.mark.slow
+def test_a_real_plan_trains_a_model(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step for real, with the clock of the minutes held: what is tried is gone, what is planned is trained."""
+    monkeypatch.setattr(minutes, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(minutes, "SIZES", ((32, 1),))
+    monkeypatch.setattr(minutes, "_stage", lambda seconds, step, more: StagePlan(3, seconds, step))
+    console = Console(file=io.StringIO(), width=100)
+    config = minutes.train_for_minutes(tiny_config, tmp_path / "run", console, 5)
+    assert (config.train_vae.steps, config.train_dit.steps) == (3, 3)
+    assert (tmp_path / "run" / "model" / "model_index.json").is_file()
+    assert not (tmp_path / "run" / "trial").exists()
+    assert "plan for 5 minutes" in console.file.getvalue()  # type: ignore[attr-defined]
