@@ -104,13 +104,15 @@ def flicker(video: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Motion:
-    """How blocks of 8 x 8 pixels move from frame to frame, in a set of clips.
+    """How a set of clips moves, by the share of its pixels that change and by blocks of 8 x 8 pixels that are followed.
 
     Args:
+        amounts: `activity` of every clip.
         speeds: pixels a frame, of every block that moves.
         directions: shares of eight sectors, right first, then against the clock; they sum to 1, or all are 0.
     """
 
+    amounts: NDArray[np.float64]
     speeds: NDArray[np.float64]
     directions: NDArray[np.float64]
 
@@ -131,7 +133,20 @@ def motion(videos: Sequence[Tensor]) -> Motion:
             # Rows grow downwards; an angle grows against the clock.
             sectors[round(math.atan2(-dy, dx) / (2 * math.pi) * _SECTORS) % _SECTORS] += 1
     total = sectors.sum()
-    return Motion(np.asarray(speeds), sectors / total if total else sectors)
+    amounts = np.asarray([float(activity(video[None])) for video in videos])
+    return Motion(amounts, np.asarray(speeds), sectors / total if total else sectors)
+
+
+def joined(parts: Sequence[Motion]) -> Motion:
+    """The motion of several sets of clips as one; at least one set."""
+    # Each block that is followed has one speed and one direction.
+    sectors = np.sum([part.directions * len(part.speeds) for part in parts], axis=0)
+    total = sectors.sum()
+    return Motion(
+        np.concatenate([part.amounts for part in parts]),
+        np.concatenate([part.speeds for part in parts]),
+        sectors / total if total else sectors,
+    )
 
 
 def _block_motion(video: Tensor) -> list[tuple[int, int]]:
@@ -173,21 +188,20 @@ class MotionDistance:
     direction: float
 
 
-def motion_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> MotionDistance:
-    """Of two sets of clips, each 3 T H W in [-1, 1].
+def motion_distance(first: Motion, second: Motion) -> MotionDistance:
+    """Of two sets of clips.
 
     Raises:
         UserError: a set is empty.
     """
-    if not first or not second:
-        raise UserError(f"motion of {len(first)} and of {len(second)} clips: at least one of each is needed")
-    amounts = [[float(activity(video[None])) for video in videos] for videos in (first, second)]
-    one, two = motion(first), motion(second)
-    both = len(one.speeds) > 0 and len(two.speeds) > 0
+    sizes = len(first.amounts), len(second.amounts)
+    if not all(sizes):
+        raise UserError(f"motion of {sizes[0]} and of {sizes[1]} clips: at least one of each is needed")
+    both = len(first.speeds) > 0 and len(second.speeds) > 0
     return MotionDistance(
-        float(wasserstein_distance(*amounts)),
-        float(wasserstein_distance(one.speeds, two.speeds)) if both else math.nan,
-        circular_distance(one.directions, two.directions) if both else math.nan,
+        float(wasserstein_distance(first.amounts, second.amounts)),
+        float(wasserstein_distance(first.speeds, second.speeds)) if both else math.nan,
+        circular_distance(first.directions, second.directions) if both else math.nan,
     )
 
 

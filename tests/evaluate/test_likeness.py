@@ -12,6 +12,7 @@ from minisora.evaluate.likeness import (
     circular_distance,
     flicker,
     frechet_distance,
+    joined,
     latent_features,
     motion,
     motion_distance,
@@ -81,10 +82,19 @@ def test_motion_of_a_still_clip_is_none() -> None:
 
 def test_sets_that_move_alike_are_near_and_others_far() -> None:
     right, left = [ball(0, 2), ball(0, 3)], [ball(0, -2), ball(0, -3)]
-    same, turned = motion_distance(right, right), motion_distance(right, left)
+    one, other = motion(right), motion(left)
+    same, turned = motion_distance(one, one), motion_distance(one, other)
     assert (same.amount, same.speed, same.direction) == (0, 0, 0)
     assert turned.direction > 0.3
-    assert motion_distance(right, [ball(0, 0)]).amount > 0
+    assert motion_distance(one, motion([ball(0, 0)])).amount > 0
+
+
+def test_sets_joined_are_one_set() -> None:
+    parts = [ball(0, 2), ball(0, -3), ball(0, 0)]
+    whole, pieces = motion(parts), joined([motion(parts[:1]), motion(parts[1:])])
+    assert np.allclose(whole.amounts, pieces.amounts)
+    assert np.allclose(whole.speeds, pieces.speeds)
+    assert np.allclose(whole.directions, pieces.directions)
 
 
 def test_a_circle_has_no_end() -> None:
