@@ -146,7 +146,7 @@ def conclude(facts: Facts) -> OwnVerdict:
             f"its error on held-out clips is {facts.overfit:.1f} times that on training clips: more clips, or fewer "
             "steps, will do more than longer training"
         )
-    if facts.judge is None or not _trusted(facts.judge):
+    if facts.judge is None or (facts.judge[1] < 1 and not _trusted(facts.judge)):
         advice.append(
             "write captions that say what differs from clip to clip: "
             + (
@@ -289,7 +289,9 @@ def _not_told(facts: Facts) -> list[str]:
         )
     elif facts.held_out >= FEW and not _trusted(facts.judge):
         lines.append(
-            f"whether samples follow captions cannot be told: of real clips only {facts.judge[0]:.0%} are matched "
+            "whether samples follow captions cannot be told: all held-out clips have one caption"
+            if facts.judge[1] == 1
+            else f"whether samples follow captions cannot be told: of real clips only {facts.judge[0]:.0%} are matched "
             f"with their own, {facts.judge[1]:.0%} by chance"
         )
     if facts.moving is None:
@@ -321,4 +323,4 @@ def _of(caption: str) -> str:
 
 def _trusted(judge: tuple[float, float]) -> bool:
     right, chance = judge
-    return right >= chance + TRUSTED * (1 - chance)
+    return chance < 1 and right >= chance + TRUSTED * (1 - chance)

@@ -212,18 +212,26 @@ def circular_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -
 
 
 def latent_features(latents: Tensor) -> Tensor:
-    """What a clip is, as N F numbers: of each channel its mean, its spread, its means in quarters, its change.
+    """What a clip shows, as N F numbers: of each channel its mean, its spread and its means in quarters.
 
     Args:
         latents: N Z T' H' W', normalised.
     """
     mean, spread = latents.mean((2, 3, 4)), latents.std((2, 3, 4), correction=0)
     quarters = F.adaptive_avg_pool2d(latents.mean(2), 2).flatten(1)
-    if latents.shape[2] > 1:
-        change = (latents[:, :, 1:] - latents[:, :, :-1]).square().mean((2, 3, 4)).sqrt()
-    else:
-        change = torch.zeros_like(mean)
-    return torch.cat([mean, spread, quarters, change], dim=1).float()
+    return torch.cat([mean, spread, quarters], dim=1).float()
+
+
+def change_features(latents: Tensor) -> Tensor:
+    """How a clip changes, as N F numbers: the root mean square change of each channel in quarters; no F for images.
+
+    Args:
+        latents: N Z T' H' W', normalised.
+    """
+    change = (latents[:, :, 1:] - latents[:, :, :-1]).float().square()
+    if not change.shape[2]:
+        return torch.zeros(len(latents), 0)
+    return F.adaptive_avg_pool2d(change.mean(2), 2).sqrt().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -251,6 +259,32 @@ class FeatureSpace:
     def __call__(self, features: Tensor) -> Tensor:
         """Coordinates N K of features N F."""
         return (features - self.mean) @ self.axes
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """What clips show and how they change, as coordinates that count alike.
+
+    In one space the few numbers of change would be lost among those of what is shown, and still pictures be as near to
+    clips as other clips are.
+    """
+
+    shown: FeatureSpace
+    change: FeatureSpace | None
+
+    @classmethod
+    def of(cls, latents: Tensor, most: int = 32) -> "LatentSpace":
+        """Of real clips' latents N Z T' H' W': at most so many coordinates, half of them of change; one of each."""
+        change = change_features(latents)
+        of_change = FeatureSpace.of(change, max(1, most // 2)) if change.shape[1] else None
+        return cls(FeatureSpace.of(latent_features(latents), max(1, most - most // 2)), of_change)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Coordinates N K of latents N Z T' H' W'."""
+        shown = self.shown(latent_features(latents))
+        return (
+            shown if self.change is None else torch.cat([shown, self.change(change_features(latents))], dim=1)
+        )
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

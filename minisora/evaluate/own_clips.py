@@ -14,8 +14,8 @@ Letters: B clips of a batch, N clips of a set, T frames, H W pixels, Z T' H' W' 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisora.data.clips import ClipDataset, StandsIn, to_float
+from minisora.data.clips import ClipDataset, to_float
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.errors import UserError
-from minisora.evaluate.advice import FEW, Amounts, Facts, OwnVerdict, conclude
+from minisora.evaluate.advice import FEW, Amounts, Facts, conclude
 from minisora.evaluate.caption_following import CaptionJudge
+from minisora.evaluate.clip_sets import (
+    SeenClips,
+    TrainingClips,
+    VAECopies,
+    batches,
+    captions_read,
+    frame_similarity,
+    matching,
+    mean,
+    prompts_of,
+)
 from minisora.evaluate.compare import Bar, Experiment
+from minisora.evaluate.evaluation_table import evaluation_table, verdict_lines
 from minisora.evaluate.likeness import (
     FeatureSpace,
-    Motion,
-    activity,
-    flicker,
+    LatentSpace,
     frechet_distance,
-    joined,
-    latent_features,
-    motion,
     motion_distance,
     psnr,
     psnr_moving,
@@ -46,7 +53,6 @@ from minisora.evaluate.likeness import (
 from minisora.evaluate.memorisation import (
     Curves,
     Nearest,
-    blocks,
     diagnose,
     find_cache,
     loss_by_sigma,
@@ -59,17 +65,12 @@ from minisora.evaluate.video_network import VideoNetwork
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.screen import Table
 
 NUM_SAMPLES = 48
 # Held-out clips that are looked at, the first of the data set's.
 MOST_HELD_OUT = 64
 # Training clips that the judge of captions and the space of features are learned from, evenly over all.
 MOST_LEARNED = 2048
-# Training clips that are encoded where the run keeps no latents.
-MOST_ENCODED = 512
-# Samples of each caption, at least, where the captions are at most a third of the samples.
-EACH = 3
 # Captions that get a row of their own, at most, and those on the sheet.
 ROWS, SHEET = 12, 6
 # Draws of training clips that say how far the floor varies.
@@ -92,70 +93,6 @@ class OwnClips:
     steps: int | None = None  # None: the model's own
     guidance: float | None = None  # None: the model's own
     batch_size: int = 8  # clips in a forward pass
-
-
-@dataclass
-class _Seen:
-    """A set of clips as it was measured, clip after clip: pixels are not kept."""
-
-    latents: list[Tensor] = field(default_factory=list)  # each B Z T' H' W'
-    activity: list[float] = field(default_factory=list)
-    flicker: list[float] = field(default_factory=list)
-    motions: list[Motion] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)  # of the network, each B F
-
-    def add(self, videos: Tensor, latents: Tensor, network: VideoNetwork | None, moves: bool = True) -> None:
-        """Measure clips B 3 T H W in [-1, 1] with their latents B Z T' H' W'; their motion where it is compared."""
-        self.latents.append(latents)
-        self.activity += activity(videos).tolist()
-        self.flicker += flicker(videos).tolist()
-        if moves:
-            self.motions += [motion([video]) for video in videos]
-        if network is not None:
-            self.features.append(network(videos))
-
-    @property
-    def motion(self) -> Motion:
-        return joined(self.motions)
-
-    @property
-    def all_latents(self) -> Tensor:
-        """N Z T' H' W'."""
-        return torch.cat(self.latents)
-
-
-@dataclass
-class _Copies:
-    """How well the VAE copies each held-out clip, in dB but for SSIM; NaN where nothing moves."""
-
-    psnr: list[float] = field(default_factory=list)
-    moving: list[float] = field(default_factory=list)
-    still: list[float] = field(default_factory=list)  # on what moves, of the median frame repeated
-    ssim: list[float] = field(default_factory=list)
-
-
-class _Training:
-    """The training clips of a run: their latents, from its cache or encoded now, captions, and pixels by index."""
-
-    def __init__(
-        self, dataset: ClipDataset, cache: LatentCache | None, encode: Callable[[Tensor], Tensor], batch: int
-    ) -> None:
-        self.dataset, self._cache = dataset, cache
-        if cache is not None:
-            self.captions, self._own = cache.captions(), torch.empty(0)
-        else:
-            self.captions, self._own = _encoded(dataset, min(len(dataset), MOST_ENCODED), encode, batch)
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def blocks(self) -> Iterable[Tensor]:
-        """All latents in order, N Z T' H' W'."""
-        return blocks(self._cache) if self._cache is not None else [self._own]
-
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        """Of these clips, N Z T' H' W'."""
-        return self._cache.latents(indices) if self._cache is not None else self._own[list(indices)]
 
 
 def evaluate_own_clips(options: OwnClips, bar: Bar) -> Experiment:
@@ -194,7 +131,7 @@ class _Evaluation:
         keys = list(cache_keys(pipeline.vae).values())
         cache = find_cache(options.run, training, keys)
         bar("training clips")
-        self.training = _Training(training, cache, self.encode, options.batch_size)
+        self.training = TrainingClips(training, cache, self.encode, options.batch_size)
         self.num_training = len(training)
         self.sheet: dict[str, list[tuple[str, Tensor]]] = {}
         self.not_told: list[str] = []
@@ -221,13 +158,13 @@ class _Evaluation:
         """Held-out clips and the VAE's copies of them."""
         count = min(len(dataset), MOST_HELD_OUT)
         progress = self.bar("held-out clips")
-        self.held, self.copied, self.copies = _Seen(), _Seen(), _Copies()
-        similarity = _ssim()
+        self.held, self.copied, self.copies = SeenClips(), SeenClips(), VAECopies()
+        similarity = frame_similarity()
         captions = [] if cache is None else cache.captions()[:count]
-        for indices in _batches(range(count), self.options.batch_size):
+        for indices in batches(range(count), self.options.batch_size):
             videos = to_float(dataset.clips(indices))
             if cache is None:
-                captions += _captions(dataset, indices)
+                captions += captions_read(dataset, indices)
             latents = self.encode(videos) if cache is None else cache.latents(indices)
             copies = self.decode(latents)
             still = videos.median(dim=2, keepdim=True).values.expand_as(videos)
@@ -265,12 +202,12 @@ class _Evaluation:
         self.prompts = prompts_of(known, options.samples)
         # As many samples as there are held-out clips have their captions, again and again.
         self.round = known if len(known) <= options.samples else known[: options.samples]
-        self.sampled = _Seen()
+        self.sampled = SeenClips()
         made: list[Tensor] = []
         shown: dict[str, int] = {}
         videos_shown: dict[str, Tensor] = {}
         progress = self.bar("sampling")
-        for indices in _batches(range(len(self.prompts)), options.batch_size):
+        for indices in batches(range(len(self.prompts)), options.batch_size):
             texts = [self.prompts[index] for index in indices]
             latents = self.pipeline(
                 texts,
@@ -308,9 +245,9 @@ class _Evaluation:
         """Training clips with the captions of one round of samples, the VAE's copies and the stills of them."""
         rng = np.random.default_rng(self.options.seed)
         self.draws = [matching(self.round, self.training.captions, rng) for _ in range(DRAWS)]
-        self.real, self.real_copies, self.real_stills = _Seen(), _Seen(), _Seen()
+        self.real, self.real_copies, self.real_stills = SeenClips(), SeenClips(), SeenClips()
         progress = self.bar("training clips")
-        for indices in _batches(self.draws[0], self.options.batch_size):
+        for indices in batches(self.draws[0], self.options.batch_size):
             videos, latents = to_float(self.training.dataset.clips(indices)), self.training.latents(indices)
             copies = self.decode(latents)
             stills = videos.median(dim=2, keepdim=True).values.expand_as(videos).contiguous()
@@ -367,41 +304,26 @@ class _Evaluation:
         if self.few:
             return {}
         size = len(self.round)
-        rounds = [range(start, start + size) for start in range(0, len(self.prompts) - size + 1, size)]
+        rounds = [slice(start, start + size) for start in range(0, len(self.prompts) - size + 1, size)]
         # Held-out clips whose captions were sampled, in the same order.
         held = [index for index, caption in enumerate(self.captions) if caption in set(self.round)][:size]
-        own = latent_features(self.training.latents(self.learned()))
-        spaces = {"latents": (FeatureSpace.of(own, max(1, size // 3)), "latents")}
+        space = LatentSpace.of(self.training.latents(self.learned()), max(2, size // 3))
+        # Each takes a set of clips to its coordinates.
+        spaces: dict[str, Callable[[SeenClips], Tensor]] = {"latents": lambda seen: space(seen.all_latents)}
         if self.network is not None:
-            spaces[self.options.features or ""] = (
-                FeatureSpace.of(torch.cat(self.real.features), max(1, size // 3)),
-                "features",
-            )
+            own = FeatureSpace.of(torch.cat(self.real.features), max(1, size // 3))
+            spaces[str(self.options.features)] = lambda seen: own(torch.cat(seen.features))
         result = {}
-        for name, (space, kind) in spaces.items():
-
-            def coordinates(
-                seen: _Seen,
-                indices: Iterable[int] | None = None,
-                space: FeatureSpace = space,
-                kind: str = kind,
-            ) -> Tensor:
-                features = (
-                    latent_features(seen.all_latents) if kind == "latents" else torch.cat(seen.features)
-                )
-                return space(features if indices is None else features[list(indices)])
-
-            real = coordinates(self.held, held)
+        for name, coordinates in spaces.items():
+            real, samples = coordinates(self.held)[held], coordinates(self.sampled)
             floor = frechet_distance(coordinates(self.real), real)
             floors = [floor]
-            if kind == "latents":
+            if name == "latents":
                 floors += [
-                    frechet_distance(space(latent_features(self.training.latents(draw))), real)
-                    for draw in self.draws[1:]
+                    frechet_distance(space(self.training.latents(draw)), real) for draw in self.draws[1:]
                 ]
-            samples = [frechet_distance(coordinates(self.sampled, indices), real) for indices in rounds]
             result[name] = {
-                "samples": float(np.mean(samples)),
+                "samples": float(np.mean([frechet_distance(samples[indices], real) for indices in rounds])),
                 "floor": floor,
                 "floor_range": [min(floors), max(floors)],
                 "copies": frechet_distance(coordinates(self.real_copies), real),
@@ -487,12 +409,12 @@ class _Evaluation:
             "samples": self.samples(judge),
             "motion": {
                 "distance": moved,
-                "activity": {"real": _mean(self.held.activity), "samples": _mean(self.sampled.activity)},
+                "activity": {"real": mean(self.held.activity), "samples": mean(self.sampled.activity)},
                 "ratio": samples[""].ratio,
                 "by_caption": {
                     caption: {
-                        "real": _mean(amounts.real),
-                        "samples": _mean(amounts.seen),
+                        "real": mean(amounts.real),
+                        "samples": mean(amounts.seen),
                         "ratio": amounts.ratio,
                         "real_clips": len(amounts.real),
                         "samples_count": len(amounts.seen),
@@ -506,9 +428,9 @@ class _Evaluation:
             "memorisation": curves.to_dict() | {"held_out_over_training_loss": overfit},
             "settings": self.settings(),
         }
-        table = _table(points, copies, samples)
+        table = evaluation_table(points, copies, samples)
         sheet = [row for rows in self.sheet.values() for row in rows]
-        return Experiment("evaluation", points, table, sheet, "evaluation", lines=_lines(verdict))
+        return Experiment("evaluation", points, table, sheet, "evaluation", lines=verdict_lines(verdict))
 
     def judge(self) -> dict[str, Any] | None:
         """Shares that follow their captions: real clips, their copies, samples, by chance; None if none can be told."""
@@ -524,18 +446,18 @@ class _Evaluation:
         copies = judge.follows(self.copied.all_latents, self.captions)
         samples = judge.follows(self.sampled.all_latents, self.prompts)
         return {
-            "samples": _mean(samples),
-            "real": _mean(real),
-            "copies": _mean(copies),
+            "samples": mean(samples),
+            "real": mean(real),
+            "copies": mean(copies),
             "chance": judge.chance(self.prompts),
             "candidates": len(judge.captions),
             "words": list(judge.words),
             "by_caption": {
                 caption: {
-                    "samples": _mean(
+                    "samples": mean(
                         [right for right, text in zip(samples, self.prompts, strict=True) if text == caption]
                     ),
-                    "real": _mean(
+                    "real": mean(
                         [right for right, text in zip(real, self.captions, strict=True) if text == caption]
                     ),
                 }
@@ -549,22 +471,22 @@ class _Evaluation:
         found = self.copies
         return {
             "clips": len(self.captions),
-            "psnr": _mean(found.psnr),
+            "psnr": mean(found.psnr),
             "worst_psnr": min(found.psnr),
-            "ssim": _mean(found.ssim),
-            "psnr_moving": _mean(found.moving),
-            "psnr_moving_still": _mean(found.still),
-            "activity": {"real": _mean(self.held.activity), "copies": _mean(self.copied.activity)},
+            "ssim": mean(found.ssim),
+            "psnr_moving": mean(found.moving),
+            "psnr_moving_still": mean(found.still),
+            "activity": {"real": mean(self.held.activity), "copies": mean(self.copied.activity)},
             "activity_ratio": copies[""].ratio,
-            "flicker": {"real": _mean(self.held.flicker), "copies": _mean(self.copied.flicker)},
+            "flicker": {"real": mean(self.held.flicker), "copies": mean(self.copied.flicker)},
             "by_caption": {
                 caption: {
                     "clips": len(amounts.real),
-                    "psnr_moving": _mean(
+                    "psnr_moving": mean(
                         [db for db, text in zip(found.moving, self.captions, strict=True) if text == caption]
                     ),
-                    "real": _mean(amounts.real),
-                    "copies": _mean(amounts.seen),
+                    "real": mean(amounts.real),
+                    "copies": mean(amounts.seen),
                     "ratio": amounts.ratio,
                 }
                 for caption, amounts in copies.items()
@@ -614,139 +536,5 @@ class _Evaluation:
         }
 
 
-def prompts_of(captions: Sequence[str], count: int) -> list[str]:
-    """Captions of held-out clips to sample: in their order, again and again, then more of those with few samples.
-
-    Args:
-        captions: of the held-out clips.
-        count: samples; those for captions with fewer than `EACH` come on top, where captions are few.
-    """
-    prompts = [captions[index % len(captions)] for index in range(count)]
-    if len(set(captions)) * EACH <= count:
-        for caption in dict.fromkeys(captions):
-            prompts += [caption] * (EACH - prompts.count(caption))
-    return prompts
-
-
-def matching(captions: Sequence[str], training: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """A training clip for each caption, with the same one where there is such; none twice while there are others.
-
-    Args:
-        captions: wanted.
-        training: of the training clips.
-        rng: draws among those that fit.
-    """
-    order = rng.permutation(len(training)).tolist()
-    left: dict[str, list[int]] = {}
-    for index in order:
-        left.setdefault(training[index], []).append(index)
-    taken: set[int] = set()
-    chosen: list[int | None] = []
-    for caption in captions:
-        index = left[caption].pop() if left.get(caption) else None
-        chosen.append(index)
-        if index is not None:
-            taken.add(index)
-    others = [index for index in order if index not in taken] or order
-    spare = iter(others * (len(captions) // len(others) + 1))
-    return [next(spare) if index is None else index for index in chosen]
-
-
-def _encoded(
-    dataset: ClipDataset, count: int, encode: Callable[[Tensor], Tensor], batch_size: int
-) -> tuple[list[str], Tensor]:
-    """Captions and latents of the first clips of a data set, where the run keeps none."""
-    captions: list[str] = []
-    latents = []
-    for indices in _batches(range(count), batch_size):
-        latents.append(encode(to_float(dataset.clips(indices))))
-        captions += _captions(dataset, indices)
-    return captions, torch.cat(latents)
-
-
-def _captions(dataset: ClipDataset, indices: Sequence[int]) -> list[str]:
-    """The captions of clips that were just read."""
-    if isinstance(dataset, StandsIn):
-        return dataset.captions_of(indices)
-    captions = dataset.captions()
-    return [captions[index] for index in indices]
-
-
-def _batches(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(indices), size):
-        yield list(indices[start : start + size])
-
-
-def _ssim() -> Callable[[Tensor, Tensor], float] | None:
-    """Mean SSIM over the frames of a clip 3 T H W and its copy; None without torchmetrics, which is optional."""
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-    except ImportError:
-        return None
-
-    def similarity(copy: Tensor, video: Tensor) -> float:
-        shown, real = (clip.transpose(0, 1).contiguous() for clip in (copy, video))
-        value = structural_similarity_index_measure(shown, real, data_range=2.0)
-        assert isinstance(value, Tensor)
-        return float(value)
-
-    return similarity
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """Mean of those that are numbers; None if none is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _lines(verdict: OwnVerdict) -> list[tuple[str, str]]:
-    lines = [(verdict.sentence, "bold")]
-    lines += [(f"  advice: {line}", "") for line in verdict.advice]
-    return lines + [(f"  not told: {line}", "yellow") for line in verdict.not_told]
-
-
-def _table(points: dict[str, Any], copies: dict[str, Amounts], samples: dict[str, Amounts]) -> Table:
-    """Measures down, sets of clips across; what cannot be told is a dash."""
-    vae, moved, captions = points["vae"], points["motion"]["distance"], points["captions"]
-    table = Table(
-        title=f"{points['settings']['run']}: {vae['clips']} held-out clips, {points['samples']['count']} samples",
-        title_justify="left",
-    )
-    table.add_column("")
-    for head in ("held out", "VAE copies", "samples", "real against real"):
-        table.add_column(head, justify="right")
-
-    def row(name: str, *cells: float | None, form: str = ".1%") -> None:
-        texts = ["-" if cell is None else "" if cell == "" else format(cell, form) for cell in cells]
-        table.add_row(name, *texts, *[""] * (4 - len(texts)))
-
-    blank: Any = ""
-    row("PSNR, dB", blank, vae["psnr"], form=".1f")
-    row("PSNR of what moves, dB", blank, vae["psnr_moving"], form=".1f")
-    row("  the still picture's", blank, vae["psnr_moving_still"], form=".1f")
-    row("SSIM" if vae["ssim"] is not None else "SSIM (needs torchmetrics)", blank, vae["ssim"], form=".3f")
-    row("flicker", vae["flicker"]["real"], vae["flicker"]["copies"], form=".2%")
-    for caption, amounts in copies.items():
-        made = _mean(samples[caption].seen) if caption in samples else None
-        name = f"  {caption}" if caption else "pixels that change"
-        row(name, _mean(amounts.real), _mean(amounts.seen), made, form=".2%")
-    if captions:
-        row("captions followed", captions["real"], captions["copies"], captions["samples"], form=".0%")
-        row("  by chance", blank, blank, captions["chance"], form=".0%")
-    for name, form in (("amount", ".2%"), ("speed", ".2f"), ("direction", ".3f")) if moved else ():
-        unit = {"amount": "", "speed": ", pixels a frame", "direction": ", turns"}[name]
-        row(
-            f"distance of {name}{unit}", blank, blank, moved[name]["samples"], moved[name]["floor"], form=form
-        )
-    for name, each in (points["frechet"] or {}).items():
-        row(f"Frechet distance, {name}", blank, each["copies"], each["samples"], each["floor"], form=".2f")
-        row("  of still pictures", blank, blank, each["still"], form=".2f")
-    loss = points["memorisation"]["loss_by_sigma"]["ratio"]
-    row("loss against knowing the mean only", blank, blank, loss, form=".2f")
-    near = points["memorisation"]["finding"]
-    row("copies of training clips", near["unseen_copies"], blank, near["copies"], form=".0%")
-    return table
