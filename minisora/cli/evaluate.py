@@ -174,7 +174,10 @@ def new_form(args: list[str]) -> list[str]:
     for name in ("videos", "run", "modes"):
         if f"--{name}" in names:
             index = names.index(f"--{name}")
-            return [name, *args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+            args = [*args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+            # A run's model was judged on prompts of shapes, these where none were named.
+            default = ["--prompts", "72"] if name == "run" and "--prompts" not in names else []
+            return [name, *args, *default]
     if "--sizes" in names:
         return ["sizes", *args]
     index = names.index("--steps") if "--steps" in names else len(args)

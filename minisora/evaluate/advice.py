@@ -250,6 +250,10 @@ def _motion_fault(facts: Facts, longer: str) -> Fault | None:
     if worst is None:
         return None
     caption, amounts = worst
+    through = _worst(facts.copies)
+    # What the VAE loses or adds is no fault of what is sampled.
+    if through is not None and (through[1].ratio < 1) == (amounts.ratio < 1):
+        return None
     return Fault(
         "moving too little" if amounts.ratio < 1 else "moving too much",
         f"{np.mean(amounts.seen):.2%} of its samples' pixels change from frame to frame, "

@@ -89,6 +89,13 @@ def test_the_worst_comes_first_and_the_others_are_named() -> None:
     assert verdict.sentence.endswith("(also: not following captions, moving too little)")
 
 
+def test_motion_that_the_vae_loses_is_no_second_fault() -> None:
+    lost = {"copies": {"": Amounts([0.05], [0.0], paired=True)}}
+    assert conclude(Facts(**GOOD | lost | {"samples": {"": STOPPED}})).faults == ["the VAE loses what moves"]
+    both = conclude(Facts(**GOOD | lost | {"samples": {"": WILD}}))
+    assert both.faults == ["the VAE loses what moves", "moving too much"]
+
+
 def test_what_differs_by_chance_is_no_fault() -> None:
     scattered = Amounts([0.001, 0.08, 0.0], [0.0, 0.02, 0.0])
     assert not 0.5 < scattered.ratio < 2
