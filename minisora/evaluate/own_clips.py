@@ -202,6 +202,10 @@ class _Evaluation:
         self.prompts = prompts_of(known, options.samples)
         # As many samples as there are held-out clips have their captions, again and again.
         self.round = known if len(known) <= options.samples else known[: options.samples]
+        if len(self.round) < FEW <= len(self.captions):
+            self.not_told.append(
+                f"{len(self.round)} samples: how far they lie from real clips cannot be told below {FEW}"
+            )
         self.sampled = SeenClips()
         made: list[Tensor] = []
         shown: dict[str, int] = {}
