@@ -68,7 +68,7 @@ def evaluate_run(
         Path | None, typer.Option("--out", "-o", help="Folder of the results; default: the run folder.")
     ] = None,
 ) -> None:
-    """Judge a run on its own held-out clips, whatever they show, and advise: evaluation.json, evaluation.png."""
+    """Judge a run on its own held-out clips, whatever they show, and advise: evaluation.json, .png, and its page."""
     from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
     if prompts is not None:
@@ -84,6 +84,10 @@ def evaluate_run(
     check_folder(out or run)
     options = OwnClips(run, model, samples, features, seed, steps, guidance, batch_size)
     run_experiment(out or run, console, lambda bar: evaluate_own_clips(options, bar))
+    if out is None and model is None:
+        from minisora.demo.run_page import renew_page
+
+        renew_page(run, console)
 
 
 def evaluate_videos(

@@ -105,24 +105,32 @@ class LivePage:
                 show_samples(shown, model, held_out, None, NUM_LIVE, step=step, key="", seed=self.config.seed)
             write_page(self.run, live=True)
 
-        self._try(show)
+        _try(self.run, self.console, show)
         self._done = time.perf_counter()
         self._took = self._done - start
 
     def finish(self) -> None:
         """Write the whole page of a finished stage, on the main process."""
         if PartialState().is_main_process:
-            self._try(lambda: write_page(self.run, console=self.console))
+            renew_page(self.run, self.console)
 
-    def _try(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        # Whatever it is, hours of training are worth more than a page.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            say(
-                self.console, f"no page written ({reason}): minisora page {self.run} makes it", style="yellow"
-            )
+
+def renew_page(run: Path, console: Console) -> None:
+    """Write the page of a run and say where it is; what goes wrong is told in a line and ends nothing."""
+
+    def renew() -> None:
+        say(console, "Page in ", (str(write_page(run, console=console)), "bold"))
+
+    _try(run, console, renew)
+
+
+def _try(run: Path, console: Console, action: Callable[[], object]) -> None:
+    try:
+        action()
+    # Whatever it is, hours of training are worth more than a page.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(console, f"no page written ({reason}): minisora page {run} makes it", style="yellow")
 
 
 def _render(run: Path, config: Config, live: bool) -> str:
