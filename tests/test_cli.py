@@ -251,7 +251,8 @@ def test_data_made_checked_trained_on_and_sampled(
         ),
         ("-m x --sizes 9x64x64 --steps 4", "sizes -m x --sizes 9x64x64 --steps 4"),
         ("--modes -m x", "modes -m x"),
-        ("-m x --run y -o z", "run -m x y -o z"),
+        ("-m x --run y -o z", "run -m x y -o z --prompts 72"),
+        ("-m x --run y --prompts all", "run -m x y --prompts all"),
         ("--videos=y -o z", "videos y -o z"),
     ],
 )

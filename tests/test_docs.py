@@ -48,6 +48,7 @@ QUICK: dict[str, list[str]] = {
     "distill": ["--samples", "4", "--set", "train_dit.steps=2", "--set", "train_dit.batch_size=2"],
     "caption train": [*_SMALL_STEPS, "--set", "train_caption.views_in_all=8"],
     "evaluate prompts": ["--prompts", "prompts.txt", "--steps", "1"],
+    "evaluate run": ["--samples", "2", "--steps", "1"],
 }
 # Beginnings of commands that are checked and not run, and why.
 CHECKED: dict[str, str] = {

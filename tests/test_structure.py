@@ -1,6 +1,7 @@
 """The architecture, as a test: imports go down only, and the on-disk module paths stay where they are."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def test_no_grab_bag_modules_and_nothing_unpickles() -> None:
         assert path.stem not in {"utils", "helpers", "common", "misc"}
         text = path.read_text()
         assert "import pickle" not in text
-        assert "torch.load(" not in text, path
+        # Weights that torchvision publishes are pickles: of these only tensors are read.
+        assert "torch.load(" not in re.sub(r"torch\.load\([^()]*, weights_only=True\)", "", text), path
 
 
 def test_no_two_modules_have_one_name() -> None:

@@ -38,6 +38,7 @@ for command in (
     demo.demo,
     train.train,
     train.distill,
+    demo.page,
     sample.sample,
     edit.edit,
     edit.augment,

@@ -1,6 +1,9 @@
-"""The command that shows everything at once."""
+"""Commands that show what was learned: demo, page."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from minisora.cli.options import ConfigOption, OutOption, SetOption, check_folder, console, load_config
 from minisora.screen import say
@@ -13,3 +16,13 @@ def demo(out: OutOption = Path("runs/demo"), config: ConfigOption = "toy", set_:
     check_folder(out)
     page = run_demo(load_config(config, set_), out, console)
     say(console, "Open ", (str(page), "bold"))
+
+
+def page(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/mine: what --out of train was.")],
+) -> None:
+    """Make RUN/index.html anew: samples, copies of held-out clips, curves, the plan and the evaluation of a run."""
+    from minisora.demo.run_page import write_page
+
+    check_folder(run)
+    say(console, "Open ", (str(write_page(run, console=console)), "bold"))

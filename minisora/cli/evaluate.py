@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console
+from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console, refuse_beside
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
@@ -49,22 +49,45 @@ def evaluate_run(
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="The model that it trained; default: RUN/model.")
     ] = None,
-    prompts: PromptsOption = "72",
+    samples: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Samples, for the captions of held-out clips.")
+    ] = 48,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Frechet distance also by r3d_18, mc3_18, r2plus1d_18, or a file of such weights."),
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Judge prompts of shapes instead, as `prompts`: evaluate.json.")
+    ] = None,
     samples_per_prompt: SamplesOption = 1,
     seed: SeedOption = 0,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     batch_size: BatchOption = 8,
-    out: OutOption = _OUT,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the results; default: the run folder.")
+    ] = None,
 ) -> None:
-    """As `prompts`, and say whether the run's model is learning, stuck or memorising: evaluate.json."""
+    """Judge a run on its own held-out clips, whatever they show, and advise: evaluation.json, .png, and its page."""
     from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
-    check_folder(out)
-    sampling = Sampling(
-        model or run / "model", prompts, samples_per_prompt, seed, steps, guidance, batch_size
-    )
-    run_experiment(out, console, lambda bar: evaluate_prompts(sampling, bar, run))
+    if prompts is not None:
+        refuse_beside("--prompts", {"--features": features is not None})
+        check_folder(out or _OUT)
+        sampling = Sampling(
+            model or run / "model", prompts, samples_per_prompt, seed, steps, guidance, batch_size
+        )
+        run_experiment(out or _OUT, console, lambda bar: evaluate_prompts(sampling, bar, run))
+        return
+    from minisora.evaluate.own_clips import OwnClips, evaluate_own_clips
+
+    check_folder(out or run)
+    options = OwnClips(run, model, samples, features, seed, steps, guidance, batch_size)
+    run_experiment(out or run, console, lambda bar: evaluate_own_clips(options, bar))
+    if out is None and model is None:
+        from minisora.demo.run_page import renew_page
+
+        renew_page(run, console)
 
 
 def evaluate_videos(
@@ -155,7 +178,10 @@ def new_form(args: list[str]) -> list[str]:
     for name in ("videos", "run", "modes"):
         if f"--{name}" in names:
             index = names.index(f"--{name}")
-            return [name, *args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+            args = [*args[:index], *args[index].split("=", 1)[1:], *args[index + 1 :]]
+            # A run's model was judged on prompts of shapes, these where none were named.
+            default = ["--prompts", "72"] if name == "run" and "--prompts" not in names else []
+            return [name, *args, *default]
     if "--sizes" in names:
         return ["sizes", *args]
     index = names.index("--steps") if "--steps" in names else len(args)

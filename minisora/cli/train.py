@@ -53,6 +53,7 @@ def train(
 
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
+    from minisora.demo.run_page import LivePage
     from minisora.training.minutes import train_for_minutes
     from minisora.training.stages import train_dit, train_vae
     from minisora.training.tasks import check_dit
@@ -70,12 +71,14 @@ def train(
         raise UserError(f"--minutes shares its time between both stages: leave '{stage.value}' out")
     if stage is None:
         check_dit(resolved)
+    page = LivePage(out, resolved, console)
     if minutes is not None:
-        train_for_minutes(resolved, out, console, minutes)
+        train_for_minutes(resolved, out, console, minutes, page)
     elif stage in (None, Stage.vae):
-        train_vae(resolved, out, console)
+        train_vae(resolved, out, console, page)
     if minutes is None and stage in (None, Stage.dit):
-        train_dit(resolved, out, console, vae)
+        train_dit(resolved, out, console, vae, page)
+    page.finish()
     if stage in (None, Stage.dit):
         model = out / "model"
         say(

@@ -7,21 +7,16 @@ RUN/index.html   the page
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
-import base64
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.clips import to_float
@@ -29,6 +24,7 @@ from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
+from minisora.demo.page_pieces import embed, environment, learning_curve, side_by_side
 from minisora.errors import UserError
 from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
@@ -42,9 +38,6 @@ from minisora.screen import say
 from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import check_dit
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
 
 # Unseen clips that the VAE is judged on, and those of them on the page.
 NUM_UNSEEN, NUM_PAIRS = 64, 6
@@ -168,13 +161,8 @@ def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> di
         values += psnr(rebuilt, video).tolist()
         if start == 0:
             for number, (a, b) in enumerate(zip(video[:NUM_PAIRS], rebuilt[:NUM_PAIRS], strict=True)):
-                write_video(folder / f"{number}.mp4", _side_by_side(a, b), config.clip.fps)
+                write_video(folder / f"{number}.mp4", side_by_side(a, b), config.clip.fps)
     return {"psnr": sum(values) / len(values), "worst_psnr": min(values), "num_clips": count}
-
-
-def _side_by_side(a: Tensor, b: Tensor) -> Tensor:
-    """Two videos C T H W next to each other with a white line between them."""
-    return torch.cat([a, torch.ones(*a.shape[:3], 2), b], dim=3)
 
 
 def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[str, Any]:
@@ -259,46 +247,16 @@ class DemoPage:
 
 def write_page(path: Path, data: DemoPage) -> Path:
     """Write the page, atomically."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"giga": lambda n: f"{n / 1e9:,.3f}", "percent": lambda x: f"{x:.0%}"}
-    html = environment.get_template("page.html").render(
-        data=data,
-        samples=[(sample, _embed(file)) for sample, file in data.samples],
-        pairs=[_embed(file) for file in data.pairs],
-        vae_curve=_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
-        dit_curve=_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
+    html = (
+        environment()
+        .get_template("page.html")
+        .render(
+            data=data,
+            samples=[(sample, embed(file)) for sample, file in data.samples],
+            pairs=[embed(file) for file in data.pairs],
+            vae_curve=learning_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
+            dit_curve=learning_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
+        )
     )
     write_whole(path, html)
     return path
-
-
-def _embed(file: Path) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
-
-
-def _curve(metrics: list[dict[str, Any]], stage: str, name: str, label: str, validation: str) -> str:
-    """An inline SVG of a training number and its validation against steps."""
-    rows = [record for record in metrics if record["stage"] == stage]
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        validated = [(row["step"], row[validation]) for row in rows if validation in row]
-        for line, color, style in (
-            (points, "#9ecae1", {"linewidth": 0.8, "label": "training"}),
-            (validated, "#08519c", {"marker": "o", "markersize": 3, "label": "validation, averaged weights"}),
-        ):
-            if line:
-                axes.plot(*zip(*line, strict=True), color=color, **style)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-        buffer = StringIO()
-        figure.savefig(buffer, format="svg", transparent=False, metadata={"Date": None})
-        plt.close(figure)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]

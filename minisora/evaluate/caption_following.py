@@ -78,9 +78,11 @@ class CaptionJudge:
         often = sorted(set(captions), key=lambda text: (-captions.count(text), text))
         return cls(words, tuple(often[:_CANDIDATES]), weights, bias, mean, scale, tokenize)
 
-    def chance(self) -> float:
-        """Share that follows by guessing."""
-        return 1 / len(set(map(self._row, self.captions)))
+    def chance(self, captions: Sequence[str] = ()) -> float:
+        """Share that follows by guessing, of clips with these captions: the same guess for all, or any."""
+        rows = [self._row(caption) for caption in captions]
+        commonest = max(map(rows.count, rows), default=0) / max(1, len(rows))
+        return max(commonest, 1 / len({*rows, *map(self._row, self.captions)}))
 
     def follows(self, latents: Tensor, captions: Sequence[str]) -> list[bool]:
         """Whether each clip's own caption is the likeliest of the data's; one with the same words is as good.

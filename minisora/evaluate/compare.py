@@ -4,7 +4,8 @@ An experiment samples prompts from a model, has the videos judged, and returns a
 table and the videos of a contact sheet. `run_experiment` does the rest, the same for all of them:
 
     prompts   OUT/evaluate.json, failures.png   the score of a model's samples, and the judge's own
-    run       the same                          and whether the model of a run learns, is stuck or memorises
+    run       RUN/evaluation.json and .png      a run on its own held-out clips (`minisora.evaluate.own_clips`); with
+                                                prompts, as above, and whether it learns, is stuck or memorises
     videos    the same                          of videos with captions, whatever made them
     steps     OUT/steps.json                    the score against the number of sampling steps
     sizes     OUT/sizes.json, sizes.png         the score at several lengths and frame sizes

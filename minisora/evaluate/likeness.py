@@ -104,13 +104,15 @@ def flicker(video: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Motion:
-    """How blocks of 8 x 8 pixels move from frame to frame, in a set of clips.
+    """How a set of clips moves, by the share of its pixels that change and by blocks of 8 x 8 pixels that are followed.
 
     Args:
+        amounts: `activity` of every clip.
         speeds: pixels a frame, of every block that moves.
         directions: shares of eight sectors, right first, then against the clock; they sum to 1, or all are 0.
     """
 
+    amounts: NDArray[np.float64]
     speeds: NDArray[np.float64]
     directions: NDArray[np.float64]
 
@@ -131,7 +133,20 @@ def motion(videos: Sequence[Tensor]) -> Motion:
             # Rows grow downwards; an angle grows against the clock.
             sectors[round(math.atan2(-dy, dx) / (2 * math.pi) * _SECTORS) % _SECTORS] += 1
     total = sectors.sum()
-    return Motion(np.asarray(speeds), sectors / total if total else sectors)
+    amounts = np.asarray([float(activity(video[None])) for video in videos])
+    return Motion(amounts, np.asarray(speeds), sectors / total if total else sectors)
+
+
+def joined(parts: Sequence[Motion]) -> Motion:
+    """The motion of several sets of clips as one; at least one set."""
+    # Each block that is followed has one speed and one direction.
+    sectors = np.sum([part.directions * len(part.speeds) for part in parts], axis=0)
+    total = sectors.sum()
+    return Motion(
+        np.concatenate([part.amounts for part in parts]),
+        np.concatenate([part.speeds for part in parts]),
+        sectors / total if total else sectors,
+    )
 
 
 def _block_motion(video: Tensor) -> list[tuple[int, int]]:
@@ -173,21 +188,20 @@ class MotionDistance:
     direction: float
 
 
-def motion_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> MotionDistance:
-    """Of two sets of clips, each 3 T H W in [-1, 1].
+def motion_distance(first: Motion, second: Motion) -> MotionDistance:
+    """Of two sets of clips.
 
     Raises:
         UserError: a set is empty.
     """
-    if not first or not second:
-        raise UserError(f"motion of {len(first)} and of {len(second)} clips: at least one of each is needed")
-    amounts = [[float(activity(video[None])) for video in videos] for videos in (first, second)]
-    one, two = motion(first), motion(second)
-    both = len(one.speeds) > 0 and len(two.speeds) > 0
+    sizes = len(first.amounts), len(second.amounts)
+    if not all(sizes):
+        raise UserError(f"motion of {sizes[0]} and of {sizes[1]} clips: at least one of each is needed")
+    both = len(first.speeds) > 0 and len(second.speeds) > 0
     return MotionDistance(
-        float(wasserstein_distance(*amounts)),
-        float(wasserstein_distance(one.speeds, two.speeds)) if both else math.nan,
-        circular_distance(one.directions, two.directions) if both else math.nan,
+        float(wasserstein_distance(first.amounts, second.amounts)),
+        float(wasserstein_distance(first.speeds, second.speeds)) if both else math.nan,
+        circular_distance(first.directions, second.directions) if both else math.nan,
     )
 
 
@@ -198,18 +212,26 @@ def circular_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -
 
 
 def latent_features(latents: Tensor) -> Tensor:
-    """What a clip is, as N F numbers: of each channel its mean, its spread, its means in quarters, its change.
+    """What a clip shows, as N F numbers: of each channel its mean, its spread and its means in quarters.
 
     Args:
         latents: N Z T' H' W', normalised.
     """
     mean, spread = latents.mean((2, 3, 4)), latents.std((2, 3, 4), correction=0)
     quarters = F.adaptive_avg_pool2d(latents.mean(2), 2).flatten(1)
-    if latents.shape[2] > 1:
-        change = (latents[:, :, 1:] - latents[:, :, :-1]).square().mean((2, 3, 4)).sqrt()
-    else:
-        change = torch.zeros_like(mean)
-    return torch.cat([mean, spread, quarters, change], dim=1).float()
+    return torch.cat([mean, spread, quarters], dim=1).float()
+
+
+def change_features(latents: Tensor) -> Tensor:
+    """How a clip changes, as N F numbers: the root mean square change of each channel in quarters; no F for images.
+
+    Args:
+        latents: N Z T' H' W', normalised.
+    """
+    change = (latents[:, :, 1:] - latents[:, :, :-1]).float().square()
+    if not change.shape[2]:
+        return torch.zeros(len(latents), 0)
+    return F.adaptive_avg_pool2d(change.mean(2), 2).sqrt().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -237,6 +259,32 @@ class FeatureSpace:
     def __call__(self, features: Tensor) -> Tensor:
         """Coordinates N K of features N F."""
         return (features - self.mean) @ self.axes
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """What clips show and how they change, as coordinates that count alike.
+
+    In one space the few numbers of change would be lost among those of what is shown, and still pictures be as near to
+    clips as other clips are.
+    """
+
+    shown: FeatureSpace
+    change: FeatureSpace | None
+
+    @classmethod
+    def of(cls, latents: Tensor, most: int = 32) -> "LatentSpace":
+        """Of real clips' latents N Z T' H' W': at most so many coordinates, half of them of change; one of each."""
+        change = change_features(latents)
+        of_change = FeatureSpace.of(change, max(1, most // 2)) if change.shape[1] else None
+        return cls(FeatureSpace.of(latent_features(latents), max(1, most - most // 2)), of_change)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Coordinates N K of latents N Z T' H' W'."""
+        shown = self.shown(latent_features(latents))
+        return (
+            shown if self.change is None else torch.cat([shown, self.change(change_features(latents))], dim=1)
+        )
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

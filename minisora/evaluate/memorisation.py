@@ -133,12 +133,8 @@ def measure_curves(
     """
     check_seed(seed)
     check_number("batch_size", batch_size, 1, MAX_COUNT)
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
-    config = load(run / "config.yaml")
-    keys = cache_keys(pipeline.vae).values()
-    record = DataRecord(run / "dit", begun=True)
-    training, validation = (_open_cache(run, open_dataset(config, split, record), keys) for split in SPLITS)
+    keys = list(cache_keys(pipeline.vae).values())
+    training, validation = (_open_cache(run, dataset, keys) for dataset in run_clips(run))
     unseen, captions = validation.latents(range(len(validation))), validation.captions()
     count = min(num_samples, len(unseen))
     passes = -(-len(unseen) // batch_size)  # the loss calls back eight times as often, each an eighth
@@ -151,7 +147,7 @@ def measure_curves(
         velocity_of(pipeline),
         unseen.to(pipeline.device),
         captions,
-        moments(_blocks(training)),
+        moments(blocks(training)),
         seed,
         batch_size,
         loss_progress,
@@ -170,20 +166,39 @@ def measure_curves(
         samples.append(output.videos.float().cpu())
         if on_progress:
             on_progress(passes + start + len(texts), passes + count)
-    of_samples = nearest(torch.cat(samples), _blocks(training))
-    of_unseen = nearest(unseen[:count], _blocks(training))
+    of_samples = nearest(torch.cat(samples), blocks(training))
+    of_unseen = nearest(unseen[:count], blocks(training))
     return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
 
 
+def run_clips(run: Path) -> tuple[ClipDataset, ClipDataset]:
+    """The training and the held-out clips of a run, as its DiT was begun on them.
+
+    Raises:
+        UserError: the folder is no run, or its data are gone or changed.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
+    config = load(run / "config.yaml")
+    record = DataRecord(run / "dit", begun=True)
+    training, held_out = (open_dataset(config, split, record) for split in SPLITS)
+    return training, held_out
+
+
+def find_cache(run: Path, dataset: ClipDataset, keys: Iterable[str]) -> LatentCache | None:
+    """The run's latents of a data set, in the precision in which they were encoded; None if it has none whole."""
+    key = next((key for key in keys if LatentCache.exists(run / "cache", dataset, key)), None)
+    return None if key is None else LatentCache.open(run / "cache", dataset, key)
+
+
 def _open_cache(run: Path, dataset: ClipDataset, keys: Iterable[str]) -> LatentCache:
-    """The run's latents of a data set, in the precision in which they were encoded."""
-    for key in keys:
-        if LatentCache.exists(run / "cache", dataset, key):
-            return LatentCache.open(run / "cache", dataset, key)
-    raise UserError(
-        f"{run} has no whole latent cache of this model's VAE and data: pass the run that trained "
-        "the model, with train_dit.cache_latents on, or leave --run out"
-    )
+    cache = find_cache(run, dataset, keys)
+    if cache is None:
+        raise UserError(
+            f"{run} has no whole latent cache of this model's VAE and data: pass the run that trained "
+            "the model, with train_dit.cache_latents on, or leave --run out"
+        )
+    return cache
 
 
 def velocity_of(pipeline: MiniSoraPipeline) -> Velocity:
@@ -199,7 +214,8 @@ def velocity_of(pipeline: MiniSoraPipeline) -> Velocity:
     return velocity
 
 
-def _blocks(cache: LatentCache) -> Iterator[Tensor]:
+def blocks(cache: LatentCache) -> Iterator[Tensor]:
+    """All latents of a cache in order, a few hundred at a time: N Z T' H' W'."""
     for start in range(0, len(cache), _BLOCK):
         yield cache.latents(range(start, min(start + _BLOCK, len(cache))))
 
@@ -269,24 +285,41 @@ def loss_by_sigma(
     return LossCurve(sigmas, (loss / len(latents)).tolist(), (yardstick / len(latents)).tolist())
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """The training clip that is nearest to a clip."""
+
+    index: int
+    distance: float
+
+
 @torch.no_grad()
-def nearest(latents: Tensor, training: Iterable[Tensor]) -> list[float]:
-    """Distance of each clip (N Z T' H' W') to the nearest training clip, over blocks M Z T' H' W' of them.
+def nearest_clips(latents: Tensor, training: Iterable[Tensor]) -> list[Nearest]:
+    """Of each clip (N Z T' H' W') the nearest training clip, over blocks M Z T' H' W' of them.
 
     Raises:
         UserError: there are no training clips.
     """
     flat = latents.flatten(1).float().cpu()
-    closest = torch.full((len(flat),), math.inf)
+    closest, index, start = torch.full((len(flat),), math.inf), torch.zeros(len(flat), dtype=torch.long), 0
     for block in training:
         # The faster way by inner products rounds the distance of a copy, 0, to 1e-3.
         all_pairs = torch.cdist(
             flat, block.flatten(1).float().cpu(), compute_mode="donot_use_mm_for_euclid_dist"
         )
-        closest = torch.minimum(closest, all_pairs.min(dim=1).values)
+        least = all_pairs.min(dim=1)
+        index = torch.where(least.values < closest, least.indices + start, index)
+        closest = torch.minimum(closest, least.values)
+        start += len(block)
     if not bool(closest.isfinite().all()):
         raise UserError("no training latents to compare with: the cache of the run is empty")
-    return (closest / math.sqrt(flat.shape[1])).tolist()
+    distances = (closest / math.sqrt(flat.shape[1])).tolist()
+    return [Nearest(*pair) for pair in zip(index.tolist(), distances, strict=True)]
+
+
+def nearest(latents: Tensor, training: Iterable[Tensor]) -> list[float]:
+    """The distances of `nearest_clips`."""
+    return [each.distance for each in nearest_clips(latents, training)]
 
 
 def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]) -> Finding:

@@ -102,6 +102,7 @@ class Trainer:
         console: where progress is shown.
         last: the checkpoint to go on from, of this run, and what it says.
         on_sample: called on the main process with the step and the averaged weights, every `sample_every` steps.
+        on_validate: the same, after each validation.
     """
 
     def __init__(
@@ -114,10 +115,13 @@ class Trainer:
         console: Console,
         last: tuple[Path, checkpoint.TrainState] | None = None,
         on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
+        on_validate: Callable[[int, dict[str, Tensor]], None] | None = None,
     ):
         self.task, self.settings, self.accelerator = task, task.settings, accelerator
         self.config, self.seed = checkpoint.described(config), config.seed
-        self.inputs, self.console, self.on_sample = inputs, console, on_sample
+        self.inputs, self.console = inputs, console
+        # In the order in which they are called where both are due: what is shown of a validation may show samples.
+        self._callbacks = {"sample": on_sample, "validate": on_validate}
         self.folder = out / "checkpoints"
         self.metrics = MetricsLog(out.parent / "metrics.jsonl", task.name, accelerator)
         check_batch_size(self.settings.batch_size, self.settings.accumulation, accelerator.num_processes)
@@ -287,11 +291,12 @@ class Trainer:
             self.metrics.write(self.step, **{f"val_{k}": v for k, v in self.validation.items()})
             progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
             self._keep_best()
-        if "sample" in due and self.on_sample is not None:
-            weights = checkpoint.full_weights(self.model, self.ema)
-            if self.accelerator.is_main_process:
-                self.on_sample(self.step, weights)
-            self.accelerator.wait_for_everyone()
+        for what, call in self._callbacks.items():
+            if what in due and call is not None:
+                weights = checkpoint.full_weights(self.model, self.ema)
+                if self.accelerator.is_main_process:
+                    call(self.step, weights)
+                self.accelerator.wait_for_everyone()
         if "save" in due:
             self._save()
         return time.perf_counter() - start
@@ -409,6 +414,7 @@ def run_stage(
     model: Path,
     finish: Callable[[TaskType, dict[str, Tensor]], ModelMixin | MiniSoraPipeline | None],
     on_sample: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
+    on_validate: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
 ) -> StageResult:
     """Train a task to its last step, from its newest checkpoint if there is one, and write the model that comes out.
 
@@ -427,6 +433,7 @@ def run_stage(
         model: the folder of the model.
         finish: the model from the task and the averaged weights, called on the main process; None: it is written.
         on_sample: called on the main process with the task, the step and the averaged weights.
+        on_validate: the same, after each validation.
 
     Raises:
         UserError: the checkpoint is of another run, the config cannot be trained, or a place cannot be written.
@@ -453,8 +460,8 @@ def run_stage(
         except OSError as error:
             raise UserError(f"cannot write to {out.parent}: {error.strerror}; use another --out") from error
     task = make_task(accelerator)
-    sample = None if on_sample is None else partial(on_sample, task)
-    result = Trainer(task, config, accelerator, out, inputs, console, last, sample).fit()
+    calls = (None if call is None else partial(call, task) for call in (on_sample, on_validate))
+    result = Trainer(task, config, accelerator, out, inputs, console, last, *calls).fit()
     if accelerator.is_main_process:
         settle_folder(model)
         if (finished := finish(task, result.weights)) is not None:

@@ -31,7 +31,7 @@ from minisora.models.build import build_dit, latent_grid
 from minisora.screen import Table, say
 from minisora.training.launch import device_name, process_device
 from minisora.training.progress import read_metrics
-from minisora.training.stages import load_vae, train_dit, train_dit_on, train_vae
+from minisora.training.stages import OnValidate, load_vae, train_dit, train_dit_on, train_vae
 
 LEAST_MINUTES = 1.0
 # N* = k C^a: parameters of the DiT against its training FLOPs, of benchmarks/results/ladder/law.json.
@@ -89,7 +89,9 @@ class Plan:
         return config.replace(**changes)
 
 
-def train_for_minutes(config: Config, run: Path, console: Console, minutes: float) -> Config:
+def train_for_minutes(
+    config: Config, run: Path, console: Console, minutes: float, on_validate: OnValidate | None = None
+) -> Config:
     """Train both stages so that the command ends when `minutes` have passed since this process began.
 
     Returns:
@@ -100,12 +102,12 @@ def train_for_minutes(config: Config, run: Path, console: Console, minutes: floa
     """
     plan = open_plan(config, run, console, minutes)
     config = plan.apply(config)
-    train_vae(config, run, console)
+    train_vae(config, run, console, on_validate)
     if not plan.settled:
         settle(plan, run, left=60 * minutes - elapsed() - _RESERVE)
         say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
     config = plan.apply(config)
-    train_dit(config, run, console)
+    train_dit(config, run, console, on_validate=on_validate)
     return config
 
 

@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+import torch
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from rich.console import Console
@@ -25,6 +26,7 @@ from torch import Tensor
 from minisora import files
 from minisora.config import Config, save
 from minisora.data.batches import LatentSource, TrajectoryBatches
+from minisora.data.clips import ClipDataset
 from minisora.data.dataset import bucket_configs, open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import fingerprint
@@ -46,9 +48,13 @@ from minisora.training.tasks import DiTTask, StudentTask, VAETask, check_dit
 
 NUM_SAMPLES = 4
 Model = TypeVar("Model", bound=ModelMixin)
+# Called on the main process after each validation: the model of averaged weights, the held-out clips, the step.
+OnValidate: TypeAlias = Callable[[VideoVAE | MiniSoraPipeline, ClipDataset, int], None]
 
 
-def train_vae(config: Config, run: Path, console: Console) -> StageResult:
+def train_vae(
+    config: Config, run: Path, console: Console, on_validate: OnValidate | None = None
+) -> StageResult:
     """Train the VAE and write RUN/vae/model.
 
     Raises:
@@ -72,6 +78,13 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         task.set_statistics(vae.to(process_device()).eval())
         return vae.cpu()
 
+    def show(task: VAETask, step: int, weights: dict[str, Tensor]) -> None:
+        assert on_validate is not None
+        with torch.random.fork_rng(devices=[]):
+            vae = build_vae(config)
+        vae.load_state_dict(weights, strict=False)
+        on_validate(vae.to(process_device()).eval(), validation, step)
+
     return run_stage(
         config,
         config.train_vae,
@@ -84,6 +97,7 @@ def train_vae(config: Config, run: Path, console: Console) -> StageResult:
         make_task=lambda accelerator: VAETask(config, train, validation),
         model=out / "model",
         finish=finish,
+        on_validate=None if on_validate is None else show,
     )
 
 
@@ -149,7 +163,13 @@ def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:
     return all(name in weights and value.equal(weights[name]) for name, value in own.items())
 
 
-def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | None = None) -> StageResult:
+def train_dit(
+    config: Config,
+    run: Path,
+    console: Console,
+    vae_folder: Path | None = None,
+    on_validate: OnValidate | None = None,
+) -> StageResult:
     """Train the DiT on latents of the VAE in RUN/vae/model (or `vae_folder`) and write RUN/model.
 
     Raises:
@@ -182,7 +202,21 @@ def train_dit(config: Config, run: Path, console: Console, vae_folder: Path | No
         ]
         return DiTTask(config, vae, sources[0], sources[1], sources[2:])
 
-    return _run_dit(config, run, console, "DiT", inputs, make_task, validation.captions(), record)
+    def show(pipeline: MiniSoraPipeline, step: int) -> None:
+        assert on_validate is not None
+        on_validate(pipeline, validation, step)
+
+    return _run_dit(
+        config,
+        run,
+        console,
+        "DiT",
+        inputs,
+        make_task,
+        validation.captions(),
+        record,
+        on_validate=None if on_validate is None else show,
+    )
 
 
 def train_dit_on(
@@ -234,6 +268,7 @@ def _run_dit(
     make_task: Callable[[Accelerator], DiTTask],
     prompts: Sequence[str],
     record: DataRecord | None = None,
+    on_validate: Callable[[MiniSoraPipeline, int], None] | None = None,
 ) -> StageResult:
     """`run_stage` of a DiT: it samples some of the prompts on the way and writes RUN/model."""
     out = run / "dit"
@@ -249,6 +284,10 @@ def _run_dit(
         videos = _pipeline(config, task, weights)(prompts, seed=config.seed, progress=False).videos
         write_videos(out / "samples" / f"step-{step:08d}.mp4", videos, prompts, config.clip.fps)
 
+    def show(task: DiTTask, step: int, weights: dict[str, Tensor]) -> None:
+        assert on_validate is not None
+        on_validate(_pipeline(config, task, weights), step)
+
     return run_stage(
         config,
         config.train_dit,
@@ -262,6 +301,7 @@ def _run_dit(
         model=run / "model",
         finish=partial(_pipeline, config),
         on_sample=sample,
+        on_validate=None if on_validate is None else show,
     )
 
 

@@ -8,10 +8,12 @@ import torch
 
 from minisora.evaluate.likeness import (
     FeatureSpace,
+    LatentSpace,
     activity,
     circular_distance,
     flicker,
     frechet_distance,
+    joined,
     latent_features,
     motion,
     motion_distance,
@@ -81,10 +83,19 @@ def test_motion_of_a_still_clip_is_none() -> None:
 
 def test_sets_that_move_alike_are_near_and_others_far() -> None:
     right, left = [ball(0, 2), ball(0, 3)], [ball(0, -2), ball(0, -3)]
-    same, turned = motion_distance(right, right), motion_distance(right, left)
+    one, other = motion(right), motion(left)
+    same, turned = motion_distance(one, one), motion_distance(one, other)
     assert (same.amount, same.speed, same.direction) == (0, 0, 0)
     assert turned.direction > 0.3
-    assert motion_distance(right, [ball(0, 0)]).amount > 0
+    assert motion_distance(one, motion([ball(0, 0)])).amount > 0
+
+
+def test_sets_joined_are_one_set() -> None:
+    parts = [ball(0, 2), ball(0, -3), ball(0, 0)]
+    whole, pieces = motion(parts), joined([motion(parts[:1]), motion(parts[1:])])
+    assert np.allclose(whole.amounts, pieces.amounts)
+    assert np.allclose(whole.speeds, pieces.speeds)
+    assert np.allclose(whole.directions, pieces.directions)
 
 
 def test_a_circle_has_no_end() -> None:
@@ -110,3 +121,24 @@ def test_a_feature_space_is_of_unit_variance_and_ignores_what_never_differs() ->
     seen = space(features)
     assert seen.shape[1] <= 20
     assert torch.allclose(seen.std(0), torch.ones(seen.shape[1]), atol=1e-3)
+
+
+def test_still_pictures_lie_further_from_clips_than_other_clips_do() -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def clips() -> torch.Tensor:
+        """Ten things in turn, which differ much, that change little."""
+        shown = 5 * torch.randn(10, 4, 1, 4, 4, generator=torch.Generator().manual_seed(3)).repeat(
+            6, 1, 1, 1, 1
+        )
+        return shown + 0.1 * (1 + torch.rand(60, 4, 1, 1, 1, generator=generator)) * torch.randn(
+            60, 4, 5, 4, 4, generator=generator
+        )
+
+    training, held_out = clips(), clips()
+    still = training.mean(2, keepdim=True).expand_as(training)
+    space = LatentSpace.of(training, 12)
+    real = space(held_out)
+    assert real.shape == (60, 12)
+    assert frechet_distance(space(still), real) > 5 * frechet_distance(space(training), real)
+    assert LatentSpace.of(training[:, :, :1], 12)(held_out[:, :, :1]).shape == (60, 6)
