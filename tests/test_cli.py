@@ -75,6 +75,16 @@ def test_help_imports_nothing_heavy() -> None:
         (["distill", "-m", "nowhere", "--config", "toy"], "nowhere is not a model folder"),
         (["scale", "fit", "-o", "nowhere"], "no ladder in nowhere"),
         (["report", "--law", "nowhere.json"], "no law at nowhere.json"),
+        (["evaluate", "run", "cats"], "cats is not a run folder"),
+        (["evaluate", "run", "cats", "--features", "r4d"], "--features 'r4d' is neither r3d_18"),
+        (
+            ["evaluate", "run", "cats", "--samples-per-prompt", "2"],
+            "--samples-per-prompt goes with --prompts",
+        ),
+        (
+            ["evaluate", "run", "cats", "--prompts", "72", "--samples", "2"],
+            "--samples would do nothing beside --prompts",
+        ),
         (["evaluate", "videos", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "videos", "."], "has no metadata.csv: write one with the columns file_name,text"),
         (["evaluate", "videos", "cats"], "can be judged (1 skipped; a.mp4: caption 'a cat'"),

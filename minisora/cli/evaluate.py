@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console, refuse_beside
+from minisora.errors import UserError
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
@@ -50,8 +51,9 @@ def evaluate_run(
         Path | None, typer.Option("--model", "-m", help="The model that it trained; default: RUN/model.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, max=MAX_COUNT, help="Samples, for the captions of held-out clips.")
-    ] = 48,
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, help="Samples, for captions of held-out clips; default: 48."),
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(help="Frechet distance also by r3d_18, mc3_18, r2plus1d_18, or a file of such weights."),
@@ -72,17 +74,19 @@ def evaluate_run(
     from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
     if prompts is not None:
-        refuse_beside("--prompts", {"--features": features is not None})
+        refuse_beside("--prompts", {"--samples": samples is not None, "--features": features is not None})
         check_folder(out or _OUT)
         sampling = Sampling(
             model or run / "model", prompts, samples_per_prompt, seed, steps, guidance, batch_size
         )
         run_experiment(out or _OUT, console, lambda bar: evaluate_prompts(sampling, bar, run))
         return
-    from minisora.evaluate.own_clips import OwnClips, evaluate_own_clips
+    from minisora.evaluate.own_clips import NUM_SAMPLES, OwnClips, evaluate_own_clips
 
+    if samples_per_prompt != 1:
+        raise UserError("--samples-per-prompt goes with --prompts: without them, --samples says how many")
     check_folder(out or run)
-    options = OwnClips(run, model, samples, features, seed, steps, guidance, batch_size)
+    options = OwnClips(run, model, samples or NUM_SAMPLES, features, seed, steps, guidance, batch_size)
     run_experiment(out or run, console, lambda bar: evaluate_own_clips(options, bar))
     if out is None and model is None:
         from minisora.demo.run_page import renew_page

@@ -1,6 +1,6 @@
 """Does a clip show what its caption says, judged by what tells real clips apart: a classifier on VAE latents.
 
-One logistic regression a word, over the training clips' latents, for every word that some captions have and some have
+One logistic regression a word, over the training clips' latents, for the words that some captions have and some have
 not. A clip *follows* its caption if, of all captions of the data, its own words are the likeliest. How often real clips
 that were never trained on follow theirs stands beside every such share: the classifier is no better than that.
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from minisora.errors import UserError
 
 _LEAST = 2  # clips with a word, and clips without it
+_WORDS = 256  # at most, those that halve the clips best
 _CANDIDATES = 64  # captions that a clip's own is told from
 _RIDGE = 1e-2
 _GRID = 4  # cells per side that latents are averaged into
@@ -68,7 +69,9 @@ class CaptionJudge:
         for text in texts:
             for word in text:
                 counts[word] = counts.get(word, 0) + 1
-        words = tuple(sorted(w for w, n in counts.items() if _LEAST <= n <= len(captions) - _LEAST))
+        telling = [w for w, n in counts.items() if _LEAST <= n <= len(captions) - _LEAST]
+        telling.sort(key=lambda w: (-min(counts[w], len(captions) - counts[w]), w))
+        words = tuple(sorted(telling[:_WORDS]))
         if not words:
             return None
         features = _features(latents)

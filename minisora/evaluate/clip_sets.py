@@ -68,13 +68,18 @@ class TrainingClips:
     """The training clips of a run: their latents, from its cache or encoded now, captions, and pixels by index."""
 
     def __init__(
-        self, dataset: ClipDataset, cache: LatentCache | None, encode: Callable[[Tensor], Tensor], batch: int
+        self,
+        dataset: ClipDataset,
+        cache: LatentCache | None,
+        encode: Callable[[Tensor], Tensor],
+        batch: int,
+        on_progress: Callable[[float, int], None],
     ) -> None:
         self.dataset, self._cache = dataset, cache
         if cache is not None:
             self.captions, self._own = cache.captions(), torch.empty(0)
         else:
-            self.captions, self._own = _encode(dataset, min(len(dataset), MOST_ENCODED), encode, batch)
+            self.captions, self._own = _encode(dataset, encode, batch, on_progress)
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -127,14 +132,19 @@ def matching(captions: Sequence[str], training: Sequence[str], rng: np.random.Ge
 
 
 def _encode(
-    dataset: ClipDataset, count: int, encode: Callable[[Tensor], Tensor], batch_size: int
+    dataset: ClipDataset,
+    encode: Callable[[Tensor], Tensor],
+    batch_size: int,
+    on_progress: Callable[[float, int], None],
 ) -> tuple[list[str], Tensor]:
     """Captions and latents of the first clips of a data set, where the run keeps none."""
+    count = min(len(dataset), MOST_ENCODED)
     captions: list[str] = []
     latents = []
     for indices in batches(range(count), batch_size):
         latents.append(encode(to_float(dataset.clips(indices))))
         captions += captions_read(dataset, indices)
+        on_progress(len(captions), count)
     return captions, torch.cat(latents)
 
 

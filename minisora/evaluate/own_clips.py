@@ -63,6 +63,7 @@ from minisora.evaluate.memorisation import (
 )
 from minisora.evaluate.video_network import VideoNetwork
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
+from minisora.models.tokenizer import words
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
@@ -130,8 +131,9 @@ class _Evaluation:
         self.options, self.pipeline, self.network, self.bar = options, pipeline, network, bar
         keys = list(cache_keys(pipeline.vae).values())
         cache = find_cache(options.run, training, keys)
-        bar("training clips")
-        self.training = TrainingClips(training, cache, self.encode, options.batch_size)
+        self.training = TrainingClips(
+            training, cache, self.encode, options.batch_size, bar("encoding training clips")
+        )
         self.num_training = len(training)
         self.sheet: dict[str, list[tuple[str, Tensor]]] = {}
         self.not_told: list[str] = []
@@ -443,7 +445,7 @@ class _Evaluation:
             return None
         learned = self.learned()
         captions = [self.training.captions[index] for index in learned]
-        judge = CaptionJudge.learn(self.training.latents(learned), captions)
+        judge = CaptionJudge.learn(self.training.latents(learned), captions, words)
         if judge is None:
             return None
         real = judge.follows(self.held.all_latents, self.captions)

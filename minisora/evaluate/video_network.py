@@ -34,7 +34,10 @@ class VideoNetwork:
 
         file = weights_file(name)
         try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
+            # It warns of pickles that are not torch's own, which are refused next.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                weights = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             # A pickle of anything but tensors, a torn file, a text: torch has no common class for these.
             raise UserError(f"--features {file}: no weights that torch can read safely") from error
@@ -84,10 +87,8 @@ def weights_file(name: str) -> Path:
 def _fill(kind: type[nn.Module], weights: object) -> nn.Module | None:
     """A network with these weights; None if they are not its own."""
     network = kind(weights=None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            network.load_state_dict(weights)  # type: ignore[arg-type]
-        except (RuntimeError, TypeError, AttributeError):
-            return None
+    try:
+        network.load_state_dict(weights)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError, AttributeError):
+        return None
     return network

@@ -45,3 +45,18 @@ def test_one_caption_for_all_tells_nothing() -> None:
 def test_every_clip_needs_a_caption() -> None:
     with pytest.raises(UserError, match="3 clips and 2 captions"):
         CaptionJudge.learn(clips(CAPTIONS, 0), CAPTIONS[:2])
+
+
+def test_of_very_many_words_those_that_halve_the_clips_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minisora.evaluate.caption_following._WORDS", 2)
+    captions = CAPTIONS * 4 + ["a red box"] * 3 + ["a tiny red box"] * 2
+    judge = CaptionJudge.learn(clips(captions, 0), captions)
+    assert judge is not None
+    assert judge.words == ("ball", "box")
+
+
+def test_chance_is_that_of_the_best_guess() -> None:
+    judge = CaptionJudge.learn(clips(CAPTIONS * 3, 0), CAPTIONS * 3)
+    assert judge is not None
+    assert judge.chance(["a red ball"] * 3 + ["a red box"]) == pytest.approx(3 / 4)
+    assert judge.chance(CAPTIONS) == pytest.approx(1 / 3)
