@@ -259,6 +259,9 @@ def _facts(
             shown = [v for clip in clips if (v := number(clip.get(key))) is not None]
             value = sum(shown) / len(shown) if shown else None
             beside = f"the {len(shown)} shown here"
+        still = number(_at(evaluation, "vae", f"{key}_still"))
+        if still is not None:
+            beside = f"a still picture: {still:.1f} dB"
         if value is not None:
             facts.append((f"{value:.1f} dB", about, beside))
     judged = (
@@ -284,7 +287,7 @@ def _facts(
         if samples is not None and floor:
             facts.append(
                 (
-                    f"{samples / floor:.1f}×",
+                    f"{samples / floor:.2g}×",
                     f"the Fréchet distance of real clips, {name}",
                     "1 is real against real",
                 )
@@ -301,6 +304,7 @@ def _facts(
 _COMPARED: tuple[tuple[str, str, tuple[str, str, str, str]], ...] = (
     ("PSNR, dB", ".1f", ("", "vae.psnr", "", "")),
     ("PSNR of what moves, dB", ".1f", ("", "vae.psnr_moving", "", "")),
+    ("the same of a still picture", ".1f", ("", "vae.psnr_moving_still", "", "")),
     ("SSIM", ".3f", ("", "vae.ssim", "", "")),
     ("flicker", ".2%", ("vae.flicker.real", "vae.flicker.copies", "", "")),
     ("pixels that change", ".2%", ("vae.activity.real", "vae.activity.copies", "motion.activity.samples", "")),
@@ -325,6 +329,8 @@ def _compared(evaluation: dict[str, Any]) -> list[tuple[str, list[str]]]:
     for name, each in _items(evaluation.get("frechet")):
         values = [number(_at(each, key)) for key in ("copies", "samples", "floor")]
         rows.append((f"Fréchet distance, {name}", ["", *("" if v is None else f"{v:.2f}" for v in values)]))
+        if (still := number(_at(each, "still"))) is not None:
+            rows.append(("the same of still pictures", ["", "", f"{still:.2f}", ""]))
     return [(words, cells) for words, cells in rows if any(cells)]
 
 

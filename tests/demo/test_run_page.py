@@ -92,6 +92,7 @@ def test_the_verdict_the_advice_and_the_numbers_of_an_evaluation_are_shown(run: 
         "vae": {
             "psnr": 31.24,
             "psnr_moving": 25.1,
+            "psnr_moving_still": 13.1,
             "by_caption": {"a cat": {"real": 0.0312, "copies": 0.03}},
         },
         "motion": {"ratio": 0.93, "activity": {"real": 0.02, "samples": 0.018}},
@@ -110,10 +111,11 @@ def test_the_verdict_the_advice_and_the_numbers_of_an_evaluation_are_shown(run: 
     assert '<p class="lead">It moves</p>' in html
     for line in ("<li>record more clips</li>", "<li>how fast</li>"):
         assert line in html
-    for fact in ("31.2 dB", "25.1 dB", "98%", "0.93×", "2.0×", "0%"):
+    for fact in ("31.2 dB", "25.1 dB", "98%", "0.93×", "2×", "0%"):
         assert f"<b>{fact}</b>" in html
     row = "<td>3.12%</td><td>3.00%</td><td></td><td>75%</td>"
     assert f'<tr><th scope="row">a cat</th>{row}</tr>' in html
+    assert "a still picture: 13.1 dB" in html
     assert "not judged yet" not in html
 
 
