@@ -47,8 +47,8 @@ _LEAST_STEPS = 300
 # Fewer steps of a stage than this are no training.
 _FEWEST_STEPS = 60
 _VALIDATIONS = 8
-# Seconds kept for writing the model and leaving.
-_RESERVE = 3.0
+# Seconds kept for writing the model and the last page.
+_RESERVE = 8.0
 
 
 @dataclass
