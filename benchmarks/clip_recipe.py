@@ -1,0 +1,143 @@
+"""What keeps small moving things alive in a VAE: each ingredient of configs/clips.yaml alone, at equal CPU seconds.
+
+    python benchmarks/record_clips.py games --out clips/games --each 40
+    python benchmarks/clip_recipe.py --data clips/games --seconds 100 --json FILE
+
+One thread a variant, the seconds are of the process's CPU, so that variants may run beside each other (`--jobs`). Held-out
+clips, averaged weights. `moving` is PSNR in dB on pixels further than a tenth of the range from their clip's median
+frame; `activity` the share of pixels that change by as much from frame to frame, in the clips and in their copies.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+
+from minisora.config import Config, load
+from minisora.data.clips import to_float
+from minisora.data.dataset import open_dataset
+from minisora.evaluate.likeness import activity, psnr, psnr_moving
+from minisora.files import write_json
+from minisora.flops.device import describe_device
+from minisora.training.optimizer import make_optimizer
+from minisora.training.tasks import VAETask
+
+PLAIN = {
+    "vae.temporal_factor": 4,
+    "vae.latent_channels": 8,
+    "train_vae.moving_weight": 1.0,
+    "train_vae.moving_crops": 0.0,
+}
+WEIGHT = PLAIN | {"train_vae.moving_weight": 20.0}
+CHANNELS = WEIGHT | {"vae.latent_channels": 16}
+CROPS = CHANNELS | {"train_vae.moving_crops": 0.5}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as the toy": PLAIN,
+    "moving pixels count 20 times": WEIGHT,
+    "and 16 channels": CHANNELS,
+    "and half the crops on what moves": CROPS,
+    "and frames halved once": CROPS | {"vae.temporal_factor": 2},
+    "and 32 channels": CROPS | {"vae.temporal_factor": 2, "vae.latent_channels": 32},
+    "crops, weight 50": CROPS | {"train_vae.moving_weight": 50.0},
+    "crops, squared error alone": CROPS | {"train_vae.l2_share": 1.0},
+    "crops, begun with the toy's VAE": CROPS | {"train_vae.init": "toy"},
+}
+
+
+def train(config: Config, budget: float) -> dict[str, Any]:
+    """Train one VAE for so many CPU seconds, and judge it on held-out clips."""
+    torch.set_num_threads(1)
+    training, held_out = (open_dataset(config, split) for split in ("train", "validation"))
+    task = VAETask(config, training, held_out)
+    settings = config.train_vae
+    dtype = torch.bfloat16
+    optimizer = make_optimizer(task.model, settings, dtype)
+    average = EMAModel(list(task.model.parameters()), decay=0.995, foreach=True)
+    task.memory.fill()
+    start, step = time.process_time(), 0
+    while (share := (time.process_time() - start) / budget) < 1:
+        falling = 1.0 if share < 1 - settings.decay_share else max(0.05, (1 - share) / settings.decay_share)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * falling * min(1.0, (step + 1) / 50)
+        batch = task.source.at(range(step * settings.batch_size, (step + 1) * settings.batch_size))
+        with torch.autocast("cpu", dtype):
+            loss, _ = task.loss(task.model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.step(task.model.parameters())
+        step += 1
+    average.copy_to(task.model.parameters())
+    return {"steps": step, **judge(task, held_out.clips(range(len(held_out))))}
+
+
+@torch.no_grad()
+def judge(task: VAETask, clips: torch.Tensor) -> dict[str, float]:
+    """Means over held-out clips."""
+    task.set_statistics(task.model.eval())
+    copies = torch.cat(
+        [task.model.to_video(task.model.to_latents(to_float(part))) for part in clips.split(8)]
+    )
+    videos = to_float(clips)
+    moving = psnr_moving(copies, videos)
+    return {
+        "psnr": psnr(copies, videos).mean().item(),
+        "moving": moving[moving.isfinite()].mean().item(),
+        "activity": activity(videos).mean().item(),
+        "activity_of_copies": activity(copies).mean().item(),
+    }
+
+
+def main() -> None:
+    """Run all variants, or one in a process of its own."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of clips")
+    parser.add_argument("--seconds", type=float, default=100, help="of CPU, for each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes beside each other")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.only:
+        changes = VARIANTS[told.only] | {
+            "data.source": "folder",
+            "data.path": told.data,
+            "seed": told.seeds[0],
+        }
+        print(json.dumps(train(load("clips", changes=changes), told.seconds)))
+        return
+    waiting = [(name, seed) for name in VARIANTS for seed in told.seeds]
+    running: list[tuple[str, int, subprocess.Popen[str]]] = []
+    rows = []
+    while waiting or running:
+        while waiting and len(running) < told.jobs:
+            name, seed = waiting.pop(0)
+            command = [sys.executable, __file__, "--data", str(told.data), "--seconds", str(told.seconds)]
+            command += ["--seeds", str(seed), "--only", name]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            running.append((name, seed, process))
+        name, seed, process = running.pop(0)
+        output, _ = process.communicate()
+        row = {"variant": name, "seed": seed, **json.loads(output.splitlines()[-1])}
+        rows.append(row)
+        print(f"{name}: {row['psnr']:.2f} dB, {row['moving']:.2f} on what moves, {row['steps']} steps")
+    if told.json:
+        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "threads_a_variant": 1}
+        facts["machine"] = describe_device("cpu", torch.bfloat16)
+        write_json(told.json, {**facts, "cpu_seconds": told.seconds, "data": told.data.name, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
