@@ -24,7 +24,7 @@ def evaluation_table(
         title_justify="left",
     )
     table.add_column("")
-    for head in ("held out", "VAE copies", "samples", "real against real"):
+    for head in ("held out", "VAE copies", "samples", "real against\nreal"):
         table.add_column(head, justify="right")
 
     def row(name: str, *cells: float | None, form: str = ".1%") -> None:
