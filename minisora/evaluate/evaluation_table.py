@@ -19,12 +19,11 @@ def evaluation_table(
 ) -> Table:
     """Measures down, sets of clips across; what cannot be told is a dash."""
     vae, moved, captions = points["vae"], points["motion"]["distance"], points["captions"]
-    table = Table(
-        title=f"{points['settings']['run']}: {vae['clips']} held-out clips, {points['samples']['count']} samples",
-        title_justify="left",
-    )
+    clips = f"{vae['clips']} held-out clip" + ("s" if vae["clips"] > 1 else "")
+    title = f"{points['settings']['run']}: {clips}, {points['samples']['count']} samples"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    for head in ("held out", "VAE copies", "samples", "real against real"):
+    for head in ("held out", "VAE copies", "samples", "real against\nreal"):
         table.add_column(head, justify="right")
 
     def row(name: str, *cells: float | None, form: str = ".1%") -> None:

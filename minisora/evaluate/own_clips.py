@@ -317,8 +317,10 @@ class _Evaluation:
         # Each takes a set of clips to its coordinates.
         spaces: dict[str, Callable[[SeenClips], Tensor]] = {"latents": lambda seen: space(seen.all_latents)}
         if self.network is not None:
-            own = FeatureSpace.of(torch.cat(self.real.features), max(1, size // 3))
-            spaces[str(self.options.features)] = lambda seen: own(torch.cat(seen.features))
+            # Of both sets of real clips: of one alone, it would make the other look strange.
+            both = torch.cat([*self.real.features, *self.held.features])
+            own = FeatureSpace.of(both, max(1, size // 3))
+            spaces[Path(str(self.options.features)).name] = lambda seen: own(torch.cat(seen.features))
         result = {}
         for name, coordinates in spaces.items():
             real, samples = coordinates(self.held)[held], coordinates(self.sampled)

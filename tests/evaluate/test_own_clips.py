@@ -165,7 +165,7 @@ def test_a_run_of_shapes_is_evaluated_and_written_down(tiny_run: Path, tmp_path:
     assert (tmp_path / "evaluation.png").stat().st_size > 1000
     printed = console.export_text()
     assert written["verdict"]["sentence"][:60] in printed
-    assert "real against real" in printed
+    assert "real against" in printed
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -364,7 +364,7 @@ def test_a_network_of_torchvision_gives_a_distance_of_its_own(
     blocks_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_clips, "VideoNetwork", lambda name: lambda videos: videos.flatten(2).std(2))
-    frechet = evaluated(blocks_run, samples=8, features="mine.pth").points["frechet"]
+    frechet = evaluated(blocks_run, samples=8, features="of/mine.pth").points["frechet"]
     assert set(frechet) == {"latents", "mine.pth"}
     assert frechet["mine.pth"]["samples"] > frechet["mine.pth"]["floor"]
 
