@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from PIL import Image
 from minisora.config import ClipConfig, Config, DataConfig
 from minisora.data.clips import ClipMemory
 from minisora.data.dataset import open_dataset
+from minisora.data.folder import scan as scanning
 from minisora.data.folder.folder_dataset import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
 from minisora.data.folder.metadata import read_metadata, write_metadata
 from minisora.data.folder.scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
@@ -552,3 +554,21 @@ def test_damage_further_on_does_not_stop_the_clips_before_it(tmp_path, ramp, mon
     assert data.clips([1, 0, 2]).shape[0] == 3
     with pytest.raises(UserError, match="x.mp4: cannot be decoded"):
         data.clips([5])
+
+
+def test_a_scan_looks_at_a_few_files_at_a_time_and_counts_them_all(mixed_folder, monkeypatch):
+    whole = scan_folder(mixed_folder, CLIP)
+    waiting: list[int] = []
+    counts: list[tuple[int, int]] = []
+
+    class Pool(ThreadPoolExecutor):
+        def map(self, look, names):
+            waiting.append(len(names))
+            return super().map(look, names)
+
+    monkeypatch.setattr(scanning, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(scanning, "_AT_ONCE", 4)
+    few = scan_folder(mixed_folder, CLIP, progress=lambda *count: counts.append(count))
+    assert few.files == whole.files
+    assert waiting == [4, 4, 2]
+    assert counts == [(done, 10) for done in range(1, 11)]
