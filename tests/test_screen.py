@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import minisora
-from minisora.screen import Table, plain, say
+from minisora.screen import Table, counting, plain, say
 
 PACKAGE = Path(minisora.__file__).parent
 HOSTILE = "out[v2]/[/b] [red]x[/red] :dog: \\[y] $a$ <script>"
@@ -96,3 +96,13 @@ def test_pages_escape_and_figures_have_no_formulas() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Environment"):
                 text = ast.unparse(node)
                 assert "autoescape=True" in text or path.name == "model_folder.py", path
+
+
+def test_a_count_is_a_bar_on_a_terminal_and_nothing_in_a_log() -> None:
+    for terminal in (True, False):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=terminal, color_system=None, width=80)
+        with counting(console, "[red]clips") as progress:
+            progress(3, 7)
+        assert ("3/7" in file.getvalue()) == terminal
+        assert ("[red]clips" in file.getvalue()) == terminal

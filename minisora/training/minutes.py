@@ -40,8 +40,9 @@ LAW = {"k": 1.8281802562228158, "a": 0.4216709124409269}
 SIZES = ((64, 3), (96, 5), (128, 6), (192, 8), (256, 10), (384, 12))
 # Share of the minutes that the VAE trains: footage needs more than the shapes world, whose pictures are plain.
 _VAE_SHARE = {"shapes": 0.16}
-_VAE_SHARE_OF_FOOTAGE = 0.5
+_VAE_SHARE_OF_FOOTAGE = 0.35
 _TRIED_STEPS = 8
+_TIMED_CLIPS = 24
 # A DiT that takes fewer steps than this learns nothing: the next larger is not tried.
 _LEAST_STEPS = 300
 # Fewer steps of a stage than this are no training.
@@ -154,9 +155,9 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float) -> Pl
     trial = run / "trial"
     quiet = Console(quiet=True)
     try:
-        vae_step, vae_more = _time_stage(config, trial, "vae", quiet)
-        clips, seconds_a_clip = _time_encoding(config, trial)
-        encoding = clips * seconds_a_clip
+        vae_step, vae_more = _time_vae(config, trial, quiet)
+        reading, encoding = _time_clips(config, trial)
+        vae_more += reading
         share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
         total = 60 * minutes - _RESERVE - elapsed() - encoding
         vae_seconds = share * total
@@ -202,12 +203,13 @@ def _stage(seconds: float, step_seconds: float, more: float) -> StagePlan:
     return StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
 
 
-def _time_stage(config: Config, trial: Path, name: str, console: Console) -> tuple[float, float]:
-    """Seconds of a step of a stage, and of all else that a stage of some validations does."""
+def _time_vae(config: Config, trial: Path, console: Console) -> tuple[float, float]:
+    """Seconds of a step of the VAE on clips that are held, and of all else that a stage of some validations does."""
+    # The first step reads them all; the others are those of a training that has read its clips.
+    few = config.replace(**{"train_vae.max_clips": config.train_vae.batch_size})
     start = time.perf_counter()
-    train_vae(_tried(config, name), trial, console)
-    whole = time.perf_counter() - start
-    return _split(trial, name, whole, config.train_vae.batch_size)
+    train_vae(_tried(few, "vae"), trial, console)
+    return _split(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
 
 
 def _tried(config: Config, name: str) -> Config:
@@ -232,17 +234,23 @@ def _split(trial: Path, name: str, whole: float, batch_size: int) -> tuple[float
     return step, once / 2 + _VALIDATIONS * once / 2
 
 
-def _time_encoding(config: Config, trial: Path) -> tuple[int, float]:
-    """Number of clips to encode, and seconds for each, reading included."""
-    if not config.train_dit.cache_latents:
-        return 0, 0.0
+def _time_clips(config: Config, trial: Path) -> tuple[float, float]:
+    """Seconds that reading the clips of the VAE takes once, and encoding all of them, reading included."""
     vae = load_vae(trial / "vae" / "model").to(process_device())
     train, validation = (open_dataset(config, split) for split in ("train", "validation"))
-    some = range(min(16, len(train)))
-    start = time.perf_counter()
-    for at in range(0, len(some), 8):
-        vae.to_latents(to_float(train.clips(some[at : at + 8]).to(vae.device)))
-    return len(train) + len(validation), (time.perf_counter() - start) / len(some)
+    some = range(min(_TIMED_CLIPS, len(train)))
+    reading = encoding = 0.0
+    for first in range(0, len(some), 8):
+        start = time.perf_counter()
+        clips = train.clips(some[first : first + 8])
+        read = time.perf_counter()
+        vae.to_latents(to_float(clips.to(vae.device)))
+        reading += read - start
+        encoding += time.perf_counter() - start
+    count = len(train) + len(validation)
+    encoded = count if config.train_dit.cache_latents else 0
+    held = min(len(train), config.train_vae.max_clips) + len(validation)
+    return reading / len(some) * held, encoding / len(some) * encoded
 
 
 class _Noise:

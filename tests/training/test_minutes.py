@@ -17,10 +17,10 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """A machine whose every time is known: seconds of a step by width, of a clip, of the process so far."""
-    times = {"vae": 0.1, "more": 5.0, "clip": 0.01, "begun": 10.0}
+    times = {"vae": 0.1, "more": 5.0, "reading": 3.0, "encoding": 1.0, "begun": 10.0}
     monkeypatch.setattr(minutes, "elapsed", lambda: times["begun"])
-    monkeypatch.setattr(minutes, "_time_stage", lambda *_: (times["vae"], times["more"]))
-    monkeypatch.setattr(minutes, "_time_encoding", lambda *_: (100, times["clip"]))
+    monkeypatch.setattr(minutes, "_time_vae", lambda *_: (times["vae"], times["more"]))
+    monkeypatch.setattr(minutes, "_time_clips", lambda *_: (times["reading"], times["encoding"]))
 
     def sizes(config: Config, trial: Path, console: Console, seconds: float) -> list[dict[str, float]]:
         tried = []
@@ -44,7 +44,9 @@ def test_all_that_is_planned_takes_the_minutes_asked_for(
     vae, dit = plan.stages["vae"], plan.stages["dit"]
     spent = steady["begun"] + plan.encoding + vae.seconds + dit.seconds
     assert spent == pytest.approx(600, abs=5)
-    assert vae.steps * vae.step_seconds + steady["more"] == pytest.approx(vae.seconds, abs=1)
+    assert vae.steps * vae.step_seconds + steady["more"] + steady["reading"] == pytest.approx(
+        vae.seconds, abs=1
+    )
     assert dit.steps * dit.step_seconds + 4 == pytest.approx(dit.seconds, abs=1)
 
 

@@ -222,9 +222,10 @@ def scan_folder(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # A few at a time: what is waiting takes more memory than what is known.
         for start in range(0, len(names), _AT_ONCE):
-            files += pool.map(look, names[start : start + _AT_ONCE])
-            if progress:
-                progress(len(files) - missing, len(names))
+            for scanned in pool.map(look, names[start : start + _AT_ONCE]):
+                files.append(scanned)
+                if progress:
+                    progress(len(files) - missing, len(names))
     files.sort(key=lambda file: file.name)
     return FolderScan(folder, tuple(files), ignored, (*several, *notes), shards)
 

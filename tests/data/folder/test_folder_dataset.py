@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 from minisora.config import BucketConfig, ClipConfig, Config, DataConfig
 from minisora.data.clips import ClipMemory
 from minisora.data.dataset import bucket_configs, open_dataset
+from minisora.data.folder import scan as scanning
 from minisora.data.folder.folder_dataset import VALIDATION_SHARE, FolderDataset, name_fraction, split_files
 from minisora.data.folder.metadata import read_metadata, write_metadata
 from minisora.data.folder.scan import NO_CAPTION, FolderScan, ScannedFile, scan_folder
@@ -640,3 +642,21 @@ def test_by_shape_a_file_gives_clips_of_the_nearest_size_only(tmp_path, ramp):
     thin = config(tmp_path, buckets=sizes, buckets_by_shape=True, require_captions=False)
     with pytest.raises(UserError, match="is nearest in shape to 96x8: leave that size out"):
         open_dataset(bucket_configs(thin)[2], "train")
+
+
+def test_a_scan_looks_at_a_few_files_at_a_time_and_counts_them_all(mixed_folder, monkeypatch):
+    whole = scan_folder(mixed_folder, CLIP)
+    waiting: list[int] = []
+    counts: list[tuple[int, int]] = []
+
+    class Pool(ThreadPoolExecutor):
+        def map(self, look, names):
+            waiting.append(len(names))
+            return super().map(look, names)
+
+    monkeypatch.setattr(scanning, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(scanning, "_AT_ONCE", 4)
+    few = scan_folder(mixed_folder, CLIP, progress=lambda *count: counts.append(count))
+    assert few.files == whole.files
+    assert waiting == [4, 4, 2]
+    assert counts == [(done, 10) for done in range(1, 11)]
