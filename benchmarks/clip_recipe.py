@@ -5,7 +5,7 @@
 
 One thread a variant, the seconds are of the process's CPU, so that variants may run beside each other (`--jobs`).
 Held-out clips, averaged weights. `moving` is PSNR in dB on pixels further than a tenth of the range from their clip's
-median frame; `activity` the share of pixels that change by as much from frame to frame, in the clips and in their copies.
+median frame; `activity` the share of pixels that change by as much from frame to frame, in the clips and their copies.
 """
 
 import argparse

@@ -43,7 +43,7 @@ def test_all_that_is_planned_takes_the_minutes_asked_for(
     plan = make_plan(tiny_config, tmp_path, QUIET, 10)
     vae, dit = plan.stages["vae"], plan.stages["dit"]
     spent = steady["begun"] + plan.encoding + vae.seconds + dit.seconds
-    assert spent == pytest.approx(600, abs=5)
+    assert spent == pytest.approx(600, abs=10)
     assert vae.steps * vae.step_seconds + steady["more"] + steady["reading"] == pytest.approx(
         vae.seconds, abs=1
     )
