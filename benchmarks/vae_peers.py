@@ -3,6 +3,7 @@
     python benchmarks/vae_peers.py --json benchmarks/results/vae-peers_MACHINE_DATE.json
     python benchmarks/vae_peers.py --quick                     # 3 rounds, 8 s of training each
     python benchmarks/vae_peers.py --to-db 28 --limit-s 600    # how long each trains to 28 dB
+    python benchmarks/vae_peers.py --config clips --set vae.temporal_factor=4 --data clips/games --train-s 200
 
 All three are causal, code 4x8x8 pixels into a cell of as many channels, and see the same clips of the shapes
 world (17x64x64). VideoVAE is the one of --config; the peers keep their published layout (width ratios, blocks
@@ -38,9 +39,10 @@ from torch import Tensor, nn
 
 from minisora.config import Config, TrainConfig, load
 from minisora.data.batches import CropBatches, VAEBatch
-from minisora.data.clips import ClipMemory, to_float
+from minisora.data.clips import ClipDataset, ClipMemory, to_float
+from minisora.data.dataset import open_dataset
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
-from minisora.evaluate.likeness import psnr
+from minisora.evaluate.likeness import psnr, psnr_moving
 from minisora.flops.count_torch import count_forward, count_step
 from minisora.models.build import build_vae
 from minisora.models.vae import Posterior, vae_loss
@@ -148,8 +150,16 @@ class Contender:
         clips = to_float(batch.video)
         posterior = self.encode(clips)
         video = self.decode(posterior.sample(batch.noise))
-        weights = {"kl_weight": self.settings.kl_weight, "l2_share": self.settings.l2_share}
-        return vae_loss(video, clips, posterior.kl(), **weights).total
+        settings = self.settings
+        return vae_loss(
+            video,
+            clips,
+            posterior.kl(),
+            kl_weight=settings.kl_weight,
+            l2_share=settings.l2_share,
+            moving=batch.moving,
+            moving_weight=settings.moving_weight,
+        ).total
 
     def step(self, batch: VAEBatch, precision: str) -> None:
         for group in self.optimizer.param_groups:
@@ -163,13 +173,11 @@ class Contender:
         self.steps += 1
 
     @torch.no_grad()
-    def psnr(self, clips: Tensor) -> float:
-        """Of clips coded through the posterior's mean, in float32: mean over clips, dB."""
-        values = [
-            psnr(self.decode(self.encode(part).mean).clamp(-1, 1), part).mean() * len(part)
-            for part in clips.split(8)
-        ]
-        return float(sum(values)) / len(clips)
+    def psnr(self, clips: Tensor) -> tuple[float, float]:
+        """Of clips coded through the posterior's mean, in float32: mean over clips, dB; and on what moves."""
+        copies = torch.cat([self.decode(self.encode(part).mean).clamp(-1, 1) for part in clips.split(8)])
+        moving = psnr_moving(copies, clips)
+        return float(psnr(copies, clips).mean()), float(moving[moving.isfinite()].mean())
 
 
 def contenders(config: Config, peers: list[str], lr: float | None, peer_lr: float | None) -> list[Contender]:
@@ -243,8 +251,10 @@ def race(
         over = one.train_seconds >= limit_s
         if over or one.train_seconds >= due[one.name]:
             due[one.name] = one.train_seconds + max(every_s, SPARSER * one.train_seconds)
-            reached = one.psnr(validation)
-            one.history.append({"seconds": one.train_seconds, "steps": one.steps, "psnr_db": reached})
+            reached, moving = one.psnr(validation)
+            one.history.append(
+                {"seconds": one.train_seconds, "steps": one.steps, "psnr_db": reached, "moving_db": moving}
+            )
             if over or (to_db is not None and reached >= to_db):
                 running.remove(one)
 
@@ -263,6 +273,7 @@ def summary(field: list[Contender], to_db: float | None) -> list[dict]:
                 "trained_s": last["seconds"],
                 "steps": one.steps,
                 "psnr_db": last["psnr_db"],
+                "moving_db": last["moving_db"],
                 "to_db": to_db,
                 "seconds_to_db": last["seconds"] if reached else None,
                 "history": one.history,
@@ -274,7 +285,7 @@ def summary(field: list[Contender], to_db: float | None) -> list[dict]:
 def show_training(rows: list[dict], title: str) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("model")
-    for column in ("base width", "parameters", "lr", "trained s", "steps", "PSNR dB", "target"):
+    for column in ("base width", "parameters", "lr", "trained s", "steps", "PSNR dB", "moving dB", "target"):
         table.add_column(column, justify="right")
     for row in rows:
         target = "-"
@@ -289,6 +300,7 @@ def show_training(rows: list[dict], title: str) -> None:
             f"{row['trained_s']:.1f}",
             str(row["steps"]),
             f"{row['psnr_db']:.2f}",
+            f"{row['moving_db']:.2f}",
             target,
         )
     Console(width=150).print(table)
@@ -297,6 +309,10 @@ def show_training(rows: list[dict], title: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", default="toy", help="whose VAE, crops, loss and optimizer (default toy)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings of the config"
+    )
+    parser.add_argument("--data", type=Path, help="train on this folder of clips; default: shapes")
     parser.add_argument("--quick", action="store_true", help="few rounds, 8 s of training each, 8 clips")
     parser.add_argument(
         "--peers", nargs="+", choices=tuple(PEERS), default=list(PEERS), help="which to run (default: both)"
@@ -342,17 +358,30 @@ def main() -> None:
     limit_s = arguments.limit_s if arguments.to_db is not None else train_s
 
     result = facts()
-    config = load(arguments.config)
+    folder = {"data.source": "folder", "data.path": arguments.data} if arguments.data else {}
+    config = load(arguments.config, arguments.set, folder)
     clip, stage = config.clip, config.train_vae
     size = {"frames": clip.frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
-    train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
-    held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
+    train: ClipDataset
+    held_out: ClipDataset
+    if arguments.data:
+        train, held_out = (open_dataset(config, split) for split in ("train", "validation"))
+    else:
+        train = ShapesWorld(stage.max_clips, seed=config.seed, **size)
+        held_out = ShapesWorld(config.data.num_validation_clips, seed=config.seed, split="validation", **size)
     judged = 8 if arguments.quick else arguments.judge_clips
     validation = to_float(held_out.clips(range(min(len(held_out), judged))))
     field = contenders(config, arguments.peers, arguments.lr, arguments.peer_lr)
     crop = stage.crop or (clip.frames, clip.height, clip.width)
     latent_shape = (config.vae.latent_channels, *field[0].model.latent_size(*crop))
-    source = CropBatches(ClipMemory(train, len(train)), crop, latent_shape, config.seed)
+    source = CropBatches(
+        ClipMemory(train, len(train)),
+        crop,
+        latent_shape,
+        config.seed,
+        moving=stage.moving_weight > 1,
+        moving_crops=stage.moving_crops,
+    )
 
     peaks = measured_peaks(arguments.precision)
     clips = validation[: arguments.clips]
@@ -381,6 +410,8 @@ def main() -> None:
     if arguments.json:
         settings = {
             "config": arguments.config,
+            "set": arguments.set,
+            "data": arguments.data.name if arguments.data else "shapes",
             "quick": arguments.quick,
             "rounds": rounds,
             "batch": stage.batch_size,
