@@ -53,6 +53,8 @@ QUICK: dict[str, list[str]] = {
 # Beginnings of commands that are checked and not run, and why.
 CHECKED: dict[str, str] = {
     "minisora demo": "trains for minutes",
+    "minisora train --data clips --minutes": "trains for minutes",
+    "minisora train --data my_clips --minutes": "trains for minutes",
     "minisora calibrate": "times real passes for a minute",
     "minisora scale run": "trains for minutes",
     "minisora flops --diffusers": "counts billions of parameters, which tests/measure does",

@@ -55,7 +55,6 @@ MinutesOption = Annotated[
     float | None,
     typer.Option(
         "--minutes",
-        "-m",
         min=1.0,
         callback=finite,
         help="Train the best model that so many minutes buy here, instead of the config's steps.",

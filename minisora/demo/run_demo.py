@@ -35,10 +35,13 @@ from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
 from minisora.screen import say
+from minisora.training.minutes import open_plan, train_for_minutes
 from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import check_dit
 
+# Seconds that all after the training takes, of a run of some minutes.
+_AFTER = 30.0
 # Unseen clips that the VAE is judged on, and those of them on the page.
 NUM_UNSEEN, NUM_PAIRS = 64, 6
 
@@ -88,7 +91,7 @@ class Record:
         write_json(self.path, self.values)
 
 
-def run_demo(config: Config, run: Path, console: Console) -> Path:
+def run_demo(config: Config, run: Path, console: Console, minutes: float | None = None) -> Path:
     """Do everything, and return the page.
 
     Raises:
@@ -103,6 +106,11 @@ def run_demo(config: Config, run: Path, console: Console) -> Path:
     check_dit(config)
     run.mkdir(parents=True, exist_ok=True)
     record = Record.open(run / "demo.json")
+    if minutes is not None:
+        # The stages are looked at below, where they are found finished.
+        config = train_for_minutes(config, run, console, minutes, after=_AFTER)
+        for name, stage_plan in open_plan(config, run, console, minutes).stages.items():
+            record.values.setdefault("seconds", {})[name] = stage_plan.seconds
     for name, stage in (("vae", train_vae), ("dit", train_dit)):
         start = time.perf_counter()
         try:

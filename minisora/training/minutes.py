@@ -91,9 +91,22 @@ class Plan:
 
 
 def train_for_minutes(
-    config: Config, run: Path, console: Console, minutes: float, on_validate: OnValidate | None = None
+    config: Config,
+    run: Path,
+    console: Console,
+    minutes: float,
+    on_validate: OnValidate | None = None,
+    after: float = 0.0,
 ) -> Config:
     """Train both stages so that the command ends when `minutes` have passed since this process began.
+
+    Args:
+        config: its sizes and steps are the plan's business.
+        run: the run folder.
+        console: where progress is shown.
+        minutes: in all.
+        on_validate: as of the stages.
+        after: seconds that the command goes on after the training.
 
     Returns:
         The config with the plan's sizes and steps.
@@ -101,11 +114,13 @@ def train_for_minutes(
     Raises:
         UserError: too few minutes, several processes, another plan in the folder, or what the stages raise.
     """
-    plan = open_plan(config, run, console, minutes)
+    begun = plan_file(run).is_file()
+    plan = open_plan(config, run, console, minutes, after)
     config = plan.apply(config)
     train_vae(config, run, console, on_validate)
-    if not plan.settled:
-        settle(plan, run, left=60 * minutes - elapsed() - _RESERVE)
+    # A run that goes on has no more time than it had: its plan stands as it is.
+    if not (plan.settled or begun):
+        settle(plan, run, left=60 * minutes - elapsed() - _RESERVE - after)
         say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
     config = plan.apply(config)
     train_dit(config, run, console, on_validate=on_validate)
@@ -122,7 +137,7 @@ def plan_file(run: Path) -> Path:
     return run / "plan.json"
 
 
-def open_plan(config: Config, run: Path, console: Console, minutes: float) -> Plan:
+def open_plan(config: Config, run: Path, console: Console, minutes: float, after: float = 0.0) -> Plan:
     """The plan of a run: the one it has, or a new one.
 
     Raises:
@@ -143,13 +158,13 @@ def open_plan(config: Config, run: Path, console: Console, minutes: float) -> Pl
                 "another --out"
             )
         return plan
-    plan = make_plan(config, run, console, minutes)
+    plan = make_plan(config, run, console, minutes, after)
     run.mkdir(parents=True, exist_ok=True)
     _write(plan, run)
     return plan
 
 
-def make_plan(config: Config, run: Path, console: Console, minutes: float) -> Plan:
+def make_plan(config: Config, run: Path, console: Console, minutes: float, after: float = 0.0) -> Plan:
     """Time a few real steps of the VAE and of DiTs of several sizes, and share the minutes out."""
     say(console, ("Plan", "bold"), f" for {minutes:g} minutes: timing a few steps of each size")
     trial = run / "trial"
@@ -159,7 +174,7 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float) -> Pl
         reading, encoding = _time_clips(config, trial)
         vae_more += reading
         share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
-        total = 60 * minutes - _RESERVE - elapsed() - encoding
+        total = 60 * minutes - _RESERVE - after - elapsed() - encoding
         vae_seconds = share * total
         dit_seconds = total - vae_seconds
         sizes = _time_sizes(config, trial, quiet, dit_seconds)
