@@ -225,6 +225,8 @@ class VAETrainConfig(TrainConfig):
     # (frames, height, width)
     crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = (9, 32, 32)
     kl_weight: Annotated[float, Field(ge=0)] = 1e-4
+    # standard deviation of noise on the latents beside the posterior's: samples of a DiT err by as much
+    latent_noise: Annotated[float, Field(ge=0, le=10)] = 0.0
     # train on the first so many clips: a VAE needs variety less than steps
     max_clips: PositiveInt = 2000
     # reconstruction = (1 - share) * L1 + share * L2

@@ -182,9 +182,20 @@ class VideoVAE(ModelMixin, ConfigMixin):
         x = self.decoder(raw.permute(0, 2, 3, 4, 1).contiguous(), stream)  # B T H/p W/p 3pp
         return unfold_pixels(x, self.config.pixel_patch).permute(0, 4, 1, 2, 3)
 
-    def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
-        """Reconstruction and posterior for training; `noise` is standard normal, B Z T' H' W'."""
+    def forward(self, video: Tensor, noise: Tensor, latent_noise: float = 0.0) -> tuple[Tensor, Posterior]:
+        """Reconstruction and posterior for training.
+
+        Args:
+            video: B 3 T H W in [-1, 1].
+            noise: standard normal, B Z T' H' W'.
+            latent_noise: standard deviation of noise beside the posterior's own, in raw latents: the decoder learns to
+                pass over errors of this size, which a DiT's samples have.
+        """
         posterior = self.encode(video)
+        if latent_noise:
+            least = torch.tensor(2 * math.log(latent_noise), device=video.device)
+            noisy = torch.logaddexp(posterior.log_variance.float(), least)
+            return self.decode(Posterior(posterior.mean.float(), noisy).sample(noise)), posterior
         return self.decode(posterior.sample(noise)), posterior
 
     def normalize(self, raw: Tensor) -> Tensor:

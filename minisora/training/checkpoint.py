@@ -78,7 +78,7 @@ _FREE = {
 _BEFORE: dict[str, dict[str, Any]] = {
     "text": {"tokenizer_version": 1},
     "data": {"fit": "crop", "overlap": 0.0, "buckets_by_shape": False},
-    "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None},
+    "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None, "latent_noise": 0.0},
     "train_dit": {"keep": "last"},
 }
 

@@ -158,7 +158,7 @@ class VAETask(Task):
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
         video = to_float(batch.video)
-        reconstruction, posterior = model(video, batch.noise)
+        reconstruction, posterior = model(video, batch.noise, self.settings.latent_noise)
         parts = vae_loss(
             reconstruction,
             video,

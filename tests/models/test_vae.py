@@ -214,3 +214,18 @@ def test_activations_are_what_is_estimated(widths: tuple[int, ...], patch: int, 
         vae.to_video(latents, chunk=1)
     # Chunks hold the video, 12 bytes a pixel, and no more than their share of the rest with what layers remember.
     assert live.peak < 12 * 17 * 64 * 64 + vae.pixel_bytes() * (temporal + 4) * 64 * 64
+
+
+def test_noise_on_latents_is_beside_the_posteriors_own() -> None:
+    vae = VideoVAE(latent_channels=4, widths=(16, 16), blocks_per_level=1).eval()
+    video = torch.rand(1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn(1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        posterior = vae.encode(video)
+        own, _ = vae(video, noise)
+        more, returned = vae(video, noise, 0.5)
+        deviation = (posterior.log_variance.exp() + 0.25).sqrt()
+        torch.testing.assert_close(more, vae.decode(posterior.mean + deviation * noise))
+    assert not torch.allclose(own, more)
+    # The KL divergence stays that of the posterior.
+    assert torch.equal(returned.log_variance, posterior.log_variance)
