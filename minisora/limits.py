@@ -15,6 +15,7 @@ LAST_SEED = NUM_SEEDS - 1
 MAX_STEPS = 1000  # of sampling: the noise levels that the schedulers of diffusers tell apart
 MAX_GUIDANCE = 1000.0  # far beyond it a velocity of float32 overflows
 MAX_FRAMES = 1 << 20
+MAX_MINUTES = 525_600.0  # of training: a year
 MAX_SIDE = 1 << 16  # pixels
 MAX_COUNT = (1 << 31) - 1  # of anything: what an index of 32 bits takes
 

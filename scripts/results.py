@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "loader": "python benchmarks/loader.py --json FILE",
     "memory": "python benchmarks/memory.py --json FILE",
     "onefile": "python benchmarks/judge_one_file.py --json FILE",
+    "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE; its head has the commands before",
     "packing": "python benchmarks/packing.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
@@ -251,6 +252,18 @@ def one_file_captions() -> list[Row]:
     return [
         {name: {True: "yes", False: "**no**"}.get(value, value) for name, value in row.items()}
         for row in shown
+    ]
+
+
+def own_clips() -> list[Row]:
+    """Runs on footage, one a row."""
+    return [{**content, **place} for place, content in measured("own-clips")]
+
+
+def own_clips_captions() -> list[Row]:
+    """What moves in these runs, by caption."""
+    return [
+        {"data": content["data"], **row} for _, content in measured("own-clips") for row in content["rows"]
     ]
 
 

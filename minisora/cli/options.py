@@ -11,7 +11,7 @@ from rich.console import Console
 
 from minisora.errors import UserError
 from minisora.files import same_file, write_json
-from minisora.limits import MAX_GUIDANCE, MAX_STEPS
+from minisora.limits import MAX_GUIDANCE, MAX_MINUTES, MAX_STEPS
 
 if TYPE_CHECKING:
     from minisora.config import Config
@@ -56,6 +56,7 @@ MinutesOption = Annotated[
     typer.Option(
         "--minutes",
         min=1.0,
+        max=MAX_MINUTES,
         callback=finite,
         help="Train the best model that so many minutes buy here, instead of the config's steps.",
     ),
