@@ -284,5 +284,8 @@ def estimate(inputs: Inputs) -> Results:
 
 def round_to_digits(value: Number, digits: int) -> Number:
     """To that many significant decimal digits, as printed figures are."""
+    if isinstance(value, int):
+        # numpy takes no whole number beyond 64 bits.
+        value = float(value)
     scale = 10.0 ** (np.floor(np.log10(np.abs(value))) - digits + 1)
     return np.rint(value / scale) * scale
