@@ -49,7 +49,7 @@ COMMANDS: dict[str, str] = {
     "loader": "python benchmarks/loader.py --json FILE",
     "memory": "python benchmarks/memory.py --json FILE",
     "onefile": "python benchmarks/judge_one_file.py --json FILE",
-    "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE; what comes before is in its head",
+    "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE, after what its head says",
     "packing": "python benchmarks/packing.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
