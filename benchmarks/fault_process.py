@@ -240,6 +240,10 @@ def contents(folder: Path) -> dict[str, str]:
         # A ladder writes down what failed, and that is no leftover.
         if file.is_dir() or file.name.endswith(".lock") or file.name == "failures.jsonl":
             continue
+        if file.name == "index.html":
+            # A page has its hour and the speeds on it; that it is there is what counts.
+            found[str(file.relative_to(folder))] = "page"
+            continue
         data = file.read_bytes()
         if file.suffix in (".jsonl", ".json"):
             data = b"\n".join(map(_without_speed, data.splitlines() if file.suffix == ".jsonl" else [data]))
