@@ -14,7 +14,7 @@ from minisora.cli.options import (
     finite,
     refuse_beside,
 )
-from minisora.cli.sample import SchedulerName, SchedulerOption, check_video, load_model
+from minisora.cli.sample import SchedulerName, SchedulerOption, SeedOption, check_video, load_model
 from minisora.errors import UserError
 from minisora.files import same_file
 from minisora.limits import LAST_SEED, MAX_COUNT, MAX_SIDE
@@ -42,9 +42,14 @@ class EditMode(StrEnum):
     restyle = "restyle"
 
 
+ModesModelOption = Annotated[
+    Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")
+]
+
+
 def edit(
     mode: Annotated[EditMode, typer.Argument(help="What to do.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    model: ModesModelOption,
     video: Annotated[
         list[Path],
         typer.Option("--video", "-v", help="A video or image; twice for connect, more for keyframes."),
@@ -73,7 +78,7 @@ def edit(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+    seed: SeedOption = 0,
     fit: Annotated[
         FitName,
         typer.Option(help="Where the video has another shape: cut it, put it on black, or stretch it."),
@@ -88,7 +93,8 @@ def edit(
     from minisora.pipelines.sample_files import write_videos
 
     check_video(out, 1, video)
-    if source is not None:  # FlowEdit takes steps of its own
+    # FlowEdit takes steps of its own.
+    if source is not None:
         refuse_beside("--source", {"--scheduler": scheduler is not None})
     settings = SampleSettings(steps=steps, guidance=guidance, strength=strength, seed=seed)
     pipeline = load_model(model, scheduler)
@@ -108,7 +114,7 @@ def edit(
 
 
 def augment(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A model folder, such as runs/modes/model.")],
+    model: ModesModelOption,
     data: Annotated[Path, typer.Option("--data", "-d", help="Folder of videos with captions.")],
     prompts: Annotated[
         list[str],

@@ -8,15 +8,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from minisora.cli.options import GuidanceOption, StepsOption, check_folder, console, refuse_beside
+from minisora.cli.options import (
+    GuidanceOption,
+    ModelOption,
+    StepsOption,
+    check_folder,
+    console,
+    refuse_beside,
+)
 from minisora.errors import UserError
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import say
 
-ModelOption = Annotated[
-    Path,
-    typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
-]
 PromptsOption = Annotated[
     str, typer.Option(help="72: colour x shape x direction; all: and walls, day, night; or a text file.")
 ]

@@ -32,6 +32,10 @@ DataOption = Annotated[
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result to this file, NAME.json.")
 ]
+ModelOption = Annotated[
+    Path,
+    typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
+]
 StepsOption = Annotated[
     int | None, typer.Option(min=1, max=MAX_STEPS, help="Sampling steps; default from the model.")
 ]
@@ -104,7 +108,8 @@ def check_folder(path: Path) -> None:
     """
     try:
         str(path).encode()
-    except UnicodeEncodeError as error:  # clips may have such names, but safetensors reads no weights there
+    except UnicodeEncodeError as error:
+        # Clips may have such names, but safetensors reads no weights there.
         raise UserError(f"{path} is not UTF-8 text: choose another name for the folder") from error
     _check_place(path)
 

@@ -9,6 +9,7 @@ import typer
 
 from minisora.cli.options import (
     GuidanceOption,
+    ModelOption,
     StepsOption,
     check_folder,
     check_output,
@@ -32,6 +33,7 @@ class SchedulerName(StrEnum):
     dpm = "dpm++"
 
 
+SeedOption = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")]
 SchedulerOption = Annotated[SchedulerName | None, typer.Option(help="Default from the model.")]
 
 
@@ -39,10 +41,7 @@ def sample(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="What to show (repeatable).")
     ] = None,
-    model: Annotated[
-        Path,
-        typer.Option("--model", "-m", help="A model folder, such as runs/demo/model, or a shipped one: toy."),
-    ] = Path("toy"),
+    model: ModelOption = Path("toy"),
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The video; a .gif and a contact sheet .png go beside it.")
     ] = Path("sample.mp4"),
@@ -65,7 +64,7 @@ def sample(
         ),
     ] = (0.0, 1.0),
     scheduler: SchedulerOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same video.")] = 0,
+    seed: SeedOption = 0,
     latents: Annotated[
         Path | None,
         typer.Option(help="Instead: decode what was kept when a video could not be made or written."),

@@ -50,7 +50,8 @@ def scale_run(
     settings, results = read_ladder(ladder), out / "results.jsonl"
     if one_of_jobs:
         run_ladder(settings, out, console, largest_first=True)
-        return  # others may be at runs that are missing
+        # Others may be at runs that are missing.
+        return
     mine = share(plan(settings), shard)
     if shard == _ALL or dry_run:
         console.print(plan_table(settings, read_rows(results)))
