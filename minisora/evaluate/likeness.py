@@ -162,7 +162,8 @@ def _block_motion(video: Tensor) -> list[tuple[int, int]]:
         key=lambda shift: (shift[0] ** 2 + shift[1] ** 2, shift),
     )
     errors = []
-    for dy, dx in shifts:  # a block that has moved by (dy, dx) is found that far back
+    for dy, dx in shifts:
+        # A block that has moved by (dy, dx) is found that far back.
         source = before[:, :, _REACH - dy : _REACH - dy + height, _REACH - dx : _REACH - dx + width]
         errors.append(F.avg_pool2d((now - source).square().mean(1, keepdim=True), _BLOCK).flatten(1))
     error = torch.stack(errors)  # shifts (T-1) blocks

@@ -29,8 +29,6 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 CHECKS = 144
 # Failures that are kept for the contact sheet.
 SHOWN = 24
-# Of values in [-1, 1].
-_RANGE = 2.0
 
 
 @dataclass(frozen=True)

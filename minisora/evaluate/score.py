@@ -117,11 +117,12 @@ class Score:
             raise UserError(
                 f"{len(verdicts)} verdicts and {len(prompts)} prompts: one of each per clip is needed"
             )
-        score = cls._flat(list(zip(verdicts, prompts, strict=True)))
-        for part in (False, True):
-            pairs = [pair for pair in zip(verdicts, prompts, strict=True) if pair[1].held_out is part]
-            if pairs:
-                setattr(score, "held_out" if part else "seen", cls._flat(pairs))
+        pairs = list(zip(verdicts, prompts, strict=True))
+        score = cls._flat(pairs)
+        if seen := [pair for pair in pairs if not pair[1].held_out]:
+            score.seen = cls._flat(seen)
+        if held_out := [pair for pair in pairs if pair[1].held_out]:
+            score.held_out = cls._flat(held_out)
         return score
 
     @classmethod
