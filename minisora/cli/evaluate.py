@@ -84,7 +84,8 @@ def evaluate_run(
         )
         run_experiment(out or _OUT, console, lambda bar: evaluate_prompts(sampling, bar, run))
         return
-    from minisora.evaluate.own_clips import NUM_SAMPLES, OwnClips, evaluate_own_clips
+    from minisora.evaluate.gathered_clips import NUM_SAMPLES, OwnClips
+    from minisora.evaluate.own_clips import evaluate_own_clips
 
     if samples_per_prompt != 1:
         raise UserError("--samples-per-prompt goes with --prompts: without them, --samples says how many")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from minisora.files import read_json
 from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, style, svg_text
 from minisora.screen import plain
 
@@ -37,6 +39,14 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {"giga": lambda n: f"{n / 1e9:,.3f}", "percent": lambda x: f"{x:.0%}"}
     return made
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty where it is not there, not whole or no object: a page can do without it."""
+    value: Any = None
+    with suppress(OSError, ValueError):
+        value = read_json(file)
+    return value if isinstance(value, dict) else {}
 
 
 def embed(file: Path) -> str:

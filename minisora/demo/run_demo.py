@@ -28,7 +28,7 @@ from minisora.demo.page_pieces import embed, environment, learning_curve, side_b
 from minisora.errors import UserError
 from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
-from minisora.evaluate.sample_and_judge import evaluate_model
+from minisora.evaluate.sample_and_judge import evaluate_model, reconstruct
 from minisora.files import read_json, write_json, write_whole
 from minisora.flops.ledger import count_config
 from minisora.pipelines.model_folder import load_pipeline
@@ -165,7 +165,7 @@ def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> di
     values: list[float] = []
     for start in range(0, count, 16):
         video = to_float(unseen.clips(range(start, min(start + 16, count))))
-        rebuilt = pipeline.vae.to_video(pipeline.vae.to_latents(video.to(pipeline.device))).cpu()
+        rebuilt = reconstruct(pipeline.vae, video, len(video))
         values += psnr(rebuilt, video).tolist()
         if start == 0:
             for number, (a, b) in enumerate(zip(video[:NUM_PAIRS], rebuilt[:NUM_PAIRS], strict=True)):
@@ -192,15 +192,9 @@ def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[
         write_video(folder / file, evaluation.videos[number], pipeline.config.fps)
         right = {name: bool(matches[name]) for name in ("color", "shape", "motion")}
         samples.append({"prompt": prompts[number], "file": file, "right": right})
-    return {
-        "score": evaluation.kinds["plain"].to_dict(),
-        "kinds": {kind: score.to_dict() for kind, score in evaluation.kinds.items()},
-        "judge": {
-            "rendered": evaluation.rendered.to_dict(),
-            "reconstructed": evaluation.reconstructed.to_dict() if evaluation.reconstructed else None,
-        },
-        "samples": samples,
-    }
+    judged = evaluation.to_dict()
+    kinds = judged["kinds"]
+    return {"score": kinds["plain"], "kinds": kinds, "judge": judged["judge"], "samples": samples}
 
 
 def _print_score(scores: dict[str, Any], console: Console) -> None:

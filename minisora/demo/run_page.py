@@ -20,11 +20,20 @@ from rich.console import Console
 
 from minisora.config import Config, TrainConfig, load
 from minisora.data.clips import ClipDataset
-from minisora.demo.page_pieces import STAGES, embed, environment, learning_curve, number, points, poster
+from minisora.demo.page_pieces import (
+    STAGES,
+    embed,
+    environment,
+    learning_curve,
+    number,
+    points,
+    poster,
+    read_object,
+)
 from minisora.demo.shown_clips import NUM_LIVE, Shown, measure, show_reconstructions, show_samples
 from minisora.errors import UserError
 from minisora.evaluate.memorisation import COPY
-from minisora.files import read_json, write_whole
+from minisora.files import write_whole
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.screen import plain, say
@@ -136,7 +145,7 @@ def _try(run: Path, console: Console, action: Callable[[], object]) -> None:
 def _render(run: Path, config: Config, live: bool) -> str:
     metrics = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else []
     metrics = [row for row in metrics if isinstance(row["stage"], str) and isinstance(row["step"], int)]
-    evaluation, plan = _read_object(run / "evaluation.json"), _read_object(run / "plan.json")
+    evaluation, plan = read_object(run / "evaluation.json"), read_object(run / "plan.json")
     shown = Shown.open(run)
     parts = {name: shown.part(name) for name in ("reconstructions", "samples")}
     script = (Path(__file__).parent / "videos.js").read_text()
@@ -174,14 +183,6 @@ def _render(run: Path, config: Config, live: bool) -> str:
         copy=COPY,
     )  # fmt: skip
     return "".join(line + "\n" for line in html.splitlines())
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where it is not there, not whole or no object: a page can do without it."""
-    value: Any = None
-    with suppress(OSError, ValueError):
-        value = read_json(file)
-    return value if isinstance(value, dict) else {}
 
 
 def _at(tree: Any, *keys: str) -> Any:

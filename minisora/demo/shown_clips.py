@@ -7,9 +7,7 @@ It is measured once for a model and kept beside the page:
             /samples/NN.mp4             a sample for a held-out caption, and the training clip nearest to it
 """
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,13 @@ from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import LatentCache, cache_keys, fingerprint
 from minisora.data.video.write_video import write_video
-from minisora.demo.page_pieces import side_by_side
+from minisora.demo.page_pieces import read_object, side_by_side
 from minisora.errors import UserError
+from minisora.evaluate.clip_sets import is_known
 from minisora.evaluate.likeness import moving, psnr, psnr_moving
-from minisora.evaluate.memorisation import blocks, find_cache, nearest_clips
-from minisora.files import read_json, write_json
-from minisora.limits import seed_after
+from minisora.evaluate.memorisation import blocks, find_cache, finite, nearest_clips, sample_latents
+from minisora.evaluate.sample_and_judge import reconstruct
+from minisora.files import write_json
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -58,10 +57,7 @@ class Shown:
     @classmethod
     def open(cls, run: Path) -> "Shown":
         """As it is; empty where there is none, or none that can be read: it can always be made again."""
-        values: Any = None
-        with suppress(OSError, ValueError):
-            values = read_json(run / "page" / "shown.json")
-        return cls(run / "page", values if isinstance(values, dict) else {})
+        return cls(run / "page", read_object(run / "page" / "shown.json"))
 
     def part(self, name: str) -> dict[str, Any]:
         """A part that is whole: its clips are all there; else empty."""
@@ -114,14 +110,14 @@ def show_reconstructions(
     clips = []
     for number, place in enumerate(chosen(captions, count)):
         video = to_float(held_out.clips([place]))
-        with torch.no_grad():
-            copy = vae.to_video(vae.to_latents(video.to(vae.device))).float().cpu().clamp(-1, 1)
+        copy = reconstruct(vae, video)
         panels = [_enlarged(each[0]) for each in (video, copy, error_map(copy, video))]
         write_video(shown.file("reconstructions", number), side_by_side(*panels), fps)
-        numbers = {"psnr": float(psnr(copy, video)), "psnr_moving": float(psnr_moving(copy, video))}
-        clips.append(
-            {"caption": captions[place], **{k: v if math.isfinite(v) else None for k, v in numbers.items()}}
-        )
+        numbers = {
+            "psnr": finite(float(psnr(copy, video))),
+            "psnr_moving": finite(float(psnr_moving(copy, video))),
+        }
+        clips.append({"caption": captions[place], **numbers})
     shown.keep("reconstructions", {"key": key, "step": step, "clips": clips})
 
 
@@ -169,27 +165,24 @@ def show_samples(
     places = [
         place
         for place in chosen(captions, min(count, len(set(captions))))
-        if _is_known(pipeline, captions[place])
+        if is_known(pipeline, captions[place])
     ]
     if not places:
         return
     clips: list[dict[str, Any]] = [{"caption": captions[place]} for place in places]
     parts = []
-    for start in range(0, len(places), _BATCH):
-        texts = [clip["caption"] for clip in clips[start : start + _BATCH]]
-        output = pipeline(texts, seed=seed_after(seed, start), output_type="latent", progress=False)
-        parts.append(output.videos.float().cpu())
+    for indices, latents in sample_latents(pipeline, [clip["caption"] for clip in clips], seed, _BATCH):
+        parts.append(latents.float().cpu())
         if on_progress:
-            on_progress(start + len(texts), len(places))
+            on_progress(indices[-1] + 1, len(places))
     sampled = torch.cat(parts)  # N Z T' H' W'
     beside: list[list[Tensor]] = [[] for _ in places]
     if training is not None:
         cache, videos = training
-        with torch.no_grad():
-            real = [
-                pipeline.vae.to_latents(to_float(held_out.clips([place])).to(pipeline.device)).float().cpu()
-                for place in places
-            ]
+        real = [
+            pipeline.vae.to_latents(to_float(held_out.clips([place])).to(pipeline.device)).float().cpu()
+            for place in places
+        ]
         near = nearest_clips(torch.cat([sampled, *real]), blocks(cache))
         for number, (of_sample, of_real) in enumerate(
             zip(near[: len(places)], near[len(places) :], strict=True)
@@ -204,14 +197,6 @@ def show_samples(
         video = _enlarged(pipeline.decode(latents[None].to(pipeline.device))[0].cpu())
         write_video(shown.file("samples", number), side_by_side(video, *beside[number]), pipeline.config.fps)
     shown.keep("samples", {"key": key, "step": step, "clips": clips})
-
-
-def _is_known(pipeline: MiniSoraPipeline, caption: str) -> bool:
-    try:
-        pipeline.check_prompt(caption)
-    except UserError:
-        return False
-    return True
 
 
 def _enlarged(video: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from minisora.data.clips import ClipDataset, StandsIn, to_float
 from minisora.data.latent_cache import LatentCache
+from minisora.errors import UserError
 from minisora.evaluate.likeness import Motion, activity, flicker, joined, motion
 from minisora.evaluate.memorisation import blocks
 from minisora.evaluate.video_network import VideoNetwork
+from minisora.pipelines.pipeline import MiniSoraPipeline
 
 # Training clips that are encoded where the run keeps no latents.
 MOST_ENCODED = 512
@@ -91,6 +93,15 @@ class TrainingClips:
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Of these clips, N Z T' H' W'."""
         return self._cache.latents(indices) if self._cache is not None else self._own[list(indices)]
+
+
+def is_known(pipeline: MiniSoraPipeline, caption: str) -> bool:
+    """Whether a model can sample a caption: it knows a word of it."""
+    try:
+        pipeline.check_prompt(caption)
+    except UserError:
+        return False
+    return True
 
 
 def prompts_of(captions: Sequence[str], count: int) -> list[str]:

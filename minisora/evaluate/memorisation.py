@@ -97,7 +97,7 @@ class Curves:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: null for a distance that cannot be told."""
-        finding = vars(self.finding) | {"distance": _finite(self.finding.distance)}
+        finding = vars(self.finding) | {"distance": finite(self.finding.distance)}
         return {
             "finding": finding,
             "loss_by_sigma": vars(self.loss) | {"ratio": self.loss.ratio},
@@ -137,7 +137,8 @@ def measure_curves(
     training, validation = (_open_cache(run, dataset, keys) for dataset in run_clips(run))
     unseen, captions = validation.latents(range(len(validation))), validation.captions()
     count = min(num_samples, len(unseen))
-    passes = -(-len(unseen) // batch_size)  # the loss calls back eight times as often, each an eighth
+    # The loss calls back eight times as often, each an eighth.
+    passes = -(-len(unseen) // batch_size)
 
     def loss_progress(done: float, total: int) -> None:
         if on_progress:
@@ -153,22 +154,47 @@ def measure_curves(
         loss_progress,
     )
     samples = []
-    for start in range(0, count, batch_size):
-        texts = captions[start : min(start + batch_size, count)]
+    for indices, latents in sample_latents(pipeline, captions[:count], seed, batch_size, steps, guidance):
+        samples.append(latents.float().cpu())
+        if on_progress:
+            on_progress(passes + indices[-1] + 1, passes + count)
+    of_samples = nearest(torch.cat(samples), blocks(training))
+    of_unseen = nearest(unseen[:count], blocks(training))
+    return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
+
+
+def sample_latents(
+    pipeline: MiniSoraPipeline,
+    prompts: Sequence[str],
+    seed: int,
+    batch_size: int,
+    steps: int | None = None,
+    guidance: float | None = None,
+) -> Iterator[tuple[range, Tensor]]:
+    """Sample one clip per prompt, and leave it as latents: of each batch the places of its prompts, and B Z T' H' W'.
+
+    Args:
+        pipeline: the model, on whose device the latents are.
+        prompts: of the samples.
+        seed: prompt i starts from the noise of seed + i, whatever the batch size.
+        batch_size: prompts sampled at a time.
+        steps: sampling steps; None: the model's own.
+        guidance: guidance scale; None: the model's own.
+
+    Raises:
+        UserError: the model knows no word of a prompt.
+    """
+    for start in range(0, len(prompts), batch_size):
+        indices = range(start, min(start + batch_size, len(prompts)))
         output = pipeline(
-            texts,
+            [prompts[index] for index in indices],
             seed=seed_after(seed, start),
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="latent",
             progress=False,
         )
-        samples.append(output.videos.float().cpu())
-        if on_progress:
-            on_progress(passes + start + len(texts), passes + count)
-    of_samples = nearest(torch.cat(samples), blocks(training))
-    of_unseen = nearest(unseen[:count], blocks(training))
-    return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
+        yield indices, output.videos
 
 
 def run_clips(run: Path) -> tuple[ClipDataset, ClipDataset]:
@@ -342,7 +368,8 @@ def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]
     distance = float(torch.tensor(samples).median()) / usual if usual > 0 else math.nan
     learned = f"its error on unseen clips is {curve.ratio:.2f} of what the average clip alone gives"
     away = f"its samples lie {distance:.2f} times as far from the training clips as unseen clips do"
-    if usual == 0:  # a folder of one file is both, see `minisora.data.folder.folder_dataset.split_files`
+    # A folder of one file is both, see `minisora.data.folder.folder_dataset.split_files`.
+    if usual == 0:
         away = "whether it memorises cannot be told, as its unseen clips are training clips"
     state: State
     if near[0] - near[1] >= TOO_MANY:
@@ -378,5 +405,6 @@ def _noise(seed: int, shape: torch.Size) -> Tensor:
     return torch.randn(NUM_BUCKETS, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number for JSON, which has no NaN and no infinity: None for these."""
     return value if math.isfinite(value) else None

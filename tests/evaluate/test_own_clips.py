@@ -21,10 +21,11 @@ from minisora.data.clips import to_float
 from minisora.data.folder.folder_dataset import name_fraction
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
-from minisora.evaluate import own_clips
+from minisora.evaluate import gathered_clips, own_clips
 from minisora.evaluate.compare import Experiment, run_experiment
+from minisora.evaluate.gathered_clips import OwnClips
 from minisora.evaluate.memorisation import LossCurve, run_clips
-from minisora.evaluate.own_clips import OwnClips, evaluate_own_clips
+from minisora.evaluate.own_clips import evaluate_own_clips
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline, VideoOutput
@@ -339,7 +340,7 @@ def test_a_run_that_keeps_no_latents_is_compared_with_clips_encoded_now(
     blocks_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = evaluated(blocks_run, samples=2).points
-    monkeypatch.setattr(own_clips, "find_cache", lambda *args: None)
+    monkeypatch.setattr(gathered_clips, "find_cache", lambda *args: None)
     fresh = evaluated(blocks_run, samples=2).points
     assert fresh["vae"]["psnr"] == pytest.approx(cached["vae"]["psnr"], abs=1e-3)
     assert [each["nearest"]["index"] for each in fresh["samples"]["clips"]] == [
