@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -109,7 +109,7 @@ class FolderScan:
             return shape_distance(shown, size) <= nearest + 1e-9
 
         others = tuple(others)
-        left = FolderScan(self.folder, tuple(filter(near, self.files)), self.ignored, self.notes)
+        left = replace(self, files=tuple(filter(near, self.files)))
         if self.kept and not left.kept:
             raise UserError(
                 f"no file of {self.folder} is nearest in shape to {size[0]}x{size[1]}: leave that size out, or set "
