@@ -38,7 +38,7 @@ class EncodedOnDemand:
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
-        return self.dataset.captions()
+        return list(self._captions)
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of the clips whose latents were given for these."""
