@@ -5,13 +5,14 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minisora.config import BucketConfig, ClipConfig, Config, TrainConfig, VAETrainConfig
+from minisora.config import BucketConfig, ClipConfig, Config, DiTTrainConfig, TrainConfig, VAETrainConfig
 from minisora.data.batches import (
     Batch,
     BatchSource,
@@ -51,7 +52,7 @@ _VALIDATION_BATCH = 16
 NUM_SIGMA_BUCKETS = 8
 
 
-class Task:
+class Task(ABC):
     """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
 
     # "vae", "dit" or "caption", as in the config's train_NAME.
@@ -62,24 +63,29 @@ class Task:
     model: nn.Module
     source: BatchSource[Any]
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch on the model's device, and parts of it to report."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """Sums over this rank's share of the fixed validation clips, with their number as "count".
 
         A sum over others than these has its own number, as "count_" and its name.
         """
-        raise NotImplementedError
 
     def cost_batches(self, clips: int) -> Sequence[Batch]:
         """A batch of so many clips of every shape that steps may have, by which the costs are counted and timed."""
         return [self.source.at(range(clips))]
 
+    @abstractmethod
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""
-        raise NotImplementedError
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the model is the averaged weights of the least validation "loss", not those of the last step."""
+        return False
 
 
 def validation_parts(count: int, rank: int, world_size: int, size: int) -> Iterator[tuple[range, float]]:
@@ -328,6 +334,7 @@ class DiTTask(Task):
 
     name = "dit"
     block = "DiTBlock"
+    settings: DiTTrainConfig
     model: Denoiser
     source: LatentBatches | MixedBatches | PackedBatches | TrajectoryBatches
     _validation: LatentBatches | TrajectoryBatches
@@ -372,6 +379,11 @@ class DiTTask(Task):
             if self.config.dit.text_conditioning:
                 text = build_text_encoder(self.config, self.source.all_captions)
             return Denoiser(build_dit(self.config, text.width if text else None), text)
+
+    @property
+    def keeps_best(self) -> bool:
+        """As `train_dit.keep` says."""
+        return self.settings.keep == "best"
 
     def cost_batches(self, clips: int) -> Sequence[Batch]:
         """A batch of every size, and of the images of every size if there are any; packed clips cost as these do."""
