@@ -69,7 +69,7 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
                 f"known: {', '.join(TORCHVISION_SETS)}"
             )
         folder = _ucf101_folder(data.path)
-        with _told("checking clips") as progress:
+        with _shown_progress("checking clips") as progress:
             scan = scan_folder(
                 folder,
                 clip,
@@ -79,15 +79,15 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
                 overlap=data.overlap,
             )
         return _of_folder(folder, config, split, scan, record)
-    with _told("checking clips") as progress:
+    with _shown_progress("checking clips") as progress:
         scan = scan_folder(
             data.path, clip, data.short_clips, data.require_captions, progress=progress, overlap=data.overlap
         )
     return _of_folder(data.path, config, split, scan, record)
 
 
-def _told(what: str) -> AbstractContextManager[Progress]:
-    """A bar for what takes minutes of a large folder, of one process only."""
+def _shown_progress(what: str) -> AbstractContextManager[Progress]:
+    """A bar for what takes minutes with a large folder; of several processes only the first shows it."""
     return counting(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0"), what)
 
 
@@ -100,7 +100,7 @@ def _of_folder(
         others = [(bucket.height, bucket.width) for bucket in data.buckets]
         scan = scan.of_shape((clip.height, clip.width), others)
     if record is not None:
-        with _told("reading clips") as progress:
+        with _shown_progress("reading clips") as progress:
             scan = record.pin(scan, clip, tell=split == "train", progress=progress)
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))

@@ -180,20 +180,19 @@ class VAETask(Task):
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """PSNR in dB, mean over clips, of whole clips coded through the posterior mean; of what moves if weighted."""
         device = next(model.parameters()).device
-        total, total_moving = torch.zeros(2, device=device)
-        count = count_moving = torch.zeros((), device=device)
+        total, count, total_moving, count_moving = torch.zeros(4, device=device)
         for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
             video = to_float(torch.stack(self.validation.clips(part)).to(device))
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             error = (reconstruction.clamp(-1, 1).float() - video).square()
             total += weight * _decibels(error.flatten(1).mean(1)).sum()
-            count = count + weight * len(part)
+            count += weight * len(part)
             if self.settings.moving_weight > 1:
                 moves = torch.stack(self.validation.moving(part)).to(device).unsqueeze(1)  # B 1 T H W
                 pixels = moves.flatten(1).sum(1)
                 errors = (error.mean(1, keepdim=True) * moves).flatten(1).sum(1)[pixels > 0]
                 total_moving += weight * _decibels(errors / pixels[pixels > 0]).sum()
-                count_moving = count_moving + weight * (pixels > 0).sum()
+                count_moving += weight * (pixels > 0).sum()
         sums = {"psnr": total, "count": count}
         if self.settings.moving_weight > 1:
             sums |= {"psnr_moving": total_moving, "count_psnr_moving": count_moving}

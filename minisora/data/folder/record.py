@@ -27,7 +27,7 @@ from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
 from minisora.data.shards import exists
 from minisora.errors import UserError
-from minisora.files import write_json
+from minisora.files import read_json, write_json
 from minisora.screen import Progress
 
 _log = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | N
 def _read_entries(file: Path) -> dict[str, list[_Entry]]:
     """By clip; nothing if there is none, or it is damaged: the fingerprint in the checkpoints then decides alone."""
     try:
-        about = json.loads(file.read_text())
+        about = read_json(file)
         if about["format"] != _FORMAT:
             return {}
         return {

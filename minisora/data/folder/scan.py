@@ -360,13 +360,10 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
 def content_hash(path: Path) -> str:
     """Hex digits of a file's bytes, on disk or in a shard; raises UserError where it cannot be read."""
     try:
-        return checksum(path)
-    except NotADirectoryError:
-        pass
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return _member_checksum(os.fspath(path), state(path))
+        try:
+            return checksum(path)
+        except NotADirectoryError:
+            return _member_checksum(os.fspath(path), state(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
