@@ -190,7 +190,8 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
             return_tensors="pt",
         )
         mask = batch.attention_mask.bool()
-        mask[:, 0] = True  # an empty prompt still has one token to attend to
+        # An empty prompt still has one token to attend to.
+        mask[:, 0] = True
         return batch.input_ids, mask
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:

@@ -66,12 +66,14 @@ def augment(
     wanted = [[prompt.replace(CAPTION, caption) for caption in captions] for prompt in prompts]
     sources = captions if all(captions) else None
     for text in dict.fromkeys(text for texts in [*wanted, sources or []] for text in texts):
-        pipeline.check_prompt(text)  # before the first clip is made
+        # Before the first clip is made.
+        pipeline.check_prompt(text)
     digits = max(5, len(str(len(dataset) - 1)))
     files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
     only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
 
-    memory = ClipMemory(dataset)  # every prompt takes all clips again
+    # Every prompt takes all clips again.
+    memory = ClipMemory(dataset)
     rows, total = [], len(dataset) * len(prompts)
     damaged: dict[int, str] = {}
     for number, texts in enumerate(wanted):

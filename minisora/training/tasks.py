@@ -289,11 +289,13 @@ def check_dit(config: Config) -> None:
             "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
         )
     with torch.device("meta"):
-        build_dit(config, config.text.width)  # says which widths do not fit
+        # Says which widths do not fit.
+        build_dit(config, config.text.width)
     sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
     lengths = [math.prod(token_grid(latent_grid(config, size), dit.patch)) for size in sizes]
     if config.data.packing is not None:
-        pack(lengths, config.data.packing)  # says which clip is too long for a row
+        # Says which clip is too long for a row.
+        pack(lengths, config.data.packing)
         if dit.attention != "full":
             raise UserError(PACKED_NEEDS_FULL)
     check_batch_size(config.train_dit.batch_size, config.train_dit.accumulation, 1)

@@ -347,7 +347,8 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
 
     for here, subfolders, names in os.walk(place, onerror=fail):
         real = os.path.realpath(here)
-        if real in seen:  # a link led into it
+        # A link led into it.
+        if real in seen:
             subfolders.clear()
             continue
         seen[real] = Path(here)
