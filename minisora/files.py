@@ -37,7 +37,8 @@ def whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(partial)):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+        # A full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -94,7 +95,8 @@ def _settle(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        if not path.is_dir():  # of folders not every file system knows it
+        # Of folders not every file system knows it.
+        if not path.is_dir():
             raise
     finally:
         os.close(descriptor)
@@ -138,7 +140,8 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
 def settle_folder(folder: Path) -> None:
     """End what a killed `replace_folder` had begun: the folder is the old or the new one, with nothing beside it."""
     partial, old = _beside(folder)
-    if old.exists() and not folder.exists():  # it was stopped between its two renames
+    # It was stopped between its two renames.
+    if old.exists() and not folder.exists():
         old.replace(folder)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -5,7 +5,6 @@ and becomes float on the device that computes with it (`to_float`); `to_uint8` o
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -92,15 +91,13 @@ class ClipMemory:
     Args:
         dataset: the source of the clips.
         max_clips: use no more than this many clips; None: all.
-        limit: most bytes to hold; None: half of the memory that is free now, by all processes of this machine.
+        limit: most bytes to hold; None: half of what this process may take now (`available_memory`).
     """
 
     def __init__(self, dataset: ClipDataset, max_clips: int | None = None, limit: int | None = None):
         self.dataset = dataset
         self.num_clips = len(dataset) if max_clips is None else min(len(dataset), max_clips)
-        # The processes of one machine, as launchers tell it, share its memory.
-        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self.limit = int(available_memory() * _SHARE / sharers) if limit is None else limit
+        self.limit = int(available_memory() * _SHARE) if limit is None else limit
         self._clips: dict[int, Tensor] = {}
         self._moving: dict[int, Tensor] = {}
         # Bytes of the held clips, and of one clip (known once one was read).
@@ -192,6 +189,7 @@ class ShiftedClips:
     ):
         self.dataset, self.clip_indices = dataset, list(clip_indices)
         self.views, self.reach, self.seed = views, reach, seed
+        self._captions = dataset.captions()
         self._memory = ClipMemory(dataset)
 
     def __len__(self) -> int:
@@ -207,15 +205,13 @@ class ShiftedClips:
 
     def captions(self) -> list[str]:
         """The caption of every view: its clip's."""
-        captions = self.dataset.captions()
-        return [captions[source] for source in self.clip_indices for _ in range(self.views)]
+        return [self._captions[source] for source in self.clip_indices for _ in range(self.views)]
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of the videos that `clips` returned for these views."""
         if isinstance(self.dataset, StandsIn):
             return self.dataset.captions_of(self._sources(indices))
-        captions = self.dataset.captions()
-        return [captions[source] for source in self._sources(indices)]
+        return [self._captions[source] for source in self._sources(indices)]
 
     def fingerprint(self) -> str:
         """Hex digits of the clips and of their shifts."""

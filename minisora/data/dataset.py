@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -52,6 +52,8 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
     # A Config cannot be made so; checked again for whoever builds one by `model_construct`.
     if data.path is None:
         raise UserError(f"data.source={data.source} needs data.path (or --data DIR)")
+    folder = data.path
+    caption_of: Callable[[Path], str] | None = None
     if data.source == "torchvision":
         if data.dataset == "MovingMNIST":
             return MovingDigits(
@@ -68,26 +70,22 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
                 f"data.dataset '{data.dataset}' is unknown{nearest(data.dataset, TORCHVISION_SETS)}; "
                 f"known: {', '.join(TORCHVISION_SETS)}"
             )
-        folder = _ucf101_folder(data.path)
-        with _told("checking clips") as progress:
-            scan = scan_folder(
-                folder,
-                clip,
-                data.short_clips,
-                caption_of=lambda video: _class_in_words(video.parent.name),
-                progress=progress,
-                overlap=data.overlap,
-            )
-        return _of_folder(folder, config, split, scan, record)
-    with _told("checking clips") as progress:
+        folder, caption_of = _ucf101_folder(data.path), _class_caption
+    with _shown_progress("checking clips") as progress:
         scan = scan_folder(
-            data.path, clip, data.short_clips, data.require_captions, progress=progress, overlap=data.overlap
+            folder,
+            clip,
+            data.short_clips,
+            data.require_captions,
+            caption_of=caption_of,
+            progress=progress,
+            overlap=data.overlap,
         )
-    return _of_folder(data.path, config, split, scan, record)
+    return _of_folder(folder, config, split, scan, record)
 
 
-def _told(what: str) -> AbstractContextManager[Progress]:
-    """A bar for what takes minutes of a large folder, of one process only."""
+def _shown_progress(what: str) -> AbstractContextManager[Progress]:
+    """A bar for what takes minutes with a large folder; of several processes only the first shows it."""
     return counting(Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0"), what)
 
 
@@ -100,7 +98,7 @@ def _of_folder(
         others = [(bucket.height, bucket.width) for bucket in data.buckets]
         scan = scan.of_shape((clip.height, clip.width), others)
     if record is not None:
-        with _told("reading clips") as progress:
+        with _shown_progress("reading clips") as progress:
             scan = record.pin(scan, clip, tell=split == "train", progress=progress)
     if split == "train" and (scan.dropped or scan.notes or scan.remarks()):
         _log.warning("%s", plain(scan.summary()))
@@ -239,6 +237,6 @@ def _has_classes(path: Path) -> bool:
     return path.is_dir() and any(path.glob("*/*.avi"))
 
 
-def _class_in_words(name: str) -> str:
-    """ApplyEyeMakeup -> "apply eye makeup"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+def _class_caption(video: Path) -> str:
+    """ApplyEyeMakeup/x.avi -> "apply eye makeup"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", video.parent.name).lower()

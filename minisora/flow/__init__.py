@@ -1,1 +1,1 @@
-"""How noise becomes video: the noise convention, the objectives, and the conditioning on known frames."""
+"""How noise becomes video: the noise convention, the objective, known frames, noise levels and the sampling loop."""

@@ -64,7 +64,8 @@ def set_sigmas(
         raise UserError(f"strength = {start} needs the euler scheduler: pass --scheduler euler")
     else:
         scheduler.set_timesteps(steps, device=device)
-    if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):  # two passes a step: its levels are doubled
+    # Two passes a step: its levels are doubled.
+    if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
         return scheduler.timesteps / scheduler.config.num_train_timesteps
     # DPM-Solver++ rounds its timesteps down to whole ones and steps from the exact levels, kept on the CPU.
     return scheduler.sigmas[:-1].to(device)

@@ -73,7 +73,8 @@ class TimeUp(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.expand = nn.Linear(channels, 2 * channels)
-        with torch.no_grad():  # both frames start as copies of the one they come from
+        # Both frames start as copies of the one they come from.
+        with torch.no_grad():
             self.expand.weight.copy_(torch.eye(channels).repeat(2, 1))
             self.expand.bias.zero_()
 

@@ -39,7 +39,8 @@ def check_clip(
         UserError: they do not; the message names the two nearest sizes that do.
     """
     step = temporal_factor * patch[0]
-    first = 1 + (patch[0] - 1) * temporal_factor  # the shortest clip that fits
+    # The shortest clip that fits.
+    first = 1 + (patch[0] - 1) * temporal_factor
     if frames < first or (frames - first) % step:
         low = first + max(0, frames - first) // step * step
         near = f"{low} or {low + step}" if low <= frames else f"{low}"

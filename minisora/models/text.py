@@ -4,7 +4,6 @@ from a local folder. Both answer `encode(prompts)` with the same `TextFeatures`.
 Letters: B batch, M tokens, D width.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.errors import UserError
-from minisora.files import write_json
+from minisora.files import read_json, write_json
 from minisora.models.dit import MLP, attend, zero_init
 from minisora.models.tokenizer import NUM_SPECIAL, CaptionTokenizer, Subwords, Tokenizer, read_subwords
 
@@ -191,7 +190,8 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
             return_tensors="pt",
         )
         mask = batch.attention_mask.bool()
-        mask[:, 0] = True  # an empty prompt still has one token to attend to
+        # An empty prompt still has one token to attend to.
+        mask[:, 0] = True
         return batch.input_ids, mask
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
@@ -231,7 +231,7 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
         file = Path(path) / _OWN
         if max_tokens is None and file.is_file():
             try:
-                max_tokens = int(json.loads(file.read_text())["max_tokens"])
+                max_tokens = int(read_json(file)["max_tokens"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{file} is damaged: it holds no max_tokens; copy the folder again"

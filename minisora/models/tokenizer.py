@@ -82,7 +82,8 @@ def _kind(char: str) -> _Kind:
     category, name = unicodedata.category(char), unicodedata.name(char, "")
     if char in "\u200c\u200d":
         return "joiner"
-    if category == "Cf" and char != "\u200b":  # such as a soft hyphen or a change of direction
+    # Such as a soft hyphen or a change of direction.
+    if category == "Cf" and char != "\u200b":
         return "ignored"
     if name.startswith("VARIATION SELECTOR"):
         return "ignored"

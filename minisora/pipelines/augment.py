@@ -5,7 +5,7 @@ OUT/00012-1.mp4     clip 12 under prompt 1
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from minisora.flow.denoise import DEFAULTS, SampleSettings
 from minisora.limits import MAX_COUNT, check_number, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.restyle import restyle
+from minisora.screen import Progress
 
 _log = logging.getLogger(__name__)
 # In a prompt: the clip's own caption.
@@ -36,7 +37,7 @@ def augment(
     *,
     settings: SampleSettings = DEFAULTS,
     batch_size: int = 8,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write a set in which every clip of a folder appears once under every prompt; returns the number of clips.
 
@@ -65,12 +66,14 @@ def augment(
     wanted = [[prompt.replace(CAPTION, caption) for caption in captions] for prompt in prompts]
     sources = captions if all(captions) else None
     for text in dict.fromkeys(text for texts in [*wanted, sources or []] for text in texts):
-        pipeline.check_prompt(text)  # before the first clip is made
+        # Before the first clip is made.
+        pipeline.check_prompt(text)
     digits = max(5, len(str(len(dataset) - 1)))
     files = [[f"{i:0{digits}}-{number}.mp4" for i in range(len(dataset))] for number in range(len(prompts))]
     only_ours(out, {*(file for row in files for file in row), "metadata.csv"})
 
-    memory = ClipMemory(dataset)  # every prompt takes all clips again
+    # Every prompt takes all clips again.
+    memory = ClipMemory(dataset)
     rows, total = [], len(dataset) * len(prompts)
     damaged: dict[int, str] = {}
     for number, texts in enumerate(wanted):

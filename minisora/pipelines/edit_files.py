@@ -68,7 +68,8 @@ def edit(
     for name, value in (("source", source), ("strength", settings.strength)):
         if value is not None and mode != "restyle":
             raise UserError(f"--{name} belongs to restyle, not to {mode}: leave it out")
-    whole = mode in ("inpaint", "restyle")  # of the model's length; the others take any
+    # Of the model's length; the others take any.
+    whole = mode in ("inpaint", "restyle")
     still = mode in ("animate", "keyframes")
     clips = [_read(pipeline, file, still, whole, fit, say) for file in files]
     if mode == "animate":

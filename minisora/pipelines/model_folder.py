@@ -82,7 +82,8 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
             f"model folder {folder} is damaged ({changed}); copy or export it again, or run its training command "
             "again, which writes it anew from the last checkpoint"
         )
-    diffusers_logging.disable_progress_bar()  # a model this small is there before a bar could be read
+    # A model this small is there before a bar could be read.
+    diffusers_logging.disable_progress_bar()
     try:
         pipeline = MiniSoraPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except UNREADABLE as error:

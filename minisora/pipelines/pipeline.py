@@ -14,7 +14,6 @@ The module path of this class is written into every saved pipeline: it stays.
 Letters: B prompts, Z T' H' W' latents, T H W frames and pixels.
 """
 
-import json
 import logging
 import math
 import os
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.errors import UserError
-from minisora.files import write_json, write_whole
+from minisora.files import read_json, write_json, write_whole
 from minisora.flow.denoise import DEFAULTS, SampleSettings, denoise
 from minisora.flow.known_frames import KnownLatents
 from minisora.flow.schedules import Scheduler, make_scheduler, set_sigmas
@@ -119,7 +118,7 @@ class MiniSoraPipeline(DiffusionPipeline):
         """
         super().save_config(save_directory, *args, **kwargs)
         folder = Path(save_directory)
-        index = json.loads((folder / self.config_name).read_text())
+        index = read_json(folder / self.config_name)
         write_json(folder / self.config_name, index | {"_class_name": CLASS_NAME})
         write_whole(folder / CODE_FILE, _CODE)
 

@@ -163,5 +163,6 @@ def _cells(pipeline: MiniSoraPipeline, mask: Tensor) -> Tensor:
     """The latent cells (B T' H' W') that touch a mask of pixels (B T H W)."""
     t, s = int(pipeline.vae.config.temporal_factor), int(pipeline.vae.config.spatial_factor)
     pipeline.vae.latent_size(*mask.shape[1:])
-    padded = torch.cat([mask[:, :1].expand(-1, t - 1, -1, -1), mask], dim=1)  # the first cell codes one frame
+    # The first cell codes one frame.
+    padded = torch.cat([mask[:, :1].expand(-1, t - 1, -1, -1), mask], dim=1)
     return torch.nn.functional.max_pool3d(padded.float()[:, None], (t, s, s))[:, 0] > 0

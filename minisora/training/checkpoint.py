@@ -37,7 +37,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config
-from minisora.data.folder.folder_dataset import content_hash
+from minisora.data.folder.scan import content_hash
 from minisora.errors import UserError
 from minisora.files import checksum, put_in_place, read_json, whole
 

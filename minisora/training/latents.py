@@ -38,7 +38,7 @@ class EncodedOnDemand:
 
     def captions(self) -> list[str]:
         """The caption of every clip."""
-        return self.dataset.captions()
+        return list(self._captions)
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of the clips whose latents were given for these."""
@@ -85,12 +85,10 @@ def build_latents(
         return EncodedOnDemand(dataset, encode)
     key = cache_keys(vae)[accelerator.mixed_precision if accelerator is not None else "no"]
     shown = StepProgress(console, f"encoding {name} clips", 0, len(dataset), unit="", at_least=200)
-    if accelerator is None:
-        with shown as progress:
-            return LatentCache.build(folder, dataset, encode, key, progress=progress.update)
-    main = accelerator.is_main_process
-    with shown if main else shown.silenced() as progress:
+    together = Processes()
+    if accelerator is not None:
         together = Processes(
             accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
         )
+    with shown if together.index == 0 else shown.silenced() as progress:
         return LatentCache.build(folder, dataset, encode, key, progress=progress.update, processes=together)

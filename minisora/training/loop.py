@@ -160,7 +160,7 @@ class Trainer:
             self._resume(*last)
         # Step and validation of the best averaged weights so far, where a stage keeps them.
         self.best: dict[str, float] = {}
-        if getattr(self.settings, "keep", "last") == "best":
+        if task.keeps_best:
             self.best = checkpoint.best_until(self.folder.parent / "best", self.step)
 
     def fit(self) -> StageResult:
@@ -353,9 +353,9 @@ class Trainer:
         return means
 
     def _keep_best(self) -> None:
-        """Write the averaged weights down if no validation was better; of stages with `keep: best`."""
+        """Write the averaged weights down if no validation was better; of tasks that keep the best."""
         loss = self.validation.get("loss", math.nan)
-        if getattr(self.settings, "keep", "last") != "best" or not loss < self.best.get("loss", math.inf):
+        if not (self.task.keeps_best and loss < self.best.get("loss", math.inf)):
             return
         weights = checkpoint.full_weights(self.model, self.ema)
         self.best = {"step": self.step, **self.validation}

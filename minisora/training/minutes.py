@@ -1,6 +1,7 @@
 """The best run that some minutes buy: sizes and steps planned from a few real steps here, kept in RUN/plan.json.
 
-    RUN/plan.json    {"minutes", "device", "stages": {name: {"steps", "seconds", "step_seconds"}}, "sizes": [...]}
+    RUN/plan.json    a `Plan`, its stages by name: "vae", "dit"
+       /trial/       what is tried; gone when the plan is made
 
 The plan is made once, before the first stage: a VAE and DiTs of several sizes take a few steps each, by the very loop
 that trains them, in a folder of their own. The DiT's size is the one nearest to N* = k C^a of this project's ladder
@@ -23,7 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from minisora.config import Config
-from minisora.data.clips import to_float
+from minisora.data.clips import ClipDataset, to_float
 from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
@@ -36,17 +37,20 @@ from minisora.training.stages import OnValidate, load_vae, train_dit, train_dit_
 LEAST_MINUTES = 1.0
 # N* = k C^a: parameters of the DiT against its training FLOPs, of benchmarks/results/ladder/law.json.
 LAW = {"k": 1.8281802562228158, "a": 0.4216709124409269}
-# Widths and depths tried, heads of 32 wide.
+# Widths and depths tried.
 SIZES = ((64, 3), (96, 5), (128, 6), (192, 8), (256, 10), (384, 12))
 # Share of the minutes that the VAE trains: footage needs more than the shapes world, whose pictures are plain.
 _VAE_SHARE = {"shapes": 0.16}
 _VAE_SHARE_OF_FOOTAGE = 0.35
+_HEAD_WIDTH = 32
+# Steps that a stage is timed by; clips that reading and encoding are timed by, and how many of them at a time.
 _TRIED_STEPS = 8
-_TIMED_CLIPS = 24
+_TIMED_CLIPS, _CLIPS_AT_ONCE = 24, 8
 # A DiT that takes fewer steps than this learns nothing: the next larger is not tried.
 _LEAST_STEPS = 300
 # Fewer steps of a stage than this are no training.
 _FEWEST_STEPS = 60
+# And as many checkpoints, in a stage.
 _VALIDATIONS = 8
 # Seconds kept for writing the model and the last page.
 _RESERVE = 8.0
@@ -54,7 +58,13 @@ _RESERVE = 8.0
 
 @dataclass
 class StagePlan:
-    """A stage: its steps, the seconds they should take with all that goes with them, and those of a step."""
+    """What a stage may take.
+
+    Args:
+        steps: of the optimizer.
+        seconds: all that the stage should take: its steps, validations and checkpoints.
+        step_seconds: of one step.
+    """
 
     steps: int
     seconds: float
@@ -63,16 +73,24 @@ class StagePlan:
 
 @dataclass
 class Plan:
-    """What a run of some minutes does; `sizes` are the DiTs tried, `dit` the keys of the one chosen."""
+    """What a run of some minutes does.
+
+    Args:
+        minutes: of the whole command.
+        device: what the steps were timed on.
+        stages: by name, "vae" and "dit".
+        dit: width, depth and heads of the DiT chosen.
+        encoding: seconds that encoding the clips takes, between the two stages.
+        sizes: the DiTs tried, as of `_time_sizes`.
+        settled: whether the DiT's steps were set by the minutes left after the VAE.
+    """
 
     minutes: float
     device: str
     stages: dict[str, StagePlan]
     dit: dict[str, int]
-    # Seconds that encoding the clips takes, between the two stages.
     encoding: float = 0.0
     sizes: list[dict[str, float]] = field(default_factory=list)
-    # Whether the DiT's steps were set by the minutes left after the VAE.
     settled: bool = False
 
     def apply(self, config: Config) -> Config:
@@ -80,14 +98,24 @@ class Plan:
         changes: dict[str, Any] = {f"dit.{key}": value for key, value in self.dit.items()}
         for name, stage in self.stages.items():
             every = max(1, math.ceil(stage.steps / _VALIDATIONS))
-            changes |= {
-                f"train_{name}.steps": stage.steps,
-                f"train_{name}.warmup_steps": min(50, stage.steps // 10),
-                f"train_{name}.validate_every": every,
-                f"train_{name}.save_every": every,
-                f"train_{name}.sample_every": 0,
-            }
+            changes |= _steps_of(name, stage.steps, every)
+            changes[f"train_{name}.warmup_steps"] = min(50, stage.steps // 10)
         return config.replace(**changes)
+
+
+def _steps_of(name: str, steps: int, every: int) -> dict[str, int]:
+    """The settings of a stage of so many steps, with a validation and a checkpoint after every so many."""
+    return {
+        f"train_{name}.steps": steps,
+        f"train_{name}.validate_every": every,
+        f"train_{name}.save_every": every,
+        f"train_{name}.sample_every": 0,
+    }
+
+
+def _dit_of(width: int, depth: int) -> dict[str, int]:
+    """The keys of a DiT of a size, with heads of `_HEAD_WIDTH`."""
+    return {"width": width, "depth": depth, "heads": max(1, width // _HEAD_WIDTH)}
 
 
 def train_for_minutes(
@@ -138,10 +166,10 @@ def plan_file(run: Path) -> Path:
 
 
 def open_plan(config: Config, run: Path, console: Console, minutes: float, after: float = 0.0) -> Plan:
-    """The plan of a run: the one it has, or a new one.
+    """The plan of a run: the one it has, or a new one, which is kept; arguments as of `train_for_minutes`.
 
     Raises:
-        UserError: see `train_for_minutes`.
+        UserError: too few minutes, several processes, another plan in the folder, or what trying the stages raises.
     """
     if not minutes >= LEAST_MINUTES:
         raise UserError(
@@ -151,7 +179,7 @@ def open_plan(config: Config, run: Path, console: Console, minutes: float, after
         raise UserError("--minutes plans for one process: run it without accelerate launch, or set the steps")
     file = plan_file(run)
     if file.is_file():
-        plan = _read(file)
+        plan = _read_plan(file)
         if plan.minutes != minutes:
             raise UserError(
                 f"{run} was planned for {plan.minutes:g} minutes: say --minutes {plan.minutes:g} to go on, or use "
@@ -160,37 +188,43 @@ def open_plan(config: Config, run: Path, console: Console, minutes: float, after
         return plan
     plan = make_plan(config, run, console, minutes, after)
     run.mkdir(parents=True, exist_ok=True)
-    _write(plan, run)
+    write_json(file, asdict(plan))
     return plan
 
 
 def make_plan(config: Config, run: Path, console: Console, minutes: float, after: float = 0.0) -> Plan:
-    """Time a few real steps of the VAE and of DiTs of several sizes, and share the minutes out."""
+    """Time a few real steps of the VAE and of DiTs of several sizes, and share the minutes out.
+
+    Arguments as of `train_for_minutes`; nothing is left in the run folder.
+
+    Raises:
+        UserError: too few minutes for this machine, or what trying the stages raises.
+    """
     say(console, ("Plan", "bold"), f" for {minutes:g} minutes: timing a few steps of each size")
     trial = run / "trial"
     quiet = Console(quiet=True)
     try:
-        vae_step, vae_more = _time_vae(config, trial, quiet)
-        reading, encoding = _time_clips(config, trial)
-        vae_more += reading
+        vae_step, vae_rest = _time_vae(config, trial, quiet)
+        train, validation = (open_dataset(config, split) for split in ("train", "validation"))
+        reading, encoding = _time_clips(config, trial, train, validation)
+        vae_rest += reading
         share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
         total = 60 * minutes - _RESERVE - after - elapsed() - encoding
         vae_seconds = share * total
         dit_seconds = total - vae_seconds
-        sizes = _time_sizes(config, trial, quiet, dit_seconds)
+        sizes = _time_sizes(config, trial, quiet, dit_seconds, train.captions(), validation.captions())
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     best = min(sizes, key=lambda size: abs(math.log(size["params"] / size["best_params"])))
     stages = {
-        "vae": _stage(vae_seconds, vae_step, vae_more),
+        "vae": _stage(vae_seconds, vae_step, vae_rest),
         "dit": _stage(dit_seconds, best["step_seconds"], best["more_seconds"]),
     }
-    width = int(best["width"])
-    dit = {"width": width, "depth": int(best["depth"]), "heads": max(1, width // 32)}
+    dit = _dit_of(int(best["width"]), int(best["depth"]))
     least = min(stage.steps for stage in stages.values())
     if least < _FEWEST_STEPS:
         # What is no step, and the fewest steps of either stage by its share.
-        fixed = 60 * minutes - total + vae_more
+        fixed = 60 * minutes - total + vae_rest
         need = fixed + max(
             _FEWEST_STEPS * vae_step / share, _FEWEST_STEPS * best["step_seconds"] / (1 - share)
         )
@@ -204,17 +238,17 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
 
 
 def settle(plan: Plan, run: Path, left: float) -> None:
-    """Set the DiT's steps by the seconds that are left, and keep the plan."""
+    """Set the DiT's steps by the seconds that are left, encoding included, and keep the plan."""
     before = plan.stages["dit"]
-    more = before.seconds - before.steps * before.step_seconds
-    plan.stages["dit"] = _stage(left - plan.encoding, before.step_seconds, more)
+    rest = before.seconds - before.steps * before.step_seconds
+    plan.stages["dit"] = _stage(left - plan.encoding, before.step_seconds, rest)
     plan.settled = True
-    _write(plan, run)
+    write_json(plan_file(run), asdict(plan))
 
 
-def _stage(seconds: float, step_seconds: float, more: float) -> StagePlan:
-    """A stage of so many seconds, `more` of which are no steps: validations, checkpoints, costs."""
-    steps = max(1, int((seconds - more) / step_seconds))
+def _stage(seconds: float, step_seconds: float, rest: float) -> StagePlan:
+    """A stage of so many seconds, `rest` of which are no steps: validations, checkpoints, costs."""
+    steps = max(1, int((seconds - rest) / step_seconds))
     return StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
 
 
@@ -223,25 +257,27 @@ def _time_vae(config: Config, trial: Path, console: Console) -> tuple[float, flo
     # The first step reads them all; the others are those of a training that has read its clips.
     few = config.replace(**{"train_vae.max_clips": config.train_vae.batch_size})
     start = time.perf_counter()
-    train_vae(_tried(few, "vae"), trial, console)
-    return _split(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
+    train_vae(_trial_config(few, "vae"), trial, console)
+    return _step_and_rest(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
 
 
-def _tried(config: Config, name: str) -> Config:
+def _trial_config(config: Config, name: str) -> Config:
+    """The config with a stage of a few steps, each logged, and one validation and checkpoint."""
     return config.replace(
-        **{
-            f"train_{name}.steps": _TRIED_STEPS,
-            f"train_{name}.log_every": 1,
-            f"train_{name}.validate_every": _TRIED_STEPS,
-            f"train_{name}.save_every": _TRIED_STEPS,
-            f"train_{name}.sample_every": 0,
-        }
+        **_steps_of(name, _TRIED_STEPS, every=_TRIED_STEPS), **{f"train_{name}.log_every": 1}
     )
 
 
-def _split(trial: Path, name: str, whole: float, batch_size: int) -> tuple[float, float]:
-    """Seconds of a step (median of the later half), and of the rest of a stage with `_VALIDATIONS` of them."""
-    rows = [row for row in read_metrics(trial / "metrics.jsonl") if row["stage"] == name and "loss" in row]
+def _step_and_rest(folder: Path, name: str, whole: float, batch_size: int) -> tuple[float, float]:
+    """Seconds of a step (median of the later half), and of the rest of a stage with `_VALIDATIONS` of them.
+
+    Args:
+        folder: of the trial of the stage.
+        name: of the stage.
+        whole: seconds that the trial took.
+        batch_size: clips of a step.
+    """
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == name and "loss" in row]
     seconds = [batch_size / row["samples_per_second"] for row in rows]
     step = statistics.median(seconds[len(seconds) // 2 :])
     once = max(0.0, whole - sum(seconds))
@@ -249,15 +285,16 @@ def _split(trial: Path, name: str, whole: float, batch_size: int) -> tuple[float
     return step, once / 2 + _VALIDATIONS * once / 2
 
 
-def _time_clips(config: Config, trial: Path) -> tuple[float, float]:
+def _time_clips(
+    config: Config, trial: Path, train: ClipDataset, validation: ClipDataset
+) -> tuple[float, float]:
     """Seconds that reading the clips of the VAE takes once, and encoding all of them, reading included."""
     vae = load_vae(trial / "vae" / "model").to(process_device())
-    train, validation = (open_dataset(config, split) for split in ("train", "validation"))
     some = range(min(_TIMED_CLIPS, len(train)))
     reading = encoding = 0.0
-    for first in range(0, len(some), 8):
+    for first in range(0, len(some), _CLIPS_AT_ONCE):
         start = time.perf_counter()
-        clips = train.clips(some[first : first + 8])
+        clips = train.clips(some[first : first + _CLIPS_AT_ONCE])
         read = time.perf_counter()
         vae.to_latents(to_float(clips.to(vae.device)))
         reading += read - start
@@ -268,38 +305,59 @@ def _time_clips(config: Config, trial: Path) -> tuple[float, float]:
     return reading / len(some) * held, encoding / len(some) * encoded
 
 
-class _Noise:
-    """A `LatentSource` of the right shape that costs nothing, under the real captions."""
+class _NoiseLatents:
+    """A `LatentSource` of noise, which takes no time to speak of, under the real captions.
 
-    def __init__(self, shape: Sequence[int], captions: Sequence[str]):
-        self._shape, self._captions = tuple(shape), list(captions)
+    Args:
+        shape: Z T' H' W' of a clip.
+        captions: one a clip.
+    """
+
+    def __init__(self, shape: Sequence[int], captions: list[str]):
+        self._shape, self._captions = shape, captions
 
     def __len__(self) -> int:
         return len(self._captions)
 
     def latents(self, indices: Sequence[int]) -> Tensor:
+        """Standard normal latents B Z T' H' W', the same for every batch of a size."""
         generator = torch.Generator().manual_seed(len(indices))
         return torch.randn(len(indices), *self._shape, generator=generator)
 
     def captions(self) -> list[str]:
+        """The caption of every clip."""
         return self._captions
 
 
-def _time_sizes(config: Config, trial: Path, console: Console, seconds: float) -> list[dict[str, float]]:
-    """Time DiTs, the smallest first, until one is too slow for its seconds."""
+def _time_sizes(
+    config: Config, trial: Path, console: Console, seconds: float, *captions: list[str]
+) -> list[dict[str, float]]:
+    """Time DiTs, the smallest first, until one is too slow for its seconds or far larger than the law has it.
+
+    Args:
+        config: of the run.
+        trial: the folder with a trained VAE, to which a folder for each size is added.
+        console: where the stages show their progress.
+        seconds: of the DiT's whole stage.
+        captions: of training and of validation.
+
+    Returns:
+        For each size its width, depth and params; step_seconds of a step and more_seconds of the rest of the stage;
+        the steps that the stage has room for, their training flops, and the best_params for these by `LAW`.
+    """
     vae = load_vae(trial / "vae" / "model")
     shape = (config.vae.latent_channels, *latent_grid(config))
-    train, validation = (_Noise(shape, open_dataset(config, s).captions()) for s in ("train", "validation"))
+    train, validation = (_NoiseLatents(shape, each) for each in captions)
     sizes: list[dict[str, float]] = []
     for width, depth in SIZES:
         folder = trial / f"dit-{width}"
-        sized = config.replace(**{"dit.width": width, "dit.depth": depth, "dit.heads": max(1, width // 32)})
+        sized = config.replace(**{f"dit.{key}": value for key, value in _dit_of(width, depth).items()})
         start = time.perf_counter()
-        train_dit_on(_tried(sized, "dit"), vae, train, validation, folder, console)
-        step, more = _split(folder, "dit", time.perf_counter() - start, config.train_dit.batch_size)
+        train_dit_on(_trial_config(sized, "dit"), vae, train, validation, folder, console)
+        step, rest = _step_and_rest(folder, "dit", time.perf_counter() - start, config.train_dit.batch_size)
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "flops_per_second" in row]
         flops = rows[-1]["flops_per_second"] / rows[-1]["samples_per_second"] * config.train_dit.batch_size
-        steps = max(0.0, (seconds - more) / step)
+        steps = max(0.0, (seconds - rest) / step)
         compute = max(1.0, steps * flops)
         sizes.append(
             {
@@ -307,7 +365,7 @@ def _time_sizes(config: Config, trial: Path, console: Console, seconds: float) -
                 "depth": depth,
                 "params": _params(sized),
                 "step_seconds": step,
-                "more_seconds": more,
+                "more_seconds": rest,
                 "steps": steps,
                 "flops": compute,
                 "best_params": LAW["k"] * compute ** LAW["a"],
@@ -319,11 +377,13 @@ def _time_sizes(config: Config, trial: Path, console: Console, seconds: float) -
 
 
 def _params(config: Config) -> int:
+    """Parameters of the config's DiT, without its text encoder."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_dit(config, config.text.width).parameters())
 
 
 def _table(plan: Plan) -> Table:
+    """The plan for people: the steps of each stage and its seconds."""
     table = Table(title=f"plan for {plan.minutes:g} minutes on {plan.device}", title_justify="left")
     for name in ("", "steps", "s a step", "s"):
         table.add_column(name, justify="left" if not name else "right")
@@ -338,11 +398,8 @@ def _cells(stage: StagePlan) -> tuple[str, str, str]:
     return f"{stage.steps:,}", f"{stage.step_seconds:.3f}", f"{stage.seconds:,.0f}"
 
 
-def _write(plan: Plan, run: Path) -> None:
-    write_json(plan_file(run), asdict(plan))
-
-
-def _read(file: Path) -> Plan:
+def _read_plan(file: Path) -> Plan:
+    """The plan in a file; raises UserError where it cannot be read."""
     try:
         tree = read_json(file)
         stages = {name: StagePlan(**stage) for name, stage in tree.pop("stages").items()}

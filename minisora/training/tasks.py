@@ -5,13 +5,14 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minisora.config import BucketConfig, ClipConfig, Config, TrainConfig, VAETrainConfig
+from minisora.config import BucketConfig, ClipConfig, Config, DiTTrainConfig, TrainConfig, VAETrainConfig
 from minisora.data.batches import (
     Batch,
     BatchSource,
@@ -51,7 +52,7 @@ _VALIDATION_BATCH = 16
 NUM_SIGMA_BUCKETS = 8
 
 
-class Task:
+class Task(ABC):
     """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
 
     # "vae", "dit" or "caption", as in the config's train_NAME.
@@ -62,24 +63,29 @@ class Task:
     model: nn.Module
     source: BatchSource[Any]
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch on the model's device, and parts of it to report."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """Sums over this rank's share of the fixed validation clips, with their number as "count".
 
         A sum over others than these has its own number, as "count_" and its name.
         """
-        raise NotImplementedError
 
     def cost_batches(self, clips: int) -> Sequence[Batch]:
         """A batch of so many clips of every shape that steps may have, by which the costs are counted and timed."""
         return [self.source.at(range(clips))]
 
+    @abstractmethod
     def describe(self) -> dict[str, str]:
         """Facts to print before step 0."""
-        raise NotImplementedError
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the model is the averaged weights of the least validation "loss", not those of the last step."""
+        return False
 
 
 def validation_parts(count: int, rank: int, world_size: int, size: int) -> Iterator[tuple[range, float]]:
@@ -174,20 +180,19 @@ class VAETask(Task):
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
         """PSNR in dB, mean over clips, of whole clips coded through the posterior mean; of what moves if weighted."""
         device = next(model.parameters()).device
-        total, total_moving = torch.zeros(2, device=device)
-        count = count_moving = torch.zeros((), device=device)
+        total, count, total_moving, count_moving = torch.zeros(4, device=device)
         for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
             video = to_float(torch.stack(self.validation.clips(part)).to(device))
             reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             error = (reconstruction.clamp(-1, 1).float() - video).square()
             total += weight * _decibels(error.flatten(1).mean(1)).sum()
-            count = count + weight * len(part)
+            count += weight * len(part)
             if self.settings.moving_weight > 1:
                 moves = torch.stack(self.validation.moving(part)).to(device).unsqueeze(1)  # B 1 T H W
                 pixels = moves.flatten(1).sum(1)
                 errors = (error.mean(1, keepdim=True) * moves).flatten(1).sum(1)[pixels > 0]
                 total_moving += weight * _decibels(errors / pixels[pixels > 0]).sum()
-                count_moving = count_moving + weight * (pixels > 0).sum()
+                count_moving += weight * (pixels > 0).sum()
         sums = {"psnr": total, "count": count}
         if self.settings.moving_weight > 1:
             sums |= {"psnr_moving": total_moving, "count_psnr_moving": count_moving}
@@ -284,11 +289,13 @@ def check_dit(config: Config) -> None:
             "set dit.patch=[1,2,2], or flow.known_share=0 flow.image_share=0"
         )
     with torch.device("meta"):
-        build_dit(config, config.text.width)  # says which widths do not fit
+        # Says which widths do not fit.
+        build_dit(config, config.text.width)
     sizes: list[ClipConfig | BucketConfig] = [config.clip, *config.data.buckets]
     lengths = [math.prod(token_grid(latent_grid(config, size), dit.patch)) for size in sizes]
     if config.data.packing is not None:
-        pack(lengths, config.data.packing)  # says which clip is too long for a row
+        # Says which clip is too long for a row.
+        pack(lengths, config.data.packing)
         if dit.attention != "full":
             raise UserError(PACKED_NEEDS_FULL)
     check_batch_size(config.train_dit.batch_size, config.train_dit.accumulation, 1)
@@ -328,6 +335,7 @@ class DiTTask(Task):
 
     name = "dit"
     block = "DiTBlock"
+    settings: DiTTrainConfig
     model: Denoiser
     source: LatentBatches | MixedBatches | PackedBatches | TrajectoryBatches
     _validation: LatentBatches | TrajectoryBatches
@@ -372,6 +380,11 @@ class DiTTask(Task):
             if self.config.dit.text_conditioning:
                 text = build_text_encoder(self.config, self.source.all_captions)
             return Denoiser(build_dit(self.config, text.width if text else None), text)
+
+    @property
+    def keeps_best(self) -> bool:
+        """As `train_dit.keep` says."""
+        return self.settings.keep == "best"
 
     def cost_batches(self, clips: int) -> Sequence[Batch]:
         """A batch of every size, and of the images of every size if there are any; packed clips cost as these do."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minisora.data import clips
+from minisora import memory
 from minisora.data.clips import ClipMemory, ShiftedClips, move, to_float, to_uint8
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 
@@ -123,7 +123,7 @@ def test_another_choice_is_another_set() -> None:
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(clips, "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "_left_in_groups", lambda: [1000])
     world = ShapesWorld(2, frames=5, height=16, width=16)
     assert ClipMemory(world).limit == 500
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

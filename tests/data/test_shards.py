@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minisora.config import ClipConfig, Config, DataConfig
+from minisora.config import BucketConfig, ClipConfig, Config, DataConfig
 from minisora.data import dataset
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.pack import pack_folder
@@ -63,6 +63,20 @@ def test_shards_give_the_clips_captions_and_fingerprint_of_the_folder(
         assert packed.captions() == loose.captions()
         assert torch.equal(packed.clips(range(len(loose))), loose.clips(range(len(loose))))
         assert packed.fingerprint() == loose.fingerprint()
+
+
+def test_by_shape_clips_from_shards_go_to_the_nearest_size(tmp_path: Path, ramp: Callable[..., Path]) -> None:
+    for number in range(3):
+        ramp(tmp_path / "loose" / f"wide{number}.mp4", 9, 8, 24, 48)
+        ramp(tmp_path / "loose" / f"tall{number}.mp4", 9, 8, 48, 24)
+    pack_folder(scan_folder(tmp_path / "loose", CLIP, require_captions=False), tmp_path / "shards", 40_960)
+    tall = BucketConfig(frames=9, height=32, width=24)
+    by_shape = {"data.buckets": (tall,), "data.buckets_by_shape": True, "data.require_captions": False}
+    loose, packed = (
+        open_dataset(config(tmp_path / place).replace(**by_shape), "train") for place in ("loose", "shards")
+    )
+    assert packed.names() == loose.names()
+    assert torch.equal(packed.clips(range(len(packed))), loose.clips(range(len(loose))))
 
 
 def test_a_stage_begun_on_a_folder_goes_on_from_its_shards(

@@ -22,7 +22,9 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     monkeypatch.setattr(minutes, "_time_vae", lambda *_: (times["vae"], times["more"]))
     monkeypatch.setattr(minutes, "_time_clips", lambda *_: (times["reading"], times["encoding"]))
 
-    def sizes(config: Config, trial: Path, console: Console, seconds: float) -> list[dict[str, float]]:
+    def sizes(
+        config: Config, trial: Path, console: Console, seconds: float, *_: list[str]
+    ) -> list[dict[str, float]]:
         tried = []
         for width, depth, params, step in ((64, 3, 2e5, 0.02), (96, 5, 7e5, 0.05), (192, 8, 4e6, 0.3)):
             compute = 6 * params * 32 * 80 * seconds / step

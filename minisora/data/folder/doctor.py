@@ -24,7 +24,7 @@ from minisora.data.folder.scan import (
 from minisora.data.folder.suggest import LITTLE, best_size, cut_share, share_in_words, size_unit
 from minisora.data.shards import state
 from minisora.models.tokenizer import caption_tokenizer, cut_captions, fitting_tokens
-from minisora.screen import Table, say
+from minisora.screen import Progress, Table, say
 
 # Of one kind in print; `to_dict` has all.
 _MOST_NAMES = 20
@@ -281,7 +281,7 @@ class DoctorReport:
         )
 
 
-def check(folder: Path, config: Config, progress: Callable[[int, int], None] | None = None) -> DoctorReport:
+def check(folder: Path, config: Config, progress: Progress | None = None) -> DoctorReport:
     """Decode every frame of every file in a folder and judge it by `config.clip` and `config.data`.
 
     Args:

@@ -100,7 +100,8 @@ def _real(path: str) -> str:
     """A path without links, its accents composed."""
     try:
         return unicodedata.normalize("NFC", os.path.realpath(path))
-    except ValueError:  # a NUL or half a character, which no file's name has
+    except ValueError:
+        # A NUL or half a character, which no file's name has.
         return path
 
 
@@ -275,7 +276,8 @@ def _columns(file: Path, line: int, columns: Sequence[str]) -> tuple[str, str]:
 
 def _csv_rows(file: Path, content: str) -> Iterator[tuple[int, str | None, str | None]]:
     """(line, file name, caption) of each row that is not empty; None for an empty cell."""
-    if _END in content:  # as in UTF-16
+    # As in UTF-16.
+    if _END in content:
         raise _not_utf8(file, content[: content.index(_END)].count("\n") + 1)
     delimiter, start = _delimiter(content), 0
     lines = io.StringIO(content + f"\n{_END}\n", newline="")
@@ -349,7 +351,8 @@ def _check_quotation(file: Path, line: int, cells: Sequence[str], delimiter: str
 
 def _jsonl_rows(file: Path, content: str) -> Iterator[tuple[int, object, object]]:
     """(line, file name, caption) of each line that is not empty."""
-    known: dict[tuple[str, ...], tuple[str, str]] = {}  # most rows have the same keys
+    # Most rows have the same keys.
+    known: dict[tuple[str, ...], tuple[str, str]] = {}
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue

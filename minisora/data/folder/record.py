@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,7 +27,7 @@ from minisora.config import ClipConfig
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, some_of
 from minisora.data.shards import exists
 from minisora.errors import UserError
-from minisora.files import write_json
+from minisora.files import read_json, write_json
 from minisora.screen import Progress
 
 _log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class DataRecord:
         now = {file.name: file for file in scan.files}
         files = [*(entry.as_scanned(now.get(entry.name)) for entry in entries), *dropped]
         files.sort(key=lambda file: file.name)
-        return FolderScan(scan.folder, tuple(files), scan.ignored, scan.notes, scan.shards)
+        return replace(scan, files=tuple(files))
 
     def _tell(self, scan: FolderScan, new: list[str]) -> None:
         if new:
@@ -287,7 +287,7 @@ def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | N
     path = scan.path(entry.name)
     if file is None or not exists(path):
         return f"{path} is gone"
-    if content_hash(scan.path(file.name)) != entry.content:
+    if content_hash(path) != entry.content:
         return f"{path} has other content"
     now, then = file.caption or "", entry.caption or ""
     if now != then:
@@ -298,7 +298,7 @@ def _fault(entry: _Entry, scan: FolderScan, file: ScannedFile | None) -> str | N
 def _read_entries(file: Path) -> dict[str, list[_Entry]]:
     """By clip; nothing if there is none, or it is damaged: the fingerprint in the checkpoints then decides alone."""
     try:
-        about = json.loads(file.read_text())
+        about = read_json(file)
         if about["format"] != _FORMAT:
             return {}
         return {

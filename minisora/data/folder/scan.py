@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -109,7 +109,7 @@ class FolderScan:
             return shape_distance(shown, size) <= nearest + 1e-9
 
         others = tuple(others)
-        left = FolderScan(self.folder, tuple(filter(near, self.files)), self.ignored, self.notes)
+        left = replace(self, files=tuple(filter(near, self.files)))
         if self.kept and not left.kept:
             raise UserError(
                 f"no file of {self.folder} is nearest in shape to {size[0]}x{size[1]}: leave that size out, or set "
@@ -347,7 +347,8 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
 
     for here, subfolders, names in os.walk(place, onerror=fail):
         real = os.path.realpath(here)
-        if real in seen:  # a link led into it
+        # A link led into it.
+        if real in seen:
             subfolders.clear()
             continue
         seen[real] = Path(here)
@@ -360,13 +361,10 @@ def _below(place: Path, seen: dict[str, Path], links: list[Path]) -> Iterator[Pa
 def content_hash(path: Path) -> str:
     """Hex digits of a file's bytes, on disk or in a shard; raises UserError where it cannot be read."""
     try:
-        return checksum(path)
-    except NotADirectoryError:
-        pass
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return _member_checksum(os.fspath(path), state(path))
+        try:
+            return checksum(path)
+        except NotADirectoryError:
+            return _member_checksum(os.fspath(path), state(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -49,13 +49,17 @@ _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its video before a frame of it is decoded."""
+    """What a file says of its video before a frame of it is decoded.
 
-    # Of both, 0 where it does not say.
+    Args:
+        frames, seconds: how long it is; 0 where the file does not say.
+        codec: FFmpeg's name of it; of a picture its suffix.
+        transfer: how light is coded where the range is high; None where it is not.
+    """
+
     frames: int
     seconds: float
     codec: str
-    # Of a high dynamic range.
     transfer: Transfer | None = None
 
 
@@ -145,7 +149,7 @@ def demux(path: Path) -> Iterator[Frame]:
 
 
 def packets(path: Path) -> Iterator[Frame]:
-    """Every packet of a video that is to be shown, in the order of the file; `frame` is None."""
+    """Every packet of a video that is to be shown, in the order of the file; `picture` is None."""
     with _open(path) as container:
         stream = _video_stream(container, path)
         tick = float(stream.time_base or 0)

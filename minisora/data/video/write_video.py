@@ -46,7 +46,8 @@ def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: in
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), **_REPEATABLE}
-        stream.codec_context.thread_count = 1  # the bytes may depend on the number of threads
+        # The bytes may depend on the number of threads.
+        stream.codec_context.thread_count = 1
         for frame in pixels:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
@@ -59,7 +60,8 @@ def write_gif(path: str | os.PathLike[str], video: Tensor, fps: float) -> None:
         UserError: the file cannot be written, or the tensor is no video.
     """
     first, *rest = [Image.fromarray(frame) for frame in _to_uint8(video)]
-    milliseconds = max(20, round(100 / fps) * 10)  # players slow down what is faster than 20 ms
+    # Players slow down what is faster than 20 ms.
+    milliseconds = max(20, round(100 / fps) * 10)
     with _whole(Path(path)) as partial:
         first.save(
             partial,
