@@ -250,7 +250,8 @@ def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
     run = place / "run"
     shutil.rmtree(run / "model")
     newest = max((run / "dit" / "checkpoints").iterdir())
-    shutil.rmtree(newest)  # the last step is still to do
+    # The last step is still to do.
+    shutil.rmtree(newest)
     kept = sorted((run / "dit" / "checkpoints").rglob("*.*"))
     files = [
         *kept,
@@ -264,9 +265,8 @@ def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
     told = _spoil(spoilt, rng)
     logs = ("run/metrics.jsonl", "run/cache", "run/config.yaml", "run/dit/samples")
     compared = ["run/model/dit/diffusion_pytorch_model.safetensors", "run/metrics.jsonl"]
-    if (
-        spoilt.name == "metrics.jsonl"
-    ):  # the numbers of steps long done are lost, and no step is done again for them
+    # The numbers of steps long done are lost, and no step is done again for them.
+    if spoilt.name == "metrics.jsonl":
         compared.pop()
     return Brought(stage.argv, told, ("run/",), logs, "dit", tuple(compared))
 

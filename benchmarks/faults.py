@@ -21,7 +21,8 @@ namespaces are allowed; elsewhere that part is skipped and told.
 import argparse
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a forked process has no use for its parent's threads
+# Before torch: a forked process has no use for its parent's threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "200"
@@ -46,7 +47,8 @@ from rich.table import Table
 
 PARTS = ("kill", "disk", "memory", "mutate")
 _OF_MEMORY = ("vae", "encode", "dit", "distill", "caption", "sample", "evaluate", "make", "export", "augment")
-_INSIDE = "MINISORA_FAULTS_NAMESPACE"  # set where the program has entered its own mount namespace
+# Set where the program has entered its own mount namespace.
+_INSIDE = "MINISORA_FAULTS_NAMESPACE"
 
 
 def enter_namespace() -> str:

@@ -182,7 +182,8 @@ def _chain(steps: Sequence[Step], start: float, end: float) -> list[Step]:
         following = value * step.factor
         chained.append(replace(step, before=value, after=following))
         value = following
-    chained[-1] = replace(chained[-1], after=end)  # the product up to rounding
+    # The product up to rounding.
+    chained[-1] = replace(chained[-1], after=end)
     return chained
 
 

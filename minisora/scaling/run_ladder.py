@@ -286,10 +286,12 @@ def run_ladder(
     for number, run in enumerate(left, start=1):
         try:
             claim = FileLock(out / "runs" / f".{run.name}.lock").acquire(blocking=False)
-        except Timeout:  # another process trains it
+        # Another process trains it.
+        except Timeout:
             continue
         with claim:
-            if any(row["name"] == run.name for row in read_rows(results)):  # since this process began
+            # Since this process began.
+            if any(row["name"] == run.name for row in read_rows(results)):
                 continue
             say(
                 console,
