@@ -21,6 +21,8 @@ from minisora.report.units import Number
 from minisora.report.words import setting
 
 NUM_DRAWS = 100_000
+# Whose sensitivity the report shows.
+MAIN_RESULT = "sora_minutes_per_gpu_hour"
 # Relative change; smaller steps are put together.
 NEGLIGIBLE = 0.005
 Interval = tuple[float, float, float]
