@@ -246,20 +246,20 @@ _SPEED = {"samples_per_second", "flops_per_second", "mfu", "seconds", "date", "d
 
 def contents(folder: Path) -> dict[str, str]:
     """Digest of every file by relative path; what a clock or the machine's load decides is left out."""
-    found = {}
+    digests = {}
     for file in sorted(folder.rglob("*")):
         # A ladder writes down what failed, and that is no leftover.
         if file.is_dir() or file.name.endswith(".lock") or file.name == "failures.jsonl":
             continue
         if file.name == "index.html":
             # A page has its hour and the speeds on it; that it is there is what counts.
-            found[str(file.relative_to(folder))] = "page"
+            digests[str(file.relative_to(folder))] = "page"
             continue
         data = file.read_bytes()
         if file.suffix in (".jsonl", ".json"):
             data = b"\n".join(map(_without_speed, data.splitlines() if file.suffix == ".jsonl" else [data]))
-        found[str(file.relative_to(folder))] = hashlib.sha256(data).hexdigest()
-    return found
+        digests[str(file.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def _without_speed(text: bytes) -> bytes:
@@ -272,12 +272,12 @@ def _without_speed(text: bytes) -> bytes:
     return json.dumps(value).encode()
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> str | None:
+def differences(expected: dict[str, str], actual: dict[str, str]) -> str | None:
     """The first few files that are missing, left over or different, in words."""
-    told = [f"{name} is missing" for name in expected if name not in found]
-    told += [f"{name} is left over" for name in found if name not in expected]
-    told += [f"{name} differs" for name in expected if name in found and expected[name] != found[name]]
-    return "; ".join(told[:3]) + ("; ..." if len(told) > 3 else "") if told else None
+    words = [f"{name} is missing" for name in expected if name not in actual]
+    words += [f"{name} is left over" for name in actual if name not in expected]
+    words += [f"{name} differs" for name in expected if name in actual and expected[name] != actual[name]]
+    return "; ".join(words[:3]) + ("; ..." if len(words) > 3 else "") if words else None
 
 
 class World:

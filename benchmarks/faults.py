@@ -157,21 +157,21 @@ def _run(
             rows.append(row)
             progress.advance(bar)
             if row["why"]:
-                told = f"{row['part']} {row['what']} {row['number']} ({row['detail']}): {row['why']} | {row['last']}"
-                progress.console.print(told, style="red", markup=False, soft_wrap=True, highlight=False)
+                line = f"{row['part']} {row['what']} {row['number']} ({row['detail']}): {row['why']} | {row['last']}"
+                progress.console.print(line, style="red", markup=False, soft_wrap=True, highlight=False)
     place = {each: number for number, each in enumerate(trials)}
     return sorted(rows, key=lambda row: place[row["part"], row["what"], row["number"]])
 
 
 def _commit() -> str | None:
     here = Path(__file__).parent
-    told = subprocess.run(
+    done = subprocess.run(
         ["git", "-C", str(here), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or None
+    return done.stdout.strip() or None
 
 
 def _print(lines: list[dict[str, Any]], failures: list[dict[str, Any]]) -> None:

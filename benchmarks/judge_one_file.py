@@ -56,9 +56,9 @@ def judged(videos: Tensor, captions: Sequence[str]) -> dict[str, Any]:
         "shown": Score.of(verdicts[:shown], prompts[:shown]).to_dict(),
         "all": Score.of(verdicts, prompts).to_dict(),
     }
-    kept = (*PARTS, "all_right")
+    names = (*PARTS, "all_right")
     return {
-        "scores": {name: {part: score[part] for part in kept} for name, score in scores.items()},
+        "scores": {name: {part: score[part] for part in names} for name, score in scores.items()},
         "rows": rows,
     }
 

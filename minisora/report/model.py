@@ -273,12 +273,12 @@ def estimate(inputs: Inputs) -> Results:
     # Demand.
     tiktok = get(inputs, "demand.tiktok_videos") * get(inputs, "demand.tiktok_seconds") / SECONDS_PER_MINUTE
     youtube = get(inputs, "demand.youtube_minutes")
-    made = tiktok * get(inputs, "demand.tiktok_share") + youtube * get(inputs, "demand.youtube_share")
-    gpus = (made / results["sora_minutes_per_gpu_day"]).named("GPU")
+    ai_minutes = tiktok * get(inputs, "demand.tiktok_share") + youtube * get(inputs, "demand.youtube_share")
+    gpus = (ai_minutes / results["sora_minutes_per_gpu_day"]).named("GPU")
     peak = gpus * get(inputs, "demand.utilisation_factor")
     peak = peak * get(inputs, "demand.peak_factor") * get(inputs, "demand.candidates_factor")
     results["tiktok_minutes_per_day"] = tiktok.named("min/day")
-    results["ai_minutes_per_day"] = made.named("min/day")
+    results["ai_minutes_per_day"] = ai_minutes.named("min/day")
     results["demand_gpus"] = gpus
     results["peak_demand_gpus"] = peak.named("GPU")
     results["peak_demand_power"] = (peak * get(inputs, "hardware.power")).named("kW")
