@@ -41,8 +41,8 @@ GAMES = {
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def play(game: str, clips: int, frames: int, seed: int) -> Iterator[Clip]:
-    """Clips (T, 210, 160, 3) of one game, by its name in ale-py."""
+def play(game: str, count: int, frames: int, seed: int) -> Iterator[Clip]:
+    """So many clips (T, 210, 160, 3) of one game, by its name in ale-py."""
     from ale_py import ALEInterface, LoggerMode
     from ale_py.roms import get_rom_path
 
@@ -65,16 +65,16 @@ def play(game: str, clips: int, frames: int, seed: int) -> Iterator[Clip]:
             last.append(machine.getScreenRGB())
         return np.maximum(*last[-2:])
 
-    while clips:
+    while count:
         machine.reset_game()
         for _ in range(int(rng.integers(8, 200))):
             picture()
-        shown: list[Clip] = []
-        while len(shown) < frames and not machine.game_over():
-            shown.append(picture())
-        if len(shown) == frames:
-            clips -= 1
-            yield np.stack(shown)
+        pictures: list[Clip] = []
+        while len(pictures) < frames and not machine.game_over():
+            pictures.append(picture())
+        if len(pictures) == frames:
+            count -= 1
+            yield np.stack(pictures)
 
 
 def move_digit(image: Clip, frames: int, side: int, rng: np.random.Generator) -> Clip:
