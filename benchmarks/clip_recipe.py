@@ -1,11 +1,16 @@
-"""What keeps small moving things alive in a VAE: each ingredient of configs/clips.yaml alone, at equal CPU seconds.
+"""What keeps small moving things alive in a VAE: settings of configs/clips.yaml added one by one, at equal CPU time.
 
     python benchmarks/record_clips.py games --out clips/games --each 40
     python benchmarks/clip_recipe.py --data clips/games --seconds 100 --json FILE
 
 One thread a variant, the seconds are of the process's CPU, so that variants may run beside each other (`--jobs`).
-Held-out clips, averaged weights. `moving` is PSNR in dB on pixels further than a tenth of the range from their clip's
-median frame; `activity` the share of pixels that change by as much from frame to frame, in the clips and their copies.
+Noise on the latents and the weight of the KL are the config's in all of them.
+
+Of held-out clips, with averaged weights:
+
+psnr       in dB; `moving` of pixels further than a tenth of the range from their clip's median frame alone
+activity   share of pixels that change by more than a tenth of the range from frame to frame; `activity_of_copies`
+           the same of the VAE's copies
 """
 
 import argparse
@@ -25,6 +30,7 @@ from minisora.config import Config, load
 from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.evaluate.likeness import activity, psnr, psnr_moving
+from minisora.evaluate.sample_and_judge import reconstruct
 from minisora.files import write_json
 from minisora.flops.device import describe_device
 from minisora.training.optimizer import make_optimizer
@@ -53,7 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def train(config: Config, budget: float) -> dict[str, Any]:
-    """Train one VAE for so many CPU seconds, and judge it on held-out clips."""
+    """Train one VAE for `budget` seconds of CPU; its steps, and what `judge` measures of it."""
     torch.set_num_threads(1)
     training, held_out = (open_dataset(config, split) for split in ("train", "validation"))
     task = VAETask(config, training, held_out)
@@ -77,17 +83,14 @@ def train(config: Config, budget: float) -> dict[str, Any]:
         average.step(task.model.parameters())
         step += 1
     average.copy_to(task.model.parameters())
-    return {"steps": step, **judge(task, held_out.clips(range(len(held_out))))}
+    return {"steps": step, **judge(task, to_float(held_out.clips(range(len(held_out)))))}
 
 
 @torch.no_grad()
-def judge(task: VAETask, clips: torch.Tensor) -> dict[str, float]:
-    """Means over held-out clips."""
+def judge(task: VAETask, videos: torch.Tensor) -> dict[str, float]:
+    """Means over held-out clips, N 3 T H W in [-1, 1]; of what moves over those in which something does."""
     task.set_statistics(task.model.eval())
-    copies = torch.cat(
-        [task.model.to_video(task.model.to_latents(to_float(part))) for part in clips.split(8)]
-    )
-    videos = to_float(clips)
+    copies = reconstruct(task.model, videos)
     moving = psnr_moving(copies, videos)
     return {
         "psnr": psnr(copies, videos).mean().item(),
@@ -108,22 +111,29 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes beside each other")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.only:
-        changes = VARIANTS[told.only] | {
+    arguments = parser.parse_args()
+    if arguments.only:
+        changes = VARIANTS[arguments.only] | {
             "data.source": "folder",
-            "data.path": told.data,
-            "seed": told.seeds[0],
+            "data.path": arguments.data,
+            "seed": arguments.seeds[0],
         }
-        print(json.dumps(train(load("clips", changes=changes), told.seconds)))
+        print(json.dumps(train(load("clips", changes=changes), arguments.seconds)))
         return
-    waiting = [(name, seed) for name in VARIANTS for seed in told.seeds]
+    waiting = [(name, seed) for name in VARIANTS for seed in arguments.seeds]
     running: list[tuple[str, int, subprocess.Popen[str]]] = []
     rows = []
     while waiting or running:
-        while waiting and len(running) < told.jobs:
+        while waiting and len(running) < arguments.jobs:
             name, seed = waiting.pop(0)
-            command = [sys.executable, __file__, "--data", str(told.data), "--seconds", str(told.seconds)]
+            command = [
+                sys.executable,
+                __file__,
+                "--data",
+                str(arguments.data),
+                "--seconds",
+                str(arguments.seconds),
+            ]
             command += ["--seeds", str(seed), "--only", name]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -133,10 +143,18 @@ def main() -> None:
         row = {"variant": name, "seed": seed, **json.loads(output.splitlines()[-1])}
         rows.append(row)
         print(f"{name}: {row['psnr']:.2f} dB, {row['moving']:.2f} on what moves, {row['steps']} steps")
-    if told.json:
-        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "threads_a_variant": 1}
-        facts["machine"] = describe_device("cpu", torch.bfloat16)
-        write_json(told.json, {**facts, "cpu_seconds": told.seconds, "data": told.data.name, "rows": rows})
+    if arguments.json:
+        write_json(
+            arguments.json,
+            {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "threads_a_variant": 1,
+                "machine": describe_device("cpu", torch.bfloat16),
+                "cpu_seconds": arguments.seconds,
+                "data": arguments.data.name,
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,10 @@ from minisora.training.latents import build_latents
 from minisora.training.stages import train_dit, train_dit_on
 
 WIDE, TALL, SQUARE = (17, 48, 80), (17, 80, 48), (17, 48, 48)
-EXAMPLE = 5  # which prompt's video is shown
-TOLERANCE = 1.0  # pixels that a fitted edge may lie outside: after a VAE at 30 dB it is off by half of one
+# Which prompt's video is shown.
+EXAMPLE = 5
+# Pixels that a fitted edge may lie outside: after a VAE at 30 dB it is off by half of one.
+TOLERANCE = 1.0
 NATIVE = [
     "clip.height=48",
     "clip.width=80",
@@ -116,7 +118,8 @@ def whole_share(video: Tensor) -> float:
     up, down, aside = reach_of(tracked.shape) * tracked.fit.radius
     low = np.array([up, aside]) - 0.5 - TOLERANCE  # (y, x): where a centre may be
     high = np.array(video.shape[2:]) - 0.5 - np.array([down, aside]) + TOLERANCE
-    inside = (tracked.centers >= low) & (tracked.centers <= high)  # T 2; NaN is not inside
+    # T 2; NaN is not inside.
+    inside = (tracked.centers >= low) & (tracked.centers <= high)
     return float(inside.all(axis=1).mean())
 
 

@@ -38,7 +38,8 @@ from minisora.flops.count_torch import StepCount, count_step
 from minisora.models.dit import VideoDiT
 from minisora.training.launch import compile_blocks
 
-CHANNELS, FRAMES, SIDE = 12, 5, 16  # latents: with patch 1x2x2, 5 x 8 x 8 = 320 tokens
+# Latents: with patch 1x2x2, 5 x 8 x 8 = 320 tokens.
+CHANNELS, FRAMES, SIDE = 12, 5, 16
 WIDTH, DEPTH, HEADS = 256, 8, 4
 TEXT_TOKENS, TEXT_WIDTH = 24, 128
 
@@ -56,10 +57,12 @@ def ours(attention: str) -> tuple[nn.Module, Forward]:
 
 
 def latte() -> tuple[nn.Module, Forward]:
-    model = LatteTransformer3DModel(  # settings of the released Latte-XL/2, but for the size
+    # Settings of the released Latte-XL/2, but for the size.
+    model = LatteTransformer3DModel(
         num_attention_heads=HEADS,
         attention_head_dim=WIDTH // HEADS,
-        num_layers=DEPTH // 2,  # one layer is a spatial and a temporal block
+        # One layer is a spatial and a temporal block.
+        num_layers=DEPTH // 2,
         sample_size=SIDE,
         patch_size=2,
         in_channels=CHANNELS,
@@ -81,7 +84,8 @@ def latte() -> tuple[nn.Module, Forward]:
 
 
 def cogvideox() -> tuple[nn.Module, Forward]:
-    model = CogVideoXTransformer3DModel(  # CogVideoX-2b's positions (sinusoids), but for the size
+    # Those of CogVideoX-2b, with its positions (sinusoids), but for the size.
+    model = CogVideoXTransformer3DModel(
         num_attention_heads=HEADS,
         attention_head_dim=WIDTH // HEADS,
         in_channels=CHANNELS,
@@ -90,7 +94,8 @@ def cogvideox() -> tuple[nn.Module, Forward]:
         num_layers=DEPTH,
         sample_width=SIDE,
         sample_height=SIDE,
-        sample_frames=4 * (FRAMES - 1) + 1,  # counted in frames of the video
+        # Counted in frames of the video.
+        sample_frames=4 * (FRAMES - 1) + 1,
         max_text_seq_length=TEXT_TOKENS,
     )
 

@@ -53,7 +53,8 @@ def main() -> None:
         start = time.perf_counter()
         train_dit(changed, run, quiet)
         dit_s = time.perf_counter() - start
-        if not cached:  # the first run encodes too; those seconds belong to every row
+        # The first run encodes too; those seconds belong to every row.
+        if not cached:
             trained = [path.stat().st_mtime for path in (run / "cache").rglob("*") if path.is_file()]
             latents_s = max(trained) - min(trained)
             dit_s -= latents_s

@@ -63,14 +63,14 @@ def bring(family: str, rng: random.Random, world: World, place: Path) -> Brought
 
 def _config(rng: random.Random, world: World, place: Path) -> Brought:
     trains = rng.random() < 0.4
-    data, told = broken_yaml(TINY, rng, large=not trains)
+    data, detail = broken_yaml(TINY, rng, large=not trains)
     (place / "bad.yaml").write_bytes(data)
     argv: tuple[str, ...] = ("data", "make", "more", "--clips", "1", "-c", "bad.yaml")
     if trains:
         argv = ("train", "vae", "-c", "bad.yaml", "-o", "run", "-s", "train_vae.steps=2")
     elif rng.random() < 0.2:
         argv = ("flops", "-c", "bad.yaml", "--json", "out/flops.json")
-    return Brought(argv, told)
+    return Brought(argv, detail)
 
 
 def _override(rng: random.Random, world: World, place: Path) -> Brought:
@@ -136,11 +136,11 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
              "[" * 5000, lines[at].replace("file_name", "file"), '{"file_name": "x.mp4", "text": NaN}',
              lines[at] * 2, f"\ufeff{lines[at]}", named, said)
         )  # fmt: skip
-        data, told = "\n".join(lines).encode("utf-8", "surrogateescape"), f"line {at}: {lines[at][:50]!r}"
+        data, detail = "\n".join(lines).encode("utf-8", "surrogateescape"), f"line {at}: {lines[at][:50]!r}"
         if rng.random() < 0.3:
-            data, told = damage(data, rng)
+            data, detail = damage(data, rng)
         (table.parent / "metadata.jsonl").write_bytes(data)
-        return Brought(_reads(rng), f"jsonl, {told}")
+        return Brought(_reads(rng), f"jsonl, {detail}")
     at = rng.randrange(len(body))
     name, text = body[at]
     changed = rng.choice(
@@ -151,24 +151,24 @@ def _table(rng: random.Random, world: World, place: Path) -> Brought:
          [f" {name} ", f" {text} "], [f"../clips/{name}", text], [f"{name}\0", text])
     )  # fmt: skip
     lines = [header, *body[:at], changed, *body[at + 1 :]]
-    told = f"row {at}: {str(changed)[:50]}"
+    detail = f"row {at}: {str(changed)[:50]}"
     how = rng.random()
     if how < 0.3:
         lines[0] = rng.choice(([], ["file_name"], ["text"], ["text", "file_name"], ["file_name", "file_name"],
                                ["FILE_NAME", "TEXT"], ["a", "b"], ["file_name", "text", "text"], ["", ""]))  # fmt: skip
-        told = f"header {lines[0]}"
+        detail = f"header {lines[0]}"
     data = (
         rng.choice(("\n", "\n", "\r\n", "\r"))
         .join(rng.choice((",", ",", ";", "\t")).join(line) for line in lines)
         .encode()
     )
     if how > 0.8:
-        data, told = damage(good.encode(), rng)
+        data, detail = damage(good.encode(), rng)
     elif how > 0.7:
         code = rng.choice(("utf-16", "utf-32", "utf-8-sig", "cp037"))
-        data, told = good.encode(code), code
+        data, detail = good.encode(code), code
     table.write_bytes(data)
-    return Brought(_reads(rng), f"csv, {told}")
+    return Brought(_reads(rng), f"csv, {detail}")
 
 
 def make_media(folder: Path) -> None:
@@ -192,7 +192,7 @@ def make_media(folder: Path) -> None:
 
 
 def _media(rng: random.Random, world: World, place: Path, source: Path) -> Brought:
-    data, told = damage(source.read_bytes(), rng)
+    data, detail = damage(source.read_bytes(), rng)
     ending = source.suffix if rng.random() < 0.9 else rng.choice((".mp4", ".gif", ".png", ".webm"))
     folder = _clips(world, place, rng.choice((0, 3, 6)))
     bad = folder / f"bad{ending}"
@@ -200,7 +200,7 @@ def _media(rng: random.Random, world: World, place: Path, source: Path) -> Broug
     (folder / "bad.txt").write_text(PROMPT)
     with (folder / "metadata.csv").open("a") as table:
         table.write(f"{bad.name},{PROMPT}\n")
-    told = f"{source.name}: {told}" + (f", named {ending}" if ending != source.suffix else "")
+    detail = f"{source.name}: {detail}" + (f", named {ending}" if ending != source.suffix else "")
     if rng.random() < 0.3:
         shutil.copytree(world.after("dit") / "run" / "model", place / "model")
         mode = rng.choice(("restyle", "animate", "extend", "loop"))
@@ -218,8 +218,8 @@ def _media(rng: random.Random, world: World, place: Path, source: Path) -> Broug
             "-o",
             "out/e.mp4",
         )
-        return Brought(argv, told)
-    return Brought(_reads(rng), told)
+        return Brought(argv, detail)
+    return Brought(_reads(rng), detail)
 
 
 def _video(rng: random.Random, world: World, place: Path) -> Brought:
@@ -237,9 +237,9 @@ def _spoil(file: Path, rng: random.Random) -> str:
         file.unlink()
         return f"{file.name} gone"
     broken = broken_json if file.suffix == ".json" else damage
-    data, told = broken(file.read_bytes(), rng)
+    data, detail = broken(file.read_bytes(), rng)
     file.write_bytes(data)
-    return f"{file.parent.name}/{file.name}: {told}"
+    return f"{file.parent.name}/{file.name}: {detail}"
 
 
 def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
@@ -250,7 +250,8 @@ def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
     run = place / "run"
     shutil.rmtree(run / "model")
     newest = max((run / "dit" / "checkpoints").iterdir())
-    shutil.rmtree(newest)  # the last step is still to do
+    # The last step is still to do.
+    shutil.rmtree(newest)
     kept = sorted((run / "dit" / "checkpoints").rglob("*.*"))
     files = [
         *kept,
@@ -261,20 +262,19 @@ def _checkpoint(rng: random.Random, world: World, place: Path) -> Brought:
     ]
     files = sorted(files)
     spoilt = rng.choice([file for file in files if file.is_file()])
-    told = _spoil(spoilt, rng)
+    detail = _spoil(spoilt, rng)
     logs = ("run/metrics.jsonl", "run/cache", "run/config.yaml", "run/dit/samples")
     compared = ["run/model/dit/diffusion_pytorch_model.safetensors", "run/metrics.jsonl"]
-    if (
-        spoilt.name == "metrics.jsonl"
-    ):  # the numbers of steps long done are lost, and no step is done again for them
+    # The numbers of steps long done are lost, and no step is done again for them.
+    if spoilt.name == "metrics.jsonl":
         compared.pop()
-    return Brought(stage.argv, told, ("run/",), logs, "dit", tuple(compared))
+    return Brought(stage.argv, detail, ("run/",), logs, "dit", tuple(compared))
 
 
 def _model(rng: random.Random, world: World, place: Path) -> Brought:
     shutil.copytree(world.after("dit") / "run" / "model", place / "model")
     files = [file for file in sorted((place / "model").rglob("*")) if file.is_file()]
-    told = _spoil(rng.choice(files), rng)
+    detail = _spoil(rng.choice(files), rng)
     argv = rng.choice(
         (
             ("sample", "-m", "model", "-p", PROMPT, "--steps", "1", "-o", "out/s.mp4"),
@@ -285,7 +285,7 @@ def _model(rng: random.Random, world: World, place: Path) -> Brought:
             ),
         )
     )
-    return Brought(argv, told)
+    return Brought(argv, detail)
 
 
 def _result(rng: random.Random, world: World, place: Path) -> Brought:
@@ -293,40 +293,40 @@ def _result(rng: random.Random, world: World, place: Path) -> Brought:
     what = rng.choice(("calibration", "calibration", "law", "preset", "results", "ladder", "scores", "args"))
     if what in ("calibration", "law"):
         file = RESULTS / ("calibration_zen-4_2026-11-22.json" if what == "calibration" else "ladder/law.json")
-        data, told = broken_json(file.read_bytes(), rng)
+        data, detail = broken_json(file.read_bytes(), rng)
         (place / "bad.json").write_bytes(data)
-        return Brought(("report", f"--{what}", "bad.json", "-o", "rep"), f"{what} {told}")
+        return Brought(("report", f"--{what}", "bad.json", "-o", "rep"), f"{what} {detail}")
     if what in ("preset", "ladder"):
         file = (
             RESULTS.parents[1]
             / "configs"
             / ("report/measured.yaml" if what == "preset" else "ladder/smoke.yaml")
         )
-        data, told = broken_yaml(file.read_text(), rng)
+        data, detail = broken_yaml(file.read_text(), rng)
         (place / "bad.yaml").write_bytes(data)
         argv = ("report", "--preset", "bad.yaml", "-o", "rep")
         if what == "ladder":
             argv = ("scale", "run", "--ladder", "bad.yaml", "--dry-run", "-o", "ladder")
-        return Brought(argv, f"{what} {told}")
+        return Brought(argv, f"{what} {detail}")
     if what == "results":
         (place / "ladder").mkdir()
         for name in ("results.jsonl", "ladder.yaml"):
             shutil.copy2(RESULTS / "ladder" / name, place / "ladder")
-        told = _spoil(place / "ladder" / rng.choice(("results.jsonl", "ladder.yaml")), rng)
-        return Brought(("scale", "fit", "-o", "ladder"), told)
+        detail = _spoil(place / "ladder" / rng.choice(("results.jsonl", "ladder.yaml")), rng)
+        return Brought(("scale", "fit", "-o", "ladder"), detail)
     if what == "scores":
         shutil.copytree(world.after("dit") / "run" / "model", place / "model")
-        data, told = broken_json((RESULTS / "modes" / "evaluate.json").read_bytes(), rng)
+        data, detail = broken_json((RESULTS / "modes" / "evaluate.json").read_bytes(), rng)
         (place / "evaluate.json").write_bytes(data)
         return Brought(
-            ("export", "-m", "model", "-o", "small", "--scores", "evaluate.json"), f"scores {told}"
+            ("export", "-m", "model", "-o", "small", "--scores", "evaluate.json"), f"scores {detail}"
         )
-    data, told = broken_yaml(
+    data, detail = broken_yaml(
         "config: {num_layers: 1, num_attention_heads: 2}\nlatent_size: [3, 8, 8]\ntext_tokens: 8", rng
     )
     (place / "args.yaml").write_bytes(data)
     return Brought(
-        ("flops", "--diffusers", "CogVideoXTransformer3DModel", "--args", "args.yaml"), f"args {told}"
+        ("flops", "--diffusers", "CogVideoXTransformer3DModel", "--args", "args.yaml"), f"args {detail}"
     )
 
 

@@ -123,8 +123,8 @@ def broken_yaml(good: str, rng: random.Random, large: bool = True) -> tuple[byte
     """A YAML file with one value other than it should be, damaged, or another thing altogether; and which."""
     how = rng.random()
     if how < 0.5:
-        tree, told = twist(yaml.safe_load(good), rng, large)
-        return yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogateescape"), told
+        tree, detail = twist(yaml.safe_load(good), rng, large)
+        return yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogateescape"), detail
     if how < 0.8:
         text = rng.choice(_NOT_YAML)
         return text, repr(text[:40])
@@ -135,8 +135,8 @@ def broken_json(good: bytes, rng: random.Random) -> tuple[bytes, str]:
     """The same of a JSON file."""
     how = rng.random()
     if how < 0.6:
-        tree, told = twist(json.loads(good), rng)
-        return json.dumps(tree).encode(), told
+        tree, detail = twist(json.loads(good), rng)
+        return json.dumps(tree).encode(), detail
     if how < 0.75:
         text = rng.choice(
             (b"", b"null", b"[]", b"{}", b"1", b'"x"', b"[" * 5000, b'{"a":' * 5000, b"\xff", b"NaN")

@@ -26,9 +26,11 @@ from typing import Any
 import minisora
 from minisora.cli import main as minisora_main
 
-TIMEOUT_S = 60.0  # what takes longer hangs: alone on a core no command here takes 10 s
+# What takes longer hangs: alone on a core no command here takes 10 s.
+TIMEOUT_S = 60.0
 MIB = 2**20
-_GUARD = 6 * 1024 * MIB  # beyond the imports: no malformed number may take the machine down
+# Beyond the imports: no malformed number may take the machine down.
+_GUARD = 6 * 1024 * MIB
 
 TINY = """
 clip: {frames: 9, height: 32, width: 32}
@@ -98,13 +100,18 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """How a command ended.
 
-    code: int  # exit code; -N: by signal N
+    Args:
+        code: exit code; -N: by signal N.
+        late: whether it was stopped because it took too long.
+    """
+
+    code: int
     seconds: float
     out: str
     err: str
-    late: bool  # it was stopped because it took too long
+    late: bool
 
     def last_line(self) -> str:
         lines = [line for line in (self.err or self.out).splitlines() if line.strip()]
@@ -153,11 +160,13 @@ def run(
         if time.monotonic() - start >= limit:
             stopped = True
             _kill_group(child)
-            os.kill(child, signal.SIGKILL)  # it may have had no time to make its group
+            # It may have had no time to make its group.
+            os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             break
         time.sleep(0.002)
-    _kill_group(child)  # whatever it left running
+    # Whatever it left running.
+    _kill_group(child)
     out, err = (log.read_text(errors="replace") if log.is_file() else "" for log in logs)
     for log in logs:
         log.unlink(missing_ok=True)
@@ -181,7 +190,8 @@ def _become(argv: Sequence[str], place: Path, logs: Sequence[Path], memory: int 
             os.close(file)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(place)
-        atexit._clear()  # those of the benchmark
+        # Those of the benchmark.
+        atexit._clear()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         room = now + (_GUARD if memory is None else memory)
@@ -219,7 +229,8 @@ def fault(ended: Ended) -> str | None:
     if ended.code == 0:
         return None
     errors = [line for line in lines if line.startswith("error: ")]
-    if ended.code == 2 and "Usage: " in ended.err:  # an option that is none, told by Typer
+    # An option that is none, told by Typer.
+    if ended.code == 2 and "Usage: " in ended.err:
         return None
     if ended.code == 2 and len(errors) != 1:
         return f"{len(errors)} error lines"
@@ -235,20 +246,20 @@ _SPEED = {"samples_per_second", "flops_per_second", "mfu", "seconds", "date", "d
 
 def contents(folder: Path) -> dict[str, str]:
     """Digest of every file by relative path; what a clock or the machine's load decides is left out."""
-    found = {}
+    digests = {}
     for file in sorted(folder.rglob("*")):
         # A ladder writes down what failed, and that is no leftover.
         if file.is_dir() or file.name.endswith(".lock") or file.name == "failures.jsonl":
             continue
         if file.name == "index.html":
             # A page has its hour and the speeds on it; that it is there is what counts.
-            found[str(file.relative_to(folder))] = "page"
+            digests[str(file.relative_to(folder))] = "page"
             continue
         data = file.read_bytes()
         if file.suffix in (".jsonl", ".json"):
             data = b"\n".join(map(_without_speed, data.splitlines() if file.suffix == ".jsonl" else [data]))
-        found[str(file.relative_to(folder))] = hashlib.sha256(data).hexdigest()
-    return found
+        digests[str(file.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def _without_speed(text: bytes) -> bytes:
@@ -261,12 +272,12 @@ def _without_speed(text: bytes) -> bytes:
     return json.dumps(value).encode()
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> str | None:
+def differences(expected: dict[str, str], actual: dict[str, str]) -> str | None:
     """The first few files that are missing, left over or different, in words."""
-    told = [f"{name} is missing" for name in expected if name not in found]
-    told += [f"{name} is left over" for name in found if name not in expected]
-    told += [f"{name} differs" for name in expected if name in found and expected[name] != found[name]]
-    return "; ".join(told[:3]) + ("; ..." if len(told) > 3 else "") if told else None
+    words = [f"{name} is missing" for name in expected if name not in actual]
+    words += [f"{name} is left over" for name in actual if name not in expected]
+    words += [f"{name} differs" for name in expected if name in actual and expected[name] != actual[name]]
+    return "; ".join(words[:3]) + ("; ..." if len(words) > 3 else "") if words else None
 
 
 class World:

@@ -23,12 +23,12 @@ def trial(world: World, part: str, what: str, number: int, seed: int, scratch: P
     rng = random.Random(f"{seed} {part} {what} {number}")
     place = scratch / f"{part}-{what}-{number}"
     try:
-        found = {"kill": _kill, "disk": _disk, "memory": _memory, "mutate": _mutate}[part](
+        row = {"kill": _kill, "disk": _disk, "memory": _memory, "mutate": _mutate}[part](
             world, what, rng, place
         )
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return {"part": part, "what": what, "number": number, **found}
+    return {"part": part, "what": what, "number": number, **row}
 
 
 def _kill(world: World, name: str, rng: random.Random, place: Path) -> Row:
@@ -39,8 +39,8 @@ def _kill(world: World, name: str, rng: random.Random, place: Path) -> Row:
     hit = 0
     for moment in moments:
         hit += run(stage.argv, place, kill_after=moment * world.seconds[name]).code == -9
-    told = {"detail": " ".join(f"{moment:.3f}" for moment in moments), "kills": hit}
-    return {**told, **_again(world, name, place)}
+    row = {"detail": " ".join(f"{moment:.3f}" for moment in moments), "kills": hit}
+    return {**row, **_again(world, name, place)}
 
 
 def _again(world: World, name: str, place: Path) -> Row:
@@ -56,9 +56,9 @@ def _refused(world: World, name: str, place: Path, ended: Any) -> str | None:
     """What is wrong after a command that ran out of something: its words, what it left, or what it took away."""
     why = fault(ended)
     if why is None and ended.code != 0:
-        found, before = contents(place), contents(world.before(name))
-        left = [each for each in found if each.endswith(".partial")]
-        gone = [each for each in before if each not in found]
+        after, before = contents(place), contents(world.before(name))
+        left = [each for each in after if each.endswith(".partial")]
+        gone = [each for each in before if each not in after]
         why = f"left {left[0]}" if left else f"lost {gone[0]}" if gone else None
     return why
 
@@ -75,16 +75,16 @@ def _disk(world: World, name: str, rng: random.Random, place: Path) -> Row:
     try:
         shutil.copytree(world.before(name), place, dirs_exist_ok=True)
         ended = run(stage_of(name).argv, place)
-        told = {
+        row = {
             "detail": f"{share:.3f} of {4 * (after - before)} KiB",
             "full": ended.code != 0,
             "said": ended.last_line(),
         }
         why = _refused(world, name, place, ended)
         if why is not None:
-            return {**told, "why": why, "code": ended.code, "last": ended.last_line()}
+            return {**row, "why": why, "code": ended.code, "last": ended.last_line()}
         subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True)
-        return {**told, **_again(world, name, place)}
+        return {**row, **_again(world, name, place)}
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
@@ -100,15 +100,15 @@ def _memory(world: World, name: str, rng: random.Random, place: Path) -> Row:
     room = int(2 ** rng.uniform(0, 7) * MIB)  # 1 to 128 MiB
     shutil.copytree(world.before(name), place)
     ended = run(stage_of(name).argv, place, memory=room)
-    told = {
+    row = {
         "detail": f"{room / MIB:.0f} MiB beyond the imports",
         "short": ended.code != 0,
         "said": ended.last_line(),
     }
     why = _refused(world, name, place, ended)
     if why is not None:
-        return {**told, "why": why, "code": ended.code, "last": ended.last_line()}
-    return {**told, **_again(world, name, place)}
+        return {**row, "why": why, "code": ended.code, "last": ended.last_line()}
+    return {**row, **_again(world, name, place)}
 
 
 def _mutate(world: World, family: str, rng: random.Random, place: Path) -> Row:
@@ -129,14 +129,14 @@ def _mutate(world: World, family: str, rng: random.Random, place: Path) -> Row:
         why = f"{changed[0]} is {'changed' if changed[0] in after else 'gone'}" if changed else None
     if why is None and ended.code == 0 and brought.as_reference is not None:
         why = _other_numbers(world.after(brought.as_reference), place, brought.compared)
-    told = {"detail": brought.detail, "command": " ".join(brought.argv)[:200]}
-    return {**told, "why": why, "code": ended.code, "last": ended.last_line()}
+    row = {"detail": brought.detail, "command": " ".join(brought.argv)[:200]}
+    return {**row, "why": why, "code": ended.code, "last": ended.last_line()}
 
 
 def _other_numbers(reference: Path, place: Path, names: Sequence[str]) -> str | None:
     """A run that goes on from something damaged must end where an undamaged one does."""
-    wanted, found = contents(reference), contents(place)
-    other = next((name for name in names if wanted[name] != found.get(name)), None)
+    wanted, actual = contents(reference), contents(place)
+    other = next((name for name in names if wanted[name] != actual.get(name)), None)
     return f"went on in silence to another {other}" if other else None
 
 

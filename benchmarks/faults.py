@@ -21,7 +21,8 @@ namespaces are allowed; elsewhere that part is skipped and told.
 import argparse
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a forked process has no use for its parent's threads
+# Before torch: a forked process has no use for its parent's threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "200"
@@ -46,7 +47,8 @@ from rich.table import Table
 
 PARTS = ("kill", "disk", "memory", "mutate")
 _OF_MEMORY = ("vae", "encode", "dit", "distill", "caption", "sample", "evaluate", "make", "export", "augment")
-_INSIDE = "MINISORA_FAULTS_NAMESPACE"  # set where the program has entered its own mount namespace
+# Set where the program has entered its own mount namespace.
+_INSIDE = "MINISORA_FAULTS_NAMESPACE"
 
 
 def enter_namespace() -> str:
@@ -155,21 +157,21 @@ def _run(
             rows.append(row)
             progress.advance(bar)
             if row["why"]:
-                told = f"{row['part']} {row['what']} {row['number']} ({row['detail']}): {row['why']} | {row['last']}"
-                progress.console.print(told, style="red", markup=False, soft_wrap=True, highlight=False)
+                line = f"{row['part']} {row['what']} {row['number']} ({row['detail']}): {row['why']} | {row['last']}"
+                progress.console.print(line, style="red", markup=False, soft_wrap=True, highlight=False)
     place = {each: number for number, each in enumerate(trials)}
     return sorted(rows, key=lambda row: place[row["part"], row["what"], row["number"]])
 
 
 def _commit() -> str | None:
     here = Path(__file__).parent
-    told = subprocess.run(
+    done = subprocess.run(
         ["git", "-C", str(here), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or None
+    return done.stdout.strip() or None
 
 
 def _print(lines: list[dict[str, Any]], failures: list[dict[str, Any]]) -> None:

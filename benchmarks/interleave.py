@@ -122,8 +122,8 @@ def show(title: str, rows: list[dict], peaks: Mapping[str, float]) -> None:
             str(row["rounds"]),
         )
         before = key
-    told = ", ".join(f"{name} {peak / 1e9:,.1f} GFLOP/s" for name, peak in peaks.items())
-    table.caption = f"matmul peak measured in this run: {told}. 1 MAC = 2 FLOPs, recomputation not counted"
+    reached = ", ".join(f"{name} {peak / 1e9:,.1f} GFLOP/s" for name, peak in peaks.items())
+    table.caption = f"matmul peak measured in this run: {reached}. 1 MAC = 2 FLOPs, recomputation not counted"
     Console(width=150).print(table)
 
 

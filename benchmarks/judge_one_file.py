@@ -29,11 +29,8 @@ from minisora.evaluate.score import Score
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import one_file
 
-COLUMNS, TILE, LABEL = (
-    4,
-    192,
-    16,
-)  # of the moving picture: videos a row, pixels of a video's side, and of its caption
+# Of the moving picture: videos a row, and pixels: a video's side, a caption's height.
+COLUMNS, TILE, LABEL = 4, 192, 16
 PARTS = ("color", "shape", "motion")
 
 
@@ -59,9 +56,9 @@ def judged(videos: Tensor, captions: Sequence[str]) -> dict[str, Any]:
         "shown": Score.of(verdicts[:shown], prompts[:shown]).to_dict(),
         "all": Score.of(verdicts, prompts).to_dict(),
     }
-    kept = (*PARTS, "all_right")
+    names = (*PARTS, "all_right")
     return {
-        "scores": {name: {part: score[part] for part in kept} for name, score in scores.items()},
+        "scores": {name: {part: score[part] for part in names} for name, score in scores.items()},
         "rows": rows,
     }
 
@@ -79,11 +76,11 @@ def main() -> None:
         start = time.process_time()
         one_file.main(["--out", str(gif), "--work", *arguments.work, "--captions", *captions])
         seconds = time.process_time() - start
-        found = judged(read_gif(gif, len(captions)), captions)
+        result |= judged(read_gif(gif, len(captions)), captions)
     table = Table(title=f"scripts/one_file.py: {seconds:.0f} s of CPU", title_justify="left")
     for head in ("captions", *PARTS, "all right"):
         table.add_column(head, justify="left" if head == "captions" else "right")
-    for name, score in found["scores"].items():
+    for name, score in result["scores"].items():
         table.add_row(
             name, *(f"{score[part]['right']}/{score[part]['total']}" for part in (*PARTS, "all_right"))
         )
@@ -91,7 +88,7 @@ def main() -> None:
     if arguments.json:
         work = dict(zip(("autoencoder_steps", "clips", "dit_steps"), map(int, arguments.work), strict=True))
         lines = len(Path(one_file.__file__).read_text().splitlines())
-        write(arguments.json, {**result, "work": work, "cpu_seconds": seconds, "lines": lines, **found})
+        write(arguments.json, {**result, "work": work, "cpu_seconds": seconds, "lines": lines})
 
 
 if __name__ == "__main__":

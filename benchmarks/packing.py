@@ -47,8 +47,8 @@ def passes(model: VideoDiT, clips: list[Tensor], capacity: int, precision: str) 
 
     def packed() -> None:
         with autocast(precision):
-            made = packed_velocities(model, clips, sigmas, capacity, text, mask, text.mean(1))
-            loss = sum(clip.float().square().mean() for clip in made)
+            velocities = packed_velocities(model, clips, sigmas, capacity, text, mask, text.mean(1))
+            loss = sum(clip.float().square().mean() for clip in velocities)
         torch.as_tensor(loss).backward()
         model.zero_grad()
 
@@ -57,8 +57,8 @@ def passes(model: VideoDiT, clips: list[Tensor], capacity: int, precision: str) 
             some = torch.stack([clips[i] for i in rows])
             level = torch.cat([sigmas[i] for i in rows])
             with autocast(precision):
-                made = model(some, level, text[rows], mask[rows], text[rows].mean(1))
-                loss = made.float().square().mean()
+                velocity = model(some, level, text[rows], mask[rows], text[rows].mean(1))
+                loss = velocity.float().square().mean()
             loss.backward()
         model.zero_grad()
 

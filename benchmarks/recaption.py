@@ -111,10 +111,10 @@ def main() -> None:
         ("unseen clips", [c.text for c in write_captions(captioner, unseen)], unseen.captions()),
         ("unlabelled clips", written[first:], labels[first:]),
     ):
-        found = [same(a, b) for a, b in zip(texts, truths, strict=True)]
-        judged[name] = {field: sum(row[field] for row in found) / len(found) for field in FIELDS}
-        judged[name]["all"] = sum(all(row.values()) for row in found) / len(found)
-        judged[name]["clips"] = len(found)
+        matches = [same(a, b) for a, b in zip(texts, truths, strict=True)]
+        judged[name] = {field: sum(row[field] for row in matches) / len(matches) for field in FIELDS}
+        judged[name]["all"] = sum(all(row.values()) for row in matches) / len(matches)
+        judged[name]["clips"] = len(matches)
     sets = {
         "10 % of the labels": labels[:first] + [""] * (len(labels) - first),
         "10 % and the captioner's": labels[:first] + written[first:],

@@ -20,11 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from minisora.data.video.write_video import write_video
 
+# T H W 3, or a picture H W 3.
 Clip = NDArray[np.uint8]
+# Frames of the emulator's 60 a second to one of the clip.
 SKIP = 4
 GAMES = {
     "pong": "pong: two paddles and a ball",
@@ -37,8 +41,8 @@ GAMES = {
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def play(game: str, clips: int, frames: int, seed: int) -> Iterator[Clip]:
-    """Clips (T, H, W, 3) of one game."""
+def play(game: str, count: int, frames: int, seed: int) -> Iterator[Clip]:
+    """So many clips (T, 210, 160, 3) of one game, by its name in ale-py."""
     from ale_py import ALEInterface, LoggerMode
     from ale_py.roms import get_rom_path
 
@@ -61,20 +65,20 @@ def play(game: str, clips: int, frames: int, seed: int) -> Iterator[Clip]:
             last.append(machine.getScreenRGB())
         return np.maximum(*last[-2:])
 
-    while clips:
+    while count:
         machine.reset_game()
         for _ in range(int(rng.integers(8, 200))):
             picture()
-        shown: list[Clip] = []
-        while len(shown) < frames and not machine.game_over():
-            shown.append(picture())
-        if len(shown) == frames:
-            clips -= 1
-            yield np.stack(shown)
+        pictures: list[Clip] = []
+        while len(pictures) < frames and not machine.game_over():
+            pictures.append(picture())
+        if len(pictures) == frames:
+            count -= 1
+            yield np.stack(pictures)
 
 
 def move_digit(image: Clip, frames: int, side: int, rng: np.random.Generator) -> Clip:
-    """A digit (h, w) on a straight way within a black square of `side` pixels: T side side 3."""
+    """A digit (h, w) on a straight way within a black square of `side` pixels: a clip (T, side, side, 3)."""
     room = side - np.array(image.shape)
     place, step = rng.uniform(0, room), rng.uniform(1, 4) * _direction(rng)
     clip = np.zeros((frames, side, side, 3), np.uint8)
@@ -93,7 +97,6 @@ def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def digits(each: int, frames: int, seed: int) -> Iterator[tuple[str, str, Clip]]:
     """Name, caption and clip (T, 64, 64, 3) of every clip."""
-    from PIL import Image
     from sklearn.datasets import load_digits
 
     rng = np.random.default_rng(seed)
@@ -108,9 +111,7 @@ def digits(each: int, frames: int, seed: int) -> Iterator[tuple[str, str, Clip]]
 
 
 def save(out: Path, name: str, caption: str, clip: Clip, fps: float) -> None:
-    """An mp4 that loses little, and its caption."""
-    import torch
-
+    """Write OUT/NAME.mp4, which loses little, and its caption to OUT/NAME.txt."""
     video = torch.from_numpy(clip).permute(3, 0, 1, 2).float() / 127.5 - 1
     write_video(out / f"{name}.mp4", video, fps=fps)
     (out / f"{name}.txt").write_text(caption + "\n")
@@ -127,15 +128,18 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="pictures of each clip; 45 of games, 17 of digits")
     parser.add_argument("--names", nargs="+", default=list(GAMES), help="of games, as ale-py knows them")
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    told.out.mkdir(parents=True, exist_ok=True)
-    if told.what == "digits":
-        for name, caption, clip in digits(told.each, told.frames or 17, told.seed):
-            save(told.out, name, caption, clip, 8)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "digits":
+        for name, caption, clip in digits(arguments.each, arguments.frames or 17, arguments.seed):
+            save(arguments.out, name, caption, clip, 8)
         return
-    for number, game in enumerate(told.names):
-        for index, clip in enumerate(play(game, told.each, told.frames or 45, told.seed + number)):
-            save(told.out, f"{game}_{index:03}", GAMES.get(game, game.replace("_", " ")), clip, 60 / SKIP)
+    for number, game in enumerate(arguments.names):
+        for index, clip in enumerate(
+            play(game, arguments.each, arguments.frames or 45, arguments.seed + number)
+        ):
+            caption = GAMES.get(game, game.replace("_", " "))
+            save(arguments.out, f"{game}_{index:03}", caption, clip, 60 / SKIP)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The result file of a run of clips: what `minisora train --minutes` planned and `minisora evaluate run` found.
 
-python benchmarks/record_clips.py games --out clips/games --each 40
-minisora train --data clips/games --minutes 20 --out RUN       # note its wall time
-minisora evaluate run RUN
-python benchmarks/run_result.py RUN --data games --seconds 1262 --json FILE
+    python benchmarks/record_clips.py games --out clips/games --each 40
+    time minisora train --data clips/games --minutes 20 --out RUN
+    minisora evaluate run RUN
+    python benchmarks/run_result.py RUN --data games --seconds 1262 --json FILE
+
+Run it on the machine that trained: the file names the machine it is run on.
 """
 
 import argparse
@@ -17,17 +19,17 @@ from minisora.flops.device import describe_device
 
 
 def main() -> None:
-    """Condense the two files of a run into one."""
+    """Write what the result page shows of RUN/plan.json and RUN/evaluation.json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--data", required=True, help="what the clips are, in a word")
     parser.add_argument("--seconds", type=float, required=True, help="wall time of the training command")
-    parser.add_argument("--json", type=Path, required=True)
-    told = parser.parse_args()
-    found, plan = (read_json(told.run / f"{name}.json") for name in ("evaluation", "plan"))
-    moving = found["motion"]["by_caption"]
+    parser.add_argument("--json", type=Path, required=True, help="write the result here")
+    arguments = parser.parse_args()
+    evaluation, plan = (read_json(arguments.run / f"{name}.json") for name in ("evaluation", "plan"))
+    moving = evaluation["motion"]["by_caption"]
     rows = [
         {
             "caption": caption,
@@ -39,24 +41,24 @@ def main() -> None:
             "samples": moving[caption]["samples"],
             "samples_ratio": moving[caption]["ratio"],
         }
-        for caption, copies in found["vae"]["by_caption"].items()
+        for caption, copies in evaluation["vae"]["by_caption"].items()
     ]
-    vae = {key: value for key, value in found["vae"].items() if key != "by_caption"}
+    vae = {key: value for key, value in evaluation["vae"].items() if key != "by_caption"}
     write_json(
-        told.json,
+        arguments.json,
         {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": describe_device("cpu", torch.bfloat16),
-            "data": told.data,
+            "data": arguments.data,
             "minutes": plan["minutes"],
-            "minutes_taken": told.seconds / 60,
+            "minutes_taken": arguments.seconds / 60,
             "plan": {key: plan[key] for key in ("stages", "dit", "encoding")},
             "vae": vae,
-            "captions": {key: found["captions"][key] for key in ("samples", "real", "copies", "chance")},
-            "motion": found["motion"]["distance"],
-            "frechet": found["frechet"]["latents"],
-            "memorisation": found["memorisation"]["finding"],
-            "verdict": found["verdict"]["sentence"],
+            "captions": {key: evaluation["captions"][key] for key in ("samples", "real", "copies", "chance")},
+            "motion": evaluation["motion"]["distance"],
+            "frechet": evaluation["frechet"]["latents"],
+            "memorisation": evaluation["memorisation"]["finding"],
+            "verdict": evaluation["verdict"]["sentence"],
             "rows": rows,
         },
     )

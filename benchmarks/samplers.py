@@ -44,7 +44,9 @@ def main() -> None:
     for name, number, (low, high) in trials:
         pipeline.scheduler = make_scheduler(name, pipeline.config.sigma_shift)
         seen: list[int] = []
-        hook = pipeline.dit.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        hook = pipeline.dit.register_forward_pre_hook(
+            lambda _, inputs, seen=seen: seen.append(len(inputs[0]))
+        )
         start = time.perf_counter()
         score = evaluate_pipeline(pipeline, prompts, 0, 24, number, guidance_interval=(low, high))[
             2

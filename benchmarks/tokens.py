@@ -91,7 +91,7 @@ def main() -> None:
     rows = []
     for axis, sizes in (("frames", BY_FRAMES), ("size", BY_SIZE)):
         sizes = sizes[:3] if arguments.quick else sizes
-        found: dict[tuple[str, str], list[dict]] = {}
+        by_work: dict[tuple[str, str], list[dict]] = {}
         for attention in ("factorised", "full"):
             torch.manual_seed(0)
             model = VideoDiT(
@@ -102,8 +102,8 @@ def main() -> None:
                     row = compare(what, {attention: work}, precision, rounds, warmup=1)[0]
                     tokens = size[0] * (size[1] // 2) * (size[2] // 2)
                     row |= {"axis": axis, "attention": attention, "latents": list(size), "tokens": tokens}
-                    found.setdefault((attention, what), []).append(row)
-        for (attention, what), group in found.items():
+                    by_work.setdefault((attention, what), []).append(row)
+        for (attention, what), group in by_work.items():
             growth(group)
             show(f"{attention}, {what}, growing {axis}, {precision}", group)
             rows += group

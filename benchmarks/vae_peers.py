@@ -5,8 +5,8 @@
     python benchmarks/vae_peers.py --to-db 28 --limit-s 600    # how long each trains to 28 dB
     python benchmarks/vae_peers.py --config clips --set vae.temporal_factor=4 --data clips/games --train-s 200
 
-All three are causal, code 4x8x8 pixels into a cell of as many channels, and see the same clips of the shapes
-world (17x64x64). VideoVAE is the one of --config; the peers keep their published layout (width ratios, blocks
+All three are causal, code 4x8x8 pixels into a cell of as many channels, and see the same clips: of the shapes world, or
+with --data of a folder. VideoVAE is the one of --config; the peers keep their published layout (width ratios, blocks
 a level), their base width being the one that brings their parameters nearest to VideoVAE's. The table below
 the timings says what that came to. Equal parameters are not equal work: the peers convolve at full resolution,
 VideoVAE folds 4x4 pixels into channels first. So time, GFLOPs and PSNR stand side by side.
@@ -48,9 +48,12 @@ from minisora.models.build import build_vae
 from minisora.models.vae import Posterior, vae_loss
 from minisora.training.optimizer import Muon, lr_scale, make_optimizer
 
-SPARSER = 0.15  # of the time trained: the least share of it between validations
-WARMUP = 10  # steps: a slow peer must not spend its time in warm-up
-NARROW = -4.0  # log variance of a fresh posterior, as VideoVAE begins with
+# Of the time trained: the least share of it between validations.
+SPARSER = 0.15
+# Steps: a slow peer must not spend its time in warm-up.
+WARMUP = 10
+# Log variance of a fresh posterior, as VideoVAE begins with.
+NARROW = -4.0
 
 
 def cogvideox(base: int, channels: int) -> nn.Module:
@@ -60,7 +63,8 @@ def cogvideox(base: int, channels: int) -> nn.Module:
         up_block_types=("CogVideoXUpBlock3D",) * 4,
         layers_per_block=3,
         latent_channels=channels,
-        norm_num_groups=base // 4,  # 4 channels a group at the finest level, as published
+        # 4 channels a group at the finest level, as published.
+        norm_num_groups=base // 4,
     )
     return _narrow(vae, vae.encoder.conv_out.conv, channels)
 
@@ -105,7 +109,8 @@ def optimizer_of(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimiz
     kernels = {id(p) for block in blocks for p in block.parameters() if p.ndim == 5}
     parts: dict[str, list[nn.Parameter]] = {"muon": [], "matrix": [], "vector": []}
     for parameter in model.parameters():
-        gain = parameter.numel() == len(parameter)  # Wan's have further axes of length 1
+        # Wan's have further axes of length 1.
+        gain = parameter.numel() == len(parameter)
         kind = "muon" if id(parameter) in kernels else "vector" if gain else "matrix"
         parts[kind].append(parameter)
     groups: list[dict[str, Any]] = []
@@ -238,8 +243,10 @@ def race(
     every_s: float,
     to_db: float | None,
 ) -> None:
-    """Train in turns, always whoever has trained least, each for `limit_s` seconds of its own steps or to the
-    target; the seconds are of the steps alone, without making batches and without validation."""
+    """Train in turns, always whoever has trained least, each for `limit_s` seconds of its own steps or to the target.
+
+    Seconds are of the steps alone, without making batches and without validation.
+    """
     running = list(field)
     due = {one.name: every_s for one in field}
     while running:
@@ -390,10 +397,10 @@ def main() -> None:
     title = f"train step on {boxes}; encode and decode of {len(clips)} clips of {'x'.join(map(str, clips.shape[2:]))}"
     show(title, rows, peaks)
 
-    field = contenders(
-        config, arguments.peers, arguments.lr, arguments.peer_lr
-    )  # timing has trained the first ones
-    source.clips.clips(range(len(train)))  # drawn now, not between steps
+    # Timing has trained the first ones.
+    field = contenders(config, arguments.peers, arguments.lr, arguments.peer_lr)
+    # Drawn now, not between steps.
+    source.clips.clips(range(len(train)))
     race(
         field,
         source,

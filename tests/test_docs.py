@@ -57,7 +57,7 @@ CHECKED: dict[str, str] = {
     "minisora train --data my_clips --minutes": "trains for minutes",
     "minisora calibrate": "times real passes for a minute",
     "minisora scale run": "trains for minutes",
-    "minisora flops --diffusers": "counts billions of parameters, which tests/measure does",
+    "minisora flops --diffusers": "counts billions of parameters, which tests/flops does",
     "minisora report --preset measured": "is the same command with a larger preset",
     "minisora evaluate prompts --model toy": "judges hundreds of clips of full size",
     "accelerate launch": "starts other processes",

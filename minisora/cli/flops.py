@@ -38,7 +38,7 @@ class RealDevice(StrEnum):
     cuda = "cuda"
 
 
-class Table(StrEnum):
+class PublishedTable(StrEnum):
     """A table of published models."""
 
     dit = "dit"
@@ -51,7 +51,7 @@ def flops(
         Device, typer.Option(help="meta counts by shapes alone; cpu and cuda run it.")
     ] = Device.meta,
     table: Annotated[
-        Table | None, typer.Option(help="dit: the DiT paper's thirteen models, published | counted.")
+        PublishedTable | None, typer.Option(help="dit: the DiT paper's thirteen models, published | counted.")
     ] = None,
     diffusers: Annotated[
         str | None, typer.Option(help="A diffusers transformer, e.g. CogVideoXTransformer3DModel.")

@@ -1,1 +1,1 @@
-"""The instrument: FLOPs of real passes counted three ways, their time, and the law that they follow."""
+"""The FLOP meter: FLOPs of real passes counted three ways, their time, and the law that they follow."""

@@ -133,10 +133,10 @@ def _while_loop(
     return carried
 
 
-CONVOLUTION = "minisora_measure::convolution"
+CONVOLUTION = "minisora_flops::convolution"
 """The node that stands for any convolution on meta tensors: (input, weight, transposed) -> output."""
 
-ATTENTION = "minisora_measure::attention"
+ATTENTION = "minisora_flops::attention"
 """The node that stands for any fused attention called by its operator: (query, key, value, MACs, name) -> output."""
 
 _TRACER = "Tracer"
@@ -193,7 +193,7 @@ def _traced_attention(operator: str, run: Callable[..., Any], args: Any, kwargs:
         macs = attention_flops(operator, args, kwargs) // 2
     _attentions.append(compute)
     try:
-        output = torch.ops.minisora_measure.attention(query, key, value, macs, operator.partition("::")[2])
+        output = torch.ops.minisora_flops.attention(query, key, value, macs, operator.partition("::")[2])
     finally:
         _attentions.pop()
     return (output, *rest) if rest else output
@@ -257,7 +257,7 @@ def _traced_convolution(original: Callable[..., Tensor], transposed: bool) -> Ca
     def call(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         _convolutions.append(lambda: original(x, weight, *args, **kwargs))
         try:
-            return torch.ops.minisora_measure.convolution(x, weight, transposed)
+            return torch.ops.minisora_flops.convolution(x, weight, transposed)
         finally:
             _convolutions.pop()
 

@@ -54,9 +54,6 @@ LAYOUTS: dict[str, str] = {
 }
 """Layout of the dense tensors by operator. With offsets of packed sequences it is T H K or 1 T H K instead."""
 
-COMPOSITE = frozenset({"aten::scaled_dot_product_attention", "aten::_scaled_dot_product_attention_math"})
-"""Attention that torch decomposes into the operators above or into plain products before it is counted."""
-
 # The higher-order operators have no schema; their first arguments, in order.
 _HIGHER_ORDER = ("query", "key", "value")
 

@@ -33,12 +33,12 @@ from minisora.flops.peaks import Timing, Utilisation
 from minisora.screen import Table
 
 Array = NDArray[np.float64]
-Kind = Literal["forward", "train"]
+PassKind = Literal["forward", "train"]
 Plain = TypeVar("Plain")
 
 # Of the file.
 FORMAT = 1
-KINDS: tuple[Kind, ...] = ("forward", "train")
+PASS_KINDS: tuple[PassKind, ...] = ("forward", "train")
 # The share of the points that the laws do not see.
 HELD_OUT = 0.2
 
@@ -72,7 +72,7 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
-class Fit:
+class CostLaw:
     """A fitted law.
 
     `coefficients` by name; errors are relative: the largest on the points fitted, the largest and the median
@@ -100,7 +100,7 @@ def _cost_features(point: SweepPoint) -> tuple[int, int, int]:
     return point.tokens * point.token_params, point.attention_pairs, point.sample_params
 
 
-def fit_macs(points: Sequence[SweepPoint]) -> Fit:
+def fit_macs(points: Sequence[SweepPoint]) -> CostLaw:
     """Fit the cost law to counted MACs of one sample."""
     features = np.array([_cost_features(point) for point in points], float)
     target = np.array([p.macs for p in points], float)
@@ -113,13 +113,13 @@ def fit_macs(points: Sequence[SweepPoint]) -> Fit:
     )
 
 
-def fit_naive(points: Sequence[SweepPoint]) -> Fit:
+def fit_naive(points: Sequence[SweepPoint]) -> CostLaw:
     """Fit the popular law, every parameter meeting every token and no attention."""
     features = np.array([[p.tokens * p.params] for p in points], float)
     return _fit("MACs = a N P", ("a",), features, np.array([p.macs for p in points], float), split(points))
 
 
-def fit_seconds(points: Sequence[SweepPoint], seconds: Sequence[float], passes: float = 1.0) -> Fit:
+def fit_seconds(points: Sequence[SweepPoint], seconds: Sequence[float], passes: float = 1.0) -> CostLaw:
     """Fit the time law to seconds of a call.
 
     Args:
@@ -153,7 +153,7 @@ def _fit(
     features: Array,
     target: Array,
     parts: tuple[list[int], list[int]],
-) -> Fit:
+) -> CostLaw:
     """Least squares of relative errors with no negative coefficient (active set: drop the most negative)."""
     train, held = parts
     # Predicted over measured; its target is 1.
@@ -169,7 +169,7 @@ def _fit(
     coefficients = np.zeros(features.shape[1])
     coefficients[active] = solution
     errors = np.abs(features @ coefficients / target - 1)
-    return Fit(
+    return CostLaw(
         formula,
         {name: float(value) for name, value in zip(names, coefficients, strict=True)},
         len(train),
@@ -185,10 +185,10 @@ class Calibration:
     """Measured points, fitted laws, peaks in FLOP/s; `path` is the file that it was read from."""
 
     points: list[SweepPoint]
-    mac_law: Fit
-    naive_law: Fit
-    forward_time_law: Fit
-    train_time_law: Fit | None
+    mac_law: CostLaw
+    naive_law: CostLaw
+    forward_time_law: CostLaw
+    train_time_law: CostLaw | None
     measured_peak: float
     datasheet_peak: float | None
     device: dict[str, Any]
@@ -228,7 +228,7 @@ class Calibration:
         if not timed or not self.datasheet_peak:
             return None
         largest = max(timed, key=lambda point: point.macs)
-        shares = [use.mfu_datasheet for kind in KINDS if (use := self.use(largest, kind))]
+        shares = [use.mfu_datasheet for kind in PASS_KINDS if (use := self.use(largest, kind))]
         forward, train = (share for share in shares if share is not None)
         return forward, train
 
@@ -251,7 +251,7 @@ class Calibration:
         """How many powers of ten lie between the largest measured pass and this one."""
         return math.log10(macs / self.macs.max())
 
-    def use(self, point: SweepPoint, kind: Kind = "forward") -> Utilisation | None:
+    def use(self, point: SweepPoint, kind: PassKind = "forward") -> Utilisation | None:
         """MFU at a point, or None if that was not run."""
         timing = point.forward if kind == "forward" else point.train
         flops = point.forward_flops if kind == "forward" else point.model_flops
@@ -263,7 +263,7 @@ class Calibration:
         """A line for every point whose MFU passes 100 %."""
         warnings = []
         for point in self.points:
-            for kind in KINDS:
+            for kind in PASS_KINDS:
                 use = self.use(point, kind)
                 if use is not None and (warning := use.warning()):
                     warnings.append(f"{point.width}x{point.depth}, {point.tokens} tokens, {kind}: {warning}")
@@ -318,7 +318,7 @@ class Calibration:
                 values = ", ".join(f"{key} {value:.4g}" for key, value in fit.coefficients.items())
                 row = (Text.assemble(f"{name}\n", (fit.formula, "dim")), values)
                 table.add_row(*row, f"{fit.held_out_error:.2%}", f"{fit.held_out_median:.2%}")
-        uses = [(self.use(point, kind), kind) for point in self.points for kind in KINDS]
+        uses = [(self.use(point, kind), kind) for point in self.points for kind in PASS_KINDS]
         best = max((use.mfu_measured, kind) for use, kind in uses if use is not None)
         table.caption = (
             f"measured matmul peak {self.measured_peak / 1e12:,.3f} TFLOP/s; best MFU against it "
@@ -350,10 +350,10 @@ def read_calibration(path: Path) -> Calibration:
         laws, train = tree["laws"], tree["laws"]["train_seconds"]
         calibration = Calibration(
             points=[_point(point) for point in tree["points"]],
-            mac_law=_from_tree(Fit, laws["forward_macs"]),
-            naive_law=_from_tree(Fit, laws["forward_macs_naive"]),
-            forward_time_law=_from_tree(Fit, laws["forward_seconds"]),
-            train_time_law=_from_tree(Fit, train) if train else None,
+            mac_law=_from_tree(CostLaw, laws["forward_macs"]),
+            naive_law=_from_tree(CostLaw, laws["forward_macs_naive"]),
+            forward_time_law=_from_tree(CostLaw, laws["forward_seconds"]),
+            train_time_law=_from_tree(CostLaw, train) if train else None,
             measured_peak=tree["measured_peak_flops"],
             datasheet_peak=tree["datasheet_peak_flops"],
             device=tree["device"],

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from minisora.errors import UserError
 from minisora.files import write_whole
-from minisora.flops.calibration import KINDS, Calibration
+from minisora.flops.calibration import PASS_KINDS, Calibration
 
 SUFFIXES = (".png", ".svg")
 
@@ -17,7 +17,7 @@ def plot_roofline(calibration: Calibration, path: Path) -> None:
     # A figure of its own, not pyplot's: files only, no display is needed or touched.
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for kind, marker in zip(KINDS, "os", strict=True):
+    for kind, marker in zip(PASS_KINDS, "os", strict=True):
         uses = [calibration.use(point, kind) for point in calibration.points]
         known = [use for use in uses if use is not None]
         label = "forward" if kind == "forward" else "forward and backward"

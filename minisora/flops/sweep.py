@@ -37,7 +37,7 @@ MINIMUM_POINTS = 10
 
 
 @dataclass(frozen=True)
-class Shape:
+class SweepShape:
     """One place of the grid; sizes in latent cells."""
 
     width: int
@@ -66,7 +66,7 @@ class Shape:
         return self.batch * total(terms)
 
 
-def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
+def grid(kind: Literal["cpu", "cuda"]) -> list[SweepShape]:
     """The shapes of a calibration, smallest first.
 
     CPU: 0.02 to 4 GMACs a call. CUDA: up to some billion parameters and 32k tokens.
@@ -99,20 +99,20 @@ def grid(kind: Literal["cpu", "cuda"]) -> list[Shape]:
         low, high, count, batches, max_cells = 5e10, 2e14, 56, (1, 8), 2**18
     kinds: tuple[Literal["full", "factorised"], ...] = ("full", "factorised")
     every = [
-        Shape(width, depth, size, patch, attention, batch)
+        SweepShape(width, depth, size, patch, attention, batch)
         for (width, depth), (size, patch), attention, batch in itertools.product(
             models, clips, kinds, batches
         )
         # A one-frame clip has no time to factor out.
         if (attention == "full" or size[0] > patch[0]) and size[0] * size[1] * size[2] * batch <= max_cells
     ]
-    every = sorted((s for s in every if low <= s.planned_macs() <= high), key=Shape.planned_macs)
+    every = sorted((s for s in every if low <= s.planned_macs() <= high), key=SweepShape.planned_macs)
     step = max(1.0, len(every) / count)
     return [every[int(i * step)] for i in range(min(count, len(every)))]
 
 
 def run(
-    shapes: Sequence[Shape],
+    shapes: Sequence[SweepShape],
     *,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -131,7 +131,7 @@ def run(
         progress: called with (points done, points in all) before each point.
     """
     started = time.perf_counter()
-    shapes = sorted(shapes, key=Shape.planned_macs, reverse=True)
+    shapes = sorted(shapes, key=SweepShape.planned_macs, reverse=True)
     work = [shape.planned_macs() for shape in shapes]
     for i, shape in enumerate(shapes):
         left = budget - (time.perf_counter() - started)
@@ -149,7 +149,7 @@ def run(
 
 
 def measure_shape(
-    shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32, budget: float = 5.0
+    shape: SweepShape, *, device: str = "cpu", dtype: torch.dtype = torch.float32, budget: float = 5.0
 ) -> SweepPoint:
     """Build, count and time one shape; `budget` seconds decide how often it is run (two to ten times)."""
     config = shape.config()
@@ -203,7 +203,7 @@ def measure_shape(
     )
 
 
-def _count_on_meta(shape: Shape) -> StepCount:
+def _count_on_meta(shape: SweepShape) -> StepCount:
     with torch.device("meta"):
         dit = build_dit(shape.config(), None)
     return count_step(
@@ -235,7 +235,7 @@ def calibrate(
     *,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
-    shapes: list[Shape] | None = None,
+    shapes: list[SweepShape] | None = None,
     budget: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:

@@ -31,10 +31,13 @@ from minisora.report.model import DIT_PLACES, MLP_RATIO, Inputs, number, sora_sh
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
 from minisora.report.video_models import DisclosedTiming, Grade, Triple, VideoModel
 
-UTILISATION = 0.36  # where published latencies of large models on one H100 cluster
+# Where published latencies of large models on one H100 cluster.
+UTILISATION = 0.36
 H100 = "H100 SXM"
-TRAINING_PASSES = 3  # forward, and twice that backward
-SAME_CHIP = {"H800 SXM": "H100 SXM"}  # the H800's links and FP64 are slower, its bfloat16 peak is the same
+# Forward, and twice that backward.
+TRAINING_PASSES = 3
+# The H800's links and FP64 are slower, its bfloat16 peak is the same.
+SAME_CHIP = {"H800 SXM": "H100 SXM"}
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,8 @@ def predict(
     if cost is not None:
         predicted["attention_share"] = float(cost.attention_share)
     steps = model.steps.value if model.steps else None
-    if grid and steps:  # the report knows of no guidance
+    # The report knows of no guidance.
+    if grid and steps:
         predicted["naive_flops_per_clip"] = naive_macs(model.params.value, grid) * steps
     if steps and model.guidance_passes and cost is not None:
         passes = steps * model.guidance_passes.value
@@ -286,7 +290,8 @@ def _training(model: VideoModel, peaks: Mapping[str, float], utilisation: float)
         if cost is None or grid is None:
             return predicted
         total += flops(cost.total, TRAINING_PASSES) * samples
-        if clip[0] > 1:  # the report divides by two for the images and counts them as free
+        # The report divides by two for the images and counts them as free.
+        if clip[0] > 1:
             naive += TRAINING_PASSES * naive_macs(model.params.value, grid) * samples
     if total:
         predicted |= {

@@ -88,7 +88,8 @@ def dit_xl_params() -> float:
 
 def _sora_training(p: Printed, end: str) -> float:
     """1e21 x 30 x (180 / 2) x data, not rounded on the way."""
-    frames = p["latent_frames"] / 2  # half of the data are images, whose cost is dropped
+    # Half of the data are images, whose cost is dropped.
+    frames = p["latent_frames"] / 2
     return p["dit_training_compute"] * p["size_multiplier"] * frames * p[f"data_multiplier_{end}"]
 
 

@@ -27,13 +27,17 @@ from minisora.report.claims import CLAIMS, ClaimFinding, audit
 from minisora.report.figures.write_figures import FigureContext, draw_figures, save, svg_text
 from minisora.report.ladder_law import LadderAnswer, read_law
 from minisora.report.page import ReportPage, render_page
-from minisora.report.sensitivity import Influence, Interval, MonteCarlo, influences, monte_carlo
+from minisora.report.sensitivity import (
+    MAIN_RESULT,
+    Influence,
+    Interval,
+    MonteCarlo,
+    influences,
+    monte_carlo,
+)
 from minisora.report.video_models import load_models
 from minisora.report.words import claim_words, human, result_words, unit_words
 from minisora.screen import Table
-
-# Whose sensitivity is shown.
-MAIN_RESULT = "sora_minutes_per_gpu_hour"
 
 
 @dataclass(frozen=True)

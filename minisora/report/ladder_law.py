@@ -21,7 +21,8 @@ INTERVALS = (
     "In brackets: 90 % intervals from the noise of the losses alone; the form of the law is taken as given. The "
     "published laws count 6 N D, which leaves out what attention costs beyond its weights."
 )
-ROUND_BUDGET = 1e25  # FLOPs; asked about beside the report's own
+# FLOPs; asked about beside the report's own.
+ROUND_BUDGET = 1e25
 Ends = tuple[float, float]
 
 

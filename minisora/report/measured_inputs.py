@@ -1,8 +1,7 @@
 """What this project measured, read from its files: a calibration of some machine, a toy run.
 
-The cost law has one coefficient for each kind of
-work; the estimate asks how far a *measured* one is from arithmetic, and what the fit is worth at Sora's size,
-decades beyond its largest point.
+The cost law has one coefficient for each kind of work; the estimate asks how far a *measured* one is from arithmetic,
+and what the fit is worth at Sora's size, decades beyond its largest point.
 """
 
 import math
@@ -111,7 +110,8 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
         quality = read_json(run / "demo.json")["vae_quality"]["psnr"]
         source += f", {quality:.1f} dB on unseen clips"
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no demo, or one that has not come so far
+        # No demo, or one that has not come so far.
+        pass
     changed = assumptions.change("sora.vae_frames", value=frames, source=source, status="measured")
     changed = changed.change("sora.vae_pixels", value=pixels, source=source, status="measured")
     curve = run / "steps.json"
@@ -125,6 +125,7 @@ def apply_run(assumptions: Assumptions, run: Path) -> Assumptions:
     source = (
         f"toy {run.name}: fewest of {', '.join(map(str, tried))} steps within 5 points of the most (95 %)"
     )
-    low = max((number for number in tried if number < enough), default=enough)  # no finer than what was tried
+    # No finer than what was tried.
+    low = max((number for number in tried if number < enough), default=enough)
     high = min((number for number in tried if number > enough), default=enough)
     return changed.change("serve.steps", value=enough, low=low, high=high, source=source, status="measured")

@@ -38,9 +38,11 @@ from minisora.report.units import (
 Inputs = Mapping[str, Quantity[Any] | str]
 Results = dict[str, Quantity[Any]]
 
-BLOCK_WEIGHTS = 18  # of d^2 in an adaLN-Zero block: 4 projections, 8 MLP, 6 modulation (Peebles & Xie 2022)
+# Of d^2 in an adaLN-Zero block: 4 projections, 8 MLP, 6 modulation (Peebles & Xie 2022).
+BLOCK_WEIGHTS = 18
 MLP_RATIO = 4
-DIT_PLACES = 1024  # tokens of a 512x512 image in DiT-XL/2: (512 / 8 / 2)^2
+# Tokens of a 512x512 image in DiT-XL/2: (512 / 8 / 2)^2.
+DIT_PLACES = 1024
 
 
 def get(inputs: Inputs, name: str) -> Quantity[Any]:
@@ -168,7 +170,8 @@ def video_compute(inputs: Inputs) -> Results:
     decode = get(inputs, "serve.decode_macs_per_pixel") * Quantity(pixels, "pixel/sample")
     encoder = get(inputs, "serve.text_encoder_params") * Quantity(1.0, "MAC/parameter/token")
     tokens: Quantity[Any] = Quantity(number(inputs, "sora.text_tokens"), "token/sample")
-    guided = number(inputs, "serve.guidance_passes")  # the empty prompt is encoded too
+    # The empty prompt is encoded too.
+    guided = number(inputs, "serve.guidance_passes")
     parts = {"denoise": denoise, "decode": decode, "text": encoder * tokens * guided}
     return {name: flops(inputs, macs) for name, macs in parts.items()}
 
@@ -270,12 +273,12 @@ def estimate(inputs: Inputs) -> Results:
     # Demand.
     tiktok = get(inputs, "demand.tiktok_videos") * get(inputs, "demand.tiktok_seconds") / SECONDS_PER_MINUTE
     youtube = get(inputs, "demand.youtube_minutes")
-    made = tiktok * get(inputs, "demand.tiktok_share") + youtube * get(inputs, "demand.youtube_share")
-    gpus = (made / results["sora_minutes_per_gpu_day"]).named("GPU")
+    ai_minutes = tiktok * get(inputs, "demand.tiktok_share") + youtube * get(inputs, "demand.youtube_share")
+    gpus = (ai_minutes / results["sora_minutes_per_gpu_day"]).named("GPU")
     peak = gpus * get(inputs, "demand.utilisation_factor")
     peak = peak * get(inputs, "demand.peak_factor") * get(inputs, "demand.candidates_factor")
     results["tiktok_minutes_per_day"] = tiktok.named("min/day")
-    results["ai_minutes_per_day"] = made.named("min/day")
+    results["ai_minutes_per_day"] = ai_minutes.named("min/day")
     results["demand_gpus"] = gpus
     results["peak_demand_gpus"] = peak.named("GPU")
     results["peak_demand_power"] = (peak * get(inputs, "hardware.power")).named("kW")

@@ -90,7 +90,8 @@ def page_model(own: Assumptions) -> dict[str, Any]:
     values = [{"name": name, "title": known[name].title, "base": name,
                "values": _values(known[name])} for name in order]  # fmt: skip
     start = next((preset for preset in values if preset["values"] == _values(own)), None)
-    if start is None:  # a calibration, --set or a preset from a file
+    # A calibration, --set or a preset from a file.
+    if start is None:
         base = own.preset if own.preset in known else order[0]
         start = {"name": "this report", "title": own.title, "base": base, "values": _values(own)}
         values.insert(0, start)

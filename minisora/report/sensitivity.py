@@ -21,6 +21,8 @@ from minisora.report.units import Number
 from minisora.report.words import setting
 
 NUM_DRAWS = 100_000
+# Whose sensitivity the report shows.
+MAIN_RESULT = "sora_minutes_per_gpu_hour"
 # Relative change; smaller steps are put together.
 NEGLIGIBLE = 0.005
 Interval = tuple[float, float, float]
@@ -182,7 +184,8 @@ def _chain(steps: Sequence[Step], start: float, end: float) -> list[Step]:
         following = value * step.factor
         chained.append(replace(step, before=value, after=following))
         value = following
-    chained[-1] = replace(chained[-1], after=end)  # the product up to rounding
+    # The product up to rounding.
+    chained[-1] = replace(chained[-1], after=end)
     return chained
 
 

@@ -74,7 +74,8 @@ class Quantity(Generic[U]):
         unit: as `parse_unit` reads it.
     """
 
-    __array_ufunc__ = None  # an array times a Quantity is a Quantity, not an array of objects
+    # An array times a Quantity is a Quantity, not an array of objects.
+    __array_ufunc__ = None
     __slots__ = ("powers", "value")
 
     def __init__(self, value: Number, unit: str | Powers = ""):
@@ -158,4 +159,5 @@ FLOP_PER_MAC: Quantity[Any] = Quantity(2.0, "FLOP/MAC")
 SECONDS_PER_HOUR: Quantity[Any] = Quantity(3600.0, "s/h")
 SECONDS_PER_MINUTE: Quantity[Any] = Quantity(60.0, "s/min")
 HOURS_PER_DAY: Quantity[Any] = Quantity(24.0, "h/day")
-DAYS_PER_MONTH: Quantity[Any] = Quantity(30.0, "day/month")  # the month that the published figures imply
+# The month that the published figures imply.
+DAYS_PER_MONTH: Quantity[Any] = Quantity(30.0, "day/month")

@@ -129,7 +129,8 @@ class VideoModel(Strict):
             return None
         d, mlp = float(shape.width), 3 if shape.gated_mlp else 2
         params = float(shape.params())
-        if self.attention and self.attention.value == "divided":  # time has projections of its own
+        # Time has projections of its own.
+        if self.attention and self.attention.value == "divided":
             params += float(shape.layers) * 4 * d * d
         squares = self.modulation.value if self.modulation else 0.0
         params += float(shape.layers) * squares * d * d

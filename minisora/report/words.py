@@ -182,8 +182,10 @@ def interval_words(interval: Any, unit: str = "", digits: int = 3) -> str:
     low, high = human(interval[0], unit, digits), human(interval[-1], unit, digits)
     number, _, scale = low.partition(" ")
     if scale and high.endswith(scale):
-        low = number  # 14.5 to 116 million
-    return " to ".join(end.replace(" ", "\u00a0") for end in (low, high))  # a line breaks at "to" only
+        # 14.5 to 116 million.
+        low = number
+    # A line breaks at "to" only.
+    return " to ".join(end.replace(" ", "\u00a0") for end in (low, high))
 
 
 def column_unit(key: str) -> str:

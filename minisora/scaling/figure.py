@@ -12,7 +12,8 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display
+# No display is needed or touched.
+matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +31,8 @@ from minisora.scaling.ladder import LadderConfig
 from minisora.scaling.law import Law
 from minisora.scaling.results import RunRow
 
-_FRAMES = 6  # of each video, in the figure
+# Of each video, in the figure.
+_FRAMES = 6
 _DPI = 150
 
 
@@ -101,7 +103,8 @@ def _compute(ladder: LadderConfig, rows: Sequence[RunRow], law: LadderLaw, sampl
         label = "L = E + A C^-alpha, alpha not determined by these runs"
     axes.plot(x, fitted.loss(x), color="C0", label=label)
     axes.set(xscale="log", xlabel="training FLOPs of the DiT, counted", ylabel="validation loss")
-    axes.xaxis.set_minor_formatter(NullFormatter())  # two decades would fill with numbers
+    # Two decades would fill with numbers.
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
     return _save(figure, out / "figure.png")
 
@@ -116,7 +119,8 @@ def _side_by_side(shown: Sequence[RunRow], samples: Path, out: Path) -> Path:
 def _isoflop(axes: Axes, rows: Sequence[RunRow], law: LadderLaw) -> None:
     runs = [row for row in rows if row["axis"] == "isoflop"]
     loss_law = Law("", law.loss_law.constants, 0.0)
-    work = {row["params"]: row["flops_per_step"] / row["batch"] for row in runs}  # FLOPs a clip, by size
+    # FLOPs a clip, by size.
+    work = {row["params"]: row["flops_per_step"] / row["batch"] for row in runs}
     sizes = sorted(work)
     for place, times in enumerate(sorted({row["times"] for row in runs})):
         here = [row for row in runs if row["times"] == times]
@@ -143,7 +147,8 @@ def _repetition(axes: Axes, rows: Sequence[RunRow]) -> None:
     fresh = [
         r for r in rows if r["axis"] == "isoflop" and (r["dial"], r["times"]) == (same["dial"], same["times"])
     ]
-    points = ([fresh] if fresh else []) + [[row] for row in repeated]  # seeds of one point are averaged
+    # Seeds of one point are averaged.
+    points = ([fresh] if fresh else []) + [[row] for row in repeated]
     losses = [float(np.mean([row["loss"] for row in alike])) for alike in points]
     axes.plot([alike[0]["epochs"] for alike in points], losses, "o-")
     for alike, loss in zip(points, losses, strict=True):

@@ -148,7 +148,8 @@ class _Points:
             flops = float(np.median(self.flops[here]))
             if here.sum() >= 3:
                 optima.append(find_optimum(flops, self.params[here], losses[here]))
-            else:  # nothing lies between two sizes
+            else:
+                # Nothing lies between two sizes.
                 best = int(losses[here].argmin())
                 optima.append(
                     Optimum(flops, float(self.params[here][best]), float(losses[here][best]), inside=False)

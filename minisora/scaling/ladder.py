@@ -42,7 +42,8 @@ class BudgetConfig(Section):
 
     times: Annotated[float, Field(gt=0)]
     dials: tuple[PositiveInt, ...]
-    seeds: PositiveInt = 1  # further seeds repeat every size, for the noise
+    # Further seeds repeat every size, for the noise.
+    seeds: PositiveInt = 1
 
 
 class RepetitionConfig(Section):
@@ -64,38 +65,54 @@ class RateConfig(Section):
 class LadderConfig(Section):
     """A ladder file."""
 
-    config: str = "toy"  # what all runs share
-    set: tuple[str, ...] = ()  # overrides of it
+    # What all runs share.
+    config: str = "toy"
+    # Overrides of it.
+    set: tuple[str, ...] = ()
     base_flops: Annotated[float, Field(gt=0)]
     budgets: tuple[BudgetConfig, ...]
-    shown: tuple[float, ...] = (1, 4, 32)  # budgets of the figure
+    # Budgets of the figure.
+    shown: tuple[float, ...] = (1, 4, 32)
     repetition: RepetitionConfig | None = None
     rates: RateConfig | None = None
-    prompts: str = "72"  # judged after each run
+    # Judged after each run.
+    prompts: str = "72"
     shown_prompt: str = "a red circle moving left"
-    flops_per_second: Annotated[float, Field(gt=0)] = 6e10  # to predict times by, until runs have been timed
+    # To predict times by, until runs have been timed.
+    flops_per_second: Annotated[float, Field(gt=0)] = 6e10
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the ladder; everything about it follows from the ladder's file."""
+    """One training of the ladder; everything about it follows from the ladder's file.
+
+    Args:
+        name: of its row and its folder.
+        axis: "isoflop", "repetition" or "rate".
+        dial: sets width, depth and heads of the DiT, and its learning rates.
+        params: of the DiT.
+        epochs: how often every clip is seen.
+        times: the budget over the base.
+        clips: in the training set.
+        flops_per_step: counted, of the DiT over the batch; `text_flops_per_step` of the text encoder.
+    """
 
     name: str
-    axis: str  # "isoflop", "repetition" or "rate"
+    axis: str
     dial: int
     width: int
     depth: int
     heads: int
-    params: int  # of the DiT
+    params: int
     batch: int
     lr: float
     muon_lr: float
     seed: int
-    epochs: float  # how often every clip is seen
-    times: float  # the budget over the base
+    epochs: float
+    times: float
     steps: int
-    clips: int  # in the training set
-    flops_per_step: int  # counted, of the DiT
+    clips: int
+    flops_per_step: int
     text_flops_per_step: int
 
     @property
@@ -186,7 +203,8 @@ def plan(ladder: LadderConfig) -> list[Run]:
                     muon_lr=run.muon_lr * factor,
                 )
                 for factor in ladder.rates.factors
-                if factor != 1  # that is the isoFLOP run itself
+                # That is the isoFLOP run itself.
+                if factor != 1
             ]
     if ladder.repetition is not None:
         run = _run(ladder, ladder.repetition.dial, ladder.repetition.times)

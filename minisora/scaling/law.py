@@ -36,13 +36,21 @@ _NEAR = 1.15
 
 @dataclass(frozen=True)
 class Law:
-    """Constants by name, and how well they fit; a law is a function of compute, or of size and data."""
+    """A function of compute, or of size and data.
+
+    Args:
+        formula: as text.
+        constants: by name.
+        error: largest relative error of the loss over the points fitted.
+        intervals: of 90 %, by constant.
+        flat: exponents that the losses do not tell from an end of the range searched.
+    """
 
     formula: str
     constants: dict[str, float]
-    error: float  # largest relative error of the loss over the points fitted
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 90 %
-    flat: tuple[str, ...] = ()  # exponents that the losses do not tell from an end of the range searched
+    error: float
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    flat: tuple[str, ...] = ()
 
     def record(self) -> FittedLaw:
         """Its entry of law.json."""

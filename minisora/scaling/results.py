@@ -118,7 +118,8 @@ def append_row(file: Path, row: RunRow) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_name(f".{file.name}.lock")):
-            rows = read_rows(file)  # without a last line that was cut off
+            # Without a last line that was cut off.
+            rows = read_rows(file)
             if any(other["name"] == row["name"] for other in rows):
                 return
             write_whole(file, "".join(json.dumps(each) + "\n" for each in [*rows, row]))

@@ -21,11 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from scipy.linalg import sqrtm
 from torch import Tensor
 
 from minisora.data.batches import LatentSource
@@ -35,6 +33,7 @@ from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.evaluate.judge.verdict import judge_all
+from minisora.evaluate.likeness import frechet_distance
 from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.score import Score
 from minisora.files import write_whole
@@ -165,21 +164,15 @@ class _Bench:
 def latent_distance(generated: Tensor, real: Tensor) -> float:
     """Frechet distance of two sets of latents, without a decoder or a learned feature.
 
-    Each cell of the grid is a point: its channels, and their change to the next latent frame. Both sets of points
-    are taken as Gaussians (Dowson & Landau 1982, as in FID). 0 is equal in mean and covariance.
+    Each cell of the grid is a point: its channels, and their change to the next latent frame. 0 is equal in mean and
+    covariance.
 
     Args:
         generated, real: N Z T' H' W', T' at least 2.
     """
-    means, covariances = [], []
-    for latents in (generated, real):
-        features = torch.cat([latents[:, :, :-1], latents.diff(dim=2)], dim=1)  # N 2Z T'-1 H' W'
-        points = features.movedim(1, -1).flatten(0, -2).double().numpy()
-        means.append(points.mean(0))
-        covariances.append(np.cov(points, rowvar=False))
-    root = np.real(sqrtm(covariances[0] @ covariances[1]))
-    distance = np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
-    return float(max(distance, 0.0))
+    changes = [torch.cat([each[:, :, :-1], each.diff(dim=2)], dim=1) for each in (generated, real)]
+    first, second = (each.movedim(1, -1).flatten(0, -2) for each in changes)  # points x 2Z
+    return frechet_distance(first, second)
 
 
 def judge_run(
@@ -286,10 +279,12 @@ def run_ladder(
     for number, run in enumerate(left, start=1):
         try:
             claim = FileLock(out / "runs" / f".{run.name}.lock").acquire(blocking=False)
-        except Timeout:  # another process trains it
+        # Another process trains it.
+        except Timeout:
             continue
         with claim:
-            if any(row["name"] == run.name for row in read_rows(results)):  # since this process began
+            # Since this process began.
+            if any(row["name"] == run.name for row in read_rows(results)):
                 continue
             say(
                 console,

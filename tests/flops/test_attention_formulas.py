@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minisora.errors import UserError
 from minisora.flops.attention_formulas import (
-    COMPOSITE,
     HEADS_FIRST,
     LAYOUTS,
     attention_flops,
@@ -18,6 +17,8 @@ from minisora.flops.attention_formulas import (
 from minisora.flops.count_torch import FORMULAS, count_forward, count_step, is_free
 
 aten = torch.ops.aten
+# Attention that torch decomposes into operators of `LAYOUTS` or into plain products before it is counted.
+COMPOSITE = frozenset({"aten::scaled_dot_product_attention", "aten::_scaled_dot_product_attention_math"})
 # batch, query heads, heads of keys and values, queries, keys, channels of queries and keys, of values
 CASES = [(2, 4, 4, 10, 10, 8, 8), (2, 4, 4, 10, 6, 8, 8), (2, 6, 2, 10, 6, 8, 8), (3, 6, 3, 5, 7, 8, 16)]
 Case = tuple[int, int, int, int, int, int, int]

@@ -12,10 +12,10 @@ import torch
 
 from minisora.errors import UserError
 from minisora.flops.calibration import Calibration, SweepPoint, fit_seconds, read_calibration, split
-from minisora.flops.sweep import Shape, calibrate, grid, measure_shape
+from minisora.flops.sweep import SweepShape, calibrate, grid, measure_shape
 
 TINY = [
-    Shape(width, depth, size, (1, 1, 1), attention, batch)
+    SweepShape(width, depth, size, (1, 1, 1), attention, batch)
     for width, depth, size, attention, batch in [
         (32, 1, (1, 4, 4), "full", 1),
         (32, 2, (2, 4, 4), "full", 2),

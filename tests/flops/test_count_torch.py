@@ -95,7 +95,8 @@ def test_native_attention_is_counted_as_its_parts():
     attend, x = nn.MultiheadAttention(16, 4, batch_first=True).eval(), torch.randn(2, 5, 16)
     with torch.no_grad():
         fused = count_forward(lambda: attend(x, x, x, need_weights=False))
-    parts = count_forward(lambda: attend(x, x, x, need_weights=False))  # gradients switch the fast path off
+    # Gradients switch the fast path off.
+    parts = count_forward(lambda: attend(x, x, x, need_weights=False))
     assert fused == parts == 2 * 2 * (4 * 5 * 16**2 + 2 * 5 * 5 * 16)
 
 

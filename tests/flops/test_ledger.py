@@ -52,7 +52,8 @@ def test_meta_and_cpu_and_any_batch_count_the_same():
     for written in (meta, cpu):
         written.pop("device")
         for row in (written["forward"], *written["components"].values()):
-            row.pop("elementwise_operations")  # position tables are made once a batch
+            # Position tables are made once a batch.
+            row.pop("elementwise_operations")
     assert meta == cpu
 
 

@@ -128,7 +128,8 @@ def test_compute_and_the_utilisation_it_implies(
 def test_many_models_are_scored_on_time_or_training(rows: list[BacktestRow]) -> None:
     scored = {row.model for row in rows if row.factors["seconds_factor"] or row.factors["training_factor"]}
     assert len(scored) >= 12
-    for row in rows:  # a utilisation above the peak would be an error of ours
+    # A utilisation above the peak would be an error of ours.
+    for row in rows:
         assert row.mfu is None or 0 < row.mfu < 0.7
 
 
@@ -180,7 +181,8 @@ def test_the_same_card_sets_the_utilisation(models: dict[str, VideoModel]) -> No
 
 def test_training_is_three_passes_over_the_samples(rows: list[BacktestRow]) -> None:
     movie_gen = training(rows, "Movie Gen Video")
-    assert movie_gen.training_flops == pytest.approx(2.9e24, rel=0.02)  # every clip at full length: a bound
+    # Every clip at full length: a bound.
+    assert movie_gen.training_flops == pytest.approx(2.9e24, rel=0.02)
     assert movie_gen.training_flops_disclosed == pytest.approx(1.25e6 * 3600 * 989.4e12 * 0.36)
     assert movie_gen.training_mfu_is_assumed
     seaweed = training(rows, "Seaweed-7B")
@@ -189,7 +191,8 @@ def test_training_is_three_passes_over_the_samples(rows: list[BacktestRow]) -> N
     small = training(rows, "Open-Sora 1.0")
     assert small.grade == "primary"
     assert small.training_mfu_implied is not None
-    assert small.training_mfu_implied < 0.1  # small blocks, recomputation, encoders: far from 0.36
+    # Small blocks, recomputation, encoders: far from 0.36.
+    assert small.training_mfu_implied < 0.1
 
 
 def test_the_naive_method_is_far_off_in_one_direction(rows: list[BacktestRow]) -> None:

@@ -33,11 +33,13 @@ def test_recomputation_uses_what_the_report_prints_and_can_fail() -> None:
     printed = printed_values()
     derive = {name: claim.derive for name, claim in CLAIMS.items() if claim.derive}
     changed = {**printed, "tiktok_ai_share": 0.25}
-    assert derive["ai_minutes_per_day"](changed) == pytest.approx(10.7e6)  # the stale sum
+    # The stale sum.
+    assert derive["ai_minutes_per_day"](changed) == pytest.approx(10.7e6)
     assert agrees(10.7e6, derive["ai_minutes_per_day"](changed), 3)
     assert not agrees(10.7e6, derive["ai_minutes_per_day"](printed), 3)
     exact = {**printed, "sora_compute_per_video": 524e9 * 30 * 180 * 250}
-    assert not agrees(38.1e6, derive["sora_break_even_high"](exact), 3)  # only by way of 708e15
+    # Only by way of 708e15.
+    assert not agrees(38.1e6, derive["sora_break_even_high"](exact), 3)
 
 
 @pytest.mark.parametrize("peak", [989.0e12, 989.5e12])

@@ -46,10 +46,8 @@ def test_the_best_size_of_a_known_law_comes_back_with_its_interval(law_file: Pat
     exponent = BETA / (ALPHA + BETA)
     factor = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
     assert own.exponent == pytest.approx(exponent, rel=0.05)
-    low, high = own.exponent_interval or (
-        0,
-        0,
-    )  # of losses without noise, so a point but for what each CPU rounds
+    # Of losses without noise, so a point but for what each CPU rounds.
+    low, high = own.exponent_interval or (0, 0)
     assert low - 1e-9 <= own.exponent <= high + 1e-9
     assert high - low < 1e-6
     for flops, params, decades in zip(best.flops, own.params, best.decades_beyond_data, strict=True):

@@ -43,7 +43,8 @@ def test_a_calibration_replaces_costs_and_says_so() -> None:
     for name in ("cost.linear", "cost.attention", "dit.macs_per_step", "train.passes"):
         assert changed.entries[name].status == "measured"
         assert "AMD EPYC" in changed.entries[name].source
-    assert changed.entries["serve.utilisation"].status == "derived"  # a CPU says nothing of a GPU's share
+    # A CPU says nothing of a GPU's share.
+    assert changed.entries["serve.utilisation"].status == "derived"
 
 
 def test_a_calibration_of_a_gpu_brings_its_utilisation(tmp_path: Path) -> None:

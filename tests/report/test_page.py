@@ -178,7 +178,8 @@ def assert_same(found: dict[str, float | None], inputs: Any) -> None:
         expected = estimate(inputs)
     assert list(found) == list(expected)
     for name, quantity in expected.items():
-        if found[name] is None:  # JSON has no infinity: a tiny Sora rounded to no DiT at all
+        # JSON has no infinity: a tiny Sora rounded to no DiT at all.
+        if found[name] is None:
             assert not np.isfinite(quantity.value), name
             continue
         assert found[name] == pytest.approx(float(quantity.value), rel=5e-7, abs=1e-300), name
@@ -242,7 +243,8 @@ def test_moving_a_control_moves_every_result(tmp_path: Path) -> None:
     found = in_browser(rendered(), script, tmp_path)
     measured = load_preset("measured")
     results = measured.results
-    for name, text in found["start"]["texts"].items():  # what is read, and what Python wrote above it
+    # What is read, and what Python wrote above it.
+    for name, text in found["start"]["texts"].items():
         assert text == words.human(float(results[name].value), results[name].unit), name
 
     for name in presets():

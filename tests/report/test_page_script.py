@@ -82,7 +82,8 @@ def test_the_script_is_the_same_model_in_javascript() -> None:
             expected = estimate(assumptions.inputs(case))
         assert list(results) == list(expected)
         for name, quantity in expected.items():
-            if results[name] is None:  # JSON has no infinity: a tiny Sora rounded to no DiT at all
+            # JSON has no infinity: a tiny Sora rounded to no DiT at all.
+            if results[name] is None:
                 assert not np.isfinite(quantity.value), name
             else:
                 assert results[name] == pytest.approx(float(quantity.value), rel=5e-7, abs=1e-300), name

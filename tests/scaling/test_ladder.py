@@ -70,7 +70,8 @@ def test_shipped_ladders_have_the_sizes_and_budgets_they_promise(name: str) -> N
     isoflop = [run for run in runs if run.axis == "isoflop"]
     for run in isoflop:
         assert run.flops == pytest.approx(run.times * ladder.base_flops, rel=0.05)
-        assert run.clips == run.samples  # nothing repeats
+        # Nothing repeats.
+        assert run.clips == run.samples
     if name != "smoke":
         assert ladder.base_flops >= 2e12
         assert {1, 4, 32} <= {run.times for run in isoflop}
@@ -113,7 +114,8 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     task = DiTTask(config, vae, source, source)
     for start in range(0, 20 * run.batch, run.batch):
         batch = task.source.at(range(start, start + run.batch))
-        if max(len(caption.split()) for caption in batch.captions) > 7:  # as long as the ledger's captions
+        # As long as the ledger's captions.
+        if max(len(caption.split()) for caption in batch.captions) > 7:
             return count_step(lambda batch=batch: task.loss(task.model, batch)[0]).model_flops
     raise AssertionError("no batch has a long caption")
 
@@ -180,10 +182,12 @@ def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
 
     monkeypatch.setattr(running, "train_dit_on", train)
     (tmp_path / "runs").mkdir()
-    with FileLock(tmp_path / "runs" / f".{first.name}.lock"):  # as the process that trains it
+    # As the process that trains it.
+    with FileLock(tmp_path / "runs" / f".{first.name}.lock"):
         run_ladder(few, tmp_path, QUIET, largest_first=True)
     assert begun == [run.name for run in others]
-    append_row(tmp_path / "results.jsonl", {"name": others[0].name})  # finished by another meanwhile
+    # Finished by another meanwhile.
+    append_row(tmp_path / "results.jsonl", {"name": others[0].name})
     begun.clear()
     run_ladder(few, tmp_path, QUIET)
     assert sorted(begun) == sorted(run.name for run in plan(few) if run.name != others[0].name)
@@ -211,7 +215,8 @@ def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(small: LadderConfig,
         process.wait()
     kept = results.read_text()
     with results.open("a") as cut:
-        cut.write('{"name": "half a li')  # as a power failure leaves it
+        # As a power failure leaves it.
+        cut.write('{"name": "half a li')
     assert subprocess.run(command, env=ENV, stdout=subprocess.DEVNULL).returncode == 0
     names = [row["name"] for row in read_rows(results)]
     assert len(names) == len(set(names)) == 8
@@ -251,9 +256,9 @@ def test_bad_ladders_are_refused_by_name(tmp_path: Path, small: LadderConfig, fi
         read_ladder(str(file))
     with pytest.raises(UserError, match=r"are \d steps: leave the dial out there, or set base_flops"):
         plan(small.model_copy(update={"base_flops": 1e8}))
-    assert LadderFile.read(finished) == LadderFile.of(
-        small.model_copy(update={"flops_per_second": 1e9})
-    )  # only a guess
+    # Only a guess.
+    faster = small.model_copy(update={"flops_per_second": 1e9})
+    assert LadderFile.read(finished) == LadderFile.of(faster)
     first, *others = small.budgets
     more = small.model_copy(update={"budgets": (first.model_copy(update={"seeds": 2}), *others)})
     assert LadderFile.of(small).grows_into(LadderFile.of(more))

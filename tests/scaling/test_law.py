@@ -48,7 +48,8 @@ def test_known_constants_lie_within_the_intervals_of_noisy_ladders() -> None:
         for name, truth in (("E", E), ("alpha", ALPHA), ("beta", BETA)):
             low, high = found[name]
             inside.append(low < truth < high)
-            assert high - low < truth  # an interval that says nothing would hold everything
+            # An interval that says nothing would hold everything.
+            assert high - low < truth
     assert sum(inside) >= 0.8 * len(inside)  # of 90 % intervals
 
 

@@ -29,11 +29,13 @@ from minisora.report.model import Inputs, estimate, number, sora_shape, token_gr
 from minisora.report.units import Number
 from minisora.report.words import big, percent, short
 
-INSTAGRAM_IMAGES = 95e6  # a day; source: report. No result depends on it, so it is no assumption.
+# Images a day, as the report has it. No result depends on it, so it is no assumption.
+INSTAGRAM_IMAGES = 95e6
 
 # When serving has cost as much as training.
 
-Even = list[dict[str, float]]  # outputs at which it has, by line of training, of each panel
+# Outputs at which serving has cost as much as training, by line of training, of each panel.
+Even = list[dict[str, float]]
 
 
 def _break_even(
@@ -76,7 +78,8 @@ def _break_even(
                 side = ("right", -4) if value < max(marks.values()) else ("left", 4)
                 note(axes, name, (value, bottom), (side[1], 9), color=PURPLE, ha=side[0])
         axes.plot(ends, ends * per_output, color=GREEN, gid=f"inference-{position}")
-        start = 4 * max(low, bottom / per_output)  # a little behind where the line enters
+        # A little behind where the line enters.
+        start = 4 * max(low, bottom / per_output)
         note(axes, "inference", (start, start * per_output), (-5, 6), color=GREEN, ha="right")
         for label, compute in lines.items():
             axes.axhline(compute, color=color, gid=f"training-{label}-{position}")

@@ -83,7 +83,8 @@ def waterfall(title: str, presets: Sequence[Assumptions], result: str) -> Drawn:
 
 # Sensitivity.
 
-LEAST_SWING = 1.05  # a factor; what moves a result less is left out
+# A factor; what moves a result less is left out.
+LEAST_SWING = 1.05
 
 
 def tornado(assumptions: Assumptions, influences: Sequence[Influence], result: str) -> Drawn:
@@ -166,7 +167,8 @@ def compare(corrected: Assumptions, other: Assumptions, run: MonteCarlo) -> dict
     return rows
 
 
-_OFFSET = {PUBLISHED: -0.22, CORRECTED: 0.0, OURS: 0.22}  # of a row's three lines
+# Of a row's three lines.
+_OFFSET = {PUBLISHED: -0.22, CORRECTED: 0.0, OURS: 0.22}
 
 
 def against_interval(corrected: Assumptions, other: Assumptions, run: MonteCarlo) -> Drawn:
@@ -274,7 +276,8 @@ def compute_per_output(presets: Sequence[Assumptions]) -> Drawn:
 
 # The back-test: predicted over disclosed, for our method and the published one.
 
-CLOSE = 1.5  # a factor either way that the caption counts
+# A factor either way that the caption counts.
+CLOSE = 1.5
 _GROUPS = {"seconds": ("seconds a clip", "disclosed"), "training": ("training", "by GPU-hours")}
 
 

@@ -28,18 +28,22 @@ from minisora.report.words import tick
 
 WIDTH = 7.5  # inches
 PNG_DPI = 150
-SMALL, NORMAL = 9.0, 9.5  # points; nothing is smaller
+# Points; nothing is smaller.
+SMALL, NORMAL = 9.0, 9.5
 
 INK, SOFT, GRID = "#1a1a1a", "#5c5c5c", "#e3e3e3"
-PUBLISHED, CORRECTED, OURS = "#5c5c5c", "#b84f00", "#0072b2"  # vermilion a shade darker, for letters on white
+# Of the second, vermilion a shade darker, for letters on white.
+PUBLISHED, CORRECTED, OURS = "#5c5c5c", "#b84f00", "#0072b2"
 GREEN, PURPLE, SKY, ORANGE = "#009e73", "#a8557f", "#56b4e9", "#e69f00"
 MARKERS = {PUBLISHED: "s", CORRECTED: "D", OURS: "o"}
 
 _STYLE = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
+    # Comes with matplotlib: the same layout on every machine.
+    "font.family": ["DejaVu Sans"],
     "font.size": NORMAL,
     "text.color": INK,
-    "text.parse_math": False,  # "$" is dollars
+    # "$" is dollars.
+    "text.parse_math": False,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,
     "axes.labelsize": NORMAL,

@@ -23,7 +23,7 @@ from minisora.report.figures.rows import (
     waterfall,
 )
 from minisora.report.figures.style import Drawn, save, style, svg_text
-from minisora.report.sensitivity import Influence, MonteCarlo
+from minisora.report.sensitivity import MAIN_RESULT, Influence, MonteCarlo
 
 __all__ = ["FIGURES", "FigureContext", "draw", "draw_figures", "left_out", "save", "svg_text"]
 
@@ -45,7 +45,7 @@ class FigureContext:
     monte_carlo: MonteCarlo
     influences: list[Influence]
     backtest: list[dict[str, Any]]
-    influenced: str = "sora_minutes_per_gpu_hour"
+    influenced: str = MAIN_RESULT
     as_published: Assumptions = field(default_factory=lambda: shipped("as_published"))
     corrected: Assumptions = field(default_factory=lambda: shipped("corrected"))
 
