@@ -116,7 +116,8 @@ def run_experiment(out: Path, console: Console, measure: Callable[[Bar], Experim
             write_contact_sheet(file, videos, captions, experiment.sheet_frames)
             files.append(file)
     write_json(files[0], experiment.points)
-    console.print(experiment.table)
+    table = experiment.table
+    console.print(table)
     for line, style in experiment.lines:
         say(console, line, style=style)
     for file in files:
