@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import SetOption, check_output, console, finite, load_config
+from minisora.cli.options import MinutesOption, SetOption, check_output, console, finite, load_config
 from minisora.errors import UserError
 from minisora.screen import say
 
@@ -18,12 +18,25 @@ def caption_train(
             min=0.0, max=1.0, callback=finite, help="Of the training clips, the first part to learn from."
         ),
     ] = 1.0,
+    minutes: MinutesOption = None,
     set_: SetOption = None,
 ) -> None:
     """Train a captioner on the labelled clips of a run: RUN/captioner/model."""
     from minisora.training.captioning import train_captioner
+    from minisora.training.stage_minutes import open_stage_plan, plan_stage
 
-    train_captioner(load_config(str(run / "config.yaml"), set_), run, console, share)
+    config, out = load_config(str(run / "config.yaml"), set_), run / "captioner"
+    if minutes is not None:
+        plan = open_stage_plan(out, minutes)
+        config = plan_stage(
+            plan,
+            "caption",
+            config,
+            out,
+            console,
+            lambda few, folder, quiet: train_captioner(few, run, quiet, share, folder / "captioner"),
+        )
+    train_captioner(config, run, console, share)
 
 
 def caption_label(

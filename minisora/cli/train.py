@@ -14,6 +14,7 @@ from minisora.cli.options import (
     check_folder,
     console,
     load_config,
+    refuse_beside,
 )
 from minisora.errors import UserError
 from minisora.limits import MAX_COUNT, MAX_STEPS
@@ -104,20 +105,24 @@ def distill(
     ] = None,
     out: OutOption = Path("runs/distilled"),
     samples: Annotated[
-        int, typer.Option(min=1, max=MAX_COUNT, help="Samples of the teacher to learn from.")
-    ] = 4000,
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, help="Samples of the teacher to learn from; default 4000."),
+    ] = None,
     steps: Annotated[
         int,
         typer.Option(
             min=1, max=MAX_STEPS, help="Sampling steps of the student: it is made for exactly so many."
         ),
     ] = 4,
+    minutes: MinutesOption = None,
     set_: SetOption = None,
 ) -> None:
     """Teach a student to sample in a few steps, without guidance, what its teacher samples in many."""
-    from minisora.training.distill import distill_model, teacher_of
+    from minisora.training.distill import NUM_SAMPLES, distill_model, teacher_of
 
     check_folder(out)
+    if minutes is not None:
+        refuse_beside("--minutes", {"--samples": samples is not None})
     trained_by: str | Path
     teacher: str | Path
     if run is not None and model is None:
@@ -131,6 +136,13 @@ def distill(
     else:
         raise UserError("give the teacher by either --run DIR or --model DIR")
     distill_model(
-        trained_by, teacher, out, console, num_samples=samples, student_steps=steps, overrides=set_ or []
+        trained_by,
+        teacher,
+        out,
+        console,
+        num_samples=samples or NUM_SAMPLES,
+        student_steps=steps,
+        overrides=set_ or [],
+        minutes=minutes,
     )
     say(console, "Model in ", (str(out / "model"), "bold"))

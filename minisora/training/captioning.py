@@ -130,7 +130,9 @@ class CaptionTask(Task):
         return {"captions": f"{len(self.source.source)}, {len(self.model.tokenizer.ids)} words"}
 
 
-def train_captioner(config: Config, run: Path, console: Console, share: float = 1.0) -> StageResult:
+def train_captioner(
+    config: Config, run: Path, console: Console, share: float = 1.0, out: Path | None = None
+) -> StageResult:
     """Train a captioner on the first `share` of a run's training clips and write RUN/captioner/model.
 
     Args:
@@ -138,12 +140,13 @@ def train_captioner(config: Config, run: Path, console: Console, share: float = 
         run: a run with a trained VAE; the labelled clips are coded at several places into its latent cache.
         console: where progress is shown.
         share: of the clips whose captions may be looked at, in (0, 1].
+        out: the captioner's folder; None: RUN/captioner.
 
     Raises:
         UserError: there is no VAE, no caption, or the share is out of its range.
     """
     check_number("share", share, 0.0, 1.0, above=True)
-    out = run / "captioner"
+    out = out or run / "captioner"
     vae = load_vae(run / "vae" / "model")
     record = open_record(out)
     # Whatever sizes the DiT takes, captions are for files of every shape.

@@ -12,6 +12,7 @@ samples with guidance, so its guidance is in what the student learns, which need
 import hashlib
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,16 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.screen import Progress
 from minisora.training import checkpoint
 from minisora.training.launch import main_process_first, process_device
+from minisora.training.minutes import elapsed, keep_plan
+from minisora.training.stage_minutes import open_stage_plan, plan_stage
 from minisora.training.stages import train_student, with_text_of
 
+# Samples of the teacher to learn from.
+NUM_SAMPLES = 4000
 # Trajectories in a file.
 _SHARD = 256
+# Of a plan of minutes: the share in which the teacher samples, the most samples, and those that it is timed by.
+_SAMPLING_SHARE, _MOST_SAMPLES, _TIMED = 0.4, 20_000, 16
 
 # What differs from the teacher's training: fewer, gentler steps from its weights, of one size, nothing known.
 STUDENT: dict[str, Any] = {
@@ -77,9 +84,10 @@ def distill_model(
     out: Path,
     console: Console,
     *,
-    num_samples: int = 4000,
+    num_samples: int = NUM_SAMPLES,
     student_steps: int = 4,
     overrides: Sequence[str] = (),
+    minutes: float | None = None,
 ) -> None:
     """Distil a model on captions of its own training set.
 
@@ -91,10 +99,13 @@ def distill_model(
         num_samples: of the teacher, to learn from.
         student_steps: sampling steps of the student.
         overrides: `section.key=value` of the student's config, over the teacher's and `STUDENT`.
+        minutes: of the whole command, by which `num_samples` and the steps are chosen; None: as they are given.
 
     Raises:
-        UserError: the config or the model cannot be read, they do not fit each other, or `out` cannot be used.
+        UserError: the config or the model cannot be read, they do not fit each other, `out` cannot be used, or there
+            are too few minutes.
     """
+    plan = None if minutes is None else open_stage_plan(out, minutes)
     check_number("num_samples", num_samples, 1, MAX_COUNT)
     check_number("student_steps", student_steps, 1, MAX_STEPS)
     settings = load(config, overrides, STUDENT)
@@ -102,13 +113,18 @@ def distill_model(
     stage = Path(model).parent / "dit"
     record = DataRecord(stage) if (stage / "data.json").is_file() else None
     captions = open_dataset(settings, "train", record).captions()
-    captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
     teacher = load_pipeline(model, process_device())
     settings = with_text_of(settings, teacher)
     _check_same_model(settings, teacher)
     settings = settings.replace(
         **{"sample.steps": student_steps, "sample.guidance": 1.0, "sample.scheduler": "euler"}
     )
+    if plan is not None:
+        if not plan.samples:
+            plan.samples = _samples_for(plan.minutes, teacher, captions[0], student_steps)
+            keep_plan(plan, out)
+        num_samples = plan.samples
+    captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
     folder = out / "trajectories"
     _check_run(settings, teacher, captions, out, folder)
     with main_process_first(), console.status("the teacher samples") as status:
@@ -120,7 +136,29 @@ def distill_model(
             progress=lambda done, total: status.update(f"the teacher samples {done}/{total}"),
         )
     sigmas = euler_sigmas(student_steps, teacher.config.sigma_shift).tolist()
-    train_student(settings, teacher, TrajectoryBatches(states, sigmas, captions, settings.seed), out, console)
+    samples = TrajectoryBatches(states, sigmas, captions, settings.seed)
+    if plan is not None:
+        settings = plan_stage(
+            plan,
+            "dit",
+            settings,
+            out,
+            console,
+            lambda few, folder, quiet: train_student(few, teacher, samples, folder, quiet),
+        )
+    train_student(settings, teacher, samples, out, console)
+
+
+def _samples_for(minutes: float, teacher: MiniSoraPipeline, caption: str, windows: int) -> int:
+    """How many samples the teacher makes in its share of the minutes."""
+    seconds = []
+    # The first batch pays for what is done once.
+    for _ in range(2):
+        start = time.perf_counter()
+        _sample(teacher, [caption] * _TIMED, 0, windows)
+        seconds.append((time.perf_counter() - start) / _TIMED)
+    left = _SAMPLING_SHARE * (60 * minutes - elapsed())
+    return max(_TIMED, min(_MOST_SAMPLES, int(left / seconds[-1])))
 
 
 def _check_same_model(config: Config, teacher: MiniSoraPipeline) -> None:

@@ -288,7 +288,9 @@ class Trainer:
         start = time.perf_counter()
         if "validate" in due:
             self.validation = self._validate()
-            self.metrics.write(self.step, **{f"val_{k}": v for k, v in self.validation.items()})
+            took = time.perf_counter() - start
+            rows = {f"val_{k}": v for k, v in self.validation.items()}
+            self.metrics.write(self.step, **rows, seconds=took)
             progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
             self._keep_best()
         for what, call in self._callbacks.items():

@@ -49,11 +49,13 @@ _TIMED_CLIPS, _CLIPS_AT_ONCE = 24, 8
 # A DiT that takes fewer steps than this learns nothing: the next larger is not tried.
 _LEAST_STEPS = 300
 # Fewer steps of a stage than this are no training.
-_FEWEST_STEPS = 60
+FEWEST_STEPS = 60
 # And as many checkpoints, in a stage.
 _VALIDATIONS = 8
+# Seconds that a checkpoint and a live page take, beside the validation before them.
+_CHECKPOINT = 0.3
 # Seconds kept for writing the model and the last page.
-_RESERVE = 8.0
+RESERVE = 8.0
 
 
 @dataclass
@@ -82,16 +84,18 @@ class Plan:
         dit: width, depth and heads of the DiT chosen.
         encoding: seconds that encoding the clips takes, between the two stages.
         sizes: the DiTs tried, as of `_time_sizes`.
-        settled: whether the DiT's steps were set by the minutes left after the VAE.
+        settled: whether the steps of the last stage were set by the minutes left before it.
+        samples: of its teacher that a student learns from; 0 in other plans.
     """
 
     minutes: float
     device: str
     stages: dict[str, StagePlan]
-    dit: dict[str, int]
+    dit: dict[str, int] = field(default_factory=dict)
     encoding: float = 0.0
     sizes: list[dict[str, float]] = field(default_factory=list)
     settled: bool = False
+    samples: int = 0
 
     def apply(self, config: Config) -> Config:
         """The config with the plan's size and steps."""
@@ -148,7 +152,7 @@ def train_for_minutes(
     train_vae(config, run, console, on_validate)
     # A run that goes on has no more time than it had: its plan stands as it is.
     if not (plan.settled or begun):
-        settle(plan, run, left=60 * minutes - elapsed() - _RESERVE - after)
+        settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
         say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
     config = plan.apply(config)
     train_dit(config, run, console, on_validate=on_validate)
@@ -171,25 +175,46 @@ def open_plan(config: Config, run: Path, console: Console, minutes: float, after
     Raises:
         UserError: too few minutes, several processes, another plan in the folder, or what trying the stages raises.
     """
+    check_minutes(minutes)
+    if (kept := kept_plan(run, minutes)) is not None:
+        return kept
+    plan = make_plan(config, run, console, minutes, after)
+    keep_plan(plan, run)
+    return plan
+
+
+def check_minutes(minutes: float) -> None:
+    """Raise UserError where no plan can be made: too few minutes, or several processes."""
     if not minutes >= LEAST_MINUTES:
         raise UserError(
             f"--minutes {minutes:g} is too short to learn anything: give at least {LEAST_MINUTES:g}"
         )
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         raise UserError("--minutes plans for one process: run it without accelerate launch, or set the steps")
+
+
+def kept_plan(run: Path, minutes: float) -> Plan | None:
+    """The plan that a run has; None if it has none.
+
+    Raises:
+        UserError: it cannot be read, or is for other minutes.
+    """
     file = plan_file(run)
-    if file.is_file():
-        plan = _read_plan(file)
-        if plan.minutes != minutes:
-            raise UserError(
-                f"{run} was planned for {plan.minutes:g} minutes: say --minutes {plan.minutes:g} to go on, or use "
-                "another --out"
-            )
-        return plan
-    plan = make_plan(config, run, console, minutes, after)
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(file, asdict(plan))
+    if not file.is_file():
+        return None
+    plan = read_plan(file)
+    if plan.minutes != minutes:
+        raise UserError(
+            f"{run} was planned for {plan.minutes:g} minutes: say --minutes {plan.minutes:g} to go on, or use "
+            "another --out"
+        )
     return plan
+
+
+def keep_plan(plan: Plan, run: Path) -> None:
+    """Write a run's plan down, in a folder made if need be."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(plan_file(run), asdict(plan))
 
 
 def make_plan(config: Config, run: Path, console: Console, minutes: float, after: float = 0.0) -> Plan:
@@ -209,7 +234,7 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         reading, encoding = _time_clips(config, trial, train, validation)
         vae_rest += reading
         share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
-        total = 60 * minutes - _RESERVE - after - elapsed() - encoding
+        total = 60 * minutes - RESERVE - after - elapsed() - encoding
         vae_seconds = share * total
         dit_seconds = total - vae_seconds
         sizes = _time_sizes(config, trial, quiet, dit_seconds, train.captions(), validation.captions())
@@ -217,17 +242,15 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         shutil.rmtree(trial, ignore_errors=True)
     best = min(sizes, key=lambda size: abs(math.log(size["params"] / size["best_params"])))
     stages = {
-        "vae": _stage(vae_seconds, vae_step, vae_rest),
-        "dit": _stage(dit_seconds, best["step_seconds"], best["more_seconds"]),
+        "vae": stage_of(vae_seconds, vae_step, vae_rest),
+        "dit": stage_of(dit_seconds, best["step_seconds"], best["more_seconds"]),
     }
     dit = _dit_of(int(best["width"]), int(best["depth"]))
     least = min(stage.steps for stage in stages.values())
-    if least < _FEWEST_STEPS:
+    if least < FEWEST_STEPS:
         # What is no step, and the fewest steps of either stage by its share.
         fixed = 60 * minutes - total + vae_rest
-        need = fixed + max(
-            _FEWEST_STEPS * vae_step / share, _FEWEST_STEPS * best["step_seconds"] / (1 - share)
-        )
+        need = fixed + max(FEWEST_STEPS * vae_step / share, FEWEST_STEPS * best["step_seconds"] / (1 - share))
         raise UserError(
             f"{minutes:g} minutes are too few on this machine: a step of the VAE takes {vae_step:.2f} s, encoding the "
             f"clips {encoding:.0f} s; give --minutes {math.ceil(need / 60) + 1}, or stop what else runs here"
@@ -241,12 +264,12 @@ def settle(plan: Plan, run: Path, left: float) -> None:
     """Set the DiT's steps by the seconds that are left, encoding included, and keep the plan."""
     before = plan.stages["dit"]
     rest = before.seconds - before.steps * before.step_seconds
-    plan.stages["dit"] = _stage(left - plan.encoding, before.step_seconds, rest)
+    plan.stages["dit"] = stage_of(left - plan.encoding, before.step_seconds, rest)
     plan.settled = True
-    write_json(plan_file(run), asdict(plan))
+    keep_plan(plan, run)
 
 
-def _stage(seconds: float, step_seconds: float, rest: float) -> StagePlan:
+def stage_of(seconds: float, step_seconds: float, rest: float) -> StagePlan:
     """A stage of so many seconds, `rest` of which are no steps: validations, checkpoints, costs."""
     steps = max(1, int((seconds - rest) / step_seconds))
     return StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
@@ -257,18 +280,16 @@ def _time_vae(config: Config, trial: Path, console: Console) -> tuple[float, flo
     # The first step reads them all; the others are those of a training that has read its clips.
     few = config.replace(**{"train_vae.max_clips": config.train_vae.batch_size})
     start = time.perf_counter()
-    train_vae(_trial_config(few, "vae"), trial, console)
-    return _step_and_rest(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
+    train_vae(trial_config(few, "vae"), trial, console)
+    return step_and_rest(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
 
 
-def _trial_config(config: Config, name: str) -> Config:
+def trial_config(config: Config, name: str, steps: int = _TRIED_STEPS) -> Config:
     """The config with a stage of a few steps, each logged, and one validation and checkpoint."""
-    return config.replace(
-        **_steps_of(name, _TRIED_STEPS, every=_TRIED_STEPS), **{f"train_{name}.log_every": 1}
-    )
+    return config.replace(**_steps_of(name, steps, every=steps), **{f"train_{name}.log_every": 1})
 
 
-def _step_and_rest(folder: Path, name: str, whole: float, batch_size: int) -> tuple[float, float]:
+def step_and_rest(folder: Path, name: str, whole: float, batch_size: int) -> tuple[float, float]:
     """Seconds of a step (median of the later half), and of the rest of a stage with `_VALIDATIONS` of them.
 
     Args:
@@ -277,12 +298,13 @@ def _step_and_rest(folder: Path, name: str, whole: float, batch_size: int) -> tu
         whole: seconds that the trial took.
         batch_size: clips of a step.
     """
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == name and "loss" in row]
-    seconds = [batch_size / row["samples_per_second"] for row in rows]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == name]
+    seconds = [batch_size / row["samples_per_second"] for row in rows if "loss" in row]
     step = statistics.median(seconds[len(seconds) // 2 :])
-    once = max(0.0, whole - sum(seconds))
-    # A stage's beginning is paid once, a validation and a checkpoint each time; half of `once` is taken for each.
-    return step, once / 2 + _VALIDATIONS * once / 2
+    validation = sum(row.get("seconds", 0.0) for row in rows)
+    # The stage's beginning and end, its only checkpoint among them.
+    once = max(0.0, whole - sum(seconds) - validation)
+    return step, once + _VALIDATIONS * (validation + _CHECKPOINT)
 
 
 def _time_clips(
@@ -353,8 +375,8 @@ def _time_sizes(
         folder = trial / f"dit-{width}"
         sized = config.replace(**{f"dit.{key}": value for key, value in _dit_of(width, depth).items()})
         start = time.perf_counter()
-        train_dit_on(_trial_config(sized, "dit"), vae, train, validation, folder, console)
-        step, rest = _step_and_rest(folder, "dit", time.perf_counter() - start, config.train_dit.batch_size)
+        train_dit_on(trial_config(sized, "dit"), vae, train, validation, folder, console)
+        step, rest = step_and_rest(folder, "dit", time.perf_counter() - start, config.train_dit.batch_size)
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "flops_per_second" in row]
         flops = rows[-1]["flops_per_second"] / rows[-1]["samples_per_second"] * config.train_dit.batch_size
         steps = max(0.0, (seconds - rest) / step)
@@ -398,7 +420,7 @@ def _cells(stage: StagePlan) -> tuple[str, str, str]:
     return f"{stage.steps:,}", f"{stage.step_seconds:.3f}", f"{stage.seconds:,.0f}"
 
 
-def _read_plan(file: Path) -> Plan:
+def read_plan(file: Path) -> Plan:
     """The plan in a file; raises UserError where it cannot be read."""
     try:
         tree = read_json(file)

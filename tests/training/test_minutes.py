@@ -114,9 +114,9 @@ def test_a_real_plan_trains_a_model(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every step for real, with the clock of the minutes held: what is tried is gone, what is planned is trained."""
-    monkeypatch.setattr(minutes, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(minutes, "FEWEST_STEPS", 1)
     monkeypatch.setattr(minutes, "SIZES", ((32, 1),))
-    monkeypatch.setattr(minutes, "_stage", lambda seconds, step, more: StagePlan(3, seconds, step))
+    monkeypatch.setattr(minutes, "stage_of", lambda seconds, step, more: StagePlan(3, seconds, step))
     console = Console(file=io.StringIO(), width=100)
     config = minutes.train_for_minutes(tiny_config, tmp_path / "run", console, 5)
     assert (config.train_vae.steps, config.train_dit.steps) == (3, 3)
