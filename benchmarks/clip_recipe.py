@@ -36,25 +36,33 @@ from minisora.flops.device import describe_device
 from minisora.training.optimizer import make_optimizer
 from minisora.training.tasks import VAETask
 
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "vae.temporal_factor": 4,
+    "vae.spatial_factor": 8,
+    "vae.widths": (64, 128),
     "vae.latent_channels": 8,
     "train_vae.moving_weight": 1.0,
     "train_vae.moving_crops": 0.0,
 }
-WEIGHT = PLAIN | {"train_vae.moving_weight": 20.0}
+WEIGHT = PLAIN | {"train_vae.moving_weight": 10.0}
 CHANNELS = WEIGHT | {"vae.latent_channels": 16}
 CROPS = CHANNELS | {"train_vae.moving_crops": 0.5}
+FRAMES = CROPS | {"vae.temporal_factor": 2}
+CELLS = FRAMES | {"vae.spatial_factor": 4, "vae.widths": (96,), "vae.latent_channels": 4}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the toy": PLAIN,
-    "moving pixels count 20 times": WEIGHT,
+    "moving pixels count 10 times": WEIGHT,
     "and 16 channels": CHANNELS,
     "and half the crops on what moves": CROPS,
-    "and frames halved once": CROPS | {"vae.temporal_factor": 2},
-    "and 32 channels": CROPS | {"vae.temporal_factor": 2, "vae.latent_channels": 32},
-    "crops, weight 50": CROPS | {"train_vae.moving_weight": 50.0},
-    "crops, squared error alone": CROPS | {"train_vae.l2_share": 1.0},
-    "crops, begun with the toy's VAE": CROPS | {"train_vae.init": "toy"},
+    "and frames halved once": FRAMES,
+    "and cells of 4x4 pixels and 4 channels": CELLS,
+    "and 8 channels": CELLS | {"vae.latent_channels": 8},
+    "cells of 4x4, width 64": CELLS | {"vae.widths": (64,)},
+    "cells of 4x4, moving pixels once": CELLS | {"train_vae.moving_weight": 1.0},
+    "cells of 4x4, moving pixels 20 times": CELLS | {"train_vae.moving_weight": 20.0},
+    "cells of 4x4, squared error alone": CELLS | {"train_vae.l2_share": 1.0},
+    "cells of 4x4, no noise on the latents": CELLS | {"train_vae.latent_noise": 0.0},
+    "frames halved once, begun with the toy's VAE": FRAMES | {"train_vae.init": "toy"},
 }
 
 
