@@ -1,11 +1,12 @@
-"""The result file of a run of clips: what `minisora train --minutes` planned and `minisora evaluate run` found.
+"""The result file of runs of clips: what `minisora train --minutes` planned and `minisora evaluate run` found.
 
     python benchmarks/record_clips.py games --out clips/games --each 40
     time minisora train --data clips/games --minutes 20 --out RUN
     minisora evaluate run RUN
     python benchmarks/run_result.py RUN --data games --seconds 1262 --json FILE
 
-Run it on the machine that trained: the file names the machine it is run on.
+A file that is there gets one run more; one of the same data and minutes takes the place of the one before. Run it on
+the machine that trained: the file names the machine it is run on.
 """
 
 import argparse
@@ -44,22 +45,31 @@ def main() -> None:
         for caption, copies in evaluation["vae"]["by_caption"].items()
     ]
     vae = {key: value for key, value in evaluation["vae"].items() if key != "by_caption"}
+    run = {
+        "data": arguments.data,
+        "minutes": plan["minutes"],
+        "minutes_taken": arguments.seconds / 60,
+        "plan": {key: plan[key] for key in ("stages", "dit", "encoding")},
+        "vae": vae,
+        "captions": {
+            key: (evaluation["captions"] or {}).get(key) for key in ("samples", "real", "copies", "chance")
+        },
+        "motion": evaluation["motion"]["distance"],
+        # Of few clips there is none.
+        "frechet": evaluation["frechet"]["latents"] if evaluation["frechet"] else None,
+        "memorisation": evaluation["memorisation"]["finding"],
+        "verdict": evaluation["verdict"]["sentence"],
+        "advice": evaluation["advice"],
+        "rows": rows,
+    }
+    before = read_json(arguments.json)["runs"] if arguments.json.is_file() else []
+    others = [each for each in before if (each["data"], each["minutes"]) != (run["data"], run["minutes"])]
     write_json(
         arguments.json,
         {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": describe_device("cpu", torch.bfloat16),
-            "data": arguments.data,
-            "minutes": plan["minutes"],
-            "minutes_taken": arguments.seconds / 60,
-            "plan": {key: plan[key] for key in ("stages", "dit", "encoding")},
-            "vae": vae,
-            "captions": {key: evaluation["captions"][key] for key in ("samples", "real", "copies", "chance")},
-            "motion": evaluation["motion"]["distance"],
-            "frechet": evaluation["frechet"]["latents"],
-            "memorisation": evaluation["memorisation"]["finding"],
-            "verdict": evaluation["verdict"]["sentence"],
-            "rows": rows,
+            "runs": sorted([*others, run], key=lambda each: (each["data"], each["minutes"])),
         },
     )
 

@@ -41,7 +41,9 @@ COMMANDS: dict[str, str] = {
     "calibration": "minisora calibrate --out FILE",
     "captioner": "python benchmarks/recaption.py --run runs/demo --captioner-only --json FILE",
     "cogvideox": "minisora flops --diffusers CogVideoXTransformer3DModel --json FILE",
+    "clip-recipe": "python benchmarks/clip_recipe.py --data clips/games --seconds 60 --seeds 0 1 --json FILE",
     "composition": "python benchmarks/composition.py --steps 1000 --json FILE",
+    "digit-identity": "python benchmarks/digit_identity.py RUN --json FILE, after what its head says",
     "dit-peers": "python benchmarks/dit_peers.py --json FILE",
     "dit-peers-compiled": "python benchmarks/dit_peers.py --compile --json FILE",
     "dit-table": "minisora flops --table dit --json FILE",
@@ -256,15 +258,49 @@ def one_file_captions() -> list[Row]:
 
 
 def own_clips() -> list[Row]:
-    """Runs on footage, one a row."""
-    return [{**content, **place} for place, content in measured("own-clips")]
+    """Runs on footage, one a row; few clips have no distances."""
+    nothing = {"samples": None, "floor": None}
+    runs = rows_of("own-clips", "runs")
+    return [{**run, "frechet": run["frechet"] or nothing} for run in runs]
 
 
 def own_clips_captions() -> list[Row]:
     """What moves in these runs, by caption."""
     return [
-        {"data": content["data"], **row} for _, content in measured("own-clips") for row in content["rows"]
+        {"data": run["data"], "minutes": run["minutes"], **row}
+        for run in rows_of("own-clips", "runs")
+        for row in run["rows"]
     ]
+
+
+def digits() -> list[Row]:
+    """Whether a digit stays what its caption says, one set of clips a row."""
+    return [
+        {"of": name, **content[key], **place}
+        for place, content in measured("digit-identity")
+        for name, key in (
+            ("held-out clips", "of_held_out"),
+            ("their copies", "of_copies"),
+            ("samples", "of_samples"),
+        )
+    ]
+
+
+def recipe() -> list[Row]:
+    """Variants of the recipe for footage, means over seeds."""
+    rows = []
+    for place, content in measured("clip-recipe"):
+        of_variant: dict[str, list[Row]] = {}
+        for row in content["rows"]:
+            of_variant.setdefault(row["variant"], []).append(row)
+        for variant, seeds in of_variant.items():
+            means = {
+                key: sum(row[key] for row in seeds) / len(seeds)
+                for key in ("steps", "psnr", "moving", "activity", "activity_of_copies")
+            }
+            spread = max(row["moving"] for row in seeds) - min(row["moving"] for row in seeds)
+            rows.append({"variant": variant, "seeds": len(seeds), "spread": spread, **means, **place})
+    return rows
 
 
 def sizes() -> list[Row]:
