@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minisora.files import read_json
-from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, style, svg_text
+from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, note, style, svg_text
 from minisora.screen import plain
 
 # Points of a curve: more than a page shows of it.
 _POINTS = 400
+# Validations up to which they are points with their values, and no curve.
+_FEW = 2
 
 # Names of stages, for people.
 STAGES = {"vae": "VAE", "dit": "DiT", "caption": "captioner"}
@@ -37,8 +39,42 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"giga": lambda n: f"{n / 1e9:,.3f}", "percent": lambda x: f"{x:.0%}"}
+    made.filters |= {"percent": lambda x: f"{x:.0%}", "columns": columns}
     return made
+
+
+def columns(count: int, wide: int, half: int, slim: int) -> str:
+    """Style of a grid of so many parts: at three widths the columns that fill its rows best.
+
+    Args:
+        count: of parts.
+        wide, half, slim: columns at most, on a desk, a tablet and a telephone.
+    """
+    widths = {"wide": wide, "half": half, "slim": slim}
+    return "; ".join(f"--{name}: {_filling(count, most)}" for name, most in widths.items())
+
+
+def _filling(count: int, most: int) -> int:
+    """Columns, at most so many and more than half, that leave the last row fullest; the more columns the better."""
+    if count <= most:
+        return max(1, count)
+    least = max(1, most // 2 + 1)
+    return min(range(most, least - 1, -1), key=lambda width: -count % width)
+
+
+def scale_of(count: float) -> tuple[float, str]:
+    """The power of a thousand that a count is best written in, and its letter: (1e6, "M") of 63e6."""
+    return next(
+        ((size, letter) for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if count >= size),
+        (1e3, "k"),
+    )
+
+
+def video_script() -> dict[str, str]:
+    """For a template: the script that plays videos while they are seen, and the hash by which a page admits it."""
+    script = (Path(__file__).parent / "videos.js").read_text()
+    digest = hashlib.sha256(script.encode()).digest()
+    return {"script": Markup(script), "script_hash": base64.b64encode(digest).decode()}
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -94,8 +130,14 @@ def learning_curve(
         if train:
             axes.plot(*zip(*_thinned(train), strict=True), color=SKY, lw=1.0, alpha=0.8, label="training")
         if held_out:
-            dots = "o" if len(held_out) <= 40 else ""
-            axes.plot(*zip(*_thinned(held_out), strict=True), color=OURS, label="held out", marker=dots, ms=3)
+            dots, few = "o" if len(held_out) <= 40 else "", len(held_out) <= _FEW
+            axes.plot(
+                *zip(*_thinned(held_out), strict=True), color=OURS, label="held out", marker=dots, ms=5 if few else 3,
+                ls="none" if few else "-", clip_on=False, gid="held-out",
+            )  # fmt: skip
+            # Two points are no curve: they are told by their values.
+            for step, value in held_out if few else ():
+                note(axes, f"{value:.3g}", (step, value), (-6, 8), color=OURS, ha="right")
         values = [value for _, value in (*train, *held_out)]
         if "loss" in name and values and min(values) > 0 and max(values) > 20 * min(values):
             log_axis(axes, "y", min(values) / 1.1, max(values) * 1.1, label=lambda value: f"{value:g}")
