@@ -173,7 +173,7 @@ def _render(run: Path, config: Config, live: bool) -> str:
         numbers=_numbers(evaluation),
         stages=_stages(config, metrics, plan),
         minutes=number(plan.get("minutes")),
-        taken=_minutes_taken(plan),
+        taken=number(plan.get("taken")),
         chosen=_chosen(plan),
         config=config.to_yaml(),
         day=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -398,12 +398,6 @@ def _stages(
     words = rows[0][1] if rows else {}
     table = [(word, [cells[word] for _, cells in rows]) for word in words]
     return [stage for stage, _ in rows], [(word, cells) for word, cells in table if any(cells)]
-
-
-def _minutes_taken(plan: dict[str, Any]) -> float | None:
-    """Minutes of all commands that have worked on a plan; None where none has been told."""
-    seconds = number(plan.get("taken"))
-    return seconds / 60 if seconds else None
 
 
 def _chosen(plan: dict[str, Any]) -> str:

@@ -154,6 +154,12 @@ def conclude(facts: Facts) -> OwnVerdict:
     all_faults = [fault for fault in _faults(facts) if fault is not None]
     faults = [fault for fault in all_faults if not fault.captions]
     partial = [fault for fault in all_faults if fault.captions]
+    affected = {caption for fault in partial for caption in fault.captions}
+    total = len(_captions(facts.copies, facts.samples))
+    # Some move too little and some too much: no one fault is that of most, but most have one.
+    if not faults and 2 * len(affected) > total:
+        partial.sort(key=lambda fault: -len(fault.captions))
+        faults, partial = partial[:1], partial[1:]
     exceptions = [f"{fault.state}: {fault.sentence}" for fault in partial]
     not_told = _not_told(facts)
     advice = list(dict.fromkeys(fault.advice for fault in all_faults))
@@ -187,8 +193,7 @@ def conclude(facts: Facts) -> OwnVerdict:
             f"{state}: every held-out clip is a training clip, so nothing here says how it does on others"
         )
     elif partial:
-        few = len({caption for fault in partial for caption in fault.captions})
-        state = f"good but for {few} of {len(_captions(facts.copies, facts.samples))} captions"
+        state = f"good but for {len(affected)} of {total} captions"
         sentence = f"{state}: {'; '.join(exceptions)}"
     else:
         state, sentence = "good", f"good: {_praise(facts)}"

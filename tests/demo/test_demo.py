@@ -8,8 +8,10 @@ from rich.console import Console
 
 from minisora.config import Config, override
 from minisora.data.video.read_video import read_video
+from minisora.demo.page_pieces import scale_of
 from minisora.demo.run_demo import DemoPage, run_demo, write_page
 from minisora.errors import UserError
+from minisora.flops.device import device_words
 
 
 @pytest.mark.slow
@@ -54,6 +56,19 @@ def test_other_data_and_a_damaged_record_are_refused_before_any_work(
     assert [item.name for item in tmp_path.iterdir()] == ["demo.json"]
 
 
+def test_counts_are_told_in_a_unit_that_fits() -> None:
+    assert [scale_of(count) for count in (5e12, 63e6, 999, 1e9)] == [
+        (1e12, "T"), (1e6, "M"), (1e3, "k"), (1e9, "G"),
+    ]  # fmt: skip
+
+
+def test_a_machine_is_named_by_its_processor_and_a_thread_alone_is_one() -> None:
+    facts = {"type": "cpu", "name": "Some CPU", "threads": 1, "torch": "2.9"}
+    assert device_words(facts) == "Some CPU, 1 thread, torch 2.9"
+    assert device_words(facts | {"threads": 2}) == "Some CPU, 2 threads, torch 2.9"
+    assert device_words({"type": "meta", "name": None, "torch": "2.9"}) == "meta, torch 2.9"
+
+
 def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_path: Path) -> None:
     rate = {"right": 3, "total": 4, "share": 0.75}
     scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
@@ -79,6 +94,13 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
         ),
     )
     html = page.read_text(encoding="utf-8")
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 5
+    # Its own, which plays videos while they are seen and honours a wish for no motion.
+    assert html.count("<script") == 1
+    assert "autoplay" not in html
+    assert "script-src &#39;sha256-" in html or "script-src 'sha256-" in html
+    # Marks have a line of their own; nothing is counted as 0.000.
+    assert '<span class="marks"><b class="right">C✓</b>' in html
+    assert html.count("aria-label=") == html.count("<video") + html.count("<svg")
+    assert "0.000" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 6
     assert "path: &lt;script&gt;alert(2)&lt;/script&gt;" in html

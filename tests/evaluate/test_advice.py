@@ -104,6 +104,11 @@ def test_a_verdict_names_what_is_true_of_most_captions_and_lists_the_exceptions(
     verdict = conclude(Facts(**good | {"samples": {"": WILD, **most}}))
     assert verdict.faults == ["moving too much"]
     assert verdict.sentence.endswith("in 5.00%; so in 5 of 6 captions, not in 'caption 3'")
+    # Three stand still, two run wild and one is right: that is not good but for five.
+    mixed = dict.fromkeys(list(captions)[:3], STOPPED) | dict.fromkeys(list(captions)[3:5], WILD)
+    verdict = conclude(Facts(**good | {"samples": {"": MOVES, **captions, **mixed}}))
+    assert verdict.faults == ["moving too little"]
+    assert verdict.sentence.endswith("(also: moving too much in 'caption 3', 'caption 4')")
     # What is true of most comes first, exceptions after it.
     both = conclude(
         Facts(
