@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -55,19 +55,29 @@ def columns(count: int, wide: int, half: int, slim: int) -> str:
 
 
 def _filling(count: int, most: int) -> int:
-    """Columns, at most so many and more than half, that leave the last row fullest; the more columns the better."""
+    """Columns, from half of so many up, that leave the last row fullest; the more columns the better."""
+    # Of few parts none is larger than of half a row.
     if count <= most:
-        return max(1, count)
+        return max((most + 1) // 2, count)
     least = max(1, most // 2 + 1)
     return min(range(most, least - 1, -1), key=lambda width: -count % width)
 
 
-def scale_of(count: float) -> tuple[float, str]:
-    """The power of a thousand that a count is best written in, and its letter: (1e6, "M") of 63e6."""
-    return next(
-        ((size, letter) for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if count >= size),
-        (1e3, "k"),
-    )
+def counts_of(total: float) -> tuple[Callable[[float], str], str]:
+    """How a count and its parts are written in one unit, and the letter of the unit: 62.78 and "M" of 62.78e6.
+
+    Args:
+        total: the largest of them, which gets four digits; a part that these would make 0 gets two of its own.
+    """
+    units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+    size, letter = next((unit for unit in units if total >= unit[0]), units[-1])
+    places = max(0, 3 - math.floor(math.log10(total / size))) if total > 0 and size > 1 else 0
+
+    def text(count: float) -> str:
+        fixed = f"{count / size:,.{places}f}"
+        return fixed if float(fixed.replace(",", "")) or not count else f"{count / size:.2g}"
+
+    return text, letter
 
 
 def video_script() -> dict[str, str]:

@@ -23,7 +23,15 @@ from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
-from minisora.demo.page_pieces import embed, environment, learning_curve, scale_of, side_by_side, video_script
+from minisora.demo.page_pieces import (
+    counts_of,
+    embed,
+    environment,
+    learning_curve,
+    poster,
+    side_by_side,
+    video_script,
+)
 from minisora.errors import UserError
 from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
@@ -249,17 +257,14 @@ class DemoPage:
 
 def write_page(path: Path, data: DemoPage) -> Path:
     """Write the page, atomically."""
-    size, unit = scale_of(data.flops["forward"]["macs"])
+    text, unit = counts_of(data.flops["forward"]["macs"])
     templates = environment()
-    # Three digits, in the unit of the whole.
-    templates.filters["scaled"] = lambda count: (
-        f"{count / size:,.4g}" if count >= size else f"{count / size:.2g}"
-    )
+    templates.filters["scaled"] = text
     html = templates.get_template("page.html").render(
         data=data,
         unit=unit,
-        samples=[(sample, embed(file)) for sample, file in data.samples],
-        pairs=[embed(file) for file in data.pairs],
+        samples=[(sample, embed(file), poster(file)) for sample, file in data.samples],
+        pairs=[(embed(file), poster(file)) for file in data.pairs],
         vae_curve=learning_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
         dit_curve=learning_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
         **video_script(),

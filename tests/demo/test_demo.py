@@ -4,11 +4,13 @@ import base64
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from minisora.config import Config, override
 from minisora.data.video.read_video import read_video
-from minisora.demo.page_pieces import scale_of
+from minisora.data.video.write_video import write_video
+from minisora.demo.page_pieces import counts_of
 from minisora.demo.run_demo import DemoPage, run_demo, write_page
 from minisora.errors import UserError
 from minisora.flops.device import device_words
@@ -18,6 +20,7 @@ from minisora.flops.device import device_words
 def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, tmp_path: Path) -> None:
     page = run_demo(tiny_config, tmp_path, Console(quiet=True))
     html = page.read_text()
+    assert html.count('poster="data:image/png;base64,') == 72 + 6
     assert html.count("data:video/mp4;base64,") == 72 + 6  # every prompt, and the reconstructions
     videos = sorted((tmp_path / "samples").glob("*.mp4"))
     assert len({video.read_bytes() for video in videos}) > 1
@@ -56,10 +59,16 @@ def test_other_data_and_a_damaged_record_are_refused_before_any_work(
     assert [item.name for item in tmp_path.iterdir()] == ["demo.json"]
 
 
-def test_counts_are_told_in_a_unit_that_fits() -> None:
-    assert [scale_of(count) for count in (5e12, 63e6, 999, 1e9)] == [
-        (1e12, "T"), (1e6, "M"), (1e3, "k"), (1e9, "G"),
+def test_counts_are_told_in_a_unit_that_fits_all_of_them() -> None:
+    text, unit = counts_of(62_780_000)
+    assert unit == "M"
+    assert [text(n) for n in (62_780_000, 125_560_000, 430_000, 900, 0)] == [
+        "62.78", "125.56", "0.43", "0.0009", "0.00",
     ]  # fmt: skip
+    text, unit = counts_of(999)
+    assert (text(999), text(2), unit) == ("999", "2", "")
+    text, unit = counts_of(5.2e12)
+    assert (text(5.2e12), text(4e9), unit) == ("5.200", "0.004", "T")
 
 
 def test_a_machine_is_named_by_its_processor_and_a_thread_alone_is_one() -> None:
@@ -74,7 +83,7 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
     scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
     hostile = "<script>alert(1)</script> </pre> {{ 7 * 7 }} & \udce9"
     config = override(tiny_config, ["data.source=folder", "data.path='<script>alert(2)</script>'"])
-    (tmp_path / "a.mp4").write_bytes(b"video")
+    write_video(tmp_path / "a.mp4", torch.zeros(3, 2, 16, 16), 8)
     page = write_page(
         tmp_path / "page.html",
         DemoPage(
@@ -101,6 +110,6 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
     # Marks have a line of their own; nothing is counted as 0.000.
     assert '<span class="marks"><b class="right">C✓</b>' in html
     assert html.count("aria-label=") == html.count("<video") + html.count("<svg")
-    assert "0.000" not in html
+    assert "<td>1</td><td>2</td><td>100%</td>" in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 6
     assert "path: &lt;script&gt;alert(2)&lt;/script&gt;" in html

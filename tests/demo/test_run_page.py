@@ -168,7 +168,7 @@ def test_a_run_without_text_and_one_of_images_speak_of_neither(run: Path) -> Non
 
 @pytest.mark.parametrize(
     ("count", "most", "width"),
-    [(8, 6, 4), (6, 6, 6), (6, 4, 3), (4, 3, 2), (3, 3, 3), (5, 3, 3), (72, 9, 9), (1, 4, 1), (0, 4, 1), (12, 4, 4)],
+    [(8, 6, 4), (6, 6, 6), (6, 4, 3), (4, 3, 2), (3, 3, 3), (5, 3, 3), (72, 9, 9), (1, 4, 2), (0, 4, 2), (12, 4, 4)],
 )  # fmt: skip
 def test_grids_have_the_columns_that_fill_their_rows(count: int, most: int, width: int) -> None:
     assert columns(count, most, 1, 1) == f"--wide: {width}; --half: 1; --slim: 1"
