@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minisora.files import read_json
-from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, style, svg_text
+from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, note, style, svg_text
 from minisora.screen import plain
 
 # Points of a curve: more than a page shows of it.
 _POINTS = 400
+# Validations up to which they are points with their values, and no curve.
+_FEW = 2
 
 # Names of stages, for people.
 STAGES = {"vae": "VAE", "dit": "DiT", "caption": "captioner"}
@@ -37,8 +39,52 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"giga": lambda n: f"{n / 1e9:,.3f}", "percent": lambda x: f"{x:.0%}"}
+    made.filters |= {"percent": lambda x: f"{x:.0%}", "columns": columns}
     return made
+
+
+def columns(count: int, wide: int, half: int, slim: int) -> str:
+    """Style of a grid of so many parts: at three widths the columns that fill its rows best.
+
+    Args:
+        count: of parts.
+        wide, half, slim: columns at most, on a desk, a tablet and a telephone.
+    """
+    widths = {"wide": wide, "half": half, "slim": slim}
+    return "; ".join(f"--{name}: {_filling(count, most)}" for name, most in widths.items())
+
+
+def _filling(count: int, most: int) -> int:
+    """Columns, from half of so many up, that leave the last row fullest; the more columns the better."""
+    # Of few parts none is larger than of half a row.
+    if count <= most:
+        return max((most + 1) // 2, count)
+    least = max(1, most // 2 + 1)
+    return min(range(most, least - 1, -1), key=lambda width: -count % width)
+
+
+def counts_of(total: float) -> tuple[Callable[[float], str], str]:
+    """How a count and its parts are written in one unit, and the letter of the unit: 62.78 and "M" of 62.78e6.
+
+    Args:
+        total: the largest of them, which gets four digits; a part that these would make 0 gets two of its own.
+    """
+    units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+    size, letter = next((unit for unit in units if total >= unit[0]), units[-1])
+    places = max(0, 3 - math.floor(math.log10(total / size))) if total > 0 and size > 1 else 0
+
+    def text(count: float) -> str:
+        fixed = f"{count / size:,.{places}f}"
+        return fixed if float(fixed.replace(",", "")) or not count else f"{count / size:.2g}"
+
+    return text, letter
+
+
+def video_script() -> dict[str, str]:
+    """For a template: the script that plays videos while they are seen, and the hash by which a page admits it."""
+    script = (Path(__file__).parent / "videos.js").read_text()
+    digest = hashlib.sha256(script.encode()).digest()
+    return {"script": Markup(script), "script_hash": base64.b64encode(digest).decode()}
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -94,8 +140,14 @@ def learning_curve(
         if train:
             axes.plot(*zip(*_thinned(train), strict=True), color=SKY, lw=1.0, alpha=0.8, label="training")
         if held_out:
-            dots = "o" if len(held_out) <= 40 else ""
-            axes.plot(*zip(*_thinned(held_out), strict=True), color=OURS, label="held out", marker=dots, ms=3)
+            dots, few = "o" if len(held_out) <= 40 else "", len(held_out) <= _FEW
+            axes.plot(
+                *zip(*_thinned(held_out), strict=True), color=OURS, label="held out", marker=dots, ms=5 if few else 3,
+                ls="none" if few else "-", clip_on=False, gid="held-out",
+            )  # fmt: skip
+            # Two points are no curve: they are told by their values.
+            for step, value in held_out if few else ():
+                note(axes, f"{value:.3g}", (step, value), (-6, 8), color=OURS, ha="right")
         values = [value for _, value in (*train, *held_out)]
         if "loss" in name and values and min(values) > 0 and max(values) > 20 * min(values):
             log_axis(axes, "y", min(values) / 1.1, max(values) * 1.1, label=lambda value: f"{value:g}")

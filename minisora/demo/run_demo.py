@@ -7,7 +7,6 @@ RUN/index.html   the page
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +23,21 @@ from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
-from minisora.demo.page_pieces import embed, environment, learning_curve, side_by_side
+from minisora.demo.page_pieces import (
+    counts_of,
+    embed,
+    environment,
+    learning_curve,
+    poster,
+    side_by_side,
+    video_script,
+)
 from minisora.errors import UserError
 from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
 from minisora.evaluate.sample_and_judge import evaluate_model, reconstruct
 from minisora.files import read_json, write_json, write_whole
+from minisora.flops.device import describe_device, device_words
 from minisora.flops.ledger import count_config
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
@@ -149,7 +157,7 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
             samples=[(s, run / "samples" / s["file"]) for s in score["samples"]],
             pairs=sorted((run / "reconstructions").glob("*.mp4")),
             flops=ledger.to_dict(),
-            machine=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            machine=device_words(describe_device("cuda" if torch.cuda.is_available() else "cpu")),
             day=date.today().isoformat(),
         ),
     )
@@ -249,16 +257,17 @@ class DemoPage:
 
 def write_page(path: Path, data: DemoPage) -> Path:
     """Write the page, atomically."""
-    html = (
-        environment()
-        .get_template("page.html")
-        .render(
-            data=data,
-            samples=[(sample, embed(file)) for sample, file in data.samples],
-            pairs=[embed(file) for file in data.pairs],
-            vae_curve=learning_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
-            dit_curve=learning_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
-        )
+    text, unit = counts_of(data.flops["forward"]["macs"])
+    templates = environment()
+    templates.filters["scaled"] = text
+    html = templates.get_template("page.html").render(
+        data=data,
+        unit=unit,
+        samples=[(sample, embed(file), poster(file)) for sample, file in data.samples],
+        pairs=[(embed(file), poster(file)) for file in data.pairs],
+        vae_curve=learning_curve(data.metrics, "vae", "psnr", "PSNR of training crops (dB)", "val_psnr"),
+        dit_curve=learning_curve(data.metrics, "dit", "loss", "velocity loss", "val_loss"),
+        **video_script(),
     )
     write_whole(path, html)
     return path

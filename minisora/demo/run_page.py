@@ -4,8 +4,6 @@ Of the run it reads config.yaml and, where they are there, metrics.jsonl, plan.j
 `minisora.demo.shown_clips` has measured.
 """
 
-import base64
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from minisora.demo.page_pieces import (
     points,
     poster,
     read_object,
+    video_script,
 )
 from minisora.demo.shown_clips import NUM_LIVE, Shown, measure, show_reconstructions, show_samples
 from minisora.errors import UserError
@@ -148,7 +147,6 @@ def _render(run: Path, config: Config, live: bool) -> str:
     evaluation, plan = read_object(run / "evaluation.json"), read_object(run / "plan.json")
     shown = Shown.open(run)
     parts = {name: shown.part(name) for name in ("reconstructions", "samples")}
-    script = (Path(__file__).parent / "videos.js").read_text()
     verdict = _verdict(run, config, metrics, evaluation, live)
     head, _, rest = verdict.partition(": ") if ": " in verdict[:_HEAD] else (verdict, "", "")
     html = environment().get_template("run_page.html").render(
@@ -156,8 +154,7 @@ def _render(run: Path, config: Config, live: bool) -> str:
         run=str(run),
         live=live,
         renew=_RENEW,
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **video_script(),
         verdict=head[:1].upper() + head[1:],
         because=rest[:1].upper() + rest[1:],
         advice=_lines(evaluation.get("advice")),
@@ -176,10 +173,12 @@ def _render(run: Path, config: Config, live: bool) -> str:
         numbers=_numbers(evaluation),
         stages=_stages(config, metrics, plan),
         minutes=number(plan.get("minutes")),
+        taken=number(plan.get("taken")),
         chosen=_chosen(plan),
         config=config.to_yaml(),
         day=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        clip=config.clip,
+        clip_size=config.clip,
+        texts=any(clip.get("caption") for clip in parts["samples"].get("clips", [])),
         copy=COPY,
     )  # fmt: skip
     return "".join(line + "\n" for line in html.splitlines())
@@ -265,14 +264,16 @@ def _facts(
             beside = f"a still picture: {still:.1f} dB"
         if value is not None:
             facts.append((f"{value:.1f} dB", about, beside))
+    real = _at(evaluation, "motion", "beside")
+    beside = plain(real) if isinstance(real, str) else "real clips"
     judged = (
         (
             ("captions", "samples"), "{:.0%}", "of samples follow their captions",
             ("captions", "real"), "real clips: {:.0%}",
         ),
         (
-            ("motion", "ratio"), "{:.2f}×", "the motion of real clips",
-            ("motion", "activity", "real"), "{:.2%} of pixels change in them",
+            ("motion", "ratio"), "{:.2f}×", f"the motion of {beside}",
+            ("motion", "activity", "real"), "{:.2%} of pixels change in these",
         ),
         (
             ("memorisation", "finding", "copies"), "{:.0%}", "of samples are copies of training clips",

@@ -33,6 +33,8 @@ TRUSTED = 0.5
 FOLLOWS = 0.8
 # Real-against-real distances that samples may lie away, where still pictures lie no further.
 FAR = 3.0
+# Captions that a sentence names of several, and letters of each.
+NAMED, LETTERS = 3, 60
 # Loss on held-out clips over that on training clips, from which more steps make it worse rather than better.
 OVERFITTED = 3.0
 
@@ -52,9 +54,14 @@ class Amounts:
         return float((np.mean(self.seen) + LEAST) / (np.mean(self.real) + LEAST))
 
     @property
+    def far(self) -> bool:
+        """Whether there is twice or half as much motion."""
+        return not 1 / TIMES <= self.ratio <= TIMES
+
+    @property
     def differ(self) -> bool:
         """Whether there is twice or half as much motion, and not by chance."""
-        if 1 / TIMES <= self.ratio <= TIMES:
+        if not self.far:
             return False
         if self.paired:
             return True
@@ -73,14 +80,15 @@ class Facts:
         same: held-out clips that are training clips.
         captions: different ones in training.
         moving: PSNR in dB of copies, and of the still picture, on what moves; None where nothing does.
-        copies: by caption, "" for all: amounts of VAE copies beside the originals'.
+        copies: by caption, "" for all: amounts of VAE copies beside the held-out clips'.
         flicker: of originals, and of their copies.
         finding: whether the model learns, is stuck or memorises.
         overfit: loss on held-out clips over that on training clips.
         judge: shares of held-out clips that follow their captions, and by chance; None where captions tell nothing.
         followed: share of samples that does; None: not measured.
-        samples: by caption, "" for all: amounts of samples beside real clips'.
+        samples: by caption, "" for all: amounts of samples beside those of `real`.
         frechet: of samples, of training clips (the floor, at most), of still pictures; None: too few clips.
+        real: the real clips that samples' motion is read beside, in words.
     """
 
     training: int
@@ -96,6 +104,7 @@ class Facts:
     followed: float | None
     samples: Mapping[str, Amounts]
     frechet: tuple[float, float, float] | None
+    real: str = "held-out clips"
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,13 @@ class Fault:
         state: its name.
         sentence: what was measured.
         advice: what to do.
+        captions: those of which alone it is true, where it is not true of most; empty: it is true of the model.
     """
 
     state: str
     sentence: str
     advice: str
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,11 +129,12 @@ class OwnVerdict:
     """What a person should know of their model.
 
     Args:
-        state: the name of the worst fault, "good", or "cannot be told".
+        state: the name of the worst fault, "good", "good but for" some captions, or "cannot be told".
         sentence: one line that begins with it.
-        faults: names of all faults, the worst first.
+        faults: names of all faults that are true of the model or of most captions, the worst first.
         advice: what to do, a line each.
         not_told: what the clips are too few for, or captions too alike, a line each.
+        exceptions: captions of a few faults that are not true of most, a line each.
     """
 
     state: str
@@ -130,6 +142,7 @@ class OwnVerdict:
     faults: list[str]
     advice: list[str]
     not_told: list[str] = field(default_factory=list)
+    exceptions: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the advice, which has a place of its own."""
@@ -138,9 +151,18 @@ class OwnVerdict:
 
 def conclude(facts: Facts) -> OwnVerdict:
     """The verdict of what was measured."""
-    faults = [fault for fault in _faults(facts) if fault is not None]
+    all_faults = [fault for fault in _faults(facts) if fault is not None]
+    faults = [fault for fault in all_faults if not fault.captions]
+    partial = [fault for fault in all_faults if fault.captions]
+    affected = {caption for fault in partial for caption in fault.captions}
+    total = len(_captions(facts.copies, facts.samples))
+    # Some move too little and some too much: no one fault is that of most, but most have one.
+    if not faults and 2 * len(affected) > total:
+        partial.sort(key=lambda fault: -len(fault.captions))
+        faults, partial = partial[:1], partial[1:]
+    exceptions = [f"{fault.state}: {fault.sentence}" for fault in partial]
     not_told = _not_told(facts)
-    advice = list(dict.fromkeys(fault.advice for fault in faults))
+    advice = list(dict.fromkeys(fault.advice for fault in all_faults))
     if facts.overfit > OVERFITTED and not any(fault.state == "memorising" for fault in faults):
         advice.append(
             f"its error on held-out clips is {facts.overfit:.1f} times that on training clips: more clips, or fewer "
@@ -161,17 +183,21 @@ def conclude(facts: Facts) -> OwnVerdict:
             f"from {FEW_TRAINING} on both get better"
         )
     if faults:
-        state, more = faults[0].state, len(faults) - 1
-        others = f" (also: {', '.join(fault.state for fault in faults[1:])})" if more else ""
-        sentence = f"{state}: {faults[0].sentence}{others}"
+        state = faults[0].state
+        others = [fault.state for fault in faults[1:]]
+        others += [f"{fault.state} in {_named(fault.captions)}" for fault in partial]
+        sentence = f"{state}: {faults[0].sentence}" + (f" (also: {', '.join(others)})" if others else "")
     elif facts.same == facts.held_out:
         state = "cannot be told"
         sentence = (
             f"{state}: every held-out clip is a training clip, so nothing here says how it does on others"
         )
+    elif partial:
+        state = f"good but for {len(affected)} of {total} captions"
+        sentence = f"{state}: {'; '.join(exceptions)}"
     else:
         state, sentence = "good", f"good: {_praise(facts)}"
-    return OwnVerdict(state, sentence, [fault.state for fault in faults], advice, not_told)
+    return OwnVerdict(state, sentence, [fault.state for fault in faults], advice, not_told, exceptions)
 
 
 def _faults(facts: Facts) -> list[Fault | None]:
@@ -190,45 +216,51 @@ def _faults(facts: Facts) -> list[Fault | None]:
         )
         if memorises
         else None,
-        _vae_fault(facts),
+        *_vae_faults(facts),
         Fault("stuck", finding.sentence.partition(": ")[2], f"{longer}, then try another lr")
         if stuck
         else None,
         _caption_fault(facts, longer),
-        _motion_fault(facts, longer),
+        *_motion_faults(facts, longer),
         _distance_fault(facts, longer),
     ]
 
 
-def _vae_fault(facts: Facts) -> Fault | None:
+def _vae_faults(facts: Facts) -> list[Fault]:
     """What the VAE loses, which no sample can have."""
     larger = (
         "give the VAE more minutes and larger latents: more vae.latent_channels, a smaller vae.spatial_factor"
     )
-    worst = _worst(facts.copies)
-    if worst is not None:
-        caption, amounts = worst
-        word = "loses what moves" if amounts.ratio < 1 else "makes still things move"
-        return Fault(
-            f"the VAE {word}",
-            f"its copies of held-out clips change in {np.mean(amounts.seen):.2%} of pixels from frame to frame, "
-            f"the clips in {np.mean(amounts.real):.2%}{_of(caption)}",
+    faults = [
+        Fault(
+            "the VAE loses what moves" if each.less else "the VAE makes still things move",
+            f"its copies {each.measured('held-out clips')}",
             larger,
+            each.only,
         )
+        for each in _departures(facts.copies)
+    ]
+    # Motion of the right amount can be in the wrong places.
+    if any(not fault.captions for fault in faults):
+        return faults
     if facts.moving is not None and facts.moving[0] - facts.moving[1] < GAIN:
-        return Fault(
+        of_all = Fault(
             "the VAE loses what moves",
             f"its copies have {facts.moving[0]:.1f} dB on what moves, a still picture has {facts.moving[1]:.1f}",
             larger,
         )
+        return [of_all, *(fault for fault in faults if fault.state != of_all.state)]
     real, copies = facts.flicker
     if copies > max(FLICKER, TIMES * real):
-        return Fault(
-            "the VAE flickers",
-            f"what stands still trembles by {copies:.1%} of the range in its copies, by {real:.1%} in the clips",
-            "give the VAE more minutes",
+        faults.insert(
+            0,
+            Fault(
+                "the VAE flickers",
+                f"what stands still trembles by {copies:.1%} of the range in its copies, by {real:.1%} in the clips",
+                "give the VAE more minutes",
+            ),
         )
-    return None
+    return faults
 
 
 def _caption_fault(facts: Facts, longer: str) -> Fault | None:
@@ -245,21 +277,25 @@ def _caption_fault(facts: Facts, longer: str) -> Fault | None:
     )
 
 
-def _motion_fault(facts: Facts, longer: str) -> Fault | None:
-    worst = _worst(facts.samples)
-    if worst is None:
-        return None
-    caption, amounts = worst
-    through = _worst(facts.copies)
+def _motion_faults(facts: Facts, longer: str) -> list[Fault]:
+    through = _departures(facts.copies)
     # What the VAE loses or adds is no fault of what is sampled.
-    if through is not None and (through[1].ratio < 1) == (amounts.ratio < 1):
-        return None
-    return Fault(
-        "moving too little" if amounts.ratio < 1 else "moving too much",
-        f"{np.mean(amounts.seen):.2%} of its samples' pixels change from frame to frame, "
-        f"{np.mean(amounts.real):.2%} of real clips'{_of(caption)}",
-        longer,
-    )
+    if any(not each.only for each in through):
+        less = next(each.less for each in through if not each.only)
+        departures = [each for each in _departures(facts.samples) if each.less != less]
+    else:
+        known = {(caption, each.less) for each in through for caption in each.only}
+        own = {c: a for c, a in facts.samples.items() if (c, a.ratio < 1) not in known}
+        departures = _departures(own, total=len(_captions(facts.samples)))
+    return [
+        Fault(
+            "moving too little" if each.less else "moving too much",
+            f"its samples {each.measured(facts.real)}",
+            longer,
+            each.only,
+        )
+        for each in departures
+    ]
 
 
 def _distance_fault(facts: Facts, longer: str) -> Fault | None:
@@ -315,14 +351,80 @@ def _praise(facts: Facts) -> str:
     return text + (f"; {facts.held_out} held-out clips tell little more" if facts.held_out < FEW else "")
 
 
-def _worst(all_amounts: Mapping[str, Amounts]) -> tuple[str, Amounts] | None:
-    """The caption whose motion is furthest from real clips', if any is too far."""
-    differ = [(caption, amounts) for caption, amounts in all_amounts.items() if amounts.differ]
-    return max(differ, key=lambda each: abs(math.log(each[1].ratio)), default=None)
+@dataclass(frozen=True)
+class _Departure:
+    """Motion that is too far from real clips', one way.
+
+    Args:
+        less: too little; else too much.
+        amounts: that its figures are of.
+        caption: that they are of; "": of all.
+        only: captions of which alone it is true; empty: it is true of most.
+        count, total: captions that it is true of, and all.
+        others: captions that it is not true of, where it is true of most.
+    """
+
+    less: bool
+    amounts: Amounts
+    caption: str
+    only: tuple[str, ...] = ()
+    count: int = 0
+    total: int = 0
+    others: tuple[str, ...] = ()
+
+    def measured(self, real: str) -> str:
+        """What was measured, beside what real clips are called."""
+        of = f"of {_named([self.caption])} " if self.caption else ""
+        seen, there = np.mean(self.amounts.seen), np.mean(self.amounts.real)
+        text = f"{of}change in {seen:.2%} of pixels from frame to frame, {real} in {there:.2%}"
+        if self.only:
+            more = [caption for caption in self.only if caption != self.caption]
+            return text + (f"; also those of {_named(more)}" if more else "")
+        if self.others:
+            return f"{text}; so in {self.count} of {self.total} captions, not in {_named(self.others)}"
+        return text
 
 
-def _of(caption: str) -> str:
-    return f", of '{caption}'" if caption else ""
+def _departures(all_amounts: Mapping[str, Amounts], total: int = 0) -> list[_Departure]:
+    """Too little and too much motion: of most captions, or else of some alone.
+
+    Args:
+        all_amounts: by caption, "" for all.
+        total: captions that there are; 0: those of `all_amounts`.
+    """
+    captions = {caption: amounts for caption, amounts in all_amounts.items() if caption}
+    total = total or len(captions)
+    whole = all_amounts.get("")
+    found = []
+    for less in (True, False):
+        far = [c for c, a in captions.items() if a.far and (a.ratio < 1) == less]
+        sure = [c for c in far if captions[c].differ]
+        # Worst first.
+        sure.sort(key=lambda caption: -abs(math.log(captions[caption].ratio)))
+        of_whole = whole is not None and whole.differ and (whole.ratio < 1) == less
+        # Of the whole where no caption stands for it; of most captions where each is sure, or where the whole is.
+        if (of_whole and (2 * len(far) > total or not sure)) or (sure and 2 * len(sure) > total):
+            if of_whole and whole is not None:
+                amounts, of = whole, ""
+            else:
+                amounts, of = captions[sure[0]], sure[0]
+            others = tuple(caption for caption in captions if caption not in far) if far else ()
+            found.append(_Departure(less, amounts, of, (), len(far), total, others))
+        elif sure:
+            found.append(_Departure(less, captions[sure[0]], sure[0], tuple(sure), len(sure), total))
+    return found
+
+
+def _captions(*all_amounts: Mapping[str, Amounts]) -> list[str]:
+    """Captions that have amounts of their own."""
+    return list(dict.fromkeys(caption for amounts in all_amounts for caption in amounts if caption))
+
+
+def _named(captions: Sequence[str]) -> str:
+    """Captions in quotes, a few and none of them long."""
+    texts = [c if len(c) <= LETTERS else c[: LETTERS - 1].rstrip() + "…" for c in captions[:NAMED]]
+    more = len(captions) - len(texts)
+    return ", ".join(f"'{text}'" for text in texts) + (f" and {more} more" if more else "")
 
 
 def _trusted(judge: tuple[float, float]) -> bool:

@@ -112,6 +112,7 @@ class _Evaluation:
             judge=None if judge is None else (judge["real"], judge["chance"]),
             followed=None if judge is None else judge["samples"],
             samples=samples,
+            real=self.reference(),
             frechet=(
                 (
                     frechet["latents"]["samples"],
@@ -131,7 +132,9 @@ class _Evaluation:
             "samples": self.samples(judge),
             "motion": {
                 "distance": moved,
-                "activity": {"real": mean(held_out.real.activity), "samples": mean(sampled.clips.activity)},
+                # Of these real clips are the numbers below.
+                "beside": self.reference(),
+                "activity": {"real": mean(samples[""].real), "samples": mean(sampled.clips.activity)},
                 "ratio": samples[""].ratio,
                 "by_caption": {
                     caption: {
@@ -244,7 +247,10 @@ class _Evaluation:
         }
 
     def amounts(self) -> tuple[dict[str, Amounts], dict[str, Amounts]]:
-        """Motion of copies and of samples beside real clips', by caption where there are few; "" is all."""
+        """Motion of copies beside held-out clips', and of samples beside `reference`'s.
+
+        By caption where there are few; "" is all.
+        """
         held_out, sampled, matched = self.clips.held_out, self.clips.sampled, self.clips.matched
         copies, samples = {}, {}
         for caption in ("", *self.rows()):
@@ -253,9 +259,13 @@ class _Evaluation:
             copied = _of(which, held_out.captions, held_out.copies.activity)
             copies[caption] = Amounts(real, copied, paired=True)
             if seen := _of(which, sampled.prompts, sampled.clips.activity):
-                trained_on = _of(which, matched.captions, matched.real.activity)
+                trained_on = _of(which, matched.captions, matched.real.activity) if self.clips.few else []
                 samples[caption] = Amounts([*real, *trained_on], seen)
         return copies, samples
+
+    def reference(self) -> str:
+        """The real clips that samples' motion is read beside: held-out ones, with training clips where they are few."""
+        return "held-out and training clips" if self.clips.few else "held-out clips"
 
     def judge(self) -> dict[str, Any] | None:
         """Shares that follow their captions: real clips, their copies, samples, by chance; None if none can be told."""

@@ -39,6 +39,16 @@ def describe_device(device: str, dtype: torch.dtype = torch.float32) -> dict[str
     return {**facts, "torch": torch.__version__}
 
 
+def device_words(facts: dict[str, Any]) -> str:
+    """What `describe_device` tells of a machine, in words."""
+    threads = facts.get("threads")
+    parts = [
+        facts["name"] or facts["type"],
+        f"{threads} thread" + ("s" if threads != 1 else "") if threads else "",
+    ]
+    return ", ".join(part for part in (*parts, f"torch {facts['torch']}") if part)
+
+
 def peak_memory_mib() -> float:
     """The most memory that this process has held so far, MiB; NaN where the system does not tell (Windows)."""
     try:

@@ -120,7 +120,8 @@ def device_name(device: torch.device) -> str:
     """What to call a device on screen."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else device.type
 
 
 def missing_compiler(device: torch.device) -> str | None:

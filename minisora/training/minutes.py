@@ -86,6 +86,7 @@ class Plan:
         sizes: the DiTs tried, as of `_time_sizes`.
         settled: whether the steps of the last stage were set by the minutes left before it.
         samples: of its teacher that a student learns from; 0 in other plans.
+        taken: seconds of the commands that have worked on it, each until its training ended.
     """
 
     minutes: float
@@ -96,6 +97,7 @@ class Plan:
     sizes: list[dict[str, float]] = field(default_factory=list)
     settled: bool = False
     samples: int = 0
+    taken: float = 0.0
 
     def apply(self, config: Config) -> Config:
         """The config with the plan's size and steps."""
@@ -149,13 +151,20 @@ def train_for_minutes(
     begun = plan_file(run).is_file()
     plan = open_plan(config, run, console, minutes, after)
     config = plan.apply(config)
-    train_vae(config, run, console, on_validate)
-    # A run that goes on has no more time than it had: its plan stands as it is.
-    if not (plan.settled or begun):
-        settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
-        say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
-    config = plan.apply(config)
-    train_dit(config, run, console, on_validate=on_validate)
+    # Looking at a finished run takes none of its minutes.
+    done = (run / "model" / "model_index.json").is_file()
+    try:
+        train_vae(config, run, console, on_validate)
+        # A run that goes on has no more time than it had: its plan stands as it is.
+        if not (plan.settled or begun):
+            settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
+            say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
+        config = plan.apply(config)
+        train_dit(config, run, console, on_validate=on_validate)
+    finally:
+        if not done:
+            plan.taken = round(plan.taken + elapsed(), 1)
+            keep_plan(plan, run)
     return config
 
 

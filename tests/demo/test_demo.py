@@ -4,18 +4,23 @@ import base64
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from minisora.config import Config, override
 from minisora.data.video.read_video import read_video
+from minisora.data.video.write_video import write_video
+from minisora.demo.page_pieces import counts_of
 from minisora.demo.run_demo import DemoPage, run_demo, write_page
 from minisora.errors import UserError
+from minisora.flops.device import device_words
 
 
 @pytest.mark.slow
 def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, tmp_path: Path) -> None:
     page = run_demo(tiny_config, tmp_path, Console(quiet=True))
     html = page.read_text()
+    assert html.count('poster="data:image/png;base64,') == 72 + 6
     assert html.count("data:video/mp4;base64,") == 72 + 6  # every prompt, and the reconstructions
     videos = sorted((tmp_path / "samples").glob("*.mp4"))
     assert len({video.read_bytes() for video in videos}) > 1
@@ -54,12 +59,31 @@ def test_other_data_and_a_damaged_record_are_refused_before_any_work(
     assert [item.name for item in tmp_path.iterdir()] == ["demo.json"]
 
 
+def test_counts_are_told_in_a_unit_that_fits_all_of_them() -> None:
+    text, unit = counts_of(62_780_000)
+    assert unit == "M"
+    assert [text(n) for n in (62_780_000, 125_560_000, 430_000, 900, 0)] == [
+        "62.78", "125.56", "0.43", "0.0009", "0.00",
+    ]  # fmt: skip
+    text, unit = counts_of(999)
+    assert (text(999), text(2), unit) == ("999", "2", "")
+    text, unit = counts_of(5.2e12)
+    assert (text(5.2e12), text(4e9), unit) == ("5.200", "0.004", "T")
+
+
+def test_a_machine_is_named_by_its_processor_and_a_thread_alone_is_one() -> None:
+    facts = {"type": "cpu", "name": "Some CPU", "threads": 1, "torch": "2.9"}
+    assert device_words(facts) == "Some CPU, 1 thread, torch 2.9"
+    assert device_words(facts | {"threads": 2}) == "Some CPU, 2 threads, torch 2.9"
+    assert device_words({"type": "meta", "name": None, "torch": "2.9"}) == "meta, torch 2.9"
+
+
 def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_path: Path) -> None:
     rate = {"right": 3, "total": 4, "share": 0.75}
     scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
     hostile = "<script>alert(1)</script> </pre> {{ 7 * 7 }} & \udce9"
     config = override(tiny_config, ["data.source=folder", "data.path='<script>alert(2)</script>'"])
-    (tmp_path / "a.mp4").write_bytes(b"video")
+    write_video(tmp_path / "a.mp4", torch.zeros(3, 2, 16, 16), 8)
     page = write_page(
         tmp_path / "page.html",
         DemoPage(
@@ -79,6 +103,13 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
         ),
     )
     html = page.read_text(encoding="utf-8")
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 5
+    # Its own, which plays videos while they are seen and honours a wish for no motion.
+    assert html.count("<script") == 1
+    assert "autoplay" not in html
+    assert "script-src &#39;sha256-" in html or "script-src 'sha256-" in html
+    # Marks have a line of their own; nothing is counted as 0.000.
+    assert '<span class="marks"><b class="right">C✓</b>' in html
+    assert html.count("aria-label=") == html.count("<video") + html.count("<svg")
+    assert "<td>1</td><td>2</td><td>100%</td>" in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &lt;/pre&gt; {{ 7 * 7 }} &amp; \\udce9") == 6
     assert "path: &lt;script&gt;alert(2)&lt;/script&gt;" in html

@@ -15,7 +15,7 @@ from minisora.cli import main
 from minisora.config import Config
 from minisora.data.clips import ClipDataset
 from minisora.demo import run_page
-from minisora.demo.page_pieces import learning_curve, side_by_side
+from minisora.demo.page_pieces import columns, learning_curve, side_by_side
 from minisora.demo.run_page import LivePage, write_page
 from minisora.demo.shown_clips import chosen, error_map
 from minisora.models.vae import VideoVAE
@@ -53,7 +53,7 @@ def test_the_page_holds_samples_copies_curves_and_settings_and_nothing_of_elsewh
     assert html.count('poster="data:image/png;base64,') == len(clips)
     assert html.count('preload="none"') == len(clips)
     for clip in clips:
-        assert f"<b>{clip['caption']}</b>" in html
+        assert f'<b class="caption" dir="auto" title="{clip["caption"]}">{clip["caption"]}</b>' in html
     assert all("nearest" in clip and clip["distance"] > 0 for clip in shown["samples"]["clips"])
     for heading in ("Samples", "What the VAE keeps", "Learning curves", "What was trained"):
         assert f"<h2>{heading}" in html
@@ -114,7 +114,7 @@ def test_the_verdict_the_advice_and_the_numbers_of_an_evaluation_are_shown(run: 
     for fact in ("31.2 dB", "25.1 dB", "98%", "0.93×", "2×", "0%"):
         assert f"<b>{fact}</b>" in html
     row = "<td>3.12%</td><td>3.00%</td><td></td><td>75%</td>"
-    assert f'<tr><th scope="row">a cat</th>{row}</tr>' in html
+    assert f'<span class="caption" dir="auto" title="a cat">a cat</span></th>{row}</tr>' in html
     assert "a still picture: 13.1 dB" in html
     assert "not judged yet" not in html
 
@@ -124,10 +124,11 @@ def test_the_plan_stands_beside_what_happened(run: Path) -> None:
         "minutes": 3,
         "stages": {"vae": {"steps": 40, "seconds": 66.0}, "dit": {"steps": 12, "loss": 0.51}},
     }
-    plan |= {"dit": {"width": 96, "depth": 5}, "sizes": [{"width": 64}, {"width": 96}]}
+    plan |= {"taken": 186.0, "dit": {"width": 96, "depth": 5}, "sizes": [{"width": 64}, {"width": 96}]}
     (run / "plan.json").write_text(json.dumps(plan))
     html = html_of(write_page(run).parent)
     assert "The plan of 3 minutes, and what happened" in html
+    assert "<p>3 minutes were asked for, 3.1 were taken.</p>" in html
     assert "The DiT has width 96, depth 5, chosen of 2 sizes timed here." in html
     assert '<th scope="col">VAE</th><th scope="col">DiT</th>' in html
     for words, cells in (("steps planned", ("40", "12")), ("steps done", ("12", "12")), ("time planned", ("66 s", "")),
@@ -145,6 +146,44 @@ def test_files_that_are_cut_short_or_of_another_kind_cost_no_page(run: Path, con
     for name in ("evaluation.json", "plan.json", "page/shown.json", "metrics.jsonl"):
         (run / name).write_text(content)
     assert "<h1>" in html_of(write_page(run, live=True).parent)
+
+
+def test_a_run_without_text_and_one_of_images_speak_of_neither(run: Path) -> None:
+    shown = json.loads((run / "page" / "shown.json").read_text())
+    for part in shown.values():
+        part["clips"] = [{"caption": "", "psnr": 30.0, "psnr_moving": None} for _ in part["clips"]]
+    (run / "page" / "shown.json").write_text(json.dumps(shown))
+    html = html_of(write_page(run, live=True).parent)
+    assert "Made without a caption" in html
+    assert "nothing moves" in html
+    assert 'aria-label="Sample"' in html
+    assert 'class="caption"' not in html
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("frames: 9", "frames: 1", 1))
+    html = html_of(write_page(run, live=True).parent)
+    assert "images of 32×32" in html
+    assert " fps" not in html.partition("<h1>")[0]
+    assert "nothing moves" not in html
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "width"),
+    [(8, 6, 4), (6, 6, 6), (6, 4, 3), (4, 3, 2), (3, 3, 3), (5, 3, 3), (72, 9, 9), (1, 4, 2), (0, 4, 2), (12, 4, 4)],
+)  # fmt: skip
+def test_grids_have_the_columns_that_fill_their_rows(count: int, most: int, width: int) -> None:
+    assert columns(count, most, 1, 1) == f"--wide: {width}; --half: 1; --slim: 1"
+
+
+def test_two_validations_are_points_with_values_and_no_line() -> None:
+    rows = [{"stage": "dit", "step": step, "loss": 1 / step} for step in range(1, 101)]
+    rows += [{"stage": "dit", "step": step, "val_loss": value} for step, value in ((50, 0.5123), (100, 0.25))]
+    two = learning_curve(rows, "dit", "loss", "loss", "val_loss")
+    assert ">0.512<" in two
+    assert ">0.25<" in two
+    more = learning_curve(
+        [*rows, {"stage": "dit", "step": 75, "val_loss": 0.3}], "dit", "loss", "loss", "val_loss"
+    )
+    assert ">0.512<" not in more
 
 
 def test_a_damaged_video_is_left_out(run: Path) -> None:

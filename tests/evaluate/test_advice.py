@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minisora.evaluate.advice import FEW, FEW_TRAINING, Amounts, Facts, conclude
+from minisora.evaluate.advice import FEW, FEW_TRAINING, LETTERS, Amounts, Facts, conclude
 from minisora.evaluate.memorisation import LossCurve, diagnose
 
 LEARNING = diagnose(LossCurve([0.5], [0.3], [1.0]), [1.0] * 8, [1.0] * 8)
@@ -50,7 +50,7 @@ def test_a_good_model_is_praised_with_its_numbers() -> None:
         (
             {"copies": {"": MOVES, "a cat": Amounts([0.05], [0.0], paired=True)}},
             "the VAE loses what moves",
-            "change in 0.00% of pixels from frame to frame, the clips in 5.00%, of 'a cat'",
+            "its copies of 'a cat' change in 0.00% of pixels from frame to frame, held-out clips in 5.00%",
             "larger latents",
         ),
         ({"moving": (17.5, 13.1)}, "the VAE loses what moves", "17.5 dB on what moves", "larger latents"),
@@ -69,7 +69,12 @@ def test_a_good_model_is_praised_with_its_numbers() -> None:
         ),
         ({"followed": 0.5}, "not following captions", "50% of its samples show", "train longer"),
         ({"samples": {"": MOVES, "a cat": STOPPED}}, "moving too little", "of 'a cat'", "train longer"),
-        ({"samples": {"": WILD}}, "moving too much", "20.33% of its samples' pixels", "train longer"),
+        (
+            {"samples": {"": WILD}},
+            "moving too much",
+            "its samples change in 20.33% of pixels",
+            "train longer",
+        ),
         ({"frechet": (4.0, 0.5, 3.0)}, "far from real clips", "8.0 times as far", "train longer"),
     ],
 )
@@ -81,6 +86,52 @@ def test_each_fault_is_found_alone(change: dict[str, Any], state: str, words: st
     assert "\n" not in verdict.sentence
     assert len(verdict.advice) == 1
     assert advice in verdict.advice[0]
+
+
+def test_a_verdict_names_what_is_true_of_most_captions_and_lists_the_exceptions() -> None:
+    captions = {f"caption {number}": MOVES for number in range(6)}
+    good = GOOD | {"copies": {"": MOVES, **captions}}
+    few = conclude(Facts(**good | {"samples": {"": MOVES, **captions, "caption 3": STOPPED}}))
+    figures = "change in 0.03% of pixels from frame to frame, held-out clips in 5.00%"
+    assert (few.state, few.faults) == ("good but for 1 of 6 captions", [])
+    assert few.exceptions == [f"moving too little: its samples of 'caption 3' {figures}"]
+    assert few.sentence == f"{few.state}: {few.exceptions[0]}"
+    assert few.advice == ["train longer, --minutes or more steps"]
+    # A whole that one caption moves is that caption's.
+    wild = conclude(Facts(**good | {"samples": {"": WILD, **captions, "caption 3": WILD}}))
+    assert wild.state == "good but for 1 of 6 captions"
+    most = dict.fromkeys(captions, WILD) | {"caption 3": MOVES}
+    verdict = conclude(Facts(**good | {"samples": {"": WILD, **most}}))
+    assert verdict.faults == ["moving too much"]
+    assert verdict.sentence.endswith("in 5.00%; so in 5 of 6 captions, not in 'caption 3'")
+    # Three stand still, two run wild and one is right: that is not good but for five.
+    mixed = dict.fromkeys(list(captions)[:3], STOPPED) | dict.fromkeys(list(captions)[3:5], WILD)
+    verdict = conclude(Facts(**good | {"samples": {"": MOVES, **captions, **mixed}}))
+    assert verdict.faults == ["moving too little"]
+    assert verdict.sentence.endswith("(also: moving too much in 'caption 3', 'caption 4')")
+    # What is true of most comes first, exceptions after it.
+    both = conclude(
+        Facts(
+            **good
+            | {"followed": 0.2, "samples": {"": MOVES, **captions, "caption 1": WILD, "x" * 90: STOPPED}}
+        )
+    )
+    assert both.state == "not following captions"
+    assert both.sentence.endswith(
+        f"(also: moving too little in '{'x' * (LETTERS - 1)}…', moving too much in 'caption 1')"
+    )
+
+
+def test_few_captions_of_many_that_a_vae_loses_are_named() -> None:
+    lost = Amounts([0.05], [0.0], paired=True)
+    captions = {f"caption {number}": MOVES for number in range(9)} | {f"lost {n}": lost for n in range(5)}
+    verdict = conclude(
+        Facts(**GOOD | {"copies": {"": MOVES, **captions}, "samples": {"": MOVES, **captions}})
+    )
+    assert verdict.state == "good but for 5 of 14 captions"
+    # Those samples have what the VAE has: no second fault.
+    assert len(verdict.exceptions) == 1
+    assert verdict.exceptions[0].endswith("; also those of 'lost 1', 'lost 2', 'lost 3' and 1 more")
 
 
 def test_the_worst_comes_first_and_the_others_are_named() -> None:

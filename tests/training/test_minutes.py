@@ -109,6 +109,29 @@ def test_the_law_is_the_ladders() -> None:
     assert law["size_law"]["constants"] == pytest.approx(LAW)
 
 
+def test_minutes_taken_are_those_of_every_command_that_trained(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def train() -> float:
+        minutes.train_for_minutes(tiny_config, tmp_path, QUIET, 10)
+        return open_plan(tiny_config, tmp_path, QUIET, 10).taken
+
+    monkeypatch.setattr(minutes, "train_vae", lambda *_: None)
+    monkeypatch.setattr(minutes, "train_dit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    monkeypatch.setattr(minutes, "train_dit", lambda *_, **__: None)
+    steady["begun"] = 32.5
+    assert train() == 42.5
+    # A look at a finished run takes none of its minutes.
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    assert train() == 42.5
+
+
 @pytest.mark.slow
 def test_a_real_plan_trains_a_model(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

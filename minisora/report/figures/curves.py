@@ -170,7 +170,7 @@ def steps_break_even(presets: Sequence[Assumptions]) -> Drawn:
         axes.axvline(mark, color="#b0b0b0", lw=1)
     for place, (preset, color, passes, style, words, line) in enumerate(lines):
         axes.plot(steps, line, color=color, ls=style, gid=f"steps-{place}")
-        axes.plot(marks, break_even_by_steps(preset, marks, passes), "o", color=color, ms=4.5)
+        axes.plot(marks, break_even_by_steps(preset, marks, passes), "o", color=color, ms=4.5, clip_on=False)
         note(axes, f"{preset.name}, {words}", (steps[-1], line[-1]), (8, 0), color=color)
     many, few = break_even_by_steps(presets[0], np.array([250.0, 4.0]), 2.0)
     caption = (

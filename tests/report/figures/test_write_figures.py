@@ -89,6 +89,23 @@ def test_a_value_set_by_hand_is_drawn() -> None:
     assert "Sora's parameters: 20B → 40B" in texts(figure)
 
 
+def test_no_mark_is_cut_by_the_edge_of_its_axes(drawn: dict[str, Figure]) -> None:
+    seen = 0
+    for name, figure in drawn.items():
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            box = axes.bbox
+            for line in axes.lines:
+                if line.get_marker() in ("", "None", None) or not line.get_clip_on():
+                    continue
+                radius = line.get_markersize() / 2 * figure.dpi / 72
+                for x, y in line.get_transform().transform(np.column_stack(line.get_data())):
+                    seen += 1
+                    assert box.x0 + radius <= x <= box.x1 - radius, (name, line.get_gid())
+                    assert box.y0 + radius <= y <= box.y1 - radius, (name, line.get_gid())
+    assert seen > 30
+
+
 # Numbers.
 
 
