@@ -51,6 +51,8 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 MOST_LEARNED = 2048
 # Captions that get a row of their own, at most.
 ROWS = 12
+# The real clips that samples' motion is read beside, in words: those held out alone are few for each caption.
+REAL = "held-out and training clips"
 
 
 def evaluate_own_clips(options: OwnClips, bar: Bar) -> Experiment:
@@ -112,7 +114,7 @@ class _Evaluation:
             judge=None if judge is None else (judge["real"], judge["chance"]),
             followed=None if judge is None else judge["samples"],
             samples=samples,
-            real=self.reference(),
+            real=REAL,
             frechet=(
                 (
                     frechet["latents"]["samples"],
@@ -133,7 +135,7 @@ class _Evaluation:
             "motion": {
                 "distance": moved,
                 # Of these real clips are the numbers below.
-                "beside": self.reference(),
+                "beside": REAL,
                 "activity": {"real": mean(samples[""].real), "samples": mean(sampled.clips.activity)},
                 "ratio": samples[""].ratio,
                 "by_caption": {
@@ -247,7 +249,7 @@ class _Evaluation:
         }
 
     def amounts(self) -> tuple[dict[str, Amounts], dict[str, Amounts]]:
-        """Motion of copies beside held-out clips', and of samples beside `reference`'s.
+        """Motion of copies beside held-out clips', and of samples beside that of more real clips, `REAL`.
 
         By caption where there are few; "" is all.
         """
@@ -259,13 +261,9 @@ class _Evaluation:
             copied = _of(which, held_out.captions, held_out.copies.activity)
             copies[caption] = Amounts(real, copied, paired=True)
             if seen := _of(which, sampled.prompts, sampled.clips.activity):
-                trained_on = _of(which, matched.captions, matched.real.activity) if self.clips.few else []
+                trained_on = _of(which, matched.captions, matched.real.activity)
                 samples[caption] = Amounts([*real, *trained_on], seen)
         return copies, samples
-
-    def reference(self) -> str:
-        """The real clips that samples' motion is read beside: held-out ones, with training clips where they are few."""
-        return "held-out and training clips" if self.clips.few else "held-out clips"
 
     def judge(self) -> dict[str, Any] | None:
         """Shares that follow their captions: real clips, their copies, samples, by chance; None if none can be told."""
