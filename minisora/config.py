@@ -74,6 +74,21 @@ class BucketConfig(Section):
     share: Annotated[float, Field(gt=0)] = 1.0
 
 
+class AugmentConfig(Section):
+    """Further views of each training clip, altered only where its caption stays true; validation has none."""
+
+    # how often each clip stands in the set: as it is, and so many times less one altered as the other keys say
+    views: PositiveInt = 1
+    # pixels up, down and sideways, at most; the border is repeated
+    shift: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
+    # brightness and contrast differ by at most this share; not where a caption names brightness
+    color: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    # half of the views are mirrored left to right; not where a caption names a side, letters or digits
+    mirror: bool = False
+    # times faster or slower, at most: every n-th frame of a file with enough frames; not where a caption names a speed
+    speed: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
+
+
 class DataConfig(Section):
     """Where clips come from."""
 
@@ -103,6 +118,8 @@ class DataConfig(Section):
     fit: Literal["crop", "pad", "squash"] = "crop"
     # share of a clip that the next one shows again, in training: a long file gives more clips, at other moments
     overlap: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
+    # further views of each training clip, altered
+    augment: AugmentConfig = AugmentConfig()
     # folder: skip a file without a caption (False: train it on "")
     require_captions: bool = True
 
@@ -134,6 +151,8 @@ class DiTConfig(Section):
     attention: Literal["full", "factorised"] = "full"
     modulation: Literal["per_block", "shared"] = "per_block"
     qk_norm: bool = True
+    # share of what the branches of the blocks add, and of the hidden values of their MLPs, left out in training
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     # cross-attention to text tokens and the pooled text in the modulation
     text_conditioning: bool = True
     # class labels, as in the DiT paper; excludes text_conditioning
@@ -246,6 +265,8 @@ class DiTTrainConfig(TrainConfig):
     cache_latents: bool = True
     # which averaged weights become the model: those after the last step, or those of the best validation
     keep: Literal["last", "best"] = "last"
+    # with keep=best: stop after so many validations in a row without a better one; 0: never
+    patience: Natural = 0
 
 
 class CaptionTrainConfig(TrainConfig):
@@ -295,7 +316,35 @@ class Config(Section):
             raise ValueError("text.kind=pretrained needs text.path, the folder of a T5 or CLIP text encoder")
         if self.data.source != "shapes" and self.data.path is None:
             raise ValueError(f"data.source={self.data.source} needs data.path (or --data DIR)")
+        if self.train_dit.patience and self.train_dit.keep != "best":
+            raise ValueError(
+                f"train_dit.patience={self.train_dit.patience} waits for a better validation: set train_dit.keep=best, "
+                "or train_dit.patience=0"
+            )
+        self._check_augment()
         return self
+
+    def _check_augment(self) -> None:
+        """Raise ValueError where `data.augment` would do nothing, or leave too little of a clip."""
+        augment = self.data.augment
+        alters = augment != AugmentConfig(views=augment.views)
+        if alters and augment.views == 1:
+            raise ValueError(
+                "data.augment alters the second view of a clip and those after it, and data.augment.views is 1: set it "
+                "to 2 or more, or data.augment={}"
+            )
+        if augment.views > 1 and not alters:
+            raise ValueError(
+                f"data.augment.views={augment.views} are all alike: set data.augment.shift, color, mirror or speed, or "
+                "data.augment.views=1"
+            )
+        sizes: list[ClipConfig | BucketConfig] = [self.clip, *self.data.buckets]
+        least = min(min(size.height, size.width) for size in sizes)
+        if augment.shift > least // 4:
+            raise ValueError(
+                f"data.augment.shift={augment.shift} is more than a quarter of the {least} pixels of a clip's shortest "
+                f"side: set it to {least // 4} or less"
+            )
 
     def to_yaml(self) -> str:
         """The resolved config as YAML that `load` reads back to an equal object."""

@@ -89,6 +89,8 @@ def config_page() -> str:
             continue
         lines += [f"## {name}", "", (section.__doc__ or "").replace("\n", " "), ""]
         lines += [*_section_table(section, list(section.model_fields), comments), ""]
+    lines += ["## data.augment", "", config.AugmentConfig.__doc__ or "", ""]
+    lines += [*_section_table(config.AugmentConfig, list(config.AugmentConfig.model_fields), comments), ""]
     lines += ["## An entry of data.buckets", "", config.BucketConfig.__doc__ or "", ""]
     lines += [*_section_table(config.BucketConfig, list(config.BucketConfig.model_fields), comments), ""]
     return "\n".join(lines)
@@ -158,6 +160,9 @@ def _section_table(
     for key in keys:
         field = section.model_fields[key]
         about = next(filter(None, (comments.get((each.__name__, key)) for each in section.__mro__)), "")
+        if isinstance(field.default, config.Section):
+            rows.append(_row(f"`{key}`", "a section, below", "", about))
+            continue
         default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
         rows.append(_row(f"`{key}`", _schema_words(properties[key]), default, about))
     return rows

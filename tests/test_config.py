@@ -129,3 +129,34 @@ def test_changes_stand_over_the_file_and_under_what_a_user_set() -> None:
     changes = {"train_dit.lr": 5e-4, "train_dit.steps": 7}
     settings = load("toy", ["train_dit.steps=9"], changes).train_dit
     assert (settings.lr, settings.steps) == (5e-4, 9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["train_dit.patience=3"],
+            "train_dit.patience=3 waits for a better validation: set train_dit.keep=best",
+        ),
+        (["data.augment.shift=2"], "data.augment.views is 1: set it to 2 or more, or data.augment={}"),
+        (
+            ["data.augment.views=3"],
+            "data.augment.views=3 are all alike: set data.augment.shift, color, mirror or",
+        ),
+        (["data.augment={views: 2, shift: 17}"], "shift=17 is more than a quarter of the 64 pixels"),
+        (
+            ["data.augment={views: 2, shift: 9}", "data.buckets=[{frames: 1, height: 32, width: 64}]"],
+            "shift=9 is more than a quarter of the 32 pixels of a clip's shortest side: set it to 8 or less",
+        ),
+        (["data.augment={views: 2, color: 0.6}"], "data.augment.color"),
+        (["data.augment={views: 2, speed: 0.5}"], "data.augment.speed"),
+        (["data.augment.sped=2"], "did you mean 'speed'"),
+    ],
+)
+def test_augmentation_and_patience_that_would_do_nothing_or_harm_are_refused(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load("toy", settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

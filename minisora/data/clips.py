@@ -1,17 +1,15 @@
-"""Clips as bytes: what every source of them gives, what holds them in memory, and shifted views of them.
+"""Clips as bytes: what every source of them gives, and what holds them in memory.
 
 A byte is `((x + 1) * 127.5)` rounded of a value x in [-1, 1]. A clip is made bytes once, where it is drawn or decoded,
 and becomes float on the device that computes with it (`to_float`); `to_uint8` of `to_float` is exact.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from minisora.data.draws import uniforms
 from minisora.memory import available_memory, size_text
 
 Split = Literal["train", "validation"]
@@ -80,6 +78,27 @@ class StandsIn(Protocol):
 
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of what was returned for these clips: to be asked after it was."""
+        ...
+
+
+@runtime_checkable
+class HasNames(Protocol):
+    """Clips that lie in files."""
+
+    def names(self) -> list[str]:
+        """The file of every clip."""
+        ...
+
+
+@runtime_checkable
+class ReadsAnew(Protocol):
+    """Clips that can be read from their files at another speed."""
+
+    def at_speed(self, index: int, most: float, draw: float) -> Tensor | None:
+        """A clip `C T H W` uint8, at most so many times faster or slower, as `draw` in [0, 1) has it; None: it cannot.
+
+        To be asked after the clip itself was read.
+        """
         ...
 
 
@@ -152,72 +171,3 @@ class ClipMemory:
     def _at_once(self) -> int:
         """How many clips to read at a time; one until the size of a clip is known."""
         return max(1, _AT_ONCE // self._clip_bytes) if self._clip_bytes else 1
-
-
-def move(videos: Tensor, by: Tensor) -> Tensor:
-    """Every video moved up and left by so many pixels, its border repeated.
-
-    Args:
-        videos: B C T H W.
-        by: B 2, whole (y, x).
-    """
-    height, width = videos.shape[-2:]
-    rows = (torch.arange(height, device=videos.device) + by[:, :1]).clamp(0, height - 1)  # B H
-    columns = (torch.arange(width, device=videos.device) + by[:, 1:]).clamp(0, width - 1)  # B W
-    which = torch.arange(len(videos), device=videos.device)[:, None, None]
-    moved = videos.permute(0, 3, 4, 1, 2)[which, rows[:, :, None], columns[:, None, :]]  # B H W C T
-    return moved.permute(0, 3, 4, 1, 2)
-
-
-class ShiftedClips:
-    """A `ClipDataset` of several shifted views of each of some clips; the first view is the clip as it is.
-
-    A VAE encodes an object differently depending on where it lies on the grid of its strides, so a clip shifted by
-    less than a cell is a new training example for the captioner. The clips are held in a `ClipMemory`, the views are
-    not.
-
-    Args:
-        dataset: holds the clips.
-        clip_indices: indices in `dataset` of the clips to use.
-        views: number of views of each clip.
-        reach: largest shift in pixels, up, down and sideways.
-        seed: decides the shifts.
-    """
-
-    def __init__(
-        self, dataset: ClipDataset, clip_indices: Sequence[int], views: int, reach: int, seed: int = 0
-    ):
-        self.dataset, self.clip_indices = dataset, list(clip_indices)
-        self.views, self.reach, self.seed = views, reach, seed
-        self._captions = dataset.captions()
-        self._memory = ClipMemory(dataset)
-
-    def __len__(self) -> int:
-        return len(self.clip_indices) * self.views
-
-    def clips(self, indices: Sequence[int]) -> Tensor:
-        """The videos of these views, `B C T H W` uint8: `index % views` of clip `index // views`."""
-        videos = torch.stack(self._memory.clips(self._sources(indices)))
-        drawn = torch.from_numpy(uniforms(self.seed, indices, 2))  # B 2
-        by = (drawn * (2 * self.reach + 1)).floor().long() - self.reach
-        unshifted = torch.tensor([index % self.views == 0 for index in indices])
-        return move(videos, torch.where(unshifted[:, None], 0, by))
-
-    def captions(self) -> list[str]:
-        """The caption of every view: its clip's."""
-        return [self._captions[source] for source in self.clip_indices for _ in range(self.views)]
-
-    def captions_of(self, indices: Sequence[int]) -> list[str]:
-        """The captions of the videos that `clips` returned for these views."""
-        if isinstance(self.dataset, StandsIn):
-            return self.dataset.captions_of(self._sources(indices))
-        return [self._captions[source] for source in self._sources(indices)]
-
-    def fingerprint(self) -> str:
-        """Hex digits of the clips and of their shifts."""
-        facts = [self.dataset.fingerprint(), self.clip_indices, self.views, self.reach, self.seed]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-
-    def _sources(self, indices: Sequence[int]) -> list[int]:
-        """Indices in `dataset` of the clips that these views show."""
-        return [self.clip_indices[index // self.views] for index in indices]

@@ -18,6 +18,8 @@ from rich.console import Console
 from torch import Tensor
 
 from minisora.config import BucketConfig, ClipConfig, Config
+from minisora.data.caption_claims import may_be_mirrored
+from minisora.data.clip_views import ClipViews
 from minisora.data.clips import ClipDataset, Split, to_uint8
 from minisora.data.folder.folder_dataset import FolderDataset, split_files
 from minisora.data.folder.record import DataRecord
@@ -25,16 +27,19 @@ from minisora.data.folder.scan import FolderScan, content_hash, scan_folder
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.data.video.read_video import ClipTooShort, Fit, ShortClips, fit_pictures
 from minisora.errors import UserError, nearest
+from minisora.memory import available_memory
 from minisora.screen import Progress, counting, plain
 
 TORCHVISION_SETS = ("MovingMNIST", "UCF101")
+# Of free memory, for the clips that views are made of.
+_SHARE_OF_VIEWED = 0.25
 _DIGITS_CAPTION = "two white digits moving"
 
 _log = logging.getLogger(__name__)
 
 
 def open_dataset(config: Config, split: Split, record: DataRecord | None = None) -> ClipDataset:
-    """The clips of `config.data`, cut and resampled to `config.clip`.
+    """The clips of `config.data`, cut and resampled to `config.clip`; in training with their views of `data.augment`.
 
     With the `record` of a stage they are those that the stage was begun on, and damaged ones are left out.
 
@@ -42,8 +47,22 @@ def open_dataset(config: Config, split: Split, record: DataRecord | None = None)
     `report` has it file by file.
 
     Raises:
-        UserError: the source is not there, or nothing in it is usable; the message says why.
+        UserError: the source is not there, nothing in it is usable, or it cannot be altered so; the message says why.
     """
+    dataset, augment = _open_plain(config, split, record), config.data.augment
+    if split == "validation" or augment.views == 1:
+        return dataset
+    if augment.mirror and not any(map(may_be_mirrored, dataset.captions())):
+        _log.warning(
+            "data.augment.mirror: every caption names a side or something written, so none is mirrored"
+        )
+    # What reads the views may hold them: half of what it finds free.
+    limit = int(available_memory() * _SHARE_OF_VIEWED)
+    return ClipViews(dataset, range(len(dataset)), augment, config.seed, spread=True, limit=limit)
+
+
+def _open_plain(config: Config, split: Split, record: DataRecord | None) -> ClipDataset:
+    """`open_dataset` without views."""
     data, clip = config.data, config.clip
     if data.source == "shapes":
         num_clips = data.num_clips if split == "train" else data.num_validation_clips

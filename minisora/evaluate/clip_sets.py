@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisora.data.clip_views import num_unaltered
 from minisora.data.clips import ClipDataset, StandsIn, to_float
 from minisora.data.latent_cache import LatentCache
 from minisora.errors import UserError
@@ -82,6 +83,8 @@ class TrainingClips:
             self.captions, self._own = cache.captions(), torch.empty(0)
         else:
             self.captions, self._own = _encode(dataset, encode, batch, on_progress)
+        # How many of the first are no altered views.
+        self.unaltered = min(num_unaltered(dataset), len(self.captions))
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisora.data.clip_views import num_unaltered
 from minisora.data.clips import ClipDataset, to_float
 from minisora.data.latent_cache import LatentCache, cache_keys
 from minisora.errors import UserError
@@ -142,7 +143,7 @@ class GatheredClips:
 
     Args:
         training: the training clips as far as there are latents of them.
-        num_training: how many the run has.
+        num_training: how many the run has, without altered views.
         held_out: first clips that were not trained on.
         sampled: for their captions.
         matched: training clips to compare with.
@@ -216,7 +217,7 @@ def gather(
             f"{len(sampled.one_round)} samples: how far they lie from real clips cannot be told below {FEW}"
         )
     matched = look.at_training(sampled.one_round, trained_on)
-    return GatheredClips(trained_on, len(training), unseen, sampled, matched, not_told)
+    return GatheredClips(trained_on, num_unaltered(training), unseen, sampled, matched, not_told)
 
 
 @dataclass(frozen=True)
@@ -317,7 +318,9 @@ class _Look:
     def at_training(self, captions: Sequence[str], training: TrainingClips) -> Matched:
         """Training clips with these captions, the VAE's copies and the stills of them."""
         rng = np.random.default_rng(self.options.seed)
-        draws = [matching(captions, training.captions, rng) for _ in range(DRAWS)]
+        # Real against real: not of altered views.
+        own = training.captions[: training.unaltered]
+        draws = [matching(captions, own, rng) for _ in range(DRAWS)]
         real, copied, still = SeenClips(), SeenClips(), SeenClips()
         progress = self.bar("training clips")
         for indices in batches(draws[0], self.options.batch_size):

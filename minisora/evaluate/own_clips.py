@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisora.data.folder.folder_dataset import FolderDataset
+from minisora.data.clips import HasNames
 from minisora.evaluate.advice import Amounts, Facts, conclude
 from minisora.evaluate.caption_following import CaptionJudge
 from minisora.evaluate.clip_sets import SeenClips, mean
@@ -167,7 +167,7 @@ class _Evaluation:
 
     def learned(self) -> list[int]:
         """Training clips that the judge and the space of features are of."""
-        total = len(self.clips.training)
+        total = self.clips.training.unaltered
         return np.unique(np.linspace(0, total - 1, min(total, MOST_LEARNED)).round().astype(int)).tolist()
 
     def memorisation(self) -> tuple[Curves, float]:
@@ -325,7 +325,7 @@ class _Evaluation:
     def samples(self, judge: dict[str, Any] | None) -> dict[str, Any]:
         """Every sample with the training clip that is nearest to it; caption and seed make it again."""
         training, sampled = self.clips.training, self.clips.sampled
-        names = training.dataset.names() if isinstance(training.dataset, FolderDataset) else []
+        names = training.dataset.names() if isinstance(training.dataset, HasNames) else []
         follows = judge["each"] if judge else [None] * len(sampled.prompts)
 
         def row(index: int, near: Nearest) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def build_dit(config: Config, text_width: int | None) -> VideoDiT:
         out_channels=2 * channels if dit.learn_sigma else None,
         rope_theta=dit.rope_theta,
     )
+    model.set_dropout(dit.dropout)
     if dit.checkpointing:
         model.enable_gradient_checkpointing(
             selective_checkpoint if dit.checkpointing == "selective" else None

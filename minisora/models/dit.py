@@ -54,6 +54,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
 
 
+def drop(x: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout in training; no operator at all where nothing is dropped."""
+    return F.dropout(x, share) if training and share else x
+
+
 class MLP(nn.Module):
     """Linear, GELU, linear. (DiT takes GELU's tanh form, within 5e-4 of it and slower on a CPU.)"""
 
@@ -62,10 +67,12 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.act = nn.GELU()
         self.down = nn.Linear(hidden, width)
+        # See `VideoDiT.set_dropout`.
+        self.dropout = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ... D to ... D."""
-        return self.down(self.act(self.up(x)))
+        return self.down(drop(self.act(self.up(x)), self.dropout, self.training))
 
 
 class SigmaEmbedding(nn.Module):
@@ -186,6 +193,8 @@ class DiTBlock(nn.Module):
     ):
         super().__init__()
         self.axis = axis
+        # See `VideoDiT.set_dropout`.
+        self.dropout = 0.0
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = SelfAttention(width, heads, qk_norm)
         self.norm2 = nn.LayerNorm(width, eps=1e-6) if cross else None
@@ -227,11 +236,15 @@ class DiTBlock(nn.Module):
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
         attended = self._attend(modulate(self.norm1(x), shift1, scale1), rope, mask)  # B T S D
-        x = torch.addcmul(x, gate1, attended)  # B T S D
+        x = torch.addcmul(x, gate1, self._drop(attended))  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and text_mask is not None:
             attended = self.cross(self.norm2(x).flatten(1, 2), text, text_mask)  # B N D
-            x = x + attended.unflatten(1, x.shape[1:3])  # B T S D
-        return torch.addcmul(x, gate3, self.mlp(modulate(self.norm3(x), shift3, scale3)))  # B T S D
+            x = x + self._drop(attended).unflatten(1, x.shape[1:3])  # B T S D
+        mapped = self.mlp(modulate(self.norm3(x), shift3, scale3))  # B T S D
+        return torch.addcmul(x, gate3, self._drop(mapped))  # B T S D
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return drop(x, self.dropout, self.training)
 
     def _attend(self, x: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
         batch, frames, places, _ = x.shape
@@ -371,6 +384,16 @@ class VideoDiT(ModelMixin, ConfigMixin):
             x = self.run_block(block, x, block_cond, ropes[axis], text, text_mask)  # B T S D
         x = self.read_out(x, self.modulation_out(cond))  # B T S (C pt ph pw)
         return unpatchify(x, self.patch, grid)  # B C T H W
+
+    def set_dropout(self, share: float) -> None:
+        """Drop so much in training: of what each branch adds to the tokens, and of the hidden values of each MLP.
+
+        Where timm's attention and MLP drop, of which the DiT paper's blocks are made (there with 0). A setting of the
+        training, not of the model: it is not saved with it.
+        """
+        for block in self.blocks:
+            assert isinstance(block, DiTBlock)
+            block.dropout = block.mlp.dropout = share
 
     # The steps of `forward`; `minisora.models.packed` takes the same ones over rows of many clips.
 

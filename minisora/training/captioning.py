@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.config import Config, load
+from minisora.config import AugmentConfig, Config, load
 from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
-from minisora.data.clips import ClipDataset, ShiftedClips, move, to_float
+from minisora.data.clip_views import ClipViews, move
+from minisora.data.clips import ClipDataset, to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.metadata import write_metadata
@@ -149,8 +150,8 @@ def train_captioner(
     out = out or run / "captioner"
     vae = load_vae(run / "vae" / "model")
     record = open_record(out)
-    # Whatever sizes the DiT takes, captions are for files of every shape.
-    of_all = config.replace(**{"data.buckets_by_shape": False})
+    # Whatever sizes the DiT takes, captions are for files of every shape; and views it has of its own.
+    of_all = config.replace(**{"data.buckets_by_shape": False, "data.augment": {}})
     train, validation = (open_dataset(of_all, split, record) for split in ("train", "validation"))
     first = max(1, round(share * len(train)))
     indices = labelled(train.captions(), first)
@@ -162,8 +163,8 @@ def train_captioner(
     views = -(-config.train_caption.views_in_all // len(indices))
     # Farther by whole cells: `shift_cells`.
     reach = config.vae.spatial_factor - 1
-    seen = ShiftedClips(train, indices, views, reach, config.seed)
-    unseen = ShiftedClips(held_out, unseen_indices, 1, 0)
+    seen = ClipViews(train, indices, AugmentConfig(views=views, shift=reach), config.seed)
+    unseen = ClipViews(held_out, unseen_indices, AugmentConfig())
     config = settle_text(config, [*train.captions(), *held_out.captions()], out)
     inputs = f"{seen.fingerprint()}-{fingerprint(vae)}"
 

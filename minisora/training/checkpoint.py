@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
-from minisora.config import Config
+from minisora.config import AugmentConfig, Config
 from minisora.data.folder.scan import content_hash
 from minisora.errors import UserError
 from minisora.files import checksum, put_in_place, read_json, whole
@@ -72,14 +72,21 @@ _FREE = {
             "trackers",
         )
     ),
+    ("train_dit", "patience"),
 }
 
 # Settings that older checkpoints do not name, and what they were then.
 _BEFORE: dict[str, dict[str, Any]] = {
     "text": {"tokenizer_version": 1},
-    "data": {"fit": "crop", "overlap": 0.0, "buckets_by_shape": False},
+    "data": {
+        "fit": "crop",
+        "overlap": 0.0,
+        "buckets_by_shape": False,
+        "augment": AugmentConfig().model_dump(mode="json"),
+    },
+    "dit": {"dropout": 0.0},
     "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None, "latent_noise": 0.0},
-    "train_dit": {"keep": "last"},
+    "train_dit": {"keep": "last", "patience": 0},
 }
 
 # File of the averaged weights of the best validation.
@@ -100,6 +107,9 @@ class TrainState:
     stage: str
     # Fingerprint of what the stage was given: data, and for the DiT the VAE.
     inputs: str
+    # Of a stage that keeps the best: the least validation loss so far, and how many validations came after it.
+    least: float = math.inf
+    waited: int = 0
 
 
 def described(config: Config) -> dict[str, Any]:
@@ -194,6 +204,8 @@ def save(
                 save_file({k: v.contiguous().clone() for k, v in tensors.items()}, partial / name)
             about = {"format": FORMAT, "step": state.step, "stage": state.stage, "precision": state.precision}
             about |= {"inputs": state.inputs, "config": state.config}
+            if math.isfinite(state.least):
+                about["best"] = {"loss": state.least, "waited": state.waited}
             about["files"] = {name: checksum(partial / name) for name in (_MODEL, _EMA, _OPTIMIZER)}
             about["checksum"] = _own_checksum(about)
             (partial / _STATE).write_text(json.dumps(about, indent=1))
@@ -247,7 +259,16 @@ def read_state(place: Path) -> TrainState:
     """
     try:
         about = _read_about(place)
-        return TrainState(about["step"], about["config"], about["precision"], about["stage"], about["inputs"])
+        best = about.get("best", {"loss": math.inf, "waited": 0})
+        return TrainState(
+            about["step"],
+            about["config"],
+            about["precision"],
+            about["stage"],
+            about["inputs"],
+            best["loss"],
+            best["waited"],
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"checkpoint {place} is incomplete ({_reason(error)}): delete that folder and resume"

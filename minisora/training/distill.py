@@ -56,6 +56,7 @@ STUDENT: dict[str, Any] = {
     "train_dit.muon_lr": 5e-3,
     "train_dit.sample_every": 0,
     "train_dit.ema_decay": 0.995,
+    "dit.dropout": 0.0,
     "flow.known_share": 0.0,
     "flow.image_share": 0.0,
     "data.buckets": (),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.batches import LatentSource
-from minisora.data.clips import ClipDataset, ClipMemory, ShiftedClips, StandsIn, to_float
+from minisora.data.clip_views import ClipViews
+from minisora.data.clips import ClipDataset, ClipMemory, StandsIn, to_float
 from minisora.data.latent_cache import LatentCache, Processes, cache_keys
 from minisora.models.vae import VideoVAE
 from minisora.training.progress import StepProgress
@@ -26,8 +27,8 @@ class EncodedOnDemand:
     def __init__(self, dataset: ClipDataset, encode: Callable[[Tensor], Tensor]):
         self.dataset, self.encode = dataset, encode
         self._captions = dataset.captions()
-        # Shifted views hold their clips themselves.
-        self.memory = ClipMemory(dataset, limit=0 if isinstance(dataset, ShiftedClips) else None)
+        # Views hold their clips themselves.
+        self.memory = ClipMemory(dataset, limit=0 if isinstance(dataset, ClipViews) else None)
 
     def __len__(self) -> int:
         return len(self.dataset)

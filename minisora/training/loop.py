@@ -153,6 +153,8 @@ class Trainer:
         # Optimizer steps done.
         self.step = 0
         self.validation: dict[str, float] = {}
+        # The least validation loss so far, and how many validations came after it, where a stage keeps the best.
+        self.least, self.waited = math.inf, 0
         if last is None:
             # Of a run that was killed before its first checkpoint.
             self.metrics.rewind(0)
@@ -162,11 +164,22 @@ class Trainer:
         self.best: dict[str, float] = {}
         if task.keeps_best:
             self.best = checkpoint.best_until(self.folder.parent / "best", self.step)
+            # Of a checkpoint that an older version wrote.
+            self.least = min(self.least, self.best.get("loss", math.inf))
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether no step is left to do."""
+        return self.step >= self.settings.steps or self._waits_in_vain
+
+    @property
+    def _waits_in_vain(self) -> bool:
+        return 0 < self.task.patience <= self.waited
 
     def fit(self) -> StageResult:
-        """Train to the last step and return the averaged weights."""
+        """Train to the last step, or until the task's patience is over, and return the averaged weights."""
         settings = self.settings
-        if self.step < settings.steps:
+        if not self._is_over:
             device = self.accelerator.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 self.costs = measure_costs(self.task, self.model, self.accelerator)
@@ -260,6 +273,17 @@ class Trainer:
             if self._is_asked_to_stop(signals.heard, looks):
                 self._stop_if_bad(first_bad, recent)
                 self._interrupt(due, progress)
+            if self._waits_in_vain and self.step < settings.steps:
+                if "save" not in due:
+                    self._save()
+                progress.note(self.step, self._told_patience())
+                return
+
+    def _told_patience(self) -> str:
+        return (
+            f"stopped: {self.waited} validations in a row were no better than val_loss {self.least:.4g} "
+            f"(train_{self.task.name}.patience={self.task.patience})"
+        )
 
     def _seed_dropout(self, micro: int) -> None:
         """Draw what dropout drops from the place of a micro-batch, as all else: nothing to save, resumed alike."""
@@ -355,9 +379,15 @@ class Trainer:
         return means
 
     def _keep_best(self) -> None:
-        """Write the averaged weights down if no validation was better; of tasks that keep the best."""
+        """Write the averaged weights down if no validation was better, else count it; of tasks that keep the best."""
+        if not self.task.keeps_best:
+            return
         loss = self.validation.get("loss", math.nan)
-        if not (self.task.keeps_best and loss < self.best.get("loss", math.inf)):
+        if loss < self.least:
+            self.least, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if not loss < self.best.get("loss", math.inf):
             return
         weights = checkpoint.full_weights(self.model, self.ema)
         self.best = {"step": self.step, **self.validation}
@@ -367,7 +397,8 @@ class Trainer:
 
     def _save(self) -> None:
         precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
-        state = checkpoint.TrainState(self.step, self.config, precision, self.task.name, self.inputs)
+        name, best = self.task.name, (self.least, self.waited)
+        state = checkpoint.TrainState(self.step, self.config, precision, name, self.inputs, *best)
         checkpoint.save(
             self.folder,
             state,
@@ -381,8 +412,9 @@ class Trainer:
     def _resume(self, last: Path, state: checkpoint.TrainState) -> None:
         checkpoint.load(last, self.model, self.ema, self.optimizer)
         self.step = self.ema.optimization_step = state.step
+        self.least, self.waited = state.least, state.waited
         self.metrics.rewind(state.step)
-        if self.step >= self.settings.steps:
+        if self._is_over:
             self.validation = self.metrics.validation(state.step)
         if self.accelerator.is_main_process:
             self._tell_resumed(last, state)
@@ -392,7 +424,9 @@ class Trainer:
         name, lines = self.task.name, []
         for place in checkpoint.passed_over(self.folder):
             lines.append(f"checkpoint {place} is damaged ({checkpoint.damage(place)}): passed over")
-        if self.step < self.settings.steps:
+        if self._waits_in_vain:
+            lines.append(f"{name} at step {self.step} {self._told_patience()}")
+        elif self.step < self.settings.steps:
             lines.append(f"resuming {name} at step {self.step} from {last}")
         before = state.config.get(f"train_{name}", {}).get("steps", self.settings.steps)
         if before != self.settings.steps:

@@ -87,6 +87,11 @@ class Task(ABC):
         """Whether the model is the averaged weights of the least validation "loss", not those of the last step."""
         return False
 
+    @property
+    def patience(self) -> int:
+        """So many validations in a row without a lesser "loss" end the stage; 0: none do."""
+        return 0
+
 
 def validation_parts(count: int, rank: int, world_size: int, size: int) -> Iterator[tuple[range, float]]:
     """This process's share of the first `count` positions, at most `size` at a time, each part with its weight.
@@ -386,6 +391,11 @@ class DiTTask(Task):
         """As `train_dit.keep` says."""
         return self.settings.keep == "best"
 
+    @property
+    def patience(self) -> int:
+        """As `train_dit.patience` says."""
+        return self.settings.patience
+
     def cost_batches(self, clips: int) -> Sequence[Batch]:
         """A batch of every size, and of the images of every size if there are any; packed clips cost as these do."""
         batches = [size.at(range(clips)) for size in self._sizes]
@@ -474,6 +484,7 @@ class StudentTask(DiTTask):
         """A copy of the teacher."""
         student = copy.deepcopy(Denoiser(self.teacher.dit, self.teacher.text_encoder)).float()
         student.dit.requires_grad_(True)
+        student.dit.set_dropout(self.config.dit.dropout)
         # A pretrained one stays frozen.
         if isinstance(student.text_encoder, TextEncoder):
             student.text_encoder.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Clips are bytes; a memory holds them once, as far as they fit, and changes none; shifted views are whole pixels."""
+"""Clips are bytes; a memory holds them once, as far as they fit, and changes none."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minisora import memory
-from minisora.data.clips import ClipMemory, ShiftedClips, move, to_float, to_uint8
+from minisora.data.clips import ClipMemory, to_float, to_uint8
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 
 ONE = 3 * 5 * 16 * 16  # bytes of a clip
@@ -78,48 +78,6 @@ def test_the_sum_is_told_with_a_remedy_where_it_does_not_fit() -> None:
         "22.5 KiB of clips, more than the 7.5 KiB for them: 2 of 6 are held, the others read anew for every batch; "
         "shrink"
     )
-
-
-def test_a_video_is_moved_with_its_border_repeated() -> None:
-    video = torch.arange(12.0).view(1, 1, 1, 3, 4)
-    assert move(video, torch.tensor([[1, 0]]))[0, 0, 0].tolist() == [
-        [4, 5, 6, 7],
-        [8, 9, 10, 11],
-        [8, 9, 10, 11],
-    ]
-    assert move(video, torch.tensor([[0, -2]]))[0, 0, 0, 0].tolist() == [0, 0, 0, 1]
-
-
-def test_views_are_the_clip_and_its_moves() -> None:
-    world = ShapesWorld(5, frames=3, height=32, width=32)
-    shifted = ShiftedClips(world, [4, 1], views=3, reach=2)
-    assert len(shifted) == 6
-    captions = world.captions()
-    assert shifted.captions() == [captions[4]] * 3 + [captions[1]] * 3
-    assert shifted.captions_of([5]) == [captions[1]]
-    videos = shifted.clips(range(6))
-    clips = world.clips(range(5))
-    assert torch.equal(videos[0], clips[4])
-    assert torch.equal(videos[3], clips[1])
-    for index, video in enumerate(videos):
-        assert torch.equal(video, shifted.clips([index])[0])  # whatever was asked for before
-        own = clips[[4, 1][index // 3]][None]
-        shifts = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
-        assert any(torch.equal(move(own, torch.tensor([shift]))[0], video) for shift in shifts)
-    assert not torch.equal(videos[1], videos[2])
-
-
-def test_another_choice_is_another_set() -> None:
-    world = ShapesWorld(5, frames=1, height=16, width=16)
-    sets = [
-        ShiftedClips(world, [0, 1], 2, 2),
-        ShiftedClips(world, [0, 2], 2, 2),
-        ShiftedClips(world, [0, 1], 3, 2),
-        ShiftedClips(world, [0, 1], 2, 3),
-        ShiftedClips(world, [0, 1], 2, 2, seed=1),
-        ShiftedClips(ShapesWorld(5, seed=1, frames=1, height=16, width=16), [0, 1], 2, 2),
-    ]
-    assert len({each.fingerprint() for each in sets}) == len(sets)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch):

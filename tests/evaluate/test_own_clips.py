@@ -383,3 +383,19 @@ def test_bad_input_is_named_before_any_work(blocks_run: Path, tmp_path: Path) ->
         evaluated(blocks_run, features="nothing")
     with pytest.raises(UserError, match="samples = 0 must be"):
         evaluated(blocks_run, samples=0)
+
+
+def test_a_run_with_views_is_judged_by_clips_as_they_are_and_names_the_files_of_views(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    augment = {"views": 3, "shift": 4, "color": 0.3, "mirror": True, "speed": 2.0}
+    run = folder_run(tiny_config.replace(**{"data.augment": augment}), tmp_path, 4, 8)
+    training, held_out = run_clips(run)
+    assert (len(training), len(held_out)) == (24, 4)
+    assert training.fingerprint() == run_clips(run)[0].fingerprint()
+    points = evaluated(run, samples=6).points
+    json.dumps(points, allow_nan=False)
+    assert points["settings"]["training_clips"] == 8
+    for each in points["samples"]["clips"]:
+        near = each["nearest"]
+        assert near["file"] == training.names()[near["index"]] == training.names()[near["index"] % 8]

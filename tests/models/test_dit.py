@@ -54,6 +54,49 @@ def test_one_model_takes_any_size(attention: str, size: tuple[int, int, int]) ->
     assert model(**inputs(*size)).shape == (2, 4, *size)
 
 
+@pytest.mark.parametrize("attention", ["full", "factorised"])
+def test_dropout_drops_in_training_only_and_is_no_part_of_the_model(attention: str) -> None:
+    plain, model = make(attention=attention), make(attention=attention)
+    model.set_dropout(0.5)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert model.config == plain.config
+    out = plain(**inputs())
+    assert torch.equal(model(**inputs()), out)
+    assert torch.equal(plain.train()(**inputs()), out)
+    model.train()
+    torch.manual_seed(0)
+    dropped = model(**inputs())
+    assert not torch.equal(dropped, out)
+    torch.manual_seed(0)
+    assert torch.equal(model(**inputs()), dropped)
+
+
+def test_dropout_drops_the_same_where_activations_are_computed_again() -> None:
+    gradients = []
+    for function in (None, "plain", selective_checkpoint):
+        model = make().train()
+        model.set_dropout(0.5)
+        if function is not None:
+            model.enable_gradient_checkpointing(None if function == "plain" else function)
+        torch.manual_seed(0)
+        model(**inputs()).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for other in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))
+
+
+def test_each_branch_and_the_hidden_values_are_dropped() -> None:
+    """Without what the branches add, tokens go through a block as they came."""
+    block = make().blocks[0].train()
+    x, cond = torch.randn(1, 3, 4, 48), torch.randn(1, 1, 48)
+    rope = rotary_table((3, 2, 2), 24, 100.0, torch.device("cpu"))
+    text, mask = torch.randn(1, 5, 48), torch.ones(1, 5, dtype=torch.bool)
+    block.dropout = 1.0
+    assert torch.equal(block(x, cond, rope, text, mask), x)
+    block.dropout, block.mlp.dropout = 0.0, 1.0
+    assert torch.equal(block.mlp(x), block.mlp.down.bias.expand_as(x))
+
+
 def test_gradients_reach_every_parameter() -> None:
     for settings in ({}, {"attention": "factorised", "modulation": "shared"}):
         model = make(**settings)

@@ -1,5 +1,6 @@
 """Killed and resumed, accumulated, or spread over two processes: the same losses as one uninterrupted run."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -18,6 +20,7 @@ from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.training.checkpoint import checkpoints
 from minisora.training.progress import MetricsLog, read_metrics
 from minisora.training.stages import train_dit, train_vae
+from minisora.training.tasks import Denoiser, DiTTask
 
 QUIET = Console(quiet=True)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
@@ -93,6 +96,67 @@ def test_accumulation_changes_no_loss(tiny_config: Config, tiny_run: Path, tmp_p
     link_vae(tiny_run, tmp_path)
     train_dit(override(tiny_config, ["train_dit.accumulation=2"]), tmp_path, QUIET)
     assert losses(tmp_path, "dit") == pytest.approx(losses(tiny_run, "dit"), rel=1e-4)
+
+
+def test_dropout_is_resumed_alike_changes_training_and_nothing_else(
+    tiny_config: Config, tiny_run: Path, tmp_path: Path
+) -> None:
+    settings = ["dit.dropout=0.2", "train_dit.steps=6", "train_dit.save_every=2", "train_dit.decay_share=0"]
+    settings += ["train_dit.accumulation=2", "train_dit.validate_every=3"]
+    config = override(tiny_config, settings)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for run in (whole, killed):
+        link_vae(tiny_run, run)
+    train_dit(config, whole, QUIET)
+    train_dit(config.replace(**{"train_dit.steps": 4}), killed, QUIET)
+    train_dit(config, killed, QUIET)
+    assert losses(killed, "dit") == losses(whole, "dit")
+    plain = tmp_path / "plain"
+    link_vae(tiny_run, plain)
+    train_dit(config.replace(**{"dit.dropout": 0.0}), plain, QUIET)
+    assert losses(plain, "dit")[6] != losses(whole, "dit")[6]
+    assert (plain / "model/dit/config.json").read_bytes() == (whole / "model/dit/config.json").read_bytes()
+
+
+def _worse_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation losses that fall until a step and rise after it."""
+
+    def validate(task: DiTTask, model: Denoiser, rank: int, world_size: int) -> dict[str, torch.Tensor]:
+        assert not model.training
+        done = max((r["step"] for r in read_metrics(task.metrics_file) if r["stage"] == "dit"), default=0)
+        return {"loss": torch.tensor(1.0 + abs(done - step)), "count": torch.tensor(1.0)}
+
+    monkeypatch.setattr(DiTTask, "validate", validate)
+
+
+def test_patience_ends_a_stage_resumed_or_not(
+    tiny_config: Config, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["train_dit.keep=best", "train_dit.patience=3", "train_dit.validate_every=1"]
+    config = override(tiny_config, [*settings, "train_dit.save_every=4", "train_dit.decay_share=0"])
+    _worse_after(4, monkeypatch)
+    weights = []
+    for name, first in (("whole", 0), ("stopped", 6)):
+        run = tmp_path / name
+        link_vae(tiny_run, run)
+        monkeypatch.setattr(DiTTask, "metrics_file", run / "metrics.jsonl", raising=False)
+        if first:
+            train_dit(config.replace(**{"train_dit.steps": first}), run, QUIET)
+        console = Console(record=True, width=200, file=io.StringIO())
+        result = train_dit(config, run, console)
+        assert result.validation == {"loss": 1.0}
+        assert steps_written(run, "dit") == list(range(1, 8))
+        line = "stopped: 3 validations in a row were no better than val_loss 1 (train_dit.patience=3)"
+        assert console.export_text().count(line) == 1
+        again = Console(record=True, width=200, file=io.StringIO())
+        train_dit(config, run, again)
+        assert again.export_text().count(f"dit at step 7 {line}") == 1
+        assert steps_written(run, "dit") == list(range(1, 8))
+        weights.append(load_file(run / "model/dit/diffusion_pytorch_model.safetensors"))
+    assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
+    # It may be given more.
+    train_dit(config.replace(**{"train_dit.patience": 4}), run, QUIET)
+    assert steps_written(run, "dit") == list(range(1, 9))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from minisora.config import Config
+from minisora.data.caption_claims import may_be_mirrored
 from minisora.data.folder.folder_dataset import AHEAD_BYTES, costly_seeks, split_files
 from minisora.data.folder.scan import (
     NOT_MAPPED,
@@ -246,6 +247,10 @@ class DoctorReport:
                 say(
                     console, f"data.overlap={overlap:g} makes {self.overlap_clips} further clips for training"
                 )
+            if (augment := self.config.data.augment).views > 1:
+                mirrored = sum(may_be_mirrored(file.caption or "") for file in self.scan.kept)
+                which = f"; {mirrored} of {len(kept)} files may be mirrored" if augment.mirror else ""
+                say(console, f"data.augment shows each training clip {augment.views} times{which}")
         elif self.scan.num_clips:
             say(
                 console,
@@ -287,7 +292,7 @@ def check(folder: Path, config: Config, progress: Progress | None = None) -> Doc
     Args:
         folder: with videos or images.
         config: its `clip`, `text`, `data.short_clips`, `data.require_captions`, `data.fit`, `data.overlap`,
-            `data.buckets` and `data.num_validation_clips` count.
+            `data.augment`, `data.buckets` and `data.num_validation_clips` count.
         progress: called with (files done, files in all).
 
     Raises:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from minisora.data.clips import Split, to_uint8
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import FolderScan, ScannedFile, content_hash, scan_folder
 from minisora.data.shards import exists
-from minisora.data.video.read_video import Fit, ShortClips, read_clips, read_video
+from minisora.data.video.read_video import ClipTooShort, Fit, ShortClips, probe, read_clips, read_video
 from minisora.errors import UserError
 
 # Of the files; see `split_files`.
@@ -121,6 +122,47 @@ class FolderDataset:
         """
         return torch.stack([self._video(index) for index in indices])
 
+    def at_speed(self, index: int, most: float, draw: float) -> Tensor | None:
+        """A clip faster or slower: every n-th frame of its file from where it begins, n a whole number.
+
+        So it moves as evenly as the file does, and no frame comes twice. What would be read of a file that is damaged
+        further on, or has gaps, is not altered: that follows from its bytes alone, as all else. Ask after `clips`.
+
+        Args:
+            index: of the clip; the speed is of the one that stands in for it if it is damaged.
+            most: times faster or slower, at most.
+            draw: in [0, 1), which of the numbers n that the file has frames for.
+
+        Returns:
+            `3 T H W` uint8; None where there is no such n, or it is the clip as it is.
+        """
+        file, start = self._items[next(self._candidates(index))]
+        name = file.name if self._record is None else self._record.place(file.name)
+        clip = self._clip
+        if name is None or clip.frames == 1:
+            return None
+        path = self.report.path(name)
+        try:
+            # Not what the scan found, which of a large folder is less.
+            info = probe(path, verify=False)
+            if info.still or not info.fps:
+                return None
+            first = round(start * info.fps)
+            last = round((info.duration - info.last) * info.fps)
+            usual = info.fps / clip.fps
+            fewest = max(1, math.ceil(usual / most - 1e-6))
+            count = min(math.floor(usual * most + 1e-6), (last - first) // (clip.frames - 1)) - fewest + 1
+            every = fewest + int(draw * count)
+            if count < 1 or math.isclose(every, usual, rel_tol=1e-3):
+                return None
+            way: dict[str, Any] = {**clip.model_dump(), "fps": info.fps / every, "fit": self._fit}
+            return to_uint8(read_video(path, **way, short="error", start=first / info.fps, distinct=True))
+        except ClipTooShort:
+            return None
+        except UserError as error:
+            self._check_fault(path, file, error)
+            return None
+
     def captions_of(self, indices: Sequence[int]) -> list[str]:
         """The captions of the videos that `clips` returned for these clips."""
         # Latents that a killed run left may be of clips that this process never read.
@@ -203,16 +245,22 @@ class FolderDataset:
                 raise UserError(
                     f"{error}; `minisora data check {self.folder}` finds all such files"
                 ) from error
-            cause = error.__cause__
-            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _OF_THE_MACHINE:
-                raise
-            if not exists(path) or content_hash(path) != record.content(file.name):
-                raise UserError(
-                    f"{path} is gone or has changed while it is trained on: bring it back as it was, and the same "
-                    "command goes on"
-                ) from error
+            self._check_fault(path, file, error)
             record.leave_out(path, file.name, str(error).removeprefix(f"{path}: "))
             return None
+
+    def _check_fault(self, path: Path, file: ScannedFile, error: UserError) -> None:
+        """Raise where a file could not be read for another reason than its bytes as they were recorded."""
+        cause = error.__cause__
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _OF_THE_MACHINE:
+            raise error
+        if self._record is None:
+            return
+        if not exists(path) or content_hash(path) != self._record.content(file.name):
+            raise UserError(
+                f"{path} is gone or has changed while it is trained on: bring it back as it was, and the same "
+                "command goes on"
+            ) from error
 
     def _read(self, path: Path, index: int) -> Tensor:
         """`3 T H W` uint8 from the file; what is read with it, if that is worth while, is kept for later."""

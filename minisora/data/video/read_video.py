@@ -86,6 +86,7 @@ def read_video(
     short: ShortClips = "pad",
     start: float = 0.0,
     fit: Fit = "crop",
+    distinct: bool = False,
 ) -> Tensor:
     """A clip of a video, resampled in time and fitted to a size.
 
@@ -98,12 +99,13 @@ def read_video(
             raise `ClipTooShort` (whoever skips catches it).
         start: seconds into the video.
         fit: what becomes of pictures of another shape; see `fit_pictures`.
+        distinct: refuse to take a frame twice.
 
     Returns:
         `3 T H W` float32 in [-1, 1].
 
     Raises:
-        ClipTooShort: see `short`.
+        ClipTooShort: see `short` and `distinct`.
         UserError: the file cannot be decoded.
     """
     path = Path(path)
@@ -113,6 +115,10 @@ def read_video(
             chosen.append(_fit(open_image(path), 1.0, height, width, fit))
         else:
             for frame, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
+                if distinct and repeats > 1:
+                    raise ClipTooShort(
+                        f"{path}: a frame would come twice at {fps:g} fps; choose a lower rate"
+                    )
                 chosen += [_fit(*upright(frame), height, width, fit)] * repeats
     if not chosen:
         raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from minisora.config import ClipConfig, Config, DataConfig, TextConfig
+from minisora.config import AugmentConfig, ClipConfig, Config, DataConfig, TextConfig
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.doctor import check
 from minisora.data.folder.folder_dataset import FolderDataset
@@ -200,3 +200,13 @@ def test_how_many_clips_overlap_makes_is_told(tmp_path, ramp):
     assert "data.overlap=0.5 makes 9 further clips for training" in told(report)
     assert report.usable == check(tmp_path, Config(clip=CLIP, data=plain)).usable
     assert "data.overlap" not in told(check(tmp_path, Config(clip=CLIP, data=plain)))
+
+
+def test_how_often_each_clip_is_shown_and_which_may_be_mirrored_is_told(tmp_path, ramp):
+    for name, caption in (("a", "going left"), ("b", "going up"), ("c", "going down")):
+        ramp(tmp_path / f"{name}.mp4", 9, 8)
+        (tmp_path / f"{name}.txt").write_text(caption)
+    for mirror, more in ((False, "3 times\n"), (True, "3 times; 2 of 3 files may be mirrored\n")):
+        data = DataConfig(augment=AugmentConfig(views=3, shift=1, mirror=mirror))
+        report = check(tmp_path, Config(clip=CLIP, data=data))
+        assert f"data.augment shows each training clip {more}" in told(report)

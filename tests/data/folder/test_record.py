@@ -10,10 +10,11 @@ import av
 import pytest
 import torch
 
-from minisora.config import ClipConfig, Config, DataConfig
+from minisora.config import AugmentConfig, ClipConfig, Config, DataConfig
 from minisora.data import dataset
 from minisora.data.batches import LatentBatches
-from minisora.data.clips import ShiftedClips, to_float
+from minisora.data.clip_views import ClipViews
+from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import scan_folder
@@ -224,7 +225,7 @@ def test_latents_have_the_captions_of_what_they_are_of(folder, tmp_path, damage)
     assert captions[1] not in a.captions
     assert captions[1] in live.all_captions  # words are known before any clip is read
 
-    moved = ShiftedClips(begin(folder, tmp_path / "stage"), [1, 0], 2, 1)
+    moved = ClipViews(begin(folder, tmp_path / "stage"), [1, 0], AugmentConfig(views=2, shift=1))
     moved.clips(range(4))
     assert moved.captions_of(range(4)) == [captions[2]] * 2 + [captions[0]] * 2
 
