@@ -221,6 +221,17 @@ def checkpoints() -> list[Row]:
     ]
 
 
+def whole_column(rows: Iterable[Row], path: str = "") -> str:
+    """The column of a table for the stricter measure, "" until all of its rows have it.
+
+    Args:
+        rows: of the table.
+        path: of the score in each row, such as "score.".
+    """
+    scores = [row[path.removesuffix(".")] if path else row for row in rows]
+    return f" | #whole = {path}whole of" if all("whole" in score for score in scores) else ""
+
+
 def vae_quality() -> list[Row]:
     """How well each checkpoint's VAE copies clips."""
     unknown = {"psnr": None, "worst_psnr": None, "num_clips": None}
@@ -273,7 +284,11 @@ def sizes() -> list[Row]:
     for point in points:
         if point["size"][0] == 1:
             # An image has no motion, and is not "all right" for want of one.
-            point["score"] |= {"motion": {"share": None}, "all_right": {"share": None}}
+            unknown = {"right": 0, "total": 0, "share": None}
+            point["score"] |= {name: unknown for name in ("motion", "all_right", "whole")}
+        quality = point["score"]["quality"]
+        # Results of before the stricter measure have none but the coarser count.
+        point["second"] = quality.get("second", quality["leftovers"])
     return points
 
 

@@ -56,7 +56,7 @@ def test_other_data_and_a_damaged_record_are_refused_before_any_work(
 
 def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_path: Path) -> None:
     rate = {"right": 3, "total": 4, "share": 0.75}
-    scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
+    scores = dict.fromkeys(("color", "motion", "shape", "all_right", "whole", "permanence", "light"), rate)
     hostile = "<script>alert(1)</script> </pre> {{ 7 * 7 }} & \udce9"
     config = override(tiny_config, ["data.source=folder", "data.path='<script>alert(2)</script>'"])
     (tmp_path / "a.mp4").write_bytes(b"video")
@@ -71,7 +71,7 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
             kinds={"wall": scores, "light": scores},
             judge={"rendered": scores, "reconstructed": scores},
             report=f"javascript:{hostile}",
-            samples=[({"prompt": hostile, "right": dict.fromkeys(scores, True)}, tmp_path / "a.mp4")],
+            samples=[({"prompt": hostile, "right": dict.fromkeys(scores, True), "whole": True}, tmp_path / "a.mp4")],
             pairs=[tmp_path / "a.mp4"],
             flops={"forward": {"macs": 1, "flops": 2, "by_group": {hostile: 1}}},
             machine=hostile,
