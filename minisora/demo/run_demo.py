@@ -26,8 +26,8 @@ from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.write_video import write_video
 from minisora.demo.page_pieces import embed, environment, learning_curve, side_by_side
 from minisora.errors import UserError
-from minisora.evaluate.likeness import psnr
 from minisora.evaluate.judge.verdict import VERSION
+from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
 from minisora.evaluate.sample_and_judge import evaluate_model, reconstruct
 from minisora.files import read_json, write_json, write_whole

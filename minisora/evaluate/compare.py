@@ -213,7 +213,9 @@ def _evaluated(evaluation: Evaluation, curves: Curves | None) -> Experiment:
         lines.append((curves.finding.sentence, "bold"))
     whole = evaluation.score.whole
     worst = [(clip.line(), clip.video) for clip in evaluation.worst]
-    lines.append((f"{whole.right} of {whole.total} clips are whole; worst.png shows the worst {len(worst)}", ""))
+    lines.append(
+        (f"{whole.right} of {whole.total} clips are whole; worst.png shows the worst {len(worst)}", "")
+    )
     more = {"worst": worst}
     return Experiment(
         "evaluate", points, evaluation.table(), sheet, "failures", lines=lines, more_sheets=more

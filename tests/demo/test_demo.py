@@ -71,7 +71,9 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
             kinds={"wall": scores, "light": scores},
             judge={"rendered": scores, "reconstructed": scores},
             report=f"javascript:{hostile}",
-            samples=[({"prompt": hostile, "right": dict.fromkeys(scores, True), "whole": True}, tmp_path / "a.mp4")],
+            samples=[
+                ({"prompt": hostile, "right": dict.fromkeys(scores, True), "whole": True}, tmp_path / "a.mp4")
+            ],
             pairs=[tmp_path / "a.mp4"],
             flops={"forward": {"macs": 1, "flops": 2, "by_group": {hostile: 1}}},
             machine=hostile,

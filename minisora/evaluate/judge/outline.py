@@ -80,7 +80,13 @@ def measure_overlap(observation: Observation) -> float | None:
         ours = pieces[frame] == areas[frame].argmax()
         rows, columns = (np.nonzero(ours.any(axis=axis))[0] for axis in (1, 0))
         top, bottom, left, right = rows[0] - 1, rows[-1] + 1, columns[0] - 1, columns[-1] + 1
-        if top < 0 or left < 0 or bottom == len(ours) or right == len(free) or not (free[left] and free[right]):
+        if (
+            top < 0
+            or left < 0
+            or bottom == len(ours)
+            or right == len(free)
+            or not (free[left] and free[right])
+        ):
             continue
         # The soft edge comes along, other pieces do not.
         alone = np.where(ours | (pieces[frame] == 0), coverage[frame], 0)[top : bottom + 1, left : right + 1]
