@@ -35,9 +35,9 @@ def notched(video: Tensor, truth: ShapesTruth, depth: float = 0.9) -> Tensor:
 
 
 def with_blob(video: Tensor, frames: int, color: tuple[float, float, float], left: int, top: int) -> Tensor:
-    """A square of 6 pixels in the first frames."""
+    """A square of 8 pixels in the first frames."""
     video = video.clone()
-    video[:, :frames, top : top + 6, left : left + 6] = torch.tensor(color).view(3, 1, 1, 1)
+    video[:, :frames, top : top + 8, left : left + 8] = torch.tensor(color).view(3, 1, 1, 1)
     return video
 
 
@@ -83,7 +83,7 @@ def test_a_second_object_is_found_however_near(draw: Draw, truth: Truth, color: 
     exact, video = truth(SQUARE), draw(SQUARE)
     y, x = exact.centers[0].round().astype(int)
     # Two pixels between them, where a second blob is not yet looked for by `leftovers`.
-    beside = x + round(exact.radius) + 2 if x < 32 else x - round(exact.radius) - 8
+    beside = x + round(exact.radius) + 2 if x < 32 else x - round(exact.radius) - 10
     still = video[:, :1].expand_as(video)
     verdict = judge(with_blob(still, 17, color, beside, y - 3))  # type: ignore[arg-type]
     assert (verdict.second, verdict.leftovers) == (1, 0)
@@ -112,11 +112,6 @@ def test_behind_a_wall_what_is_visible_counts(draw: Draw) -> None:
     assert verdict.overlap is not None
     assert verdict.overlap > 0.9
     assert (verdict.second, verdict.whole(parse(WIDE))) == (0, True)
-    # A bite out of the outer half of every frame, in rows that a triangle fills.
-    ends = video.clone()
-    ends[:, :, :, 0:8] = video[:, :1, 0, :1, None]
-    ends[:, :, :, -8:] = video[:, :1, 0, :1, None]
-    assert not judge(ends).whole(parse(WIDE))
 
 
 def test_an_object_that_is_cut_by_the_frame_all_the_time_is_not_told() -> None:
