@@ -27,8 +27,6 @@ _SECOND = 0.1
 _FINER = 4
 # Of the shape: where more is hidden by the wall, what is seen says too little of the outline.
 _VISIBLE = 0.5
-# The outward normal of a slanted side is (-1/2, _SLANT) in (y down, |x|).
-_SLANT = 3**0.5 / 2
 # In a frame, not between frames; by corners too.
 _TOUCHING = np.zeros((3, 3, 3), dtype=bool)
 _TOUCHING[1] = True
@@ -61,10 +59,9 @@ def measure_overlap(observation: Observation) -> float | None:
     """Median over the free frames of the overlap of the object's mask and the ideal shape around it, in (0, 1].
 
     Overlap is intersection over union. The ideal shape is that of the mask's bounding box: a circle or square whose
-    diameter or side is the longer side of the box, in its middle, so that an oval or an oblong overlaps by its aspect.
-    The box of a triangle is the one along its own sides, the smallest upright equilateral triangle around the mask:
-    a rectangle would shrink with every corner that blur rounds off, and call what bulges out of it the fault. Which
-    shape it is, is what the judge sees.
+    diameter or side is the longer side of the box, in its middle, so that an oval or an oblong overlaps by its aspect;
+    a triangle that fills the box, its apex in the middle above. Such a triangle is strict: a corner that blur rounds
+    off shrinks the box on that side, and the rest bulges out of it. Which shape it is, is what the judge sees.
 
     If a wall leaves no frame free, as behind it a wide object is never wholly seen, the shape fitted to the clip stands
     for the ideal, over what is visible, in the frames that show at least `_VISIBLE` of it. None without an object,
@@ -123,9 +120,8 @@ def _overlap(shape: str, coverage: np.ndarray) -> float:
     elif shape == "square":
         ideal = (np.abs(y) <= half) & (np.abs(x) <= half)
     else:
-        ideal = np.ones_like(mask)
-        for outward in (y + 0 * x, _SLANT * x - y / 2, -_SLANT * x - y / 2):
-            ideal &= outward <= outward[mask].max()
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        ideal = (np.abs(y) <= height / 2) & (np.abs(x) <= width / 2 * (0.5 + y / height))
     return _over_union(mask, ideal)
 
 
