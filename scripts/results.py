@@ -217,10 +217,16 @@ def _prompt_scores() -> list[tuple[str, Row, Row]]:
 def checkpoints() -> list[Row]:
     """Each checkpoint by kind of prompt."""
     return [
-        {**score, "checkpoint": name, **FOLDERS[name], "prompts": kind}
+        {"whole": None, **score, "checkpoint": name, **FOLDERS[name], "prompts": kind}
         for name, kinds, _ in _prompt_scores()
         for kind, score in kinds.items()
     ]
+
+
+def whole_column(rows: list[Row], path: str = "") -> str:
+    """The column of a table for the stricter measure, "" until one of its rows has it."""
+    scores = [row[path.removesuffix(".")] if path else row for row in rows]
+    return f" | #whole = {path}whole of" if any(score["whole"] for score in scores) else ""
 
 
 def vae_quality() -> list[Row]:
@@ -309,14 +315,23 @@ def sizes() -> list[Row]:
     for point in points:
         if point["size"][0] == 1:
             # An image has no motion, and is not "all right" for want of one.
-            point["score"] |= {"motion": {"share": None}, "all_right": {"share": None}}
+            point["score"] |= {"motion": {"share": None}, "all_right": {"share": None}, "whole": None}
+        point["score"].setdefault("whole", None)
+        quality = point["score"]["quality"]
+        # Results of before the stricter measure have none but the coarser count.
+        point["second"] = quality.get("second", quality["leftovers"])
     return points
 
 
 def steps() -> list[Row]:
     """Quality against sampling steps, of the shipped checkpoint and its student."""
     return [
-        {**point, "checkpoint": name, **FOLDERS[folder]}
+        {
+            **point,
+            "score": {"whole": None, **point["score"]},
+            "checkpoint": name,
+            **FOLDERS[folder],
+        }
         for name, folder in (("modes", "modes"), ("student of modes", "student"))
         for point in read(f"{folder}/steps")["points"]
     ]

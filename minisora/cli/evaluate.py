@@ -40,7 +40,7 @@ def evaluate_prompts(
     batch_size: BatchOption = 8,
     out: OutOption = _OUT,
 ) -> None:
-    """Judge a model's samples of every prompt, and the judge itself: evaluate.json, failures.png."""
+    """Judge a model's samples of every prompt, and the judge itself: evaluate.json, failures.png, worst.png."""
     from minisora.evaluate.compare import Sampling, evaluate_prompts, run_experiment
 
     check_folder(out)
@@ -102,7 +102,7 @@ def evaluate_videos(
     videos: Annotated[Path, typer.Argument(help="Folder of mp4 files with metadata.csv.")],
     out: OutOption = _OUT,
 ) -> None:
-    """Judge a folder of videos by their captions, whatever made them: evaluate.json, failures.png."""
+    """Judge a folder of videos by their captions, whatever made them: evaluate.json, failures.png, worst.png."""
     from minisora.evaluate.compare import evaluate_folder, run_experiment
 
     check_folder(out)

@@ -33,6 +33,7 @@ from minisora.demo.page_pieces import (
     video_script,
 )
 from minisora.errors import UserError
+from minisora.evaluate.judge.verdict import VERSION
 from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
 from minisora.evaluate.sample_and_judge import evaluate_model, reconstruct
@@ -135,7 +136,8 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
     vae = record.keep("vae_quality", key, lambda: _reconstruct(config, pipeline, run / "reconstructions"))
     say(console, f"  {vae['psnr']:.2f} dB PSNR")
     say(console, ("Prompts", "bold"), ", one sample each")
-    score = record.keep("prompts", key, lambda: _sample(pipeline, run / "samples", console))
+    judged = f"{key} judge {VERSION}"
+    score = record.keep("prompts", judged, lambda: _sample(pipeline, run / "samples", console))
     _print_score(score, console)
     say(console, ("FLOPs", "bold"), " of one denoising forward pass")
     ledger = count_config(config, device="cpu")
@@ -199,14 +201,15 @@ def _sample(pipeline: MiniSoraPipeline, folder: Path, console: Console) -> dict[
         file, matches = f"{number:02d}.mp4", evaluation.verdicts[number].matches(parse(prompts[number]))
         write_video(folder / file, evaluation.videos[number], pipeline.config.fps)
         right = {name: bool(matches[name]) for name in ("color", "shape", "motion")}
-        samples.append({"prompt": prompts[number], "file": file, "right": right})
+        whole = evaluation.verdicts[number].whole(parse(prompts[number]))
+        samples.append({"prompt": prompts[number], "file": file, "right": right, "whole": whole})
     judged = evaluation.to_dict()
     kinds = judged["kinds"]
     return {"score": kinds["plain"], "kinds": kinds, "judge": judged["judge"], "samples": samples}
 
 
 def _print_score(scores: dict[str, Any], console: Console) -> None:
-    rows = [(name, scores["score"][name]) for name in ("color", "motion", "shape", "all_right")]
+    rows = [(name, scores["score"][name]) for name in ("color", "motion", "shape", "all_right", "whole")]
     rows += [("permanence", scores["kinds"]["wall"]["permanence"])]
     rows += [(light, scores["kinds"]["light"][light]) for light in ("day", "night")]
     for name, part in rows:

@@ -4,6 +4,7 @@ An experiment samples prompts from a model, has the videos judged, and returns a
 table and the videos of a contact sheet. `run_experiment` does the rest, the same for all of them:
 
     prompts   OUT/evaluate.json, failures.png   the score of a model's samples, and the judge's own
+              and worst.png
     run       RUN/evaluation.json and .png      a run on its own held-out clips (`minisora.evaluate.own_clips`); with
                                                 prompts, as above, and whether it learns, is stuck or memorises
     videos    the same                          of videos with captions, whatever made them
@@ -89,6 +90,7 @@ class Experiment:
     sheet: list[tuple[str, Tensor]] = field(default_factory=list)  # captions and videos 3 T H W
     sheet_name: str = ""  # of OUT/SHEET_NAME.png; "": there is never one
     sheet_frames: int = 9  # shown of each video
+    more_sheets: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)  # OUT/NAME.png, alike
     lines: list[tuple[str, str]] = field(default_factory=list)  # printed below the table, each with its style
 
 
@@ -107,12 +109,13 @@ def run_experiment(out: Path, console: Console, measure: Callable[[Bar], Experim
         experiment = measure(bar)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{experiment.name}.json"]
-    if experiment.sheet_name:
-        file = out / f"{experiment.sheet_name}.png"
+    sheets = {experiment.sheet_name: experiment.sheet} if experiment.sheet_name else {}
+    for name, sheet in {**sheets, **experiment.more_sheets}.items():
+        file = out / f"{name}.png"
         # Never the sheet of an earlier experiment beside this one's numbers.
         file.unlink(missing_ok=True)
-        if experiment.sheet:
-            captions, videos = zip(*experiment.sheet, strict=True)
+        if sheet:
+            captions, videos = zip(*sheet, strict=True)
             write_contact_sheet(file, videos, captions, experiment.sheet_frames)
             files.append(file)
     write_json(files[0], experiment.points)
@@ -208,7 +211,15 @@ def _evaluated(evaluation: Evaluation, curves: Curves | None) -> Experiment:
     if curves is not None:
         points["curves"] = curves.to_dict()
         lines.append((curves.finding.sentence, "bold"))
-    return Experiment("evaluate", points, evaluation.table(), sheet, "failures", lines=lines)
+    whole = evaluation.score.whole
+    worst = [(clip.line(), clip.video) for clip in evaluation.worst]
+    lines.append(
+        (f"{whole.right} of {whole.total} clips are whole; worst.png shows the worst {len(worst)}", "")
+    )
+    more = {"worst": worst}
+    return Experiment(
+        "evaluate", points, evaluation.table(), sheet, "failures", lines=lines, more_sheets=more
+    )
 
 
 # Steps: steps.json, which `minisora report --run OUT` reads.
@@ -297,8 +308,7 @@ def compare_steps(sampling: Sampling, steps: list[int], bar: Bar) -> Experiment:
         seconds = (time.perf_counter() - start) / len(prompts)
         # Heun evaluates twice a step but for the last.
         passes = guided * len(pipeline.scheduler.timesteps)
-        matches = [v.matches(parse(prompt)) for v, prompt in zip(verdicts, prompts, strict=True)]
-        right = tuple(match["color"] and match["shape"] and match["motion"] for match in matches)
+        right = tuple(v.all_right(parse(prompt)) for v, prompt in zip(verdicts, prompts, strict=True))
         points.append(StepsPoint(number, passes, score, seconds, right))
     chosen = enough(points)
     line = (
@@ -312,7 +322,8 @@ def compare_steps(sampling: Sampling, steps: list[int], bar: Bar) -> Experiment:
 
 def _steps_table(points: list[StepsPoint]) -> Table:
     table = Table(title="quality against steps, the same noise for all", title_justify="left")
-    for head in ("steps", "passes", "colour", "motion", "shape", "all right", "95 % interval", "s a video"):
+    heads = ("colour", "motion", "shape", "all right", "95 % interval", "whole", "s a video")
+    for head in ("steps", "passes", *heads):
         table.add_column(head, justify="right")
     for point in points:
         score, (low, high) = point.score, point.score.all_right.interval
@@ -321,6 +332,7 @@ def _steps_table(points: list[StepsPoint]) -> Table:
             str(point.passes),
             *_shares(score),
             f"{low:.1%} to {high:.1%}",
+            f"{score.whole.share:.1%}",
             f"{point.seconds_per_video:.2f}",
         )
     return table
@@ -353,7 +365,7 @@ def parse_sizes(text: str) -> list[Size]:
 def compare_sizes(sampling: Sampling, sizes: list[Size], bar: Bar) -> Experiment:
     """The score of the same prompts at every size.
 
-    "2nd blob" is the share of frames that show a second object, which "all right" does not count.
+    "2nd object" is the share of frames that show one, which "all right" does not count and "whole" does.
 
     Raises:
         UserError: no such model or prompts, or a size that does not fit the model.
@@ -363,7 +375,7 @@ def compare_sizes(sampling: Sampling, sizes: list[Size], bar: Bar) -> Experiment
         # Refuses what does not fit before anything is sampled.
         pipeline.latent_shape(*size)
     table = Table(title="the same prompts at each size", title_justify="left")
-    heads = ("colour", "motion", "shape", "all right", "2nd blob", "judge", "s a video")
+    heads = ("colour", "motion", "shape", "all right", "whole", "2nd object", "judge", "s a video")
     for head in ("frames x height x width", *heads):
         table.add_column(head, justify="right")
     points, sheet = [], []
@@ -396,7 +408,8 @@ def compare_sizes(sampling: Sampling, sizes: list[Size], bar: Bar) -> Experiment
         table.add_row(
             name,
             *_shares(score, still),
-            f"{score.quality['leftovers']:.1%}",
+            "-" if still else f"{score.whole.share:.1%}",
+            f"{score.quality['second']:.1%}",
             "-" if still else f"{rendered.all_right.share:.1%}",
             f"{seconds:.2f}",
         )

@@ -202,6 +202,7 @@ def _animate(trial: Trial) -> ModeScore:
     rates = {
         "motion": shows(videos, trial.prompts, "motion"),
         "identity": shows(videos, trial.prompts, "color", "shape"),
+        "whole": are_whole(videos, trial.prompts),
     }
     numbers = {
         "first_frame_db": float(first_frame.mean()),
@@ -238,6 +239,7 @@ def score_extension(trial: Trial, *, backward: bool) -> ModeScore:
     rates = {
         "motion": shows(new, trial.prompts, "motion"),
         "identity": rate(same),
+        "whole": are_whole(new, trial.prompts),
         "smooth": rate((jumps <= limit).tolist()),
         "smooth_as_coded_data": rate((jumps <= coded_limit).tolist()),
     }
@@ -258,6 +260,7 @@ def _connect(trial: Trial) -> ModeScore:
     )
     rates = {
         "all_right": shows(videos, trial.prompts, "color", "shape", "motion"),
+        "whole": are_whole(videos, trial.prompts),
         "path": rate(near_paths(videos, clips)),
     }
     return trial.score(rates, {"worst_end_db": float(ends.min().clamp(max=_SAME_DB))}, trial.prompts, videos)
@@ -294,7 +297,10 @@ def _inpaint(trial: Trial) -> ModeScore:
     mask[..., width // 3 : 2 * width // 3] = True
     videos = trial.make(inpaint, trial.prompts, [clips], mask)
     untouched = psnr(torch.where(mask[:, None], clips, videos), clips).clamp(max=_SAME_DB)
-    rates = {"all_right": shows(videos, trial.prompts, "color", "shape", "motion")}
+    rates = {
+        "all_right": shows(videos, trial.prompts, "color", "shape", "motion"),
+        "whole": are_whole(videos, trial.prompts),
+    }
     return trial.score(rates, {"untouched_db": float(untouched.min())}, trial.prompts, videos)
 
 
@@ -306,6 +312,7 @@ def _keyframes(trial: Trial) -> ModeScore:
     keyframe_psnr = psnr(videos[:, :, frames], clips[:, :, frames])
     rates = {
         "all_right": shows(videos, trial.prompts, "color", "shape", "motion"),
+        "whole": are_whole(videos, trial.prompts),
         "path": rate(near_paths(videos, clips)),
     }
     return trial.score(rates, {"keyframes_db": float(keyframe_psnr.mean())}, trial.prompts, videos)
@@ -334,6 +341,7 @@ def _restyled(trial: Trial, prompts: list[ShapesPrompt], changed: str, unchanged
     ]
     rates = {
         "style": shows(videos, prompts, changed),
+        "whole": are_whole(videos, prompts),
         "kept": rate([a and b for a, b in zip(near, same, strict=True)]),
         "kept_" + "_and_".join(unchanged): rate(same),
         "kept_path": rate(near),
@@ -379,6 +387,11 @@ def shows(videos: Tensor, prompts: Sequence[ShapesPrompt], *attributes: str) -> 
     """The share of videos that have all of these attributes of their prompts."""
     verdicts = [verdict.matches(p) for verdict, p in zip(judge_all(videos), prompts, strict=True)]
     return rate([all(matches[name] for name in attributes) for matches in verdicts])
+
+
+def are_whole(videos: Tensor, prompts: Sequence[ShapesPrompt]) -> Rate:
+    """The share of videos that show their prompt's object whole; see `Verdict.whole`."""
+    return rate([verdict.whole(p) for verdict, p in zip(judge_all(videos), prompts, strict=True)])
 
 
 def near_paths(videos: Tensor, real: Tensor) -> list[bool]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from minisora.data.shapes_world.grammar import ShapesPrompt, parse
 from minisora.data.shapes_world.shapes_dataset import ShapesWorld
 from minisora.errors import UserError
-from minisora.evaluate.judge.verdict import ATTRIBUTES, Verdict, judge_all
+from minisora.evaluate.judge.verdict import ATTRIBUTES, MOST_SECOND, Verdict, judge_all
 from minisora.evaluate.prompts import KINDS, Kind, kind_of
 from minisora.evaluate.score import Score, quality_table, score_table
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
@@ -27,8 +27,9 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 
 # Rendered clips, at least, that the judge's own accuracy is measured on.
 CHECKS = 144
-# Failures that are kept for the contact sheet.
+# Failures that are kept for the contact sheet, and clips for that of the worst.
 SHOWN = 24
+NUM_WORST = 10
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,35 @@ class Failure:
     video: Tensor  # 3 T H W in [-1, 1]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A clip beside its verdict."""
+
+    caption: str
+    prompt: ShapesPrompt
+    verdict: Verdict
+    video: Tensor  # 3 T H W in [-1, 1]
+
+    @property
+    def goodness(self) -> tuple[bool, bool, float]:
+        """The lowest is the worst: what is not right in colour, shape or motion, then second objects, then overlap."""
+        verdict = self.verdict
+        return verdict.all_right(self.prompt), verdict.second <= MOST_SECOND, verdict.overlap or 0.0
+
+    def line(self) -> str:
+        """Caption, and what the judge has against it."""
+        verdict = self.verdict
+        wrong = wrong_attributes(verdict, self.prompt)
+        overlap = "not told" if verdict.overlap is None else f"{verdict.overlap:.2f}"
+        parts = [
+            "whole" if verdict.whole(self.prompt) else "not whole",
+            f"overlap {overlap}",
+            *([f"second object in {verdict.second:.0%} of the frames"] if verdict.second else []),
+            *([f"seen: {', '.join(wrong)}"] if wrong else []),
+        ]
+        return f"{self.caption} | {'; '.join(parts)}"
+
+
 @dataclass
 class Evaluation:
     """The result of judging videos; clip i is the video of `captions[i]`."""
@@ -49,6 +79,7 @@ class Evaluation:
     rendered: Score  # the judge's own accuracy: the same prompts as the world draws them
     reconstructed: Score | None  # the same after the model's VAE; None without a model
     failures: list[Failure]  # the first `SHOWN`
+    worst: list[Judged]  # the worst `NUM_WORST`, right or not, the worst first
     files: list[str] | None = None  # of the clips, where they came from files
     skipped: list[str] = field(default_factory=list)  # files that were not judged, each with the reason
     settings: dict[str, Any] = field(default_factory=dict)  # what it takes to repeat this
@@ -91,7 +122,14 @@ class Evaluation:
         names = [{}] * len(self.captions) if self.files is None else [{"file": file} for file in self.files]
         rows = zip(names, self.captions, self.wrong, self.verdicts, strict=True)
         clips = [
-            {**name, "prompt": text, "wrong": wrong, "verdict": asdict(v)} for name, text, wrong, v in rows
+            {
+                **name,
+                "prompt": text,
+                "wrong": wrong,
+                "whole": v.whole(parse(text)),
+                "verdict": asdict(v),
+            }
+            for name, text, wrong, v in rows
         ]
         return {
             "settings": self.settings,
@@ -160,6 +198,7 @@ def evaluate_model(
             degrade=lambda clips: reconstruct(pipeline.vae, clips, batch_size),
         ),
         failures=[],
+        worst=[],
         settings={
             "samples_per_prompt": samples_per_prompt,
             "seed": seed,
@@ -171,7 +210,14 @@ def evaluate_model(
     )
     rows = zip(captions, evaluation.wrong, videos, strict=True)
     evaluation.failures = [Failure(*row) for row in rows if row[1]][:SHOWN]
+    judged = zip(captions, map(parse, captions), verdicts, videos, strict=True)
+    evaluation.worst = worst_of([Judged(*row) for row in judged])
     return evaluation
+
+
+def worst_of(clips: list[Judged]) -> list[Judged]:
+    """The worst `NUM_WORST`, the worst first; of equals the earlier."""
+    return sorted(clips, key=lambda clip: clip.goodness)[:NUM_WORST]
 
 
 def evaluate_pipeline(

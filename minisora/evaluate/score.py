@@ -26,6 +26,7 @@ _RATES = {
     "shape": "shape",
     "motion": "motion",
     "all_right": "all three",
+    "whole": "whole",
     "size": "size",
     "day": "day",
     "night": "night",
@@ -40,7 +41,9 @@ _QUALITY = {
     "reappearance_error": ("off the right place behind the wall, pixels", 2),
     "size_variation": ("change of size, share of the area", 3),
     "flicker": ("flicker of the background, of black to white", 4),
-    "leftovers": ("frames with a second blob, share (mean)", 3),
+    "overlap": ("overlap with the ideal shape (mean)", 3),
+    "second": ("frames with a second object, share (mean)", 3),
+    "leftovers": ("frames with a second blob far off, share (mean)", 3),
     "presence": ("frames with the object, share (mean)", 3),
 }
 
@@ -87,7 +90,8 @@ class Rate:
 class Score:
     """How well clips follow their prompts.
 
-    `all_right` means colour, shape and motion. `permanence` counts only prompts with a wall, and is right
+    `all_right` means colour, shape and motion; `whole` also that it is one object with the outline of its shape
+    (`Verdict.whole`). `permanence` counts only prompts with a wall, and is right
     where the same object came out in the right place. Size and light count as medium and night when unsaid;
     `day` and `night` are the light of the prompts of each, since most prompts say nothing and mean night.
     """
@@ -96,6 +100,7 @@ class Score:
     shape: Rate
     motion: Rate
     all_right: Rate
+    whole: Rate
     size: Rate
     light: Rate
     day: Rate
@@ -131,7 +136,8 @@ class Score:
         rates: dict[str, Any] = {
             name: Rate(sum(match[name] for match in matches), len(pairs)) for name in ATTRIBUTES
         }
-        triple = sum(match["color"] and match["shape"] and match["motion"] for match in matches)
+        triple = sum(verdict.all_right(prompt) for verdict, prompt in pairs)
+        whole = sum(verdict.whole(prompt) for verdict, prompt in pairs)
         walls = [verdict.permanence is True for verdict, prompt in pairs if prompt.wall]
         for light in get_args(Light):
             lit = [verdict.light == light for verdict, prompt in pairs if prompt.light == light]
@@ -139,6 +145,7 @@ class Score:
         return cls(
             **rates,
             all_right=Rate(triple, len(pairs)),
+            whole=Rate(whole, len(pairs)),
             permanence=Rate(sum(walls), len(walls)),
             quality=_quality([verdict for verdict, _ in pairs]),
         )
@@ -152,7 +159,7 @@ class Score:
 
 
 def _quality(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Medians over the clips in which it can be measured; means of shares that are zero or one in most."""
+    """Medians over the clips in which it can be measured; means of overlaps, and of shares that are 0 or 1 in most."""
     known = {
         name: [value for verdict in verdicts if (value := getattr(verdict, name)) is not None]
         for name in (
@@ -166,7 +173,10 @@ def _quality(verdicts: Sequence[Verdict]) -> dict[str, float]:
         )
     }
     medians = {name: float(np.median(values)) for name, values in known.items() if values}
-    means = {name: float(np.mean([getattr(v, name) for v in verdicts])) for name in ("leftovers", "presence")}
+    shares = ("second", "leftovers", "presence")
+    means = {name: float(np.mean([getattr(v, name) for v in verdicts])) for name in shares}
+    if overlaps := [v.overlap for v in verdicts if v.overlap is not None]:
+        means["overlap"] = float(np.mean(overlaps))
     return medians | means
 
 
@@ -200,6 +210,8 @@ def score_table(
         for kind, part in kinds.items():
             thirds = (part.all_right, *[p.all_right if p else None for p in (part.seen, part.held_out)])
             table.add_row(f"all three,\n{_KINDS[kind]}", *[_cell(rate) if rate else "" for rate in thirds])
+            wholes = (part.whole, *[p.whole if p else None for p in (part.seen, part.held_out)])
+            table.add_row(f"whole,\n{_KINDS[kind]}", *[_cell(rate) if rate else "" for rate in wholes])
     return table
 
 

@@ -17,7 +17,9 @@ from minisora.evaluate.sample_and_judge import (
     SHOWN,
     Evaluation,
     Failure,
+    Judged,
     judge_accuracy,
+    worst_of,
     wrong_attributes,
 )
 
@@ -53,6 +55,7 @@ def evaluate_videos(
     captions: list[str] = []
     verdicts: list[Verdict] = []
     failures: list[Failure] = []
+    worst: list[Judged] = []
     sizes: Counter[tuple[int, int, int]] = Counter()
     skipped = []
     videos, *_ = walk(folder)
@@ -71,6 +74,7 @@ def evaluate_videos(
             verdicts.append(verdict)
             sizes[(video.shape[1], video.shape[2], video.shape[3])] += 1
             wrong = wrong_attributes(verdict, prompt)
+            worst = worst_of([*worst, Judged(f"{name}: {caption}", prompt, verdict, video)])
             if wrong and len(failures) < SHOWN:
                 failures.append(Failure(f"{name}: {caption}", wrong, video))
         if on_progress:
@@ -93,6 +97,7 @@ def evaluate_videos(
         rendered=judge_accuracy(captions, size, num_clips=num_checks),
         reconstructed=None,
         failures=failures,
+        worst=worst,
         files=files,
         skipped=skipped,
         settings={"size": list(size)},

@@ -80,7 +80,7 @@ def test_a_machine_is_named_by_its_processor_and_a_thread_alone_is_one() -> None
 
 def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_path: Path) -> None:
     rate = {"right": 3, "total": 4, "share": 0.75}
-    scores = dict.fromkeys(("color", "motion", "shape", "all_right", "permanence", "light"), rate)
+    scores = dict.fromkeys(("color", "motion", "shape", "all_right", "whole", "permanence", "light"), rate)
     hostile = "<script>alert(1)</script> </pre> {{ 7 * 7 }} & \udce9"
     config = override(tiny_config, ["data.source=folder", "data.path='<script>alert(2)</script>'"])
     write_video(tmp_path / "a.mp4", torch.zeros(3, 2, 16, 16), 8)
@@ -95,7 +95,9 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
             kinds={"wall": scores, "light": scores},
             judge={"rendered": scores, "reconstructed": scores},
             report=f"javascript:{hostile}",
-            samples=[({"prompt": hostile, "right": dict.fromkeys(scores, True)}, tmp_path / "a.mp4")],
+            samples=[
+                ({"prompt": hostile, "right": dict.fromkeys(scores, True), "whole": True}, tmp_path / "a.mp4")
+            ],
             pairs=[tmp_path / "a.mp4"],
             flops={"forward": {"macs": 1, "flops": 2, "by_group": {hostile: 1}}},
             machine=hostile,

@@ -62,6 +62,9 @@ def test_a_model_and_its_run_are_evaluated_and_written_down(
     assert len(written["curves"]["nearest_training_clip"]["samples"]) == 8
     assert written["num_failures"] == 4
     assert (out / "failures.png").is_file()
+    assert (out / "worst.png").is_file()
+    assert written["score"]["whole"]["total"] == 4
+    assert [clip["whole"] for clip in written["clips"]] == [False] * 4
     assert not list(out.glob("*.partial"))
     printed = console.export_text()
     assert "stuck at predicting the mean: its error" in printed

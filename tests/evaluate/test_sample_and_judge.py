@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,9 +21,11 @@ from minisora.evaluate.prompts import prompt_set
 from minisora.evaluate.sample_and_judge import (
     SHOWN,
     Evaluation,
+    Judged,
     evaluate_model,
     evaluate_pipeline,
     judge_accuracy,
+    worst_of,
     wrong_attributes,
 )
 from minisora.evaluate.score import Rate
@@ -126,6 +128,25 @@ def test_failures_for_the_sheet_are_bounded_and_all_are_counted() -> None:
     always_green = Painter(lambda text: text.replace("red", "green"))
     evaluation = evaluated(always_green, [HELD_OUT] * (SHOWN + 3))
     assert (len(evaluation.failures), evaluation.num_failures) == (SHOWN, SHOWN + 3)
+
+
+def test_the_worst_are_wrong_then_doubled_then_misshapen(draw: Callable[..., Tensor]) -> None:
+    video, prompt = draw(HELD_OUT), parse(HELD_OUT)
+    right = judge(video)
+    verdicts = {
+        "good": right,
+        "misshapen": replace(right, overlap=0.7),
+        "cut": replace(right, overlap=None),
+        "doubled": replace(right, second=0.5),
+        "wrong": replace(right, color="blue"),
+    }
+    clips = [Judged(name, prompt, verdict, video) for name, verdict in verdicts.items()]
+    worst = worst_of(clips * 3)
+    assert [clip.caption for clip in worst] == ["wrong"] * 3 + ["doubled"] * 3 + ["cut"] * 3 + ["misshapen"]
+    assert clips[1].line() == "misshapen | not whole; overlap 0.70"
+    assert clips[2].line() == "cut | not whole; overlap not told"
+    assert "second object in 50% of the frames" in clips[3].line()
+    assert clips[4].line().endswith("seen: color blue")
 
 
 def test_more_samples_per_prompt_leave_the_first_ones_as_they_are() -> None:

@@ -32,7 +32,7 @@ def test_score_counts_each_attribute_and_splits_by_triple(draw: Draw) -> None:
     prompts = [parse(caption) for caption in (SEEN, HELD_OUT, WALL)]
     right = [judge(draw(caption)) for caption in (SEEN, HELD_OUT, WALL)]
     score = Score.of(right, prompts)
-    assert (score.all_right, score.permanence) == (Rate(3, 3), Rate(1, 1))
+    assert (score.all_right, score.whole, score.permanence) == (Rate(3, 3), Rate(3, 3), Rate(1, 1))
     assert score.seen is not None
     assert score.held_out is not None
     assert (score.seen.all_right, score.held_out.all_right) == (Rate(2, 2), Rate(1, 1))
@@ -44,6 +44,17 @@ def test_score_counts_each_attribute_and_splits_by_triple(draw: Draw) -> None:
     assert score.held_out is not None
     assert score.held_out.all_right == Rate(0, 1)
     assert score.held_out.permanence == Rate(0, 0)
+
+
+def test_whole_is_right_of_one_object_with_its_outline(draw: Draw) -> None:
+    prompt, right = parse(SEEN), judge(draw(SEEN))
+    frames = [replace(right, second=share) for share in (1 / 17, 2 / 17)]
+    outlines = [replace(right, overlap=overlap) for overlap in (0.85, 0.84, None)]
+    verdicts = [*frames, *outlines, replace(right, color="blue")]
+    score = Score.of(verdicts, [prompt] * 6)
+    assert [verdict.whole(prompt) for verdict in verdicts] == [True, False, True, False, False, False]
+    assert (score.all_right, score.whole) == (Rate(5, 6), Rate(2, 6))
+    assert score.quality["second"] == pytest.approx(3 / 17 / 6)
 
 
 def test_score_is_json(draw: Draw) -> None:

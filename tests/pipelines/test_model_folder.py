@@ -62,6 +62,15 @@ def test_the_card_shows_the_scores_it_is_given(tiny_run: Path, tmp_path: Path) -
     export_model(tiny_run / "model", tmp_path / "out", [tmp_path / "evaluate.json", tmp_path / "modes.json"])
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| all right | 3/4 = 75.0 % |" in card
+    assert "whole" not in card  # scores of before it was measured
+    scores = dict.fromkeys((*names, "whole"), rate)
+    (tmp_path / "evaluate.json").write_text(json.dumps({"score": scores}))
+    points = [{"size": size, "score": scores} for size in ([17, 64, 64], [1, 64, 64])]
+    (tmp_path / "sizes.json").write_text(json.dumps({"points": points}))
+    export_model(tiny_run / "model", tmp_path / "new", [tmp_path / "evaluate.json", tmp_path / "sizes.json"])
+    new = (tmp_path / "new" / "README.md").read_text()
+    assert "| whole | 3/4 = 75.0 % |" in new
+    assert "| size | colour | shape | all right | whole |\n|---|---|---|---|---|\n| 17x64x64 |" in new
     assert "| animate | motion | 3/4 = 75.0 % |" in card
     with pytest.raises(UserError, match="holds no scores"):
         export_model(tiny_run / "model", tmp_path / "out", [tmp_path / "nothing.json"])

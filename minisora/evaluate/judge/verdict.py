@@ -18,6 +18,7 @@ from minisora.data.shapes_world.layout import RADIUS
 from minisora.errors import UserError
 from minisora.evaluate.judge.follow import Observation, observe
 from minisora.evaluate.judge.motion import measure_passage, measure_track
+from minisora.evaluate.judge.outline import find_second, measure_overlap
 
 ATTRIBUTES = ("color", "shape", "motion", "size", "light", "wall")
 # A fit that leaves more than this share of the coverage's energy unexplained is no shape of the world: VAE
@@ -25,10 +26,16 @@ ATTRIBUTES = ("color", "shape", "motion", "size", "light", "wall")
 _WORST_FIT = 0.2
 _OF_OBJECT = (
     *("color", "shape", "motion", "size", "path_error", "path_error_share", "speed_error"),
-    *("permanence", "reappearance_error", "size_variation", "fit_error"),
+    *("permanence", "reappearance_error", "size_variation", "fit_error", "overlap"),
 )
 # Areas of the object that make a second blob.
 _SECOND = 0.1
+# Of a clip that is whole: frames that may show a second object, one of 17, and the overlap that it needs. Every clip
+# of the world has 0.9 or more.
+MOST_SECOND = 0.06
+LEAST_OVERLAP = 0.85
+# Raise it with any change of what a verdict holds or says: verdicts that are kept are then judged anew.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,26 @@ class Verdict:
     permanence: bool | None  # the same object in the right place after the wall hid it; None without a wall
     reappearance_error: float | None  # pixels between that place and where it came out
     flicker: float  # mean change of the background between frames, of the range from black to white
-    leftovers: float  # share of the frames that show a second blob
+    leftovers: float  # share of the frames that show a second blob, well away from the object
+    second: float  # share of the frames that show a second object; see `minisora.evaluate.judge.outline`
     presence: float  # share of the frames that show the object, of those in which the wall does not hide it
     size_variation: float | None  # standard deviation of the object's area over its mean, where wholly seen
     fit_error: float | None  # what the shape leaves unexplained of the object's mask: 0 is a perfect shape
+    overlap: float | None  # of the object's mask with the ideal shape around it: 1 is a perfect outline
+
+    @property
+    def one_whole_object(self) -> bool:
+        """At most `MOST_SECOND` of the frames show a second object, and the overlap is at least `LEAST_OVERLAP`."""
+        return self.second <= MOST_SECOND and self.overlap is not None and self.overlap >= LEAST_OVERLAP
+
+    def all_right(self, prompt: ShapesPrompt) -> bool:
+        """Whether colour, shape and motion are as the prompt wants."""
+        matches = self.matches(prompt)
+        return matches["color"] and matches["shape"] and matches["motion"]
+
+    def whole(self, prompt: ShapesPrompt) -> bool:
+        """The stricter measure: colour, shape and motion are right, and it is one whole object."""
+        return self.all_right(prompt) and self.one_whole_object
 
     def matches(self, prompt: ShapesPrompt) -> dict[str, bool]:
         """Which attributes are as the prompt wants; unsaid means medium, at night, without a wall."""
@@ -89,6 +112,7 @@ def _verdict(observation: Observation) -> Verdict:
             wall=scenery.wall is not None,
             flicker=_flicker(frames, nothing),
             leftovers=0.0,
+            second=0.0,
             presence=0.0,
         )
     track = measure_track(tracked.centers, height, width)
@@ -108,9 +132,11 @@ def _verdict(observation: Observation) -> Verdict:
         reappearance_error=passage.error if passage else None,
         flicker=_flicker(frames, tracked.near),
         leftovers=float((tracked.second > _SECOND).mean()),
+        second=float(find_second(observation).mean()),
         presence=_presence(observation),
         size_variation=float(whole.std() / whole.mean()) if len(whole) > 1 else None,
         fit_error=tracked.fit.error,
+        overlap=measure_overlap(observation),
     )
 
 
