@@ -62,6 +62,7 @@ def test_a_captioner_and_a_student_are_timed_for_real_and_trained(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_minutes, "FEWEST_STEPS", 0)
+    monkeypatch.setattr(distill, "elapsed", lambda: 0.0)
     monkeypatch.setattr(distill, "_TIMED", 2)
     monkeypatch.setattr(distill, "_MOST_SAMPLES", 3)
 
