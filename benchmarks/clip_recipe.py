@@ -82,7 +82,7 @@ DIT_VARIANTS: dict[str, dict[str, Any]] = {
     "weight decay 0.1": {"train_dit.weight_decay": 0.1},
     "3 views, moved by up to 4 pixels": {"data.augment": {"views": 3, "shift": 4}},
     "3 views, moved and in other colours": {"data.augment": {"views": 3, "shift": 4, "color": 0.1}},
-    "clips that overlap by half": {"data.overlap": 0.5},
+    "clips that overlap by seven tenths": {"data.overlap": 0.7},
 }
 
 
