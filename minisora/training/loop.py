@@ -44,6 +44,8 @@ from minisora.training.optimizer import lr_scale, make_optimizer, steps_changed
 from minisora.training.progress import MetricsLog, StepProgress
 from minisora.training.tasks import Task
 
+# Times the steps first planned, the most that there can come to be.
+_AT_MOST = 4
 # Key of the draws of dropout, beside those of `minisora.data.batches`.
 _DROPOUT = 4
 TaskType = TypeVar("TaskType", bound=Task)
@@ -103,6 +105,7 @@ class Trainer:
         last: the checkpoint to go on from, of this run, and what it says.
         on_sample: called on the main process with the step and the averaged weights, every `sample_every` steps.
         on_validate: the same, after each validation.
+        steps_by: gives the steps in all, after each validation at which the learning rate does not depend on them yet.
     """
 
     def __init__(
@@ -116,10 +119,11 @@ class Trainer:
         last: tuple[Path, checkpoint.TrainState] | None = None,
         on_sample: Callable[[int, dict[str, Tensor]], None] | None = None,
         on_validate: Callable[[int, dict[str, Tensor]], None] | None = None,
+        steps_by: Callable[[int], int] | None = None,
     ):
         self.task, self.settings, self.accelerator = task, task.settings, accelerator
         self.config, self.seed = checkpoint.described(config), config.seed
-        self.inputs, self.console = inputs, console
+        self.inputs, self.console, self._steps_by = inputs, console, steps_by
         # In the order in which they are called where both are due: what is shown of a validation may show samples.
         self._callbacks = {"sample": on_sample, "validate": on_validate}
         self.folder = out / "checkpoints"
@@ -204,7 +208,8 @@ class Trainer:
         loader = load_batches(
             self.task.source,
             start_step=self.step,
-            stop_step=settings.steps,
+            # More than there will be, where their number is not known yet.
+            stop_step=settings.steps if self._steps_by is None else _AT_MOST * settings.steps,
             batch_size=settings.batch_size,
             accumulation=settings.accumulation,
             rank=accelerator.process_index,
@@ -233,7 +238,7 @@ class Trainer:
                     if isinstance(norm, DTensor):
                         norm = norm.full_tensor()
                     for group in self.optimizer.param_groups:
-                        group["lr"] = group["peak_lr"] * lr_scale(self.step, settings)
+                        group["lr"] = group["peak_lr"] * lr_scale(self.step, self.settings)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             step_loss += loss.detach() / settings.accumulation
@@ -273,10 +278,11 @@ class Trainer:
             if self._is_asked_to_stop(signals.heard, looks):
                 self._stop_if_bad(first_bad, recent)
                 self._interrupt(due, progress)
-            if self._waits_in_vain and self.step < settings.steps:
-                if "save" not in due:
-                    self._save()
-                progress.note(self.step, self._told_patience())
+            if self._is_over:
+                if self.step < self.settings.steps:
+                    if "save" not in due:
+                        self._save()
+                    progress.note(self.step, self._told_patience())
                 return
 
     def _told_patience(self) -> str:
@@ -317,6 +323,7 @@ class Trainer:
             self.metrics.write(self.step, **rows, seconds=took)
             progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
             self._keep_best()
+            self._set_steps(progress)
         for what, call in self._callbacks.items():
             if what in due and call is not None:
                 weights = checkpoint.full_weights(self.model, self.ema)
@@ -326,6 +333,16 @@ class Trainer:
         if "save" in due:
             self._save()
         return time.perf_counter() - start
+
+    def _set_steps(self, progress: StepProgress) -> None:
+        """Ask how many steps there are in all, while the learning rate stands on its plateau; more than were done."""
+        plateau = 1 - self.settings.decay_share
+        if self._steps_by is None or self.step > plateau * self.settings.steps:
+            return
+        steps = max(self._steps_by(self.step), math.ceil(self.step / plateau), self.step + 1)
+        self.settings = self.settings.replace(steps=min(steps, _AT_MOST * self.task.settings.steps))
+        self.config[f"train_{self.task.name}"]["steps"] = self.settings.steps
+        progress.expect(self.settings.steps)
 
     def _due(self) -> set[str]:
         """What happens after the step just done."""
@@ -451,6 +468,7 @@ def run_stage(
     finish: Callable[[TaskType, dict[str, Tensor]], ModelMixin | MiniSoraPipeline | None],
     on_sample: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
     on_validate: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
+    steps_by: Callable[[int], int] | None = None,
 ) -> StageResult:
     """Train a task to its last step, from its newest checkpoint if there is one, and write the model that comes out.
 
@@ -470,6 +488,7 @@ def run_stage(
         finish: the model from the task and the averaged weights, called on the main process; None: it is written.
         on_sample: called on the main process with the task, the step and the averaged weights.
         on_validate: the same, after each validation.
+        steps_by: as of `Trainer`; None: the settings' steps stand.
 
     Raises:
         UserError: the checkpoint is of another run, the config cannot be trained, or a place cannot be written.
@@ -496,8 +515,9 @@ def run_stage(
         except OSError as error:
             raise UserError(f"cannot write to {out.parent}: {error.strerror}; use another --out") from error
     task = make_task(accelerator)
-    calls = (None if call is None else partial(call, task) for call in (on_sample, on_validate))
-    result = Trainer(task, config, accelerator, out, inputs, console, last, *calls).fit()
+    sampled, validated = (None if call is None else partial(call, task) for call in (on_sample, on_validate))
+    trainer = Trainer(task, config, accelerator, out, inputs, console, last, sampled, validated, steps_by)
+    result = trainer.fit()
     if accelerator.is_main_process:
         settle_folder(model)
         if (finished := finish(task, result.weights)) is not None:

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from minisora.config import Config
+from minisora.config import Config, save
 from minisora.data.clips import ClipDataset, to_float
 from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
@@ -160,12 +160,46 @@ def train_for_minutes(
             settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
             say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
         config = plan.apply(config)
-        train_dit(config, run, console, on_validate=on_validate)
+        pace = None if begun else Pace(plan, run, "dit", 60 * minutes - RESERVE - after)
+        train_dit(config, run, console, on_validate=on_validate, steps_by=pace)
+        config = plan.apply(config)
+        # What goes on from here has the steps that were taken.
+        save(config, run / "config.yaml")
     finally:
         if not done:
             plan.taken = round(plan.taken + elapsed(), 1)
             keep_plan(plan, run)
     return config
+
+
+class Pace:
+    """Sets the steps of a stage by the time that is left, from what those between two validations have taken.
+
+    A few steps at the beginning may be faster than many: a processor gets warm, and others use it too.
+
+    Args:
+        plan: whose steps are set; kept in `run` each time.
+        run: the folder of the plan.
+        name: of the stage.
+        end: seconds of this process at which the stage has to end.
+    """
+
+    def __init__(self, plan: Plan, run: Path, name: str, end: float):
+        self.plan, self.run, self.stage, self.end = plan, run, plan.stages[name], end
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, step: int) -> int:
+        """The steps in all, asked after a validation at a step."""
+        now = elapsed()
+        if self._first is None:
+            self._first = step, now
+            return self.stage.steps
+        first, then = self._first
+        # Validations and checkpoints between them are in it, as they are in what is to come.
+        step_seconds = (now - then) / (step - first)
+        self.stage.steps = step + max(1, int((self.end - now) / step_seconds))
+        keep_plan(self.plan, self.run)
+        return self.stage.steps
 
 
 def elapsed() -> float:

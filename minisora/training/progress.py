@@ -78,6 +78,11 @@ class StepProgress:
         if self.console.is_terminal:
             self._bar.stop()
 
+    def expect(self, total: int) -> None:
+        """There are so many steps in all from now on."""
+        self.total = total
+        self._bar.update(self._task, total=total)
+
     def update(
         self, step: int, loss: float | None = None, rate: float | None = None, mfu: float | None = None
     ) -> None:

@@ -169,6 +169,7 @@ def train_dit(
     console: Console,
     vae_folder: Path | None = None,
     on_validate: OnValidate | None = None,
+    steps_by: Callable[[int], int] | None = None,
 ) -> StageResult:
     """Train the DiT on latents of the VAE in RUN/vae/model (or `vae_folder`) and write RUN/model.
 
@@ -216,6 +217,7 @@ def train_dit(
         validation.captions(),
         record,
         on_validate=None if on_validate is None else show,
+        steps_by=steps_by,
     )
 
 
@@ -269,6 +271,7 @@ def _run_dit(
     prompts: Sequence[str],
     record: DataRecord | None = None,
     on_validate: Callable[[MiniSoraPipeline, int], None] | None = None,
+    steps_by: Callable[[int], int] | None = None,
 ) -> StageResult:
     """`run_stage` of a DiT: it samples some of the prompts on the way and writes RUN/model."""
     out = run / "dit"
@@ -302,6 +305,7 @@ def _run_dit(
         finish=partial(_pipeline, config),
         on_sample=sample,
         on_validate=None if on_validate is None else show,
+        steps_by=steps_by,
     )
 
 

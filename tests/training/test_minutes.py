@@ -9,7 +9,7 @@ from rich.console import Console
 from minisora.config import Config
 from minisora.errors import UserError
 from minisora.training import minutes
-from minisora.training.minutes import LAW, Plan, StagePlan, make_plan, open_plan, plan_file, settle
+from minisora.training.minutes import LAW, Pace, Plan, StagePlan, make_plan, open_plan, plan_file, settle
 
 QUIET = Console(quiet=True)
 
@@ -67,6 +67,23 @@ def test_a_slow_vae_is_paid_by_the_dit_of_what_is_left(
     settle(plan, tmp_path, left=plan.stages["dit"].seconds + plan.encoding - 60)
     assert plan.stages["dit"].steps == pytest.approx(planned - 60 / plan.stages["dit"].step_seconds, abs=2)
     assert plan.settled
+
+
+def test_a_machine_that_gets_slower_takes_fewer_steps(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    plan = make_plan(tiny_config, tmp_path, QUIET, 10)
+    planned = plan.stages["dit"].steps
+    pace = Pace(plan, tmp_path, "dit", end=600)
+    steady["begun"] = 300
+    assert pace(100) == planned
+    # Half a second a step between two validations, and 250 seconds are left.
+    steady["begun"] = 350
+    assert pace(200) == 200 + 500
+    assert open_plan(tiny_config, tmp_path, QUIET, 10).stages["dit"].steps == 700
+    # What is late already ends with the next step.
+    steady["begun"] = 650
+    assert pace(300) == 301
 
 
 def test_a_run_that_goes_on_keeps_its_plan(
@@ -138,6 +155,7 @@ def test_a_real_plan_trains_a_model(
 ) -> None:
     """Every step for real, with the clock of the minutes held: what is tried is gone, what is planned is trained."""
     monkeypatch.setattr(minutes, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(minutes, "Pace", lambda *_: None)
     monkeypatch.setattr(minutes, "SIZES", ((32, 1),))
     monkeypatch.setattr(minutes, "stage_of", lambda seconds, step, more: StagePlan(3, seconds, step))
     console = Console(file=io.StringIO(), width=100)

@@ -337,3 +337,37 @@ def test_by_shape_the_vae_learns_from_files_of_every_shape(
         for stage in ("vae", "dit")
     }
     assert files == {"vae": [6], "dit": [3, 3]}
+
+
+def test_steps_that_are_set_on_the_way_are_those_of_the_rate_and_of_what_goes_on(
+    tiny_config: Config, run: Path
+) -> None:
+    shutil.rmtree(run / "dit")
+    asked: list[int] = []
+
+    def eight(step: int) -> int:
+        asked.append(step)
+        return 8
+
+    config = tiny_config.replace(
+        **{
+            "train_dit.steps": 4,
+            "train_dit.log_every": 1,
+            "train_dit.validate_every": 1,
+            "train_dit.warmup_steps": 0,
+            "train_dit.decay_share": 0.5,
+            "train_dit.final_lr_share": 0.0,
+        }
+    )
+    train_dit(config, run, QUIET, steps_by=eight)
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["stage"] == "dit" and "lr" in row]
+    # On the plateau of eight steps alone, which ends after the fourth.
+    assert asked == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    peak = rows[0]["lr"]
+    assert [row["lr"] / peak for row in rows] == pytest.approx([1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    # Told so, the same command finds it finished.
+    before = (run / "metrics.jsonl").read_text()
+    train_dit(config.replace(**{"train_dit.steps": 8}), run, QUIET, steps_by=eight)
+    assert (run / "metrics.jsonl").read_text() == before
+    assert asked == [1, 2, 3, 4]
