@@ -1,15 +1,12 @@
 """The one training loop: accumulate, clip, step, average, log, validate, save; resumable at any step."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -42,6 +39,7 @@ from minisora.training.launch import (
 )
 from minisora.training.optimizer import lr_scale, make_optimizer, steps_changed
 from minisora.training.progress import MetricsLog, StepProgress
+from minisora.training.stop_signals import StopSignals
 from minisora.training.tasks import Task
 
 # Times the steps first planned, the most that there can come to be.
@@ -57,39 +55,6 @@ class StageResult:
 
     weights: dict[str, Tensor]
     validation: dict[str, float]
-
-
-class StopSignals:
-    """Hears Ctrl-C and SIGTERM within its `with` block; the second one interrupts at once, as it does outside.
-
-    The first is obeyed between steps, where weights, average and step number agree. Only the main thread can listen,
-    and a signal that the process ignores (nohup) stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self.heard = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._hear) or signal.SIG_DFL
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        # Too late for the last step to see.
-        if self.heard and kind is None:
-            raise KeyboardInterrupt
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard:
-            raise KeyboardInterrupt
-        self.heard = True
 
 
 class Trainer:
