@@ -142,7 +142,7 @@ def introduce(
         + (f", {world} processes" if world > 1 else "")
         + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
         "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
-        f"matrix products reach {costs.peak / 1e9:,.0f} GFLOP/s here",
+        f"this machine reaches {costs.peak / 1e9:,.0f} GFLOP/s at most",
         **({"compile": compiled} if compiled else {}),
         "time": f"about {_duration(costs.step_seconds * steps)} for {steps} steps, and the optimizer's own time",
     }
