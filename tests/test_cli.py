@@ -125,7 +125,7 @@ def test_help_imports_nothing_heavy() -> None:
             ["calibrate", "--compare", "a.json", "--device", "cuda"],
             "--device would do nothing beside --compare",
         ),
-        (["calibrate", "--compare", "a.json"], "no calibration at a.json"),
+        (["calibrate", "--compare", "none.json"], "no calibration at none.json"),
         (["report", "--calibration", "none", "--calibration", "a.json"], "give one or the other"),
         (["flops", "--plot", "x.foo"], "'x.foo' must end in .png or .svg"),
         (["flops", "--diffusers", "X", "--args", "a.json", "--json", "a.json"], "a.json is the input a.json"),
