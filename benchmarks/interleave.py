@@ -18,7 +18,7 @@ from rich.table import Table
 
 from minisora.files import write_json
 from minisora.flops.device import describe_device
-from minisora.flops.timing import measure_matmul_peak
+from minisora.flops.measured_peak import measure_peak
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -61,7 +61,7 @@ def compare(what: str, works: Mapping[str, Work], precision: str, rounds: int, w
     contender against the first in the same round.
     """
     seconds = interleave(works, rounds, warmup)
-    peak = measure_matmul_peak("cpu", DTYPES[precision])
+    peak = measure_peak("cpu", DTYPES[precision]).flops_per_second
     ours = next(iter(seconds.values()))
     rows = []
     for name, times in seconds.items():
@@ -123,13 +123,13 @@ def show(title: str, rows: list[dict], peaks: Mapping[str, float]) -> None:
         )
         before = key
     reached = ", ".join(f"{name} {peak / 1e9:,.1f} GFLOP/s" for name, peak in peaks.items())
-    table.caption = f"matmul peak measured in this run: {reached}. 1 MAC = 2 FLOPs, recomputation not counted"
+    table.caption = f"peak measured in this run: {reached}. 1 MAC = 2 FLOPs, recomputation not counted"
     Console(width=150).print(table)
 
 
 def measured_peaks(names: list[str]) -> dict[str, float]:
-    """FLOP/s of large matrix products on this machine in each format."""
-    return {name: measure_matmul_peak("cpu", DTYPES[name]) for name in names}
+    """The best FLOP/s of every way to multiply on this machine in each format."""
+    return {name: measure_peak("cpu", DTYPES[name]).flops_per_second for name in names}
 
 
 def facts() -> dict[str, Any]:

@@ -127,7 +127,7 @@ def write_grid(path: Path, panels: Sequence[Panel], fps: float) -> None:
 
 def write_figure(path: Path) -> None:
     """Write the report's figure of how a published estimate of Sora's training changes, step by step."""
-    (calibration,) = RESULTS.glob("calibration_*.json")
+    calibration = max(RESULTS.glob("calibration_*.json"), key=lambda path: path.stem.split("_")[2])
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["report", "--preset", "measured", "--calibration", str(calibration), "--out", folder]
         done = CliRunner().invoke(app, arguments)

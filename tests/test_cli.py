@@ -120,6 +120,13 @@ def test_help_imports_nothing_heavy() -> None:
         (["data", "check", "cats", "--json", "cats/metadata.csv"], "must end in .json"),
         (["calibrate", "-o", "cats"], "cats is a folder: give a file in it, such as cats/name.json"),
         (["calibrate", "--plot", "x"], "'x' must end in .png or .svg"),
+        (["calibrate", "a.json"], "a.json would do nothing: add --compare"),
+        (
+            ["calibrate", "--compare", "a.json", "--device", "cuda"],
+            "--device would do nothing beside --compare",
+        ),
+        (["calibrate", "--compare", "none.json"], "no calibration at none.json"),
+        (["report", "--calibration", "none", "--calibration", "a.json"], "give one or the other"),
         (["flops", "--plot", "x.foo"], "'x.foo' must end in .png or .svg"),
         (["flops", "--diffusers", "X", "--args", "a.json", "--json", "a.json"], "a.json is the input a.json"),
         (["report", "-o", "cats.txt"], "cats.txt is a file, not a folder"),

@@ -55,7 +55,7 @@ CHECKED: dict[str, str] = {
     "minisora demo": "trains for minutes",
     "minisora train --data clips --minutes": "trains for minutes",
     "minisora train --data my_clips --minutes": "trains for minutes",
-    "minisora calibrate": "times real passes for a minute",
+    "minisora calibrate --out": "times real passes for a minute",
     "minisora scale run": "trains for minutes",
     "minisora flops --diffusers": "counts billions of parameters, which tests/flops does",
     "minisora report --preset measured": "is the same command with a larger preset",
@@ -126,7 +126,7 @@ def test_the_commands_of_the_readme_exist() -> None:
     [
         "minisora demo --fast",
         "minisora demo --config nowhere",
-        "minisora calibrate --device tpu",
+        "minisora calibrate --out x.json --device tpu",
         "bash scripts/nowhere.sh",
         "accelerate launch --config_file nowhere.yaml -m minisora train",
         "accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train --fast",

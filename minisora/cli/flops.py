@@ -117,6 +117,7 @@ def flops(
 
 
 def calibrate(
+    files: Annotated[list[Path] | None, typer.Argument(help="Calibrations to --compare.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file.")] = Path(
         "calibration.json"
     ),
@@ -124,8 +125,30 @@ def calibrate(
         RealDevice, typer.Option(help="cpu: about a minute on two idle cores.")
     ] = RealDevice.cpu,
     plot: Annotated[Path | None, typer.Option(help="Achieved FLOP/s against size, as .png or .svg.")] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Take none: set those of the files side by side, or every machine measured so far.",
+        ),
+    ] = False,
 ) -> None:
     """Sweep real passes on this machine and fit what they cost: MACs, time, MFU. `minisora report` reads it."""
+    if compare:
+        others = {
+            "--out": out != Path("calibration.json"),
+            "--device": device is not RealDevice.cpu,
+            "--plot": plot is not None,
+        }
+        refuse_beside("--compare", others)
+        from minisora.flops.machines import compare as machines_of
+        from minisora.flops.machines import machine_table
+
+        table = machine_table(machines_of(files or []))
+        console.print(table)
+        return
+    if files:
+        raise UserError(f"{files[0]} would do nothing: add --compare, or name the new calibration with --out")
     from minisora.flops.sweep import calibrate as sweep
 
     check_output(out, (".json",))

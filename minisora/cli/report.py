@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from minisora.cli.options import check_folder, console
+from minisora.errors import UserError
 from minisora.screen import say
 
 
@@ -17,7 +18,11 @@ def report(
         str, typer.Option(help="as_published, corrected, measured, modern, modern_distilled, or a YAML file.")
     ] = "measured",
     calibration: Annotated[
-        Path | None, typer.Option(help="File of minisora calibrate: measured costs for computed ones.")
+        list[str] | None,
+        typer.Option(
+            help="File of minisora calibrate: measured costs for computed ones; further ones stand beside the "
+            "first. By default the newest found here, in runs/ or shipped; none: no calibration."
+        ),
     ] = None,
     run: Annotated[
         Path | None,
@@ -39,10 +44,12 @@ def report(
     from minisora.report.compose import build_report, print_report, write_report
 
     check_folder(out)
+    used, *beside = _calibrations(calibration)
     built = build_report(
         preset,
         overrides=set_,
-        calibration=calibration,
+        calibration=used,
+        beside=[path for path in beside if path is not None],
         run=run,
         law=law,
         include_unverified=not verified_only,
@@ -50,3 +57,20 @@ def report(
     page = write_report(built, out)
     print_report(built, console)
     say(console, f"wrote {page}")
+
+
+def _calibrations(given: list[str] | None) -> list[Path | None]:
+    """The calibration that is used, or None, and those that stand beside it."""
+    if given:
+        if "none" not in given:
+            return [Path(each) for each in given]
+        if len(given) > 1:
+            raise UserError("--calibration none leaves out what the others name: give one or the other")
+        return [None]
+    from minisora.flops.machines import find_calibration
+
+    found = find_calibration()
+    for line in found.passed_over:
+        say(console, line, style="yellow")
+    say(console, found.words(), style="dim")
+    return [None if found.calibration is None else found.calibration.path]

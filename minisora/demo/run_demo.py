@@ -3,7 +3,8 @@
 RUN/index.html   the page
    /demo.json    times and scores
    /samples/     one mp4 per prompt
-   /report/      the compute report, of `minisora report --preset measured`
+   /calibration.json  a short calibration of this machine
+   /report/      the compute report, of `minisora report --preset measured`, with it
    /model/       the pipeline folder (and what `minisora.training.stages` lists)
 """
 
@@ -38,8 +39,10 @@ from minisora.evaluate.likeness import psnr
 from minisora.evaluate.prompts import kind_of, prompt_set
 from minisora.evaluate.sample_and_judge import evaluate_model, reconstruct
 from minisora.files import read_json, write_json, write_whole
+from minisora.flops.calibration import PASS_KINDS, Calibration, read_calibration
 from minisora.flops.device import describe_device, device_words
 from minisora.flops.ledger import count_config
+from minisora.flops.sweep import calibrate
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
@@ -49,8 +52,10 @@ from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import check_dit
 
+# Seconds that a short calibration takes at most: its passes, and the machine's peak before and after them.
+_PASSES, _CALIBRATION = 20.0, 25.0
 # Seconds that all after the training takes, of a run of some minutes.
-_AFTER = 30.0
+_AFTER = 30.0 + _CALIBRATION
 # Unseen clips that the VAE is judged on, and those of them on the page.
 NUM_UNSEEN, NUM_PAIRS = 64, 6
 
@@ -143,7 +148,10 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
     ledger = count_config(config, device="cpu")
     console.print(ledger.table())
 
-    report = write_report(build_report("measured"), run / "report")
+    say(console, ("Calibration", "bold"), " of this machine, for the report")
+    calibration = _calibrate(run / "calibration.json", record, console)
+    say(console, f"  {_mfu_words(calibration)}")
+    report = write_report(build_report("measured", calibration=calibration.path), run / "report")
 
     page = write_page(
         run / "index.html",
@@ -163,9 +171,46 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
             day=date.today().isoformat(),
         ),
     )
-    total = sum(record.values["seconds"].values()) + vae["seconds"] + score["seconds"]
+    total = sum(record.values["seconds"].values())
+    total += vae["seconds"] + score["seconds"] + record.values.get("calibration", {}).get("seconds", 0.0)
     say(console, ("Done", "bold"), f" in {total / 60:.1f} minutes of work over all runs")
     return page
+
+
+def _calibrate(path: Path, record: Record, console: Console) -> Calibration:
+    """The run's calibration of this machine: the one that lies there, or a short one, whose seconds are kept."""
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    try:
+        kept = read_calibration(path)
+        if kept.device == describe_device(device, dtype):
+            return kept
+    except UserError:
+        # Not there, or damaged.
+        pass
+    start = time.perf_counter()
+    with console.status("calibrating") as status:
+        calibration = calibrate(
+            device=device,
+            dtype=dtype,
+            budget=_PASSES,
+            short=True,
+            progress=lambda done, total: status.update(f"calibrating {done}/{total}"),
+        )
+    calibration.save(path)
+    seconds = round(time.perf_counter() - start, 1)
+    record.values["calibration"] = {"points": len(calibration.points), "seconds": seconds}
+    record.save()
+    return read_calibration(path)
+
+
+def _mfu_words(calibration: Calibration) -> str:
+    shares = [
+        f"{share:.0%} {'forward' if kind == 'forward' else 'in training'}"
+        for kind in PASS_KINDS
+        if (share := calibration.best_mfu(kind)) is not None
+    ]
+    peak = f"{calibration.measured_peak / 1e9:,.0f} GFLOP/s in {calibration.device['dtype']}"
+    return f"{peak} at most ({calibration.peak_words}); MFU up to {', '.join(shares)}"
 
 
 def _reconstruct(config: Config, pipeline: MiniSoraPipeline, folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from rich.text import Text
 
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
-from minisora.flops.peaks import Timing, Utilisation
+from minisora.flops.peaks import MeasuredPeak, Reached, Timing, Utilisation
 from minisora.screen import Table
 
 Array = NDArray[np.float64]
@@ -39,6 +39,8 @@ Plain = TypeVar("Plain")
 # Of the file.
 FORMAT = 1
 PASS_KINDS: tuple[PassKind, ...] = ("forward", "train")
+# MACs of the largest pass that `minisora.flops.sweep` takes on a GPU: where a calibration there would reach.
+LARGEST_CUDA_MACS = 145_970_662_932_480
 # The share of the points that the laws do not see.
 HELD_OUT = 0.2
 
@@ -182,7 +184,11 @@ def _fit(
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured points, fitted laws, peaks in FLOP/s; `path` is the file that it was read from."""
+    """Measured points, fitted laws, peaks in FLOP/s.
+
+    `peak_ways` is what each way to multiply reached (empty in files older than that), `path` the file that it was
+    read from.
+    """
 
     points: list[SweepPoint]
     mac_law: CostLaw
@@ -193,7 +199,13 @@ class Calibration:
     datasheet_peak: float | None
     device: dict[str, Any]
     date: str
+    peak_ways: dict[str, Reached] = field(default_factory=dict)
     path: Path | None = None
+
+    @property
+    def peak_words(self) -> str | None:
+        """The way to multiply that reached the measured peak, where the file tells."""
+        return MeasuredPeak(self.peak_ways).words if self.peak_ways else None
 
     @property
     def machine(self) -> str:
@@ -247,9 +259,19 @@ class Calibration:
         ]
         return best, max(abs(other / best - 1) for other in others)
 
+    @property
+    def largest_macs(self) -> float:
+        """Of one sample, at the largest measured point."""
+        return float(self.macs.max())
+
     def decades_beyond(self, macs: float) -> float:
         """How many powers of ten lie between the largest measured pass and this one."""
-        return math.log10(macs / self.macs.max())
+        return math.log10(macs / self.largest_macs)
+
+    def best_mfu(self, kind: PassKind) -> float | None:
+        """The largest share of the measured peak at any point; None if that kind of pass was not run."""
+        uses = (self.use(point, kind) for point in self.points)
+        return max((use.mfu_measured for use in uses if use is not None), default=None)
 
     def use(self, point: SweepPoint, kind: PassKind = "forward") -> Utilisation | None:
         """MFU at a point, or None if that was not run."""
@@ -295,6 +317,8 @@ class Calibration:
             "minisora": version("minisora"),
             "device": self.device,
             "measured_peak_flops": self.measured_peak,
+            "measured_peak_way": self.peak_words,
+            "measured_peak_ways": {name: asdict(way) for name, way in self.peak_ways.items()},
             "datasheet_peak_flops": self.datasheet_peak,
             "laws": laws,
             "warnings": self.warnings(),
@@ -318,10 +342,10 @@ class Calibration:
                 values = ", ".join(f"{key} {value:.4g}" for key, value in fit.coefficients.items())
                 row = (Text.assemble(f"{name}\n", (fit.formula, "dim")), values)
                 table.add_row(*row, f"{fit.held_out_error:.2%}", f"{fit.held_out_median:.2%}")
-        uses = [(self.use(point, kind), kind) for point in self.points for kind in PASS_KINDS]
-        best = max((use.mfu_measured, kind) for use, kind in uses if use is not None)
+        best = max((mfu, kind) for kind in PASS_KINDS if (mfu := self.best_mfu(kind)) is not None)
+        way = f" ({self.peak_words})" if self.peak_words else ""
         table.caption = (
-            f"measured matmul peak {self.measured_peak / 1e12:,.3f} TFLOP/s; best MFU against it "
+            f"measured peak {self.measured_peak / 1e12:,.3f} TFLOP/s{way}; best MFU against it "
             f"{best[0]:.1%} ({best[1]})" + "".join(f"\n{warning}" for warning in self.warnings())
         )
         return table
@@ -358,11 +382,19 @@ def read_calibration(path: Path) -> Calibration:
             datasheet_peak=tree["datasheet_peak_flops"],
             device=tree["device"],
             date=tree["date"],
+            peak_ways={
+                name: _from_tree(Reached, way) for name, way in tree.get("measured_peak_ways", {}).items()
+            },
             path=path,
         )
         # A file whose values are no numbers is noticed here, not in the middle of a report.
         calibration.predict(calibration.features[0])
-        _ = calibration.machine, calibration.train_over_forward, calibration.utilisation
+        _ = (
+            calibration.machine,
+            calibration.train_over_forward,
+            calibration.utilisation,
+            calibration.peak_words,
+        )
         return calibration
     except FileNotFoundError as error:
         raise UserError(f"no calibration at {path}: make one with minisora calibrate --out {path}") from error

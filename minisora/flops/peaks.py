@@ -1,11 +1,12 @@
 """Datasheet peaks of accelerators, dense, with their sources, and what a timed pass reached of a peak.
 
 Stands alone: no torch, no guess. MFU = model FLOPs / (seconds x peak). It is given against two peaks: the datasheet's,
-where the card is listed, and that of a large matrix product measured on the machine in the same number format. Against
-the second it cannot honestly pass 100 %: if it does, the count or the clock is wrong, and `Utilisation` says so.
+where the card is listed, and the most that any way to multiply reached on the machine in the same number format.
+Against the second it cannot honestly pass 100 %: if it does, the count or the clock is wrong, and `Utilisation` says
+so.
 
 A card that is not listed has no datasheet peak here; then only the peak measured on the machine is used
-(`minisora.flops.timing.measure_matmul_peak`). Datasheets print tensor peaks *with sparsity*, twice the
+(`minisora.flops.measured_peak`). Datasheets print tensor peaks *with sparsity*, twice the
 dense figure; dense ones are given here.
 """
 
@@ -117,6 +118,47 @@ def datasheet_peak(device_name: str, dtype: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """What one way to multiply reached: at which shape, and how many FLOP/s."""
+
+    shape: str
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
+class MeasuredPeak:
+    """The most FLOP/s that a machine reached in a number format: the best of every way to multiply, at least one.
+
+    `ways` has the best shape of each, by its name.
+    """
+
+    ways: dict[str, Reached]
+
+    @property
+    def flops_per_second(self) -> float:
+        """Of the best way."""
+        return self.ways[self.best].flops_per_second
+
+    @property
+    def best(self) -> str:
+        """Name of the best way."""
+        return max(self.ways, key=lambda way: self.ways[way].flops_per_second)
+
+    @property
+    def words(self) -> str:
+        """The best way and its shape."""
+        return f"{self.best}, {self.ways[self.best].shape}"
+
+    def merge(self, other: "MeasuredPeak") -> "MeasuredPeak":
+        """The better of two measurements, way by way: a peak is a maximum."""
+        ways = dict(self.ways)
+        for name, reached in other.ways.items():
+            if name not in ways or reached.flops_per_second > ways[name].flops_per_second:
+                ways[name] = reached
+        return MeasuredPeak(ways)
+
+
+@dataclass(frozen=True)
 class Timing:
     """Seconds of several runs after warm-up, and the memory at their peak.
 
@@ -151,7 +193,7 @@ class Utilisation:
 
     @property
     def mfu_measured(self) -> float:
-        """Against this machine's own matrix product."""
+        """Against the best that this machine itself reached."""
         return self.achieved / self.measured_peak
 
     def warning(self) -> str | None:

@@ -22,7 +22,7 @@ def plot_roofline(calibration: Calibration, path: Path) -> None:
         known = [use for use in uses if use is not None]
         label = "forward" if kind == "forward" else "forward and backward"
         axes.plot([u.flops for u in known], [u.achieved for u in known], marker, alpha=0.7, label=label)
-    axes.axhline(calibration.measured_peak, color="black", lw=1, label="measured matmul peak")
+    axes.axhline(calibration.measured_peak, color="black", lw=1, label="measured peak")
     if calibration.datasheet_peak is not None:
         axes.axhline(calibration.datasheet_peak, color="black", lw=1, ls="--", label="datasheet peak, dense")
     axes.set(xscale="log", yscale="log", xlabel="FLOPs of a call", ylabel="FLOP/s")

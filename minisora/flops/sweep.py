@@ -20,13 +20,15 @@ from torch import nn
 
 from minisora.config import Config
 from minisora.flops.calibration import Calibration, SweepPoint, fit_macs, fit_naive, fit_seconds
+from minisora.flops.clock import measure
 from minisora.flops.count_closed_form import Size, dit_terms, total
 from minisora.flops.count_torch import StepCount, count_step
 from minisora.flops.device import built_on, describe_device
 from minisora.flops.ledger import count_pass
+from minisora.flops.measured_peak import measure_peak
 from minisora.flops.passes import dit_pass
 from minisora.flops.peaks import Timing
-from minisora.flops.timing import known_peak, measure, measure_matmul_peak
+from minisora.flops.timing import known_peak
 from minisora.models.build import build_dit
 from minisora.models.dit import VideoDiT
 from minisora.models.patchify import token_grid
@@ -34,6 +36,10 @@ from minisora.models.patchify import token_grid
 LATENT_CHANNELS = 4
 # Fewer fit no law, whatever the time.
 MINIMUM_POINTS = 10
+# A short calibration: its points; forward passes that a point amounts to (counted, warmed up, timed, trained), the
+# share of the peak that they reach, and seconds that a point takes beside them.
+SHORT_POINTS = 12
+_FORWARDS, _SHARE_OF_PEAK, _POINT_SECONDS = 20, 0.25, 0.4
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,23 @@ def grid(kind: Literal["cpu", "cuda"]) -> list[SweepShape]:
     every = sorted((s for s in every if low <= s.planned_macs() <= high), key=SweepShape.planned_macs)
     step = max(1.0, len(every) / count)
     return [every[int(i * step)] for i in range(min(count, len(every)))]
+
+
+def short_grid(kind: Literal["cpu", "cuda"], peak: float, seconds: float) -> list[SweepShape]:
+    """`SHORT_POINTS` shapes of the grid, evenly through it up to the largest that there is time for, smallest first.
+
+    Args:
+        kind: of the device.
+        peak: measured there, FLOP/s.
+        seconds: for all of them, about.
+    """
+    shapes = grid(kind)
+    for count in range(len(shapes), SHORT_POINTS - 1, -1):
+        picked = [shapes[round(i * (count - 1) / (SHORT_POINTS - 1))] for i in range(SHORT_POINTS)]
+        flops = sum(2 * _FORWARDS * shape.planned_macs() for shape in picked)
+        if SHORT_POINTS * _POINT_SECONDS + flops / (_SHARE_OF_PEAK * peak) <= seconds:
+            break
+    return picked
 
 
 def run(
@@ -237,6 +260,7 @@ def calibrate(
     dtype: torch.dtype | None = None,
     shapes: list[SweepShape] | None = None,
     budget: float | None = None,
+    short: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Sweep a grid of real passes on this machine and fit the laws.
@@ -245,20 +269,22 @@ def calibrate(
         device: "cpu" or "cuda".
         dtype: bfloat16 on CUDA, float32 on a CPU by default.
         shapes: another grid than the device's own.
-        budget: seconds of the sweep, about.
+        budget: seconds of the sweep, about; the peak takes up to 4 more.
+        short: few shapes of the grid, chosen so that they take no longer than the budget.
         progress: called with (points done, points in all) before each point.
     """
     # Time laws are fitted to the fastest run of each point: what the work takes, not what neighbours do.
     kind: Literal["cpu", "cuda"] = "cuda" if torch.device(device).type == "cuda" else "cpu"
     dtype = dtype or (torch.bfloat16 if kind == "cuda" else torch.float32)
     budget = budget or (420.0 if kind == "cuda" else 200.0)
-    measure_matmul_peak.cache_clear()
-    before = measure_matmul_peak(device, dtype)
-    shapes = grid(kind) if shapes is None else shapes
+    measure_peak.cache_clear()
+    peak = measure_peak(device, dtype)
+    if shapes is None:
+        shapes = short_grid(kind, peak.flops_per_second, budget) if short else grid(kind)
     points = list(run(shapes, device=device, dtype=dtype, budget=budget, progress=progress))
-    measure_matmul_peak.cache_clear()
-    # A peak is a maximum; neighbours may have been busy.
-    peak = max(before, measure_matmul_peak(device, dtype))
+    measure_peak.cache_clear()
+    # Neighbours may have been busy before.
+    peak = peak.merge(measure_peak(device, dtype))
     trained = [point for point in points if point.train is not None]
     ratio = sum(p.model_flops / p.forward_flops for p in trained) / max(len(trained), 1)
     return Calibration(
@@ -269,7 +295,8 @@ def calibrate(
         train_time_law=fit_seconds(trained, [p.train.minimum for p in trained if p.train], ratio)
         if trained
         else None,
-        measured_peak=peak,
+        measured_peak=peak.flops_per_second,
+        peak_ways=peak.ways,
         datasheet_peak=known_peak(device, dtype),
         device=describe_device(device, dtype),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,114 +1,24 @@
-"""How long the passes of a config take here, the machine's own matmul peak, and what share of it they reach.
+"""How long the passes of a config take here, and what share they reach of the most that this machine does.
 
 Units: seconds per call, FLOPs per call (1 MAC = 2 FLOPs; the batch of the row), FLOP/s, bytes.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from minisora.config import Config
-from minisora.errors import UserError
+from minisora.flops.clock import measure
 from minisora.flops.count_torch import count_forward, count_step
 from minisora.flops.device import describe_device
+from minisora.flops.measured_peak import measure_peak
 from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass
-from minisora.flops.peaks import Timing, Utilisation, datasheet_peak
+from minisora.flops.peaks import MeasuredPeak, Timing, Utilisation, datasheet_peak
 from minisora.models.build import build_dit, build_vae
 from minisora.screen import Table
-
-
-def measure(fn: Callable[[], Any], device: torch.device | str, *, warmup: int = 2, runs: int = 5) -> Timing:
-    """Time `fn()`: `warmup` runs thrown away, then `runs` runs, each timed by itself.
-
-    CUDA work is timed by events on the device's stream; on a CPU by the wall clock.
-
-    Args:
-        fn: one step; what it returns is dropped.
-        device: where its work happens.
-        warmup: runs before timing (kernels are chosen, memory is allocated, clocks rise).
-        runs: timed runs, at least one.
-    """
-    device = torch.device(device)
-    if device.type == "meta":
-        raise UserError("a pass on meta tensors takes no time: time it on 'cpu' or 'cuda'")
-    for _ in range(warmup):
-        fn()
-    if device.type == "cuda":
-        seconds, memory = _cuda_seconds(fn, device, runs)
-    else:
-        seconds, memory = _cpu_seconds(fn, runs)
-    return Timing(statistics.median(seconds), min(seconds), max(seconds), runs, memory)
-
-
-def _cuda_seconds(fn: Callable[[], Any], device: torch.device, runs: int) -> tuple[list[float], int]:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    events = []
-    with torch.cuda.device(device):
-        for _ in range(runs):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            fn()
-            end.record()
-            events.append((start, end))
-    torch.cuda.synchronize(device)
-    # Events count milliseconds.
-    seconds = [start.elapsed_time(end) / 1e3 for start, end in events]
-    return seconds, torch.cuda.max_memory_allocated(device)
-
-
-def _cpu_seconds(fn: Callable[[], Any], runs: int) -> tuple[list[float], int]:
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        fn()
-        seconds.append(time.perf_counter() - start)
-    return seconds, psutil.Process().memory_info().rss
-
-
-@lru_cache(maxsize=16)
-def measure_matmul_peak(device: str, dtype: torch.dtype, budget: float = 2.0) -> float:
-    """The best FLOP/s that matrix products of this machine reach in this number format.
-
-    Square products of growing size and the two long shapes of an MLP, the fastest run of each: a peak is a
-    maximum, not a median. Remembered for the process.
-
-    Args:
-        device: "cpu" or "cuda".
-        dtype: of the operands.
-        budget: seconds for all of it, about.
-    """
-    sizes = (4096, 8192, 16384) if torch.device(device).type == "cuda" else (256, 512, 1024, 2048)
-    shapes = [(n, n, n) for n in sizes] + [
-        (sizes[-1], sizes[-2], sizes[-1]),
-        (4 * sizes[0], sizes[0], 4 * sizes[0]),
-    ]
-    best, started = 0.0, time.perf_counter()
-    for m, k, n in shapes:
-        if best and time.perf_counter() - started > budget:
-            break
-        a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
-        out = torch.empty(m, n, device=device, dtype=dtype)
-
-        def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> None:
-            torch.mm(a, b, out=out)
-
-        flops = 2 * m * k * n
-        first = measure(product, device, warmup=1, runs=1).minimum
-        runs = max(3, min(50, int(budget / len(shapes) / max(first, 1e-7))))
-        # A format that this device is bad at: one run tells enough.
-        if first * 3 > budget:
-            best = max(best, flops / first)
-            break
-        best = max(best, flops / measure(product, device, warmup=2, runs=runs).minimum)
-    return best
 
 
 def utilisation(flops: int, seconds: float, device: torch.device | str, dtype: torch.dtype) -> Utilisation:
@@ -117,8 +27,8 @@ def utilisation(flops: int, seconds: float, device: torch.device | str, dtype: t
     `flops` are model FLOPs: without recomputation (`StepCount.model_flops`).
     """
     device = torch.device(device)
-    peak = measure_matmul_peak(str(device), dtype)
-    return Utilisation(int(flops), seconds, known_peak(device, dtype), peak)
+    peak = measure_peak(str(device), dtype)
+    return Utilisation(int(flops), seconds, known_peak(device, dtype), peak.flops_per_second)
 
 
 def known_peak(device: torch.device | str, dtype: torch.dtype) -> float | None:
@@ -153,16 +63,21 @@ class TimedRow:
 
 @dataclass(frozen=True)
 class TimeReport:
-    """Every row, and where it was taken."""
+    """Every row, where it was taken, and the peak that was measured there."""
 
     rows: list[TimedRow]
     params: int
     device: dict[str, Any]
+    peak: MeasuredPeak
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = [row.to_dict() for row in self.rows]
-        return {"rows": rows, "params": self.params, "device": self.device}
+        peak = {
+            "measured_peak_way": self.peak.words,
+            "measured_peak_ways": {name: asdict(way) for name, way in self.peak.ways.items()},
+        }
+        return {"rows": rows, "params": self.params, "device": self.device, **peak}
 
     def warnings(self) -> list[str]:
         """A line for every row whose MFU passes 100 %."""
@@ -189,10 +104,8 @@ class TimeReport:
                 f"{use.mfu_measured:.1%}",
                 f"{t.memory_bytes / 1e6:,.0f}",
             )
-        peak = self.rows[0].use.measured_peak if self.rows else 0.0
-        table.caption = f"measured matmul peak {peak / 1e9:,.1f} GFLOP/s" + "".join(
-            f"\n{w}" for w in self.warnings()
-        )
+        peak = f"measured peak {self.peak.flops_per_second / 1e9:,.1f} GFLOP/s ({self.peak.words})"
+        table.caption = peak + "".join(f"\n{warning}" for warning in self.warnings())
         return table
 
 
@@ -256,7 +169,8 @@ def time_config(
     for name, of, run, flops in plan:
         timing = measure(run, device, runs=runs)
         rows.append(TimedRow(name, of, timing, utilisation(flops, timing.median, device, dtype)))
-    return TimeReport(rows, sum(p.numel() for p in dit.parameters()), describe_device(device, dtype))
+    params = sum(p.numel() for p in dit.parameters())
+    return TimeReport(rows, params, describe_device(device, dtype), measure_peak(device, dtype))
 
 
 def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:

@@ -62,7 +62,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimFinding:
-    """What the audit says of a claim. `interval` is (5, 50, 95 %) of the measured preset."""
+    """What the audit says of a claim.
+
+    `interval` is (5, 50, 95 %) of the measured preset, `decades_beyond` how far its measured value lies beyond the
+    largest pass that was measured; None: it rests on no such pass.
+    """
 
     published: float | None
     recomputed: float
@@ -72,6 +76,7 @@ class ClaimFinding:
     interval: Interval | None
     note: str
     unit: str
+    decades_beyond: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """An entry of `claims` in report.json."""
@@ -221,13 +226,16 @@ def agrees(published: float, recomputed: float, digits: int) -> bool:
 
 
 def audit(
-    measured: Assumptions | None = None, intervals: Mapping[str, Interval | None] | None = None
+    measured: Assumptions | None = None,
+    intervals: Mapping[str, Interval | None] | None = None,
+    decades: Mapping[str, float] | None = None,
 ) -> dict[str, ClaimFinding]:
     """Every claim by id.
 
     Args:
         measured: the measured preset with a calibration applied; None: nothing was measured here.
         intervals: of the results of the measured preset; None: none are given.
+        decades: that its extrapolated results lie beyond the largest measured pass.
     """
     printed, corrected = printed_values(), shipped("corrected")
     findings = {}
@@ -245,5 +253,6 @@ def audit(
             interval=None if claim.is_input else (intervals or {}).get(claim.result),
             note=claim.note,
             unit=claim.unit,
+            decades_beyond=(decades or {}).get(claim.result) if known else None,
         )
     return findings

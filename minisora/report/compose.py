@@ -9,6 +9,7 @@ DIR/report.html    the page, self-contained and interactive
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.text import Text
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.flops.calibration import read_calibration
+from minisora.flops.machines import Machine, known_machines, machine_of, machine_table
 from minisora.report import measured_inputs
 from minisora.report.assumptions import Assumptions, load_preset, shipped
 from minisora.report.backtest import backtest, implication
@@ -36,7 +38,7 @@ from minisora.report.sensitivity import (
     monte_carlo,
 )
 from minisora.report.video_models import load_models
-from minisora.report.words import claim_words, human, result_words, unit_words
+from minisora.report.words import claim_words, decades_words, human, result_words, unit_words
 from minisora.screen import Table
 
 
@@ -51,6 +53,8 @@ class Report:
         influences: what moves `MAIN_RESULT`.
         backtest, implication: one row a disclosed model, and what they imply.
         evidence: what a calibration says of Sora's pass; None without one.
+        decades: that each extrapolated result lies beyond the largest measured pass, by name.
+        machines: the calibration used, those named beside it (`num_named` in all), and what is shipped.
         law: what a scaling ladder says of Sora's size; None without one.
     """
 
@@ -61,6 +65,9 @@ class Report:
     backtest: list[dict[str, Any]]
     implication: dict[str, Any]
     evidence: dict[str, Any] | None
+    decades: dict[str, float]
+    machines: list[Machine]
+    num_named: int
     law: LadderAnswer | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,6 +82,7 @@ class Report:
                     "value": float(quantity.value),
                     "unit": quantity.unit,
                     "interval": self.run.intervals[name],
+                    "decades_beyond": self.decades.get(name),
                 }
                 for name, quantity in self.assumptions.results.items()
             },
@@ -85,6 +93,7 @@ class Report:
                 for influence in self.influences
             ],
             "measured_here": self.evidence,
+            "machines": [machine.to_dict() for machine in self.machines],
             "ladder_law": None if self.law is None else self.law.to_dict(),
             "assumptions": {
                 name: entry.model_dump(mode="json") for name, entry in self.assumptions.entries.items()
@@ -97,6 +106,7 @@ def build_report(
     *,
     overrides: list[str] | None = None,
     calibration: Path | None = None,
+    beside: Sequence[Path] = (),
     run: Path | None = None,
     law: Path | None = None,
     include_unverified: bool = True,
@@ -108,6 +118,7 @@ def build_report(
         overrides: `NAME=VALUE`, stronger than anything else.
         calibration: file of `minisora calibrate`: its costs replace arithmetic in the measured column, and in
             the preset itself unless that is the published or the corrected one, which stay what they are.
+        beside: calibrations of other machines, shown beside it.
         run: folder of a toy run, for the compression of its VAE.
         law: law.json of a scaling ladder, for the size that its laws find best; it changes no assumption.
         include_unverified: back-test also against models whose figures are second-hand.
@@ -117,8 +128,9 @@ def build_report(
     """
     assumptions = load_preset(preset)
     measured, extrapolated = None, None
-    if calibration is not None:
-        read = read_calibration(calibration)
+    read = None if calibration is None else read_calibration(calibration)
+    machines = [machine_of(each) for each in (read, *map(read_calibration, beside)) if each is not None]
+    if read is not None:
         measured = measured_inputs.apply_calibration(shipped("measured"), read)
         extrapolated = measured_inputs.sora_from_points(read, measured.inputs())
         if assumptions.preset == "measured":
@@ -130,7 +142,11 @@ def build_report(
     assumptions = assumptions.set_by_user(overrides or [])
 
     drawn = monte_carlo(assumptions)
-    findings = audit(measured, _measured_intervals(assumptions, drawn, measured))
+    claimed, decades = (
+        {} if read is None or each is None else measured_inputs.decades_beyond(each, read)
+        for each in (measured, assumptions)
+    )
+    findings = audit(measured, _measured_intervals(assumptions, drawn, measured), claimed)
     strongest = (
         influences(assumptions, MAIN_RESULT, drawn.draws, drawn.results[MAIN_RESULT].value)
         if drawn.intervals[MAIN_RESULT]
@@ -145,6 +161,9 @@ def build_report(
         [row.to_dict() for row in rows],
         implication(rows),
         extrapolated,
+        decades,
+        machines + [each for each in known_machines() if each.key not in {named.key for named in machines}],
+        len(machines),
         None if law is None else read_law(law),
     )
 
@@ -201,15 +220,17 @@ def to_csv(tree: dict[str, Any]) -> str:
     text = io.StringIO()
     columns = ("published", "recomputed", "follows", "corrected", "measured")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("kind", "name", "unit", "value", *columns, "p5", "p50", "p95", "note"))
+    writer.writerow(("kind", "name", "unit", "value", *columns, "p5", "p50", "p95", "note", "decades_beyond"))
     for name, claim in tree["claims"].items():
         interval = claim["interval"] or ("", "", "")
         writer.writerow(
-            ("claim", name, claim["unit"], "", *(claim[c] for c in columns), *interval, claim["note"])
-        )
+            ("claim", name, claim["unit"], "", *(claim[c] for c in columns), *interval, claim["note"],
+             claim["decades_beyond"])
+        )  # fmt: skip
     for name, result in tree["results"].items():
         interval = result["interval"] or ("", "", "")
-        writer.writerow(("result", name, result["unit"], result["value"], *[""] * 5, *interval, ""))
+        row = ("result", name, result["unit"], result["value"], *[""] * 5, *interval, "")
+        writer.writerow((*row, result["decades_beyond"]))
     return text.getvalue()
 
 
@@ -217,7 +238,10 @@ def print_report(report: Report, console: Console) -> None:
     """The audit, the results, and what was measured here, for the screen."""
     audited = Table(title="claims", title_justify="left")
     audited.caption = "compute: MACs as published and recomputed, FLOPs (two a MAC) as corrected and measured"
-    for column in ("claim", "published", "recomputed", "follows", "corrected", "measured"):
+    columns = ("claim", "published", "recomputed", "follows", "corrected", "measured")
+    # How far the measured values lie beyond what was measured; nothing is where nothing was.
+    extrapolated = [] if report.evidence is None else ["extrapolated"]
+    for column in (*columns, *extrapolated):
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
     for name, claim in CLAIMS.items():
@@ -228,12 +252,14 @@ def print_report(report: Report, console: Console) -> None:
         follows = Text("yes", "green") if finding.follows else Text("no", "red")
         numbers = (human(finding.published), human(finding.recomputed))
         audited.add_row(
-            claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured)
-        )
+            claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured),
+            *([decades_words(finding.decades_beyond)] if extrapolated else []),
+        )  # fmt: skip
         if not finding.follows:
             reasons.add_row(Text(claim_words(name), "red"), finding.note)
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
-    for column in ("result", "value", "5 to 95 %"):
+    further = ["extrapolated"] if report.decades else []
+    for column in ("result", "value", "5 to 95 %", *further):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
         results.caption = "a multiply-accumulate counts as one FLOP here, as in the report"
@@ -244,10 +270,15 @@ def print_report(report: Report, console: Console) -> None:
             continue
         quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
         ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
-        results.add_row(row.label, f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip(), ends)
+        value = f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip()
+        distance = [decades_words(report.decades.get(name))] if further else []
+        results.add_row(row.label, value, ends, *distance)
     parts: list[Any] = [audited, reasons, results]
     if report.evidence:
         parts.append(_measured_table(report.evidence))
+    # What is shipped stands on the page.
+    if report.num_named > 1:
+        parts.append(machine_table(report.machines[: report.num_named]))
     if report.law:
         parts.append(report.law.table())
     console.print(Group(*parts))
@@ -255,12 +286,20 @@ def print_report(report: Report, console: Console) -> None:
 
 def _measured_table(evidence: dict[str, Any]) -> Table:
     title = f"a pass of Sora by the cost law of {evidence['points']} passes measured on {evidence['device']}"
-    table = Table("attention", "MACs a pass", "over x180 rule", "error of the extrapolation", title=title)
+    columns = (
+        "attention",
+        "MACs a pass",
+        "over x180 rule",
+        "error of the extrapolation",
+        "after a GPU's sweep",
+    )
+    table = Table(*columns, title=title)
     table.title_justify = "left"
     for kind, row in evidence["sora_step"].items():
         error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
         macs = human(row["macs_per_step"], "MAC/pass")
-        table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error)
+        left = decades_words(row["decades_beyond_a_sweep_on_a_gpu"])
+        table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error, left)
     table.caption = (
         f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
         f"{evidence['held_out_error_seconds']:.0%} in seconds"

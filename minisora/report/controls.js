@@ -139,6 +139,13 @@ function update() {
       cell.dataset.value = String(value);
     }
   }
+  const distance = document.getElementById("distance");
+  if (distance) {
+    const decades = Math.log10(now.sora_macs_per_step / PAGE.largest_macs);
+    distance.dataset.value = String(decades);
+    distance.textContent = `A pass of Sora with these assumptions: ${human(now.sora_macs_per_step, "MAC", 3)} MACs, `
+      + (decades > 0 ? `${decades.toFixed(1)} decades beyond the largest pass measured.` : "within what was measured.");
+  }
   document.getElementById("command").textContent = command();
   clearTimeout(announcement); // said once the reader has stopped moving
   announcement = setTimeout(() => {

@@ -13,13 +13,15 @@ import yaml
 
 from minisora.errors import UserError
 from minisora.files import read_json
-from minisora.flops.calibration import Calibration
+from minisora.flops.calibration import LARGEST_CUDA_MACS, PASS_KINDS, Calibration
 from minisora.report.assumptions import Assumptions
 from minisora.report.cost import ATTENTIONS, PassMacs, TransformerShape, forward_macs
-from minisora.report.model import Inputs, number, scaled_dit_macs, sora_shape, token_grid
+from minisora.report.model import Inputs, estimate, number, scaled_dit_macs, sora_shape, token_grid
 
 # Coefficients of the cost law that arithmetic gives.
 ARITHMETIC = np.array([1.0, 2.0, 1.0])
+# What a calibration replaces in the cost of a pass of Sora, and of DiT-XL/2.
+SORA_LAW, DIT_LAW = ("cost.linear", "cost.attention", "cost.per_sample"), ("dit.macs_per_step",)
 # 16 values in and 32 out are 2 x 24.
 DIT_XL_512 = (TransformerShape(28, 1152, 4608, patch_values=24), 1.0, 1024.0)
 
@@ -38,7 +40,7 @@ def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Ass
     where = f"{_name(calibration)}: {calibration.machine}, {calibration.date[:10]}"
     ratios = calibration.coefficients / ARITHMETIC
     changed = assumptions
-    for name, ratio in zip(("cost.linear", "cost.attention", "cost.per_sample"), ratios, strict=True):
+    for name, ratio in zip(SORA_LAW, ratios, strict=True):
         changed = changed.change(name, value=float(ratio), source=where, status="measured")
     dit, _ = calibration.predict(law_features(forward_macs(*DIT_XL_512)))
     changed = changed.change("dit.macs_per_step", value=dit, source=f"cost law of {where}", status="measured")
@@ -62,8 +64,48 @@ def apply_calibration(assumptions: Assumptions, calibration: Calibration) -> Ass
     return changed
 
 
+def extrapolated_macs(assumptions: Assumptions) -> dict[str, float]:
+    """The largest pass that a result rests on by a measured cost law, MACs of a sample, of each result that does.
+
+    What rests on a law moves with it, so each law is moved a little and the estimate is made again.
+    """
+    found: dict[str, float] = {}
+    best = assumptions.best
+    passes = {kind: best[f"sora_macs_per_step_{kind}"] for kind in ATTENTIONS}
+    whole = {"sora": best["sora_macs_per_step"], "dit": float(number(assumptions.inputs(), DIT_LAW[0]))}
+    for model, law in (("dit", DIT_LAW), ("sora", SORA_LAW)):
+        values = {name: assumptions.entries[name] for name in law}
+        if any(entry.status != "measured" for entry in values.values()):
+            continue
+        moved: dict[str, Any] = {
+            # By different amounts, so that shares of a pass move too.
+            name: float(entry.value or 0) * (1 + 1e-3 * (i + 1))
+            for i, (name, entry) in enumerate(values.items())
+        }
+        for name, quantity in estimate(assumptions.inputs(moved)).items():
+            if not math.isclose(float(quantity.value), best[name], rel_tol=1e-9):
+                kind = next((kind for kind in ATTENTIONS if name.endswith(f"_{kind}")), None)
+                macs = whole[model] if kind is None or model == "dit" else passes[kind]
+                found[name] = max(found.get(name, 0.0), macs)
+    return found
+
+
+def decades_beyond(assumptions: Assumptions, calibration: Calibration) -> dict[str, float]:
+    """How many decades each extrapolated result lies beyond the largest measured pass (below 0: within)."""
+    return {name: calibration.decades_beyond(macs) for name, macs in extrapolated_macs(assumptions).items()}
+
+
+def _decades_of_a_gpu(macs: float) -> float:
+    """The same beyond the largest pass of a GPU's sweep."""
+    return math.log10(macs / LARGEST_CUDA_MACS)
+
+
 def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]:
-    """A pass of Sora by the law fitted to measured points, for each kind of attention, with its own error."""
+    """A pass of Sora by the law fitted to measured points, for each kind of attention, with its own error.
+
+    Beside the distance to the largest measured point stands that which a sweep on a GPU would leave: its largest pass
+    is known from its grid, measured or not.
+    """
     frames, places = (float(part) for part in token_grid(inputs))
     shape = sora_shape(inputs)
     published = float(scaled_dit_macs(inputs, frames))
@@ -79,6 +121,7 @@ def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]
             "extrapolation_error": error,
             "over_per_frame_rule": macs / published,
             "decades_beyond_largest_point": calibration.decades_beyond(macs),
+            "decades_beyond_a_sweep_on_a_gpu": _decades_of_a_gpu(macs),
             "seconds_per_step_on_this_machine": seconds,
         }
     return {
@@ -89,6 +132,11 @@ def sora_from_points(calibration: Calibration, inputs: Inputs) -> dict[str, Any]
         "held_out_error_macs": calibration.mac_law.held_out_error,
         "held_out_error_seconds": calibration.forward_time_law.held_out_error,
         "params": float(number(inputs, "sora.params")),
+        "largest_point_macs": calibration.largest_macs,
+        "largest_gpu_macs": float(LARGEST_CUDA_MACS),
+        "measured_peak_flops": calibration.measured_peak,
+        "measured_peak_way": calibration.peak_words,
+        "best_mfu": {kind: calibration.best_mfu(kind) for kind in PASS_KINDS},
         "sora_step": rows,
     }
 

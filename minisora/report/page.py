@@ -49,9 +49,14 @@ def render_page(data: ReportPage) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    environment.filters |= {"human": words.human, "interval": words.interval_words}
+    environment.filters |= {
+        "human": words.human,
+        "interval": words.interval_words,
+        "decades": words.decades_words,
+    }
     environment.filters |= {"cell": words.cell_words, "unit_beside": words.unit_beside}
-    model = page_model(data.assumptions)
+    measured = data.report.get("measured_here") or {}
+    model = page_model(data.assumptions, measured.get("largest_point_macs"))
     assumptions = {row["name"]: row for row in model["assumptions"]}
     folded = {
         title: [
@@ -71,7 +76,8 @@ def render_page(data: ReportPage) -> str:
         groups=_grouped(data.report["results"]),
         backtest=_tables(data.report.get("backtest") or []),
         implied=_implied(data.report.get("backtest_implies") or {}),
-        measured=data.report.get("measured_here"),
+        measured=measured,
+        machines=data.report.get("machines") or [],
         law=data.report.get("ladder_law"),
         figures=[(title, caption, Markup(svg[svg.index("<svg") :])) for title, caption, svg in data.figures],
         main=[assumptions[name] for name in MAIN],
@@ -82,8 +88,13 @@ def render_page(data: ReportPage) -> str:
     )  # fmt: skip
 
 
-def page_model(own: Assumptions) -> dict[str, Any]:
-    """What the scripts need: every assumption with its limits, the presets' values, GPUs and units."""
+def page_model(own: Assumptions, largest_macs: float | None = None) -> dict[str, Any]:
+    """What the scripts need: every assumption with its limits, the presets' values, GPUs and units.
+
+    Args:
+        own: where the sliders start.
+        largest_macs: of a pass that was measured, a sample; None: none was.
+    """
     known = {name: shipped(name) for name in presets()}
     order = ["as_published", "corrected", "measured", "modern", "modern_distilled"]
     order = [name for name in order if name in known] + [name for name in known if name not in order]
@@ -102,6 +113,7 @@ def page_model(own: Assumptions) -> dict[str, Any]:
         "gpus": {gpu.name: dict(zip(BY_GPU, (gpu.peak, gpu.power, gpu.price[1]), strict=True))
                  for gpu in gpus().values()},
         "units": {name: quantity.unit for name, quantity in own.results.items()},
+        "largest_macs": largest_macs,
     }  # fmt: skip
 
 

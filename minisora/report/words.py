@@ -188,6 +188,13 @@ def interval_words(interval: Any, unit: str = "", digits: int = 3) -> str:
     return " to ".join(end.replace(" ", "\u00a0") for end in (low, high))
 
 
+def decades_words(decades: float | None) -> str:
+    """How far a number lies beyond what was measured; nothing where it rests on no measured pass."""
+    if decades is None:
+        return ""
+    return f"{decades:.1f} decades out" if decades > 0 else "within what was measured"
+
+
 def column_unit(key: str) -> str:
     """The unit, as far as it changes how numbers are written, of a back-test column."""
     return "FLOP" if "flops" in key and "over" not in key and "factor" not in key else ""

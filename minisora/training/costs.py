@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from minisora.data.batches import Batch, DiTBatch, PackedBatch, VAEBatch
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_step
-from minisora.flops.timing import measure_matmul_peak
+from minisora.flops.measured_peak import measure_peak
 from minisora.memory import available_memory, size_text
 from minisora.screen import say
 from minisora.training.tasks import Task
 
 # Per parameter in float32: itself, its gradient, two moments, its average.
 _STATE_BYTES = 20
-# Spent on finding the machine's matmul peak, once a process.
+# Spent on finding the machine's peak, once a process.
 _PEAK_SECONDS = 0.4
 
 
@@ -87,7 +87,7 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
         for shape, clips in clips_by_shape(batch).items():
             clip_flops[shape] = count.model_flops / clips
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    peak = measure_matmul_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS) * world
+    peak = measure_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS).flops_per_second * world
     return Costs(clip_flops, seconds, peak)
 
 
@@ -142,7 +142,7 @@ def introduce(
         + (f", {world} processes" if world > 1 else "")
         + (f", {settings.accumulation} micro-batches" if settings.accumulation > 1 else ""),
         "compute": f"{amount} GFLOPs a step (forward and backward, counted); "
-        f"matrix products reach {costs.peak / 1e9:,.0f} GFLOP/s here",
+        f"this machine reaches {costs.peak / 1e9:,.0f} GFLOP/s at most",
         **({"compile": compiled} if compiled else {}),
         "time": f"about {_duration(costs.step_seconds * steps)} for {steps} steps, and the optimizer's own time",
     }

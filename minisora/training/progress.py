@@ -86,7 +86,7 @@ class StepProgress:
     def update(
         self, step: int, loss: float | None = None, rate: float | None = None, mfu: float | None = None
     ) -> None:
-        """Move to `step`; loss, rate (clips per second) and MFU (share of the matmul peak) where they were read."""
+        """Move to `step`; loss, rate (clips per second) and MFU (share of the measured peak) where they were read."""
         if self._silent:
             return
         if loss is not None and rate is not None and mfu is not None:

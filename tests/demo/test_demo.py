@@ -1,6 +1,7 @@
 """The demo, end to end on a tiny config: a whole page, resumed without training again."""
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from minisora.data.video.write_video import write_video
 from minisora.demo.page_pieces import counts_of
 from minisora.demo.run_demo import DemoPage, run_demo, write_page
 from minisora.errors import UserError
+from minisora.flops.calibration import read_calibration
 from minisora.flops.device import device_words
 
 
 @pytest.mark.slow
-def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, tmp_path: Path) -> None:
+def test_the_demo_makes_a_self_contained_page_and_resumes(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minisora.demo.run_demo._PASSES", 0.1)
     page = run_demo(tiny_config, tmp_path, Console(quiet=True))
     html = page.read_text()
     assert html.count('poster="data:image/png;base64,') == 72 + 6
@@ -33,11 +38,23 @@ def test_the_demo_makes_a_self_contained_page_and_resumes(tiny_config: Config, t
     assert 'href="report/report.html"' in html
     for name in ("report/report.html", "model/model_index.json", "metrics.jsonl", "demo.json", "config.yaml"):
         assert (tmp_path / name).is_file()
+    calibration = (tmp_path / "calibration.json").read_bytes()
+    machine = json.loads(calibration)["device"]["name"]
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["measured_here"]["file"] == "calibration.json"
+    assert all(share > 0 for share in report["measured_here"]["best_mfu"].values())
+    assert report["claims"]["sora_compute_per_video"]["measured"] > 0
+    assert report["machines"][0]["name"] == machine
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     sample = (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns
     run_demo(tiny_config, tmp_path, Console(quiet=True))
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
     assert (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns == sample
+    assert (tmp_path / "calibration.json").read_bytes() == calibration
+    # A damaged one is taken anew.
+    (tmp_path / "calibration.json").write_text("{}")
+    run_demo(tiny_config, tmp_path, Console(quiet=True))
+    assert read_calibration(tmp_path / "calibration.json").points
 
 
 def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config) -> None:

@@ -11,8 +11,23 @@ import pytest
 import torch
 
 from minisora.errors import UserError
-from minisora.flops.calibration import Calibration, SweepPoint, fit_seconds, read_calibration, split
-from minisora.flops.sweep import SweepShape, calibrate, grid, measure_shape
+from minisora.flops.calibration import (
+    LARGEST_CUDA_MACS,
+    Calibration,
+    SweepPoint,
+    fit_seconds,
+    read_calibration,
+    split,
+)
+from minisora.flops.sweep import (
+    MINIMUM_POINTS,
+    SHORT_POINTS,
+    SweepShape,
+    calibrate,
+    grid,
+    measure_shape,
+    short_grid,
+)
 
 TINY = [
     SweepShape(width, depth, size, (1, 1, 1), attention, batch)
@@ -67,6 +82,40 @@ def test_a_calibration_is_read_as_it_was_taken(calibration: Calibration, tmp_pat
     assert macs == pytest.approx(4_000_000 + 2_000 + 50)
     assert error < 1e-6
     assert read.decades_beyond(10 * max(point.macs for point in read.points)) == pytest.approx(1)
+
+
+def test_a_calibration_tells_which_way_to_multiply_won(calibration: Calibration, tmp_path: Path):
+    calibration.save(tmp_path / "calibration.json")
+    tree = json.loads((tmp_path / "calibration.json").read_text())
+    reached = {name: way["flops_per_second"] for name, way in tree["measured_peak_ways"].items()}
+    assert max(reached.values()) == tree["measured_peak_flops"]
+    assert tree["measured_peak_way"].startswith(max(reached, key=lambda name: reached[name]))
+    assert read_calibration(tmp_path / "calibration.json").peak_ways == calibration.peak_ways
+    # A file from before there were ways.
+    del tree["measured_peak_ways"], tree["measured_peak_way"]
+    (tmp_path / "old.json").write_text(json.dumps(tree))
+    assert read_calibration(tmp_path / "old.json").peak_words is None
+
+
+def test_the_reach_of_a_gpu_is_that_of_its_grid():
+    largest = max(shape.planned_macs() // shape.batch for shape in grid("cuda"))
+    assert largest == LARGEST_CUDA_MACS
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_short_calibration_takes_points_that_its_time_allows(kind):
+    peak = 300e9 if kind == "cpu" else 700e12
+    whole, quick, slow = grid(kind), short_grid(kind, peak, 20), short_grid(kind, peak / 30, 20)
+    for picked in (quick, slow):
+        assert len(set(picked)) == len(picked) == SHORT_POINTS >= MINIMUM_POINTS
+        assert set(picked) <= set(whole)
+        assert {shape.attention for shape in picked} == {"full", "factorised"}
+        work = [shape.planned_macs() for shape in picked]
+        assert work == sorted(work)
+    assert quick[0] == slow[0] == whole[0]
+    assert slow[-1].planned_macs() < quick[-1].planned_macs()
+    if kind == "cpu":
+        assert quick[-1] == whole[-1]
 
 
 def test_a_calibration_is_read_without_torch():

@@ -1,8 +1,10 @@
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -30,9 +32,86 @@ def test_the_json_has_what_it_promises(written: Path) -> None:
         assert isinstance(claim["follows"], bool)
         assert {"published", "recomputed", "corrected", "measured", "interval", "note"} <= set(claim)
     for result in tree["results"].values():
-        assert {"value", "unit", "interval"} == set(result)
+        assert {"value", "unit", "interval", "decades_beyond"} == set(result)
     assert sum(bool(row.get("seconds_factor") or row.get("training_factor")) for row in tree["backtest"]) >= 8
     assert set(tree["measured_here"]["sora_step"]) == {"full", "factorised", "divided"}
+
+
+def test_every_extrapolated_number_tells_its_distance(written: Path) -> None:
+    tree = json.loads((written / "report.json").read_text())
+    steps, largest = tree["measured_here"]["sora_step"], tree["measured_here"]["largest_point_macs"]
+    sora = steps["full"]["decades_beyond_largest_point"]
+    assert sora == pytest.approx(math.log10(steps["full"]["macs_per_step"] / largest))
+    dit = math.log10(524.6e9 / largest)
+    for name, distance in (
+        ("sora_compute_per_video", sora),
+        ("sora_training_compute_low", sora),
+        ("peak_demand_h100", sora),
+        ("dit_compute_per_step", dit),
+        ("dit_training_compute", dit),
+    ):
+        assert tree["claims"][name]["decades_beyond"] == pytest.approx(distance, abs=1e-3), name
+    # What is an input, or multiplies inputs alone, rests on no pass.
+    for name in ("ai_minutes_per_day", "tiktok_ai_share", "dit_params", "llama2_70b_compute_per_output"):
+        assert tree["claims"].get(name, {"decades_beyond": None})["decades_beyond"] is None, name
+    assert tree["results"]["tokens_per_clip"]["decades_beyond"] is None
+    for kind, row in steps.items():
+        distance = tree["results"][f"sora_macs_per_step_{kind}"]["decades_beyond"]
+        assert distance == pytest.approx(row["decades_beyond_largest_point"])
+        # A sweep on a GPU takes off what its largest pass is beyond the largest here.
+        gained = math.log10(tree["measured_here"]["largest_gpu_macs"] / largest)
+        assert row["decades_beyond_a_sweep_on_a_gpu"] == pytest.approx(distance - gained)
+    page = (written / "report.html").read_text()
+    assert page.count(f"{sora:.1f} decades out") > 20
+    assert f"{dit:.1f} decades out" in page
+    rows = {row["name"]: row for row in csv.DictReader((written / "report.csv").open())}
+    assert float(rows["sora_compute_per_video"]["decades_beyond"]) == pytest.approx(sora)
+
+
+def test_machines_stand_side_by_side_and_a_shipped_one_once(written: Path, tmp_path: Path) -> None:
+    other = json.loads(CALIBRATION.read_text())
+    other["device"]["name"] = "Another <CPU>"
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    report = build_report("measured", calibration=CALIBRATION, beside=[tmp_path / "other.json"])
+    names = [machine.name for machine in report.machines]
+    assert names[:2] == ["AMD EPYC (Zen 4)", "Another <CPU>"]
+    with_points = [machine.name for machine in report.machines if machine.points]
+    assert with_points == names[:2]
+    page = write_report(report, tmp_path / "report").read_text()
+    assert "Another &lt;CPU&gt;" in page
+    for name in ("AMD EPYC (Zen 3)", "Intel(R) Xeon(R) Processor (Sapphire Rapids)"):
+        assert name in (written / "report.html").read_text()
+    used = report.to_dict()["measured_here"]
+    assert used["device"] == "AMD EPYC, float32"
+    assert used["best_mfu"]["forward"] == pytest.approx(0.609, abs=1e-3)
+
+
+def test_the_command_finds_a_calibration_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "calibration.json").write_text(CALIBRATION.read_text())
+    (tmp_path / "calibration.json").write_text("{}")
+
+    def report(*arguments: str) -> tuple[str, Any]:
+        result = CliRunner().invoke(app, ["report", "--out", "out", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output, json.loads(Path("out/report.json").read_text())
+
+    output, tree = report()
+    assert "calibration: runs/mine/calibration.json, the newest found here" in output
+    assert "passed over: calibration.json is not a calibration" in output
+    assert tree["measured_here"]["device"] == "AMD EPYC, float32"
+    assert "decades" in output
+    output, tree = report("--calibration", "none")
+    assert tree["measured_here"] is None
+    assert tree["claims"]["sora_compute_per_step"]["measured"] is None
+    assert "decades" not in output
+    result = CliRunner().invoke(app, ["report", "--calibration", "none", "--calibration", "a.json"])
+    assert isinstance(result.exception, UserError)
+    assert "give one or the other" in str(result.exception)
 
 
 def test_the_csv_has_every_claim_and_result(written: Path) -> None:

@@ -137,6 +137,8 @@ def test_words_for_units_intervals_cells_and_claims() -> None:
     assert [words.cell_words(v) for v in (None, True, 2024, 1.25, [1.0, 2.0], {"a_b": 1})] == [
         "–", "yes", "2024", "1.25", "1 to 2", "a b 1"]  # fmt: skip
     assert words.cell_words(5.2e11, "FLOP") == "5.2 × 10¹¹"
+    assert [words.decades_words(each) for each in (None, 6.83, -0.2)] == [
+        "", "6.8 decades out", "within what was measured"]  # fmt: skip
     assert words.claim_words("gpt4_compute_per_output") == "GPT-4 compute per output"
     assert words.claim_words("tiktok_ai_share") == "TikTok AI share"
 
@@ -281,6 +283,31 @@ def test_a_report_of_its_own_settings_starts_from_them(tmp_path: Path) -> None:
         == "minisora report --preset measured --set sora.params=33e9 --set 'hardware.gpu=A100 80GB'"
     )
     assert plain_inputs(rebuilt(found["command"]), {}) == found["values"]
+
+
+def test_the_distance_follows_what_a_reader_moves(tmp_path: Path) -> None:
+    assumptions = load_preset("measured")
+    measured = {
+        "points": 51,
+        "device": "a CPU",
+        "largest_point_macs": 2.5e9,
+        "sora_step": {"full": {"a": 1.0}},
+    }
+    tree = {**report_tree(assumptions), "measured_here": measured}
+    page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
+    script = READ + """
+      const distance = document.getElementById("distance"), found = [];
+      const keep = () => found.push([{...state.values}, Number(distance.dataset.value), distance.textContent]);
+      keep(); move("sora.params", "box", "1e9"); keep(); move("sora.attention", "box", "factorised"); keep();
+      return found;
+    """  # fmt: skip
+    rows = in_browser(page, script, tmp_path)
+    assert len({distance for _, distance, _ in rows}) == 3
+    for values, distance, text in rows:
+        macs = float(estimate(assumptions.inputs(values))["sora_macs_per_step"].value)
+        assert distance == pytest.approx(math.log10(macs / 2.5e9), rel=5e-7)
+        assert f"{words.human(macs, 'MAC', 3)} MACs, {distance:.1f} decades beyond" in text
+    assert 'id="distance"' not in rendered()
 
 
 def test_sliders_and_boxes_hold_every_preset_exactly(tmp_path: Path) -> None:
