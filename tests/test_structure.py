@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
     {"report"},
-    {"scaling"},
+    {"scaling", "worlds"},
     {"demo"},
     {"cli"},
     {"__main__"},
