@@ -67,7 +67,7 @@ def world_record(
     OUT/clips is a folder of clips as any other; no training opens OUT/truth, which is for measuring.
     """
     from minisora.worlds.arena import ArenaSettings
-    from minisora.worlds.record import Recording, record
+    from minisora.worlds.recording import Recording, record
 
     check_folder(out)
     if buttons_file is not None:

@@ -227,10 +227,10 @@ class Arena:
             goal=np.zeros((num_arenas, 2)),
             coins=np.zeros((num_arenas, self.settings.coins, 2)),
         )
-        # Each has a free place of its own; balls may be anywhere but in a wall.
+        # Each has a free place of its own, the goal one where the player can stand; balls may be anywhere free.
         player = self._place(layout, 0, self.body(layout), [])
         taken = [(player, 2 * PLAYER_RADIUS * side)]
-        layout = replace(layout, goal=self._place(layout, 1, _box(num_arenas, GOAL_RADIUS * side), taken))
+        layout = replace(layout, goal=self._place(layout, 1, self.body(layout), taken))
         taken.append((layout.goal, (PLAYER_RADIUS + GOAL_RADIUS) * side))
         coins, body = [], _box(num_arenas, COIN_RADIUS * side)
         for number in range(self.settings.coins):

@@ -14,7 +14,7 @@ import numpy as np
 
 from minisora.data.draws import uniforms
 from minisora.limits import MAX_FRAMES
-from minisora.worlds.arena import BUTTONS, Arena, ArenaLayout, ArenaState
+from minisora.worlds.arena import BUTTONS, PLAYER_STEP, Arena, ArenaLayout, ArenaState
 
 PolicyName = Literal["random", "sticky", "goal", "mixed"]
 
@@ -22,6 +22,8 @@ PolicyName = Literal["random", "sticky", "goal", "mixed"]
 LET_GO = 0.25
 # Of `goal`: the share of random buttons.
 STRAY = 0.1
+# Steps that `towards` tries, with the true world, before each one.
+LOOK_AHEAD = 3
 # Of `mixed`: the share of clips that `goal` plays.
 GOAL_SHARE = 0.2
 
@@ -73,7 +75,7 @@ class ToGoal:
             self._targets = state.layout.goal.copy()  # B 2
             self._number = np.zeros(len(state), np.int64)
             self._fields = ways(self.arena, state.layout, self._targets)  # B H W
-        step = self.arena.settings.side * 3 / 64
+        step = PLAYER_STEP * self.arena.settings.side
         (arrived,) = np.nonzero(np.abs(state.player - self._targets).max(axis=1) <= step)
         if len(arrived):
             self._number[arrived] += 1
@@ -112,13 +114,11 @@ class Mixed:
 
 def make_policy(name: PolicyName, arena: Arena) -> Policy:
     """A policy for one batch, by its name."""
-    makers = {
-        "random": Random,
-        "sticky": Sticky,
-        "goal": lambda: ToGoal(arena),
-        "mixed": lambda: Mixed(arena),
-    }
-    return makers[name]()
+    if name == "goal":
+        return ToGoal(arena)
+    if name == "mixed":
+        return Mixed(arena)
+    return Random() if name == "random" else Sticky()
 
 
 def goes(layout: ArenaLayout) -> np.ndarray:
@@ -168,30 +168,40 @@ def ways(arena: Arena, layout: ArenaLayout, targets: np.ndarray) -> np.ndarray:
 
 
 def towards(arena: Arena, state: ArenaState, fields: np.ndarray) -> np.ndarray:
-    """The button that begins the best two steps by the distances of `ways` (B H W), B int64.
+    """The button that begins the best `LOOK_AHEAD` steps by the distances of `ways` (B H W), B int64.
 
-    Two, since one step may lead past a corner that is to be gone around.
+    One step would not do: past a corner by a hair, the next may lead as far away as the one after it leads back.
     """
-    number = len(BUTTONS)
-    rows = np.repeat(np.arange(len(state)), number * number)
-    first = np.tile(np.repeat(np.arange(number), number), len(state))
-    second = np.tile(np.arange(number), len(state) * number)
-    once = arena.step(state.take(rows), first)
-    twice = arena.step(once, second)
-    # The first step breaks ties, so that nobody waits.
-    left = _left(fields[rows], twice.player) + 1e-3 * _left(fields[rows], once.player)
-    return first[left.reshape(len(state), -1).argmin(axis=1)]
+    plans = np.indices((len(BUTTONS),) * LOOK_AHEAD).reshape(LOOK_AHEAD, -1)  # L P
+    number = plans.shape[1]
+    rows = np.repeat(np.arange(len(state)), number)  # B P, flat
+    future, left = state.take(rows), np.zeros(len(rows))
+    for step, buttons in enumerate(plans):
+        future = arena.step(future, np.tile(buttons, len(state)))
+        # What is left in the end counts; the steps before break ties, so that nobody waits.
+        weight = 1.0 if step == LOOK_AHEAD - 1 else 1e-3
+        left += weight * _left(fields, rows, future.player)
+    return plans[0][left.reshape(len(state), number).argmin(axis=1)]
 
 
-def _left(fields: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What is left of the way from places between pixels (B 2), B: by the best of the four pixels around."""
+def _left(fields: np.ndarray, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """What is left of the way from places between pixels: by the best of the four pixels around.
+
+    Args:
+        fields: B H W.
+        rows: N, which of the fields.
+        places: N 2.
+
+    Returns:
+        N.
+    """
     height, width = fields.shape[1:]
     best = np.full(len(places), np.inf)
     for dy in (0, 1):
         for dx in (0, 1):
-            pixel = np.floor(places).astype(int) + (dy, dx)
+            pixel = np.floor(places).astype(int) + np.array([dy, dx])
             pixel = np.clip(pixel, 0, (height - 1, width - 1))
-            left = fields[np.arange(len(places)), pixel[:, 0], pixel[:, 1]]
+            left = fields[rows, pixel[:, 0], pixel[:, 1]]
             best = np.minimum(best, left + np.abs(places - pixel).sum(axis=1))
     return best
 

@@ -12,6 +12,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,14 +50,13 @@ def write_truth(file: Path, truth: Truth) -> None:
         UserError: it cannot be written.
     """
     held = io.BytesIO()
-    np.savez_compressed(
-        held,
-        world=np.array(truth.world),
-        policy=np.array(truth.policy),
-        button_names=np.array(truth.button_names),
-        buttons=np.asarray(truth.buttons, np.int64),
-        **{f"{_STATE}{name}": array for name, array in truth.states.items()},
-    )
+    arrays: dict[str, Any] = {
+        "world": np.array(truth.world),
+        "policy": np.array(truth.policy),
+        "button_names": np.array(truth.button_names),
+        "buttons": np.asarray(truth.buttons, np.int64),
+    }
+    np.savez_compressed(held, **arrays | {f"{_STATE}{name}": array for name, array in truth.states.items()})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, held.getvalue())
