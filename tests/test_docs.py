@@ -47,6 +47,7 @@ QUICK: dict[str, list[str]] = {
     "augment": ["--steps", "2"],
     "distill": ["--samples", "4", "--set", "train_dit.steps=2", "--set", "train_dit.batch_size=2"],
     "caption train": [*_SMALL_STEPS, "--set", "train_caption.views_in_all=8"],
+    "world record": ["--clips", "2", "--frames", "9"],
     "evaluate prompts": ["--prompts", "prompts.txt", "--steps", "1"],
     "evaluate run": ["--samples", "2", "--steps", "1"],
 }

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
     {"report"},
-    {"scaling"},
+    {"scaling", "worlds"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -100,3 +100,20 @@ def test_no_two_modules_have_one_name() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if "weights" not in path.parts]
     names = Counter(path.stem for path in modules if path.stem != "__init__")
     assert [name for name, count in names.items() if count > 1] == []
+
+
+# The rooms that may open what training may not: true buttons and states of recorded worlds.
+READ_TRUTH = {"worlds/recording.py"}
+
+
+def test_only_what_measures_reads_the_truth_of_a_recording() -> None:
+    """Rooms that train cannot, as they stand above `worlds`; of `worlds` itself only the parts named here may."""
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        text = path.read_text()
+        if name != "worlds/truth.py":
+            assert not re.search(r"np\.load\b|numpy\.load\b|NpzFile|from numpy import .*\bload\b", text), name
+        if name not in READ_TRUTH | {"worlds/truth.py"}:
+            assert not re.search(r"worlds\.truth|worlds import .*\btruth\b", text), f"{name} reads the truth"
+    for room in ("data", "models", "flow", "training", "pipelines", "flops"):
+        assert layer(room) < layer("worlds")

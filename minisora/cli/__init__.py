@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train
+from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train, world
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.screen import plain
@@ -28,6 +28,10 @@ scale_app = typer.Typer(
     no_args_is_help=True,
 )
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
+world_app = typer.Typer(
+    help="Worlds that are played by buttons: record one, for a model that learns it by looking alone.",
+    no_args_is_help=True,
+)
 evaluate_app = typer.Typer(
     cls=evaluate.OldForm,
     help="Judge what videos show against their prompts, without a learned network, and the judge itself.",
@@ -66,6 +70,8 @@ scale_app.command("figure")(scale.scale_figure)
 app.add_typer(caption_app, name="caption")
 caption_app.command("train")(caption.caption_train)
 caption_app.command("label")(caption.caption_label)
+app.add_typer(world_app, name="world")
+world_app.command("record")(world.world_record)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.

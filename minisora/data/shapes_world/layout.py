@@ -177,29 +177,46 @@ def _draw(scene: Scene, shape: str, rows: np.ndarray, videos: np.ndarray) -> Non
     """Draw the clips `rows`, all of one shape, into those rows of `videos`."""
     height, width = videos.shape[-2:]
     centers = scene.centers[rows].astype(np.float32)  # B T 2
-    radius = scene.radius[rows].astype(np.float32)[:, None, None, None]  # B 1 1 1
-    dy = (np.arange(height, dtype=np.float32) - centers[..., :1])[..., :, None]  # B T H 1
-    dx = (np.arange(width, dtype=np.float32) - centers[..., 1:])[..., None, :]  # B T 1 W
-    cover = _COVER[shape](dy, dx, radius)  # B T H W
+    radius = scene.radius[rows].astype(np.float32)[:, None]  # B 1
+    shares = cover(shape, centers, radius, height, width)  # B T H W
 
     background = 2 * scene.background[rows].astype(np.float32) - 1  # B 3
     contrast = 2 * scene.color[rows].astype(np.float32) - 1 - background
     edges = scene.wall[rows].astype(np.float32)  # B 2
-    # Exact share of each pixel column behind the wall; zero width where there is no wall.
-    column = np.arange(width, dtype=np.float32) + _HALF  # right edge of each pixel column
-    wall = np.clip(column - edges[:, :1], 0, 1) - np.clip(column - edges[:, 1:], 0, 1)  # B W
+    # Zero where there is no wall, whose width is zero.
+    wall = between(edges[:, 0], edges[:, 1], width)  # B W
     any_wall = bool((edges[:, 1] > edges[:, 0]).any())
     grey = 2 * scene.wall_grey[rows].astype(np.float32)[:, None] - 1  # B 1
     open_share = (1 - wall)[:, None, None, :]  # B 1 1 W
     wall_light = (wall * grey)[:, None, None, :]
     for channel in range(3):
-        plane = cover * contrast[:, channel, None, None, None]  # B T H W
+        plane = shares * contrast[:, channel, None, None, None]  # B T H W
         plane += background[:, channel, None, None, None]
         # x * 1 + 0 is exact, so clips without a wall are not changed by a neighbour with one.
         if any_wall:
             plane *= open_share
             plane += wall_light
         videos[rows, channel] = plane
+
+
+def cover(shape: str, centers: np.ndarray, radius: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The share of each pixel that a shape covers, `... H W` float32 in [0, 1].
+
+    Args:
+        shape: of SHAPES.
+        centers: ... 2 float32, (y, x) pixels.
+        radius: ... float32, pixels.
+        height, width: of the frame.
+    """
+    dy = (np.arange(height, dtype=np.float32) - centers[..., :1])[..., :, None]  # ... H 1
+    dx = (np.arange(width, dtype=np.float32) - centers[..., 1:])[..., None, :]  # ... 1 W
+    return _COVER[shape](dy, dx, radius[..., None, None])
+
+
+def between(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
+    """The exact share of each of `size` pixels of one axis between two edges (`...` float32), `... size`."""
+    end = np.arange(size, dtype=np.float32) + _HALF  # of each pixel
+    return np.clip(end - low[..., None], 0, 1) - np.clip(end - high[..., None], 0, 1)
 
 
 def _circle(dy: np.ndarray, dx: np.ndarray, radius: np.ndarray) -> np.ndarray:
