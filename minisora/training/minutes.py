@@ -275,11 +275,12 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         vae_step, vae_rest = _time_vae(config, trial, quiet)
         train, validation = (open_dataset(config, split) for split in ("train", "validation"))
         reading, encoding = _time_clips(config, trial, train, validation)
-        vae_rest += reading
         share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
-        total = 60 * minutes - RESERVE - after - elapsed() - encoding
-        vae_seconds = share * total
-        dit_seconds = total - vae_seconds
+        # Of training: many clips take long to read, which leaves less of both stages.
+        total = 60 * minutes - RESERVE - after - elapsed() - encoding - reading
+        vae_seconds = share * total + reading
+        vae_rest += reading
+        dit_seconds = (1 - share) * total
         sizes = _time_sizes(config, trial, quiet, dit_seconds, train.captions(), validation.captions())
     finally:
         shutil.rmtree(trial, ignore_errors=True)
@@ -291,9 +292,11 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
     dit = _dit_of(int(best["width"]), int(best["depth"]))
     least = min(stage.steps for stage in stages.values())
     if least < FEWEST_STEPS:
-        # What is no step, and the fewest steps of either stage by its share.
-        fixed = 60 * minutes - total + vae_rest
-        need = fixed + max(FEWEST_STEPS * vae_step / share, FEWEST_STEPS * best["step_seconds"] / (1 - share))
+        # What is not shared, and what either stage needs of its share.
+        need = (60 * minutes - total) + max(
+            (vae_rest - reading + FEWEST_STEPS * vae_step) / share,
+            (best["more_seconds"] + FEWEST_STEPS * best["step_seconds"]) / (1 - share),
+        )
         raise UserError(
             f"{minutes:g} minutes are too few on this machine: a step of the VAE takes {vae_step:.2f} s, encoding the "
             f"clips {encoding:.0f} s; give --minutes {math.ceil(need / 60) + 1}, or stop what else runs here"

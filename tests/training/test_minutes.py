@@ -99,15 +99,17 @@ def test_a_run_that_goes_on_keeps_its_plan(
         open_plan(tiny_config, tmp_path, QUIET, 10)
 
 
+@pytest.mark.parametrize("slow", [{"vae": 5.0}, {"reading": 170.0}, {"more": 60.0}])
 def test_too_few_minutes_are_refused_with_how_many_would_do(
-    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+    slow: dict[str, float], steady: dict[str, float], tiny_config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="at least 1"):
         open_plan(tiny_config, tmp_path, QUIET, 0.5)
-    steady["vae"] = 5.0
+    steady |= slow
     with pytest.raises(UserError, match=r"too few on this machine.*give --minutes (\d+)") as refused:
         open_plan(tiny_config, tmp_path, QUIET, 3)
     enough = int(str(refused.value).split("--minutes ")[1].split(",")[0])
+    assert enough > 3
     assert make_plan(tiny_config, tmp_path, QUIET, enough).stages["vae"].steps >= 60
     assert not plan_file(tmp_path).exists()
 
