@@ -27,7 +27,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     ) -> list[dict[str, float]]:
         tried = []
         for width, depth, params, step in ((64, 3, 2e5, 0.02), (96, 5, 7e5, 0.05), (192, 8, 4e6, 0.3)):
-            compute = 6 * params * 32 * 80 * seconds / step
+            compute = 6 * params * 32 * 80 * max(1.0, seconds) / step
             best = LAW["k"] * compute ** LAW["a"]
             tried.append(
                 {"width": width, "depth": depth, "params": params, "step_seconds": step, "more_seconds": 4.0}
