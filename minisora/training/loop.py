@@ -286,7 +286,9 @@ class Trainer:
             took = time.perf_counter() - start
             rows = {f"val_{k}": v for k, v in self.validation.items()}
             self.metrics.write(self.step, **rows, seconds=took)
-            progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in self.validation.items()))
+            # What no clip can tell, such as of motion where none moves, is no number.
+            known = {k: v for k, v in self.validation.items() if not math.isnan(v)}
+            progress.note(self.step, "  ".join(f"val_{k} {v:.4g}" for k, v in known.items()))
             self._keep_best()
             self._set_steps(progress)
         for what, call in self._callbacks.items():
