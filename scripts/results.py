@@ -41,6 +41,8 @@ COMMANDS: dict[str, str] = {
     "calibration": "minisora calibrate --out FILE",
     "captioner": "python benchmarks/recaption.py --run runs/demo --captioner-only --json FILE",
     "cogvideox": "minisora flops --diffusers CogVideoXTransformer3DModel --json FILE",
+    "clip-peers": "python benchmarks/vae_peers.py --config clips --set vae.temporal_factor=4 vae.spatial_factor=8 "
+    "'vae.widths=[64,128]' vae.latent_channels=16 --data clips/games --rounds 3 --precision fp32 --json FILE",
     "clip-recipe": "python benchmarks/clip_recipe.py --data clips/games --seconds 60 --seeds 0 1 --json FILE",
     "composition": "python benchmarks/composition.py --steps 1000 --json FILE",
     "digit-identity": "python benchmarks/digit_identity.py RUN --json FILE, after what its head says",
