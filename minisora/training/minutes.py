@@ -1,12 +1,13 @@
 """The best run that some minutes buy: sizes and steps planned from a few real steps here, kept in RUN/plan.json.
 
-    RUN/plan.json    a `Plan`, its stages by name: "vae", "dit"
+    RUN/plan.json    a `Plan`
        /trial/       what is tried; gone when the plan is made
 
 The plan is made once, before the first stage: a VAE and DiTs of several sizes take a few steps each, by the very loop
 that trains them, in a folder of their own. The DiT's size is the one nearest to N* = k C^a of this project's ladder
 (`LAW`) among those tried, C being the FLOPs that its minutes hold. After the VAE the DiT's steps are set anew by the
-minutes left. A run that goes on keeps its plan.
+minutes left, and again after each validation while its learning rate does not depend on them (`Pace`). A run that goes
+on keeps its plan. A stage alone has its plan from `minisora.training.stage_minutes`.
 """
 
 import math
@@ -50,7 +51,7 @@ _TIMED_CLIPS, _CLIPS_AT_ONCE = 24, 8
 _LEAST_STEPS = 300
 # Fewer steps of a stage than this are no training.
 FEWEST_STEPS = 60
-# And as many checkpoints, in a stage.
+# Of a stage, and as many checkpoints.
 _VALIDATIONS = 8
 # Seconds that a checkpoint and a live page take, beside the validation before them.
 _CHECKPOINT = 0.3
@@ -66,11 +67,19 @@ class StagePlan:
         steps: of the optimizer.
         seconds: all that the stage should take: its steps, validations and checkpoints.
         step_seconds: of one step.
+        warmup_steps: of its learning rate, which stay where the steps are set anew; None: by the steps, as in plans of
+            older versions.
     """
 
     steps: int
     seconds: float
     step_seconds: float
+    warmup_steps: int | None = None
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up."""
+        return min(50, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
 
 @dataclass
@@ -80,7 +89,7 @@ class Plan:
     Args:
         minutes: of the whole command.
         device: what the steps were timed on.
-        stages: by name, "vae" and "dit".
+        stages: by name, "vae" and "dit"; of a stage alone "caption" or "dit".
         dit: width, depth and heads of the DiT chosen.
         encoding: seconds that encoding the clips takes, between the two stages.
         sizes: the DiTs tried, as of `_time_sizes`.
@@ -105,7 +114,7 @@ class Plan:
         for name, stage in self.stages.items():
             every = max(1, math.ceil(stage.steps / _VALIDATIONS))
             changes |= _steps_of(name, stage.steps, every)
-            changes[f"train_{name}.warmup_steps"] = min(50, stage.steps // 10)
+            changes[f"train_{name}.warmup_steps"] = stage.warmup
         return config.replace(**changes)
 
 
@@ -318,7 +327,9 @@ def settle(plan: Plan, run: Path, left: float) -> None:
 def stage_of(seconds: float, step_seconds: float, rest: float) -> StagePlan:
     """A stage of so many seconds, `rest` of which are no steps: validations, checkpoints, costs."""
     steps = max(1, int((seconds - rest) / step_seconds))
-    return StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
+    stage = StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
+    stage.warmup_steps = stage.warmup
+    return stage
 
 
 def _time_vae(config: Config, trial: Path, console: Console) -> tuple[float, float]:

@@ -81,9 +81,12 @@ def test_a_machine_that_gets_slower_takes_fewer_steps(
     steady["begun"] = 350
     assert pace(200) == 200 + 500
     assert open_plan(tiny_config, tmp_path, QUIET, 10).stages["dit"].steps == 700
+    # A checkpoint is resumed with the warm-up that it had.
+    assert plan.stages["dit"].warmup == 50
     # What is late already ends with the next step.
     steady["begun"] = 650
     assert pace(300) == 301
+    assert plan.apply(tiny_config).train_dit.warmup_steps == 50
 
 
 def test_a_run_that_goes_on_keeps_its_plan(
