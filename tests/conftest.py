@@ -1,11 +1,15 @@
 """Real tiny components shared by the tests: seconds to train, the same code paths as the large ones."""
 
+import asyncio
 import getpass
+import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Two test processes on two cores: more threads each would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,3 +101,64 @@ def tiny_run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> P
     train_vae(tiny_config, run, console)
     train_dit(tiny_config, run, console)
     return run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server's application said; of a websocket, status 101 or that of the refusal."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def _ask(
+    app: Any,
+    method: str,
+    target: str,
+    headers: Iterable[tuple[str, str]] = (),
+    body: bytes | Iterable[bytes] = b"",
+) -> Answer:
+    """One request, given as it comes from the network: a client of HTTP would mend what tests must send broken."""
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "websocket" if method == "websocket" else "http",
+        "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
+        "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
+        "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8420), "subprotocols": [],
+    }  # fmt: skip
+    if method == "websocket":
+        del scope["method"]
+    parts = [body] if isinstance(body, bytes) else list(body)
+    incoming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts
+    ]
+    incoming = [{"type": "websocket.connect"}] if method == "websocket" else incoming
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0) if incoming else {"type": f"{scope['type']}.disconnect", "code": 1000}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    first = sent[0]
+    if method == "websocket":
+        return Answer(101 if first["type"] == "websocket.accept" else 403, {}, b"")
+    return Answer(
+        first["status"],
+        {name.decode(): value.decode() for name, value in first["headers"]},
+        b"".join(message.get("body", b"") for message in sent[1:]),
+    )
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., Answer]:
+    """Asks an ASGI application: (app, method, target, headers, body)."""
+    return _ask
