@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train, world
+from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train, worlds
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.screen import plain
@@ -71,7 +71,7 @@ app.add_typer(caption_app, name="caption")
 caption_app.command("train")(caption.caption_train)
 caption_app.command("label")(caption.caption_label)
 app.add_typer(world_app, name="world")
-world_app.command("record")(world.world_record)
+world_app.command("record")(worlds.world_record)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.
