@@ -29,15 +29,15 @@ from minisora.report.assumptions import shipped
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
 from minisora.report.model import DIT_PLACES, MLP_RATIO, Inputs, number, sora_shape, token_grid
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
-from minisora.report.video_models import DisclosedTiming, Grade, Triple, VideoModel
+from minisora.report.video_models import DisclosedRun, Grade, Triple, VideoModel
 
 # Where published latencies of large models on one H100 cluster.
 UTILISATION = 0.36
 H100 = "H100 SXM"
 # Forward, and twice that backward.
 TRAINING_PASSES = 3
-# The H800's links and FP64 are slower, its bfloat16 peak is the same.
-SAME_CHIP = {"H800 SXM": "H100 SXM"}
+# The links (and FP64) of the H800 and the A800 are slower, their bfloat16 peak is the same.
+SAME_CHIP = {"H800 SXM": "H100 SXM", "A800 80GB": "A100 80GB"}
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,18 @@ def backtest(
             the utilisation of others either.
     """
     known = {**_peaks(), **(peaks or {})}
-    cases: list[tuple[VideoModel, DisclosedTiming | None, BacktestRow]] = []
+    cases: list[tuple[VideoModel, BacktestRow]] = []
     for model in models:
         # Training has a row of its own: what is doubtful about it must not cast doubt on a timing.
         for timing in [*model.timings, *([None] if model.training or not model.timings else [])]:
             row = predict(model, timing, known, utilisation)
             if include_unverified or row.grade == "primary":
-                cases.append((model, timing, row))
+                cases.append((model, row))
     rows = []
-    for model, timing, row in cases:
-        if timing is not None and row.mfu is not None and row.seconds_in_sample is not None:
-            others = _mfu_by_model((m, r) for m, _, r in cases if m.developer != model.developer)
-            card = chip(timing.gpu.value)
+    for model, row in cases:
+        if row.gpu is not None and row.mfu is not None and row.seconds_in_sample is not None:
+            others = _mfu_by_model((m, r) for m, r in cases if m.developer != model.developer)
+            card = chip(row.gpu)
             pool = [mfu for (_, its), mfu in others.items() if its == card] or list(others.values())
             if pool:
                 left_out = median(pool)
@@ -225,7 +225,7 @@ def _peaks() -> dict[str, float]:
 
 
 def predict(
-    model: VideoModel, timing: DisclosedTiming | None, peaks: Mapping[str, float], utilisation: float
+    model: VideoModel, timing: DisclosedRun | None, peaks: Mapping[str, float], utilisation: float
 ) -> BacktestRow:
     """A row but for its leave-one-out columns.
 
@@ -247,21 +247,22 @@ def predict(
     cost = _pass(model, clip)
     if cost is not None:
         predicted["attention_share"] = float(cost.attention_share)
-    steps = model.steps.value if model.steps else None
+    steps = (timing.steps if timing else None) or model.steps
+    guidance = (timing.guidance_passes if timing else None) or model.guidance_passes
     # The report knows of no guidance.
     if grid and steps:
-        predicted["naive_flops_per_clip"] = naive_macs(model.params.value, grid) * steps
-    if steps and model.guidance_passes and cost is not None:
-        passes = steps * model.guidance_passes.value
+        predicted["naive_flops_per_clip"] = naive_macs(model.params.value, grid) * steps.value
+    if steps and guidance and cost is not None:
+        passes = steps.value * guidance.value
         predicted["flops_per_clip"] = flops(cost.total, passes)
         predicted["flops_per_clip_disclosed"] = model.pass_macs and flops(model.pass_macs.value, passes)
     where = "x".join(map(str, clip)) if clip else ""
-    if timing is not None:
+    if timing is not None and timing.seconds and timing.gpu and timing.gpus:
         gpu, count, seconds = timing.gpu.value, timing.gpus.value, timing.seconds.value
         where = f"{where}, {count} x {gpu}"
-        speed = peaks[chip(gpu)] * count
         predicted |= {"gpu": gpu, "gpus": count, "seconds_disclosed": seconds}
-        if "flops_per_clip" in predicted:
+        if "flops_per_clip" in predicted and chip(gpu) in peaks:
+            speed = peaks[chip(gpu)] * count
             predicted["mfu"] = predicted["flops_per_clip"] / (speed * seconds)
             predicted["seconds_in_sample"] = predicted["flops_per_clip"] / (speed * utilisation)
             predicted["naive_seconds"] = predicted["naive_flops_per_clip"] / speed

@@ -1,16 +1,24 @@
 """Video models that disclosed something of their cost, as `configs/report/video_models.yaml` states it.
 
-Every fact carries the source it comes from, and a source has one of three grades: *primary* (the makers' paper,
-repository or released code), *secondary* (quoted by others, or following from another disclosed figure) and
-*unverified*. What is undisclosed is None, never a guess without a mark.
+Every fact carries the source it comes from, and a source has one of three grades: *primary* (the paper, repository or
+released code of who made the model or measured it), *secondary* (quoted by others, or following from another disclosed
+figure) and *unverified*. What is undisclosed is None, never a guess without a mark.
 """
 
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)  # fmt: skip
 
 from minisora.config import config_folder, read_yaml
 from minisora.errors import UserError, nearest
@@ -22,7 +30,14 @@ GRADES: tuple[Grade, ...] = ("primary", "secondary", "unverified")
 T = TypeVar("T")
 # Time or frames, height, width.
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
-GPU = Literal["H100 SXM", "H800 SXM", "H200 SXM", "A100 80GB"]
+GPU = Literal[
+    "H100 SXM", "H100 PCIe", "H100 NVL", "H800 SXM", "H200 SXM", "H20", "B200", "A100 80GB", "A800 80GB", "L20", "L40S",
+    "RTX 4090",
+]  # fmt: skip
+# Where a part's weights are: on the card all the time; there only while the part works; there a layer or a few at a
+# time; never there (on the CPU, on another card, or computed beforehand).
+Placement = Literal["resident", "swapped", "streamed", "elsewhere"]
+BYTES = {"GB": 10**9, "GiB": 2**30}
 
 
 class Strict(BaseModel):
@@ -45,13 +60,99 @@ class Fact(Strict, Generic[T]):
     source: str
 
 
-class DisclosedTiming(Strict):
-    """One measured generation: seconds a clip, on so many GPUs; `clip` where it is not the model's own."""
+class Encoder(Strict):
+    """A text encoder of the pipeline: which, and how many weights of it run."""
 
-    seconds: Fact[PositiveFloat]
-    gpu: Fact[GPU]
-    gpus: Fact[PositiveInt]
+    name: str
+    params: Fact[PositiveFloat]
+
+
+class DisclosedRun(Strict):
+    """One row of somebody's table: a clip generated, or a step of training, and the seconds or memory that it took.
+
+    A plain value has the row's `source`, {value, source} another. None: undisclosed, or as the model states it.
+
+    Args:
+        covers: the whole pipeline, the denoising alone, decoding alone, or one step of training.
+        batch: samples in one pass; 2 where both passes of guidance run as one.
+        precision, weights: number format of the products, and that in which the denoiser's weights are kept.
+        weight_shards, token_shards: GPUs over which the denoiser's weights, and the tokens of a clip, are divided.
+        text, dit, vae: where the weights of each part are.
+        decode: of the whole clip at once, of tiles of the picture, or of a few frames at a time.
+        peak_memory: of one GPU, in `unit` as printed; `counted_in` is what the measuring code divides by.
+        reading: what `peak_memory` is: a peak; a bound that it stays under; the size of a card said to suffice.
+        samples, trained, checkpointing: of a step of training: clips over all GPUs; which weights; recomputation.
+    """
+
+    source: str
+    covers: Fact[Literal["pipeline", "denoising", "decoding", "training step"]] | None = None
     clip: Fact[Triple] | None = None
+    steps: Fact[PositiveInt] | None = None
+    guidance_passes: Fact[PositiveInt] | None = None
+    batch: Fact[PositiveInt] | None = None
+    gpu: Fact[GPU] | None = None
+    gpus: Fact[PositiveInt] | None = None
+    precision: Fact[Literal["bfloat16", "float16", "float32"]] | None = None
+    weights: Fact[Literal["float32", "bfloat16", "float16", "float8", "int8", "nf4"]] | None = None
+    weight_shards: Fact[PositiveInt] | None = None
+    token_shards: Fact[PositiveInt] | None = None
+    text: Fact[Placement] | None = None
+    dit: Fact[Placement] | None = None
+    vae: Fact[Placement] | None = None
+    decode: Fact[Literal["whole", "tiles", "frames"]] | None = None
+    seconds: Fact[PositiveFloat] | None = None
+    peak_memory: Fact[PositiveFloat] | None = None
+    unit: Literal["GB", "GiB"] | None = None
+    counted_in: Literal["GB", "GiB"] | None = None
+    reading: Literal["peak", "at most", "card"] = "peak"
+    samples: Fact[PositiveInt] | None = None
+    trained: Fact[Literal["all", "LoRA"]] | None = None
+    checkpointing: Fact[bool] | None = None
+    note: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_row(cls, fields: Any) -> Any:
+        """Plain values become facts of the row's source."""
+        if not isinstance(fields, dict) or "source" not in fields:
+            return fields
+        bare = {"source", "unit", "counted_in", "reading", "note"}
+        return {
+            key: value
+            if key in bare or isinstance(value, dict)
+            else {"value": value, "source": fields["source"]}
+            for key, value in fields.items()
+        }
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.seconds is None and self.peak_memory is None:
+            raise ValueError("a run needs seconds or peak_memory")
+        if self.seconds and not (self.gpu and self.gpus):
+            raise ValueError("seconds need gpu and gpus")
+        if (self.peak_memory is None) != (self.unit is None):
+            raise ValueError("peak_memory and unit go together")
+        if self.counted_in and not self.unit:
+            raise ValueError("counted_in is of a peak_memory")
+        if self.trains and self.seconds and not self.samples:
+            raise ValueError("seconds of a training step need samples")
+        if not self.trains and (self.samples or self.trained or self.checkpointing):
+            raise ValueError("samples, trained and checkpointing are of a training step")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a step of training."""
+        return self.covers is not None and self.covers.value == "training step"
+
+    @property
+    def peak_bytes(self) -> tuple[float, float] | None:
+        """The peak in bytes, least and most: what is printed as GB is as often GiB, where nothing says which."""
+        if self.peak_memory is None or self.unit is None:
+            return None
+        units = {self.counted_in} if self.counted_in else {self.unit, "GiB"}
+        sizes = [self.peak_memory.value * BYTES[unit] for unit in units]
+        return min(sizes), max(sizes)
 
 
 class DisclosedStage(Strict):
@@ -98,10 +199,23 @@ class VideoModel(Strict):
     steps: Fact[PositiveInt] | None
     guidance_passes: Fact[PositiveInt] | None
     pass_macs: Fact[PositiveFloat] | None = None
-    timings: list[DisclosedTiming] = Field(default_factory=list)
+    latent_channels: Fact[PositiveInt] | None = None
+    encoders: list[Encoder] = Field(default_factory=list)
+    vae_params: Fact[PositiveFloat] | None = None
+    runs: list[DisclosedRun] = Field(default_factory=list)
     training: Training | None = None
     # Of every source; filled by the loader.
     grades: dict[str, Grade] = Field(default_factory=dict, exclude=True)
+
+    @property
+    def timings(self) -> list[DisclosedRun]:
+        """Runs that say how long a clip takes."""
+        return [run for run in self.runs if run.seconds and not run.trains]
+
+    @property
+    def memories(self) -> list[DisclosedRun]:
+        """Runs that say how much memory they take."""
+        return [run for run in self.runs if run.peak_memory]
 
     def shape(self) -> TransformerShape | None:
         """The denoiser, or None where its shape is undisclosed or it is no transformer.
@@ -158,14 +272,19 @@ class VideoModel(Strict):
         rows, columns = (ceil(clip[axis] / stride[axis] / patch[axis]) for axis in (1, 2))
         return ceil(latents / patch[0]), rows * columns
 
-    def grade(self, timing: DisclosedTiming | None = None) -> Grade:
-        """The worst grade among the facts that its predictions read, those of a timing or else of training too."""
-        read: list[Any] = [getattr(self, name) for name in type(self).model_fields if name not in UNREAD]
-        read.append(timing or self.training)
+    def grade(self, run: DisclosedRun | None = None) -> Grade:
+        """The worst grade among the facts that its predictions read, those of a run's time or else of training too."""
+        own = {name for name in READ_OF_A_RUN if run and getattr(run, name)}
+        names = (name for name in type(self).model_fields if name not in UNREAD | own)
+        read: list[Any] = [getattr(self, name) for name in names]
+        read += [getattr(run, name) for name in own] if run else [self.training]
         return max((self.grades[source] for source in _sources(read)), key=GRADES.index)
 
 
-UNREAD = {"timings", "training", "heads", "fps"}
+# Of memory: no time or compute is predicted from it.
+OF_MEMORY = {"latent_channels", "encoders", "vae_params"}
+UNREAD = {"runs", "training", "heads", "fps"} | OF_MEMORY
+READ_OF_A_RUN = ("seconds", "gpu", "gpus", "clip", "steps", "guidance_passes")
 
 
 def load_models(path: Path | None = None) -> list[VideoModel]:
@@ -211,6 +330,8 @@ def _sources(tree: Any) -> Iterator[str]:
     if isinstance(tree, Fact):
         yield tree.source
     elif isinstance(tree, BaseModel):
+        if isinstance(tree, DisclosedRun):
+            yield tree.source
         for name in type(tree).model_fields:
             yield from _sources(getattr(tree, name))
     elif isinstance(tree, list):
