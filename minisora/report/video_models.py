@@ -76,7 +76,7 @@ class DisclosedRun(Strict):
         covers: the whole pipeline, the denoising alone, decoding alone, or one step of training.
         batch: samples in one pass; 2 where both passes of guidance run as one.
         precision, weights: number format of the products, and that in which the denoiser's weights are kept.
-        weight_shards, token_shards: GPUs over which the denoiser's weights, and the tokens of a clip, are divided.
+        token_shards: GPUs over which the tokens of a clip are divided.
         text, dit, vae: where the weights of each part are.
         decode: of the whole clip at once, of tiles of the picture, or of a few frames at a time.
         peak_memory: of one GPU, in `unit` as printed; `counted_in` is what the measuring code divides by.
@@ -94,7 +94,6 @@ class DisclosedRun(Strict):
     gpus: Fact[PositiveInt] | None = None
     precision: Fact[Literal["bfloat16", "float16", "float32"]] | None = None
     weights: Fact[Literal["float32", "bfloat16", "float16", "float8", "int8", "nf4"]] | None = None
-    weight_shards: Fact[PositiveInt] | None = None
     token_shards: Fact[PositiveInt] | None = None
     text: Fact[Placement] | None = None
     dit: Fact[Placement] | None = None
