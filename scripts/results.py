@@ -43,7 +43,7 @@ COMMANDS: dict[str, str] = {
     "cogvideox": "minisora flops --diffusers CogVideoXTransformer3DModel --json FILE",
     "clip-peers": "python benchmarks/vae_peers.py --config clips --set vae.temporal_factor=4 vae.spatial_factor=8 "
     "'vae.widths=[64,128]' vae.latent_channels=16 --data clips/games --rounds 3 --precision fp32 --json FILE",
-    "clip-recipe": "python benchmarks/clip_recipe.py --data clips/games --seconds 60 --seeds 0 1 --json FILE",
+    "clip-recipe": "python benchmarks/clip_recipe.py --data clips/games --seconds 60 --json FILE",
     "composition": "python benchmarks/composition.py --steps 1000 --json FILE",
     "digit-identity": "python benchmarks/digit_identity.py RUN --json FILE, after what its head says",
     "dit-peers": "python benchmarks/dit_peers.py --json FILE",
@@ -306,7 +306,9 @@ def recipe() -> list[Row]:
                 key: sum(row[key] for row in seeds) / len(seeds)
                 for key in ("steps", "psnr", "moving", "activity", "activity_of_copies")
             }
-            spread = max(row["moving"] for row in seeds) - min(row["moving"] for row in seeds)
+            moving = [row["moving"] for row in seeds]
+            # One seed tells nothing of how far apart two are.
+            spread = max(moving) - min(moving) if len(seeds) > 1 else None
             rows.append({"variant": variant, "seeds": len(seeds), "spread": spread, **means, **place})
     return rows
 

@@ -316,7 +316,10 @@ def _train_case(
 
 
 def _giga(value: float) -> str:
-    return f"{value / 1e9:,.3f}" if value < 1e14 else f"{value / 1e9:,.0f}"
+    """In units of 1e9: three decimals, none of what is large, two digits of what three decimals would hide."""
+    if value >= 1e14:
+        return f"{value / 1e9:,.0f}"
+    return f"{value / 1e9:,.3f}" if value >= 1e8 or value == 0 else f"{value / 1e9:.2g}"
 
 
 def _forward_table(ledger: Ledger) -> Table:
