@@ -25,9 +25,8 @@ from minisora.training.minutes import (
     keep_plan,
     kept_plan,
     stage_of,
-    step_and_rest,
-    trial_config,
 )
+from minisora.training.trial import step_and_rest, trial_config
 
 # Trains the stage with a config, its files below a folder and its metrics.jsonl in it; shows progress on a console.
 TrainStage: TypeAlias = Callable[[Config, Path, Console], object]

@@ -285,13 +285,24 @@ def test_a_report_of_its_own_settings_starts_from_them(tmp_path: Path) -> None:
     assert plain_inputs(rebuilt(found["command"]), {}) == found["values"]
 
 
+# A pass of Sora by a measured law, as of minisora.report.measured_inputs.sora_from_points.
+A_PASS = {
+    "macs_per_step": 1.72e16,
+    "over_per_frame_rule": 6.15,
+    "extrapolation_error": 1e-9,
+    "decades_beyond_largest_point": 6.9,
+    "decades_beyond_a_sweep_on_a_gpu": 3.0,
+    "seconds_per_step_on_this_machine": 5e4,
+}
+
+
 def test_the_distance_follows_what_a_reader_moves(tmp_path: Path) -> None:
     assumptions = load_preset("measured")
     measured = {
         "points": 51,
         "device": "a CPU",
         "largest_point_macs": 2.5e9,
-        "sora_step": {"full": {"a": 1.0}},
+        "sora_step": {"full": A_PASS},
     }
     tree = {**report_tree(assumptions), "measured_here": measured}
     page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
@@ -392,15 +403,14 @@ def test_reports_own_keys_have_words() -> None:
 
 def test_what_was_measured_here_is_shown_where_there_is_any() -> None:
     assumptions = load_preset("corrected")
-    row = {"macs_per_step": 1.72e16, "over_per_frame_rule": 6.15}
     tree = {**report_tree(assumptions), "measured_here": {
-        "points": 51, "device": "a <CPU>", "held_out_error_macs": 1e-7, "sora_step": {"full": row}}}  # fmt: skip
+        "points": 51, "device": "a <CPU>", "held_out_error_macs": 1e-7, "sora_step": {"full": A_PASS}}}  # fmt: skip
     page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
     for text in (
         "51 passes that really ran on a &lt;CPU&gt;",
         "1.72 × 10¹⁶",
-        "over per frame rule",
-        ">6.15<",
+        ">over the ×180 rule<",
+        ">6.15x<",
     ):
         assert text in page
     assert "Measured here" not in rendered()

@@ -1,15 +1,25 @@
 """A plan of minutes: shared out, kept over an interruption, refused where it cannot hold; no clock is looked at."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from minisora.config import Config
+from minisora.config import Config, load
 from minisora.errors import UserError
 from minisora.training import minutes
-from minisora.training.minutes import LAW, Pace, Plan, StagePlan, make_plan, open_plan, plan_file, settle
+from minisora.training.minutes import (
+    Pace,
+    Plan,
+    StagePlan,
+    make_plan,
+    open_plan,
+    plan_file,
+    settle,
+)
+from minisora.training.trial import LAW, LOSS_LAW, expected_loss
 
 QUIET = Console(quiet=True)
 
@@ -19,8 +29,8 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """A machine whose every time is known: seconds of a step by width, of a clip, of the process so far."""
     times = {"vae": 0.1, "more": 5.0, "reading": 3.0, "encoding": 1.0, "begun": 10.0}
     monkeypatch.setattr(minutes, "elapsed", lambda: times["begun"])
-    monkeypatch.setattr(minutes, "_time_vae", lambda *_: (times["vae"], times["more"]))
-    monkeypatch.setattr(minutes, "_time_clips", lambda *_: (times["reading"], times["encoding"]))
+    monkeypatch.setattr(minutes, "time_vae", lambda *_: (times["vae"], times["more"]))
+    monkeypatch.setattr(minutes, "time_clips", lambda *_: (times["reading"], times["encoding"]))
 
     def sizes(
         config: Config, trial: Path, console: Console, seconds: float, *_: list[str]
@@ -35,7 +45,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             )
         return tried
 
-    monkeypatch.setattr(minutes, "_time_sizes", sizes)
+    monkeypatch.setattr(minutes, "time_sizes", sizes)
     return times
 
 
@@ -125,10 +135,21 @@ def test_the_config_of_a_plan_has_its_steps_and_its_size(tiny_config: Config) ->
 
 
 def test_the_law_is_the_ladders() -> None:
-    import json
-
     law = json.loads((Path(__file__).parents[2] / "benchmarks/results/ladder/law.json").read_text())
     assert law["size_law"]["constants"] == pytest.approx(LAW)
+    assert law["budget_law"]["constants"] == pytest.approx(LOSS_LAW)
+
+
+def test_a_loss_is_expected_only_on_latents_that_the_law_was_fitted_to() -> None:
+    toy = load("toy")
+    law = json.loads((Path(__file__).parents[2] / "benchmarks/results/ladder/law.json").read_text())
+    for optimum in law["optima"]:
+        told = expected_loss(toy, optimum["flops"])
+        assert told == pytest.approx(optimum["loss"], rel=0.06)
+    assert expected_loss(toy.replace(**{"vae.latent_channels": 16}), 1e13) is None
+    assert (
+        expected_loss(load("clips", changes={"data.source": "folder", "data.path": Path("x")}), 1e13) is None
+    )
 
 
 def test_minutes_taken_are_those_of_every_command_that_trained(
