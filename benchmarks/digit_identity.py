@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--samples", type=int, default=100, help="ten digits in turn")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guidance", type=float, help="of the samples; default: the model's own")
     parser.add_argument("--json", type=Path, help="write the result here")
     arguments = parser.parse_args()
     training, held_out = run_clips(arguments.run)
@@ -134,7 +135,12 @@ def main() -> None:
     prompts = [f"the digit {DIGITS[index % 10]}" for index in range(arguments.samples)]
     samples = torch.cat(
         [
-            pipeline(prompts[start : start + 10], seed=arguments.seed + start, progress=False).videos.cpu()
+            pipeline(
+                prompts[start : start + 10],
+                guidance_scale=arguments.guidance,
+                seed=arguments.seed + start,
+                progress=False,
+            ).videos.cpu()
             for start in range(0, len(prompts), 10)
         ]
     )
@@ -156,6 +162,7 @@ def main() -> None:
                 "training_clips": len(training),
                 "held_out_clips": len(held_out),
                 "samples": len(prompts),
+                "guidance": arguments.guidance,
                 **{f"of_{name}": shares for name, shares in result.items()},
             },
         )

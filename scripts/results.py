@@ -44,6 +44,8 @@ COMMANDS: dict[str, str] = {
     "clip-peers": "python benchmarks/vae_peers.py --config clips --set vae.temporal_factor=4 vae.spatial_factor=8 "
     "'vae.widths=[64,128]' vae.latent_channels=16 --data clips/games --rounds 3 --precision fp32 --json FILE",
     "clip-recipe": "python benchmarks/clip_recipe.py --data clips/games --seconds 60 --json FILE",
+    "clip-recipe-dit": "python benchmarks/clip_recipe.py --data clips/sixty --vae RUN/vae/model --seconds 200 "
+    "--json FILE",
     "composition": "python benchmarks/composition.py --steps 1000 --json FILE",
     "digit-identity": "python benchmarks/digit_identity.py RUN --json FILE, after what its head says",
     "dit-peers": "python benchmarks/dit_peers.py --json FILE",
@@ -294,23 +296,29 @@ def digits() -> list[Row]:
     ]
 
 
-def recipe() -> list[Row]:
-    """Variants of the recipe for footage, means over seeds."""
+def recipe(
+    theme: str = "clip-recipe",
+    keys: tuple[str, ...] = ("steps", "psnr", "moving", "activity", "activity_of_copies"),
+    judged_by: str = "moving",
+) -> list[Row]:
+    """Variants of the recipe for footage: means over seeds, and how far apart these are in one of the keys."""
     rows = []
-    for place, content in measured("clip-recipe"):
+    for place, content in measured(theme):
         of_variant: dict[str, list[Row]] = {}
         for row in content["rows"]:
             of_variant.setdefault(row["variant"], []).append(row)
         for variant, seeds in of_variant.items():
-            means = {
-                key: sum(row[key] for row in seeds) / len(seeds)
-                for key in ("steps", "psnr", "moving", "activity", "activity_of_copies")
-            }
-            moving = [row["moving"] for row in seeds]
+            means = {key: sum(row[key] for row in seeds) / len(seeds) for key in keys}
+            judged = [row[judged_by] for row in seeds]
             # One seed tells nothing of how far apart two are.
-            spread = max(moving) - min(moving) if len(seeds) > 1 else None
+            spread = max(judged) - min(judged) if len(seeds) > 1 else None
             rows.append({"variant": variant, "seeds": len(seeds), "spread": spread, **means, **place})
     return rows
+
+
+def dit_recipe() -> list[Row]:
+    """Variants of the DiT of the recipe, on few clips."""
+    return recipe("clip-recipe-dit", ("steps", "clips", "best", "last"), "best")
 
 
 def sizes() -> list[Row]:

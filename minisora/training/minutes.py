@@ -5,9 +5,9 @@
 
 The plan is made once, before the first stage: a VAE and DiTs of several sizes take a few steps each
 (`minisora.training.trial`). The DiT's size is the one nearest to N* = k C^a of this project's ladder, C being the FLOPs
-that its minutes hold. After the VAE the DiT's steps are set anew by the minutes left, and again after each validation
-while its learning rate does not depend on them (`Pace`). A run that goes on keeps its plan. A stage alone has its plan
-from `minisora.training.stage_minutes`.
+that its minutes hold. The VAE ends early where it is good enough (`Enough`). After it the DiT's steps are set anew by
+the minutes left, and again after each validation while its learning rate does not depend on them (`Pace`). A run that
+goes on keeps its plan. A stage alone has its plan from `minisora.training.stage_minutes`.
 """
 
 import math
@@ -27,6 +27,7 @@ from minisora.errors import UserError
 from minisora.files import read_json, write_json
 from minisora.screen import Table, say
 from minisora.training.launch import device_name, process_device
+from minisora.training.progress import read_metrics
 from minisora.training.stages import OnValidate, train_dit, train_vae
 from minisora.training.trial import (
     VALIDATIONS,
@@ -44,6 +45,9 @@ _VAE_SHARE = {"shapes": 0.16}
 _VAE_SHARE_OF_FOOTAGE = 0.35
 # Fewer steps of a stage than this are no training.
 FEWEST_STEPS = 60
+# PSNR of what moves, in dB, at which a VAE is good enough: errors of 2 % of the range, which no eye finds in a DiT's
+# samples, whose own are larger.
+ENOUGH = 34.0
 # Seconds kept for writing the model and the last page.
 RESERVE = 8.0
 
@@ -139,7 +143,8 @@ def train_for_minutes(
     # Looking at a finished run takes none of its minutes.
     done = (run / "model" / "model_index.json").is_file()
     try:
-        train_vae(config, run, console, on_validate)
+        enough = None if begun else Enough(plan, run, config.train_vae.decay_share)
+        train_vae(config, run, console, on_validate, steps_by=enough)
         # A run that goes on has no more time than it had: its plan stands as it is.
         if not (plan.settled or begun):
             settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
@@ -185,6 +190,29 @@ class Pace:
         self.stage.steps = step + max(1, int((self.end - now) / step_seconds))
         keep_plan(self.plan, self.run)
         return self.stage.steps
+
+
+class Enough:
+    """Ends the plateau of the VAE's learning rate where what moves is copied well: the DiT needs the time more.
+
+    Args:
+        plan: whose steps are set; kept in `run` when they are.
+        run: the folder of the plan and of metrics.jsonl.
+        decay_share: of the steps, in which the rate falls; they are still taken.
+    """
+
+    def __init__(self, plan: Plan, run: Path, decay_share: float):
+        self.plan, self.run, self.plateau = plan, run, 1 - decay_share
+
+    def __call__(self, step: int) -> int:
+        """The steps in all, asked after a validation at a step."""
+        stage = self.plan.stages["vae"]
+        rows = read_metrics(self.run / "metrics.jsonl")
+        seen = [row["val_psnr_moving"] for row in rows if row["stage"] == "vae" and "val_psnr_moving" in row]
+        if seen and seen[-1] >= ENOUGH:
+            stage.steps = min(stage.steps, math.ceil(step / self.plateau))
+            keep_plan(self.plan, self.run)
+        return stage.steps
 
 
 def elapsed() -> float:

@@ -53,9 +53,13 @@ OnValidate: TypeAlias = Callable[[VideoVAE | MiniSoraPipeline, ClipDataset, int]
 
 
 def train_vae(
-    config: Config, run: Path, console: Console, on_validate: OnValidate | None = None
+    config: Config,
+    run: Path,
+    console: Console,
+    on_validate: OnValidate | None = None,
+    steps_by: Callable[[int], int] | None = None,
 ) -> StageResult:
-    """Train the VAE and write RUN/vae/model.
+    """Train the VAE and write RUN/vae/model; `steps_by` as of the loop's `Trainer`.
 
     Raises:
         UserError: the data, the config or the run folder cannot be used.
@@ -98,6 +102,7 @@ def train_vae(
         model=out / "model",
         finish=finish,
         on_validate=None if on_validate is None else show,
+        steps_by=steps_by,
     )
 
 

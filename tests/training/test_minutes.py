@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.errors import UserError
-from minisora.training import minutes
+from minisora.training import minutes, trial
 from minisora.training.minutes import (
+    ENOUGH,
+    Enough,
     Pace,
     Plan,
     StagePlan,
@@ -99,6 +102,20 @@ def test_a_machine_that_gets_slower_takes_fewer_steps(
     assert plan.apply(tiny_config).train_dit.warmup_steps == 50
 
 
+def test_a_vae_that_copies_what_moves_well_leaves_the_rest_of_its_time(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    plan = open_plan(tiny_config, tmp_path, QUIET, 10)
+    planned = plan.stages["vae"].steps
+    enough, log = Enough(plan, tmp_path, decay_share=0.4), tmp_path / "metrics.jsonl"
+    for step, decibels, steps in ((60, ENOUGH - 1, planned), (90, ENOUGH, 150)):
+        with log.open("a") as file:
+            file.write(json.dumps({"stage": "vae", "step": step, "val_psnr_moving": decibels}) + "\n")
+        # The rate falls for the last two fifths in either case.
+        assert enough(step) == steps
+    assert open_plan(tiny_config, tmp_path, QUIET, 10).stages["vae"].steps == 150 < planned
+
+
 def test_a_run_that_goes_on_keeps_its_plan(
     steady: dict[str, float], tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -162,7 +179,7 @@ def test_minutes_taken_are_those_of_every_command_that_trained(
         minutes.train_for_minutes(tiny_config, tmp_path, QUIET, 10)
         return open_plan(tiny_config, tmp_path, QUIET, 10).taken
 
-    monkeypatch.setattr(minutes, "train_vae", lambda *_: None)
+    monkeypatch.setattr(minutes, "train_vae", lambda *_, **__: None)
     monkeypatch.setattr(minutes, "train_dit", stopped)
     with pytest.raises(KeyboardInterrupt):
         train()
@@ -182,7 +199,8 @@ def test_a_real_plan_trains_a_model(
     """Every step for real, with the clock of the minutes held: what is tried is gone, what is planned is trained."""
     monkeypatch.setattr(minutes, "FEWEST_STEPS", 1)
     monkeypatch.setattr(minutes, "Pace", lambda *_: None)
-    monkeypatch.setattr(minutes, "SIZES", ((32, 1),))
+    monkeypatch.setattr(minutes, "ENOUGH", math.inf)
+    monkeypatch.setattr(trial, "SIZES", ((32, 1),))
     monkeypatch.setattr(minutes, "stage_of", lambda seconds, step, more: StagePlan(3, seconds, step))
     console = Console(file=io.StringIO(), width=100)
     config = minutes.train_for_minutes(tiny_config, tmp_path / "run", console, 5)
