@@ -69,25 +69,38 @@ def sample(
         Path | None,
         typer.Option(help="Instead: decode what was kept when a video could not be made or written."),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: an mp4 of the studio, made again from the recipe inside it; no .gif or .png."
+        ),
+    ] = None,
 ) -> None:
     """Sample videos from prompts."""
     from minisora.flow.denoise import SampleSettings
     from minisora.pipelines.sample_files import decode_files, read_latents, sample_files
 
+    choices = {
+        "--prompt": prompt is not None,
+        "--frames": frames is not None,
+        "--height": height is not None,
+        "--width": width is not None,
+        "--steps": steps is not None,
+        "--guidance": guidance is not None,
+        "--scheduler": scheduler is not None,
+        "--seed": seed != 0,
+    }
+    if recipe is not None:
+        from minisora.pipelines.remake import remake
+
+        refuse_beside("--recipe", {**choices, "--latents": latents is not None})
+        check_output(out, (".mp4",), [recipe])
+        # The default is no choice of the user's.
+        remake(recipe, out, None if model == Path("toy") else model)
+        say(console, f"wrote {out}")
+        return
     if latents is not None:
-        refuse_beside(
-            "--latents",
-            {
-                "--prompt": prompt is not None,
-                "--frames": frames is not None,
-                "--height": height is not None,
-                "--width": width is not None,
-                "--steps": steps is not None,
-                "--guidance": guidance is not None,
-                "--scheduler": scheduler is not None,
-                "--seed": seed != 0,
-            },
-        )
+        refuse_beside("--latents", choices)
         kept = read_latents(latents)
         check_video(out, len(kept.prompts), [latents])
         for file in decode_files(load_model(model, None), kept, out):

@@ -4,7 +4,7 @@ Letters: B batch, Z channels, T' H' W' latent grid.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +38,7 @@ class SampleSettings:
         seed: 0 to 2^32 - 1; video i starts from the noise of seed + i, the same on every device.
         generator: draws the noise instead of `seed`, as in diffusers.
         progress: show a progress bar.
+        on_step: called with (step, sigma, latents B Z T' H' W') after each step; what it raises ends the sampling.
 
     Raises:
         UserError: a setting is out of its range.
@@ -51,6 +52,7 @@ class SampleSettings:
     seed: int = 0
     generator: torch.Generator | None = None
     progress: bool = True
+    on_step: Callable[[int, float, Tensor], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.steps is not None:

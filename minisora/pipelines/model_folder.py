@@ -1,5 +1,6 @@
 """Model folders: reading one, the ones that are shipped with minisora, and making a small one to pass on."""
 
+import hashlib
 import math
 import re
 import shlex
@@ -13,13 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from safetensors import SafetensorError
 
 from minisora.errors import UserError
-from minisora.files import SUMS, changed_file, read_json, replace_folder, write_json, write_whole
+from minisora.files import SUMS, changed_file, checksum, read_json, replace_folder, write_json, write_whole
 from minisora.memory import is_out_of_memory
 from minisora.pipelines.pipeline import CLASS_NAME, CODE_FILE, MiniSoraPipeline
+from minisora.pipelines.shipped_models import find_model, shipped
 from minisora.screen import plain
 
-# Shipped models, a folder each.
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 _PARTS = ("vae", "dit", "text_encoder", "scheduler")
 _OWN_FILES = ("model_index.json", "README.md", CODE_FILE)
 # Files of `minisora evaluate`.
@@ -49,7 +49,7 @@ def load_pipeline(folder: str | Path, device: str | torch.device | None = None) 
     Raises:
         UserError: the folder is not a whole minisora model; the message names what is missing.
     """
-    folder = _find(folder)
+    folder = find_model(folder)
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         hint = (
@@ -121,15 +121,19 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def shipped() -> list[str]:
-    """Names of the models that came with minisora."""
-    return sorted(index.parent.name for index in WEIGHTS.glob("*/model_index.json"))
+def weights_digest(folder: str | Path) -> str:
+    """SHA-256 over the names and bytes of all weights of a model, 64 hex digits: what it is, wherever it lies.
 
+    Args:
+        folder: as of `load_pipeline`.
 
-def _find(folder: str | Path) -> Path:
-    """A folder, or else the shipped model of that name."""
-    path = Path(folder)
-    return WEIGHTS / path if not path.exists() and str(path) in shipped() else path
+    Raises:
+        OSError: it cannot be read.
+    """
+    place = find_model(folder)
+    files = sorted(place.rglob("*.safetensors"))
+    lines = [f"{checksum(file)}  {file.relative_to(place).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: str = "") -> float:
@@ -145,7 +149,7 @@ def export_model(model: Path, out: Path, scores: Sequence[Path] = (), made_by: s
         UserError: the model or a file of scores cannot be read, or `out` holds other things or cannot be written.
     """
     target = out.resolve()
-    _check_export(_find(model).resolve(), out, target)
+    _check_export(find_model(model).resolve(), out, target)
     tables = {file.stem: _read_scores(file) for file in scores}
     pipeline = load_pipeline(model, device="cpu")
     _cast(pipeline, torch.float16)

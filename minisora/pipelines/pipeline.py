@@ -201,11 +201,12 @@ class MiniSoraPipeline(DiffusionPipeline):
             seed=seed,
             generator=generator,
             progress=progress,
+            on_step=callback_on_step_end,
         )
         size = self.size(num_frames, height, width)
         if output_type != "latent":
             self.check_memory(1 if isinstance(prompt, str) else len(prompt), size)
-        x = self.sample(prompt, size, settings, known=known, noise=latents, on_step=callback_on_step_end)
+        x = self.sample(prompt, size, settings, known=known, noise=latents)
         return VideoOutput(videos=x if output_type == "latent" else self.decode(x, decode_chunk))
 
     def videos(
@@ -228,7 +229,6 @@ class MiniSoraPipeline(DiffusionPipeline):
         *,
         known: KnownLatents | None = None,
         noise: Tensor | None = None,
-        on_step: Callable[[int, float, Tensor], None] | None = None,
     ) -> Tensor:
         """Normalised latents B Z T' H' W', one video per prompt.
 
@@ -238,7 +238,6 @@ class MiniSoraPipeline(DiffusionPipeline):
             settings: how to sample.
             known: latent frames or cells that stay as they are.
             noise: start from this noise instead of the seed's, B Z T' H' W'.
-            on_step: called with (step, sigma, latents).
 
         Raises:
             UserError: a size that does not fit, an unusable prompt, or settings that need another scheduler or model.
@@ -281,8 +280,8 @@ class MiniSoraPipeline(DiffusionPipeline):
                 return self.guided_velocity(x, sigma, text, guidance if low <= now <= high else 1.0)
 
             def step_done(step: int, sigma: float, x: Tensor) -> None:
-                if on_step is not None:
-                    on_step(step, sigma, x)
+                if settings.on_step is not None:
+                    settings.on_step(step, sigma, x)
                 bar.update()
 
             x = denoise(velocity, x, noise, self.scheduler, sigmas, noises, known, resample, step_done)

@@ -135,7 +135,7 @@ def flow_edit(
     noises = pipeline.noises(count, pipeline.latent_shape(*_size(video)), settings.seed, settings.generator)
     pipeline.set_progress_bar_config(disable=not settings.progress, desc="editing", leave=False)
     with pipeline.progress_bar(total=len(levels) - 1) as bar, pipeline.autocast():
-        for now, then in pairwise(levels):
+        for step, (now, then) in enumerate(pairwise(levels)):
             sigma, move = now.expand(count), torch.zeros_like(start)
             scale = guidance if low <= float(now) <= high else 1.0
             for _ in range(num_noises):
@@ -144,6 +144,8 @@ def flow_edit(
                 under_old = pipeline.guided_velocity(noised, sigma, old, scale)
                 move += (under_new - under_old) / num_noises
             edited = edited + (then - now) * move
+            if settings.on_step is not None:
+                settings.on_step(step, float(now), edited)
             bar.update()
     return pipeline.decode(edited)
 

@@ -23,7 +23,7 @@ from minisora.models.tokenizer import (
     join_words,
     words,
 )
-from minisora.pipelines.model_folder import WEIGHTS
+from minisora.pipelines.shipped_models import WEIGHTS
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from minisora.errors import UserError
 from minisora.evaluate.judge.verdict import judge
 from minisora.pipelines import model_folder
-from minisora.pipelines.model_folder import WEIGHTS, export_model, load_pipeline, shipped
+from minisora.pipelines.model_folder import export_model, load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.shipped_models import WEIGHTS, shipped
 
 
 def test_an_exported_model_is_half_the_size_and_samples_the_same(tiny_run: Path, tmp_path: Path) -> None:

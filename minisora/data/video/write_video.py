@@ -24,7 +24,9 @@ from minisora.files import whole
 from minisora.screen import plain
 
 
-def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: int = 12) -> None:
+def write_video(
+    path: str | os.PathLike[str], video: Tensor, fps: float, crf: int = 12, comment: str | None = None
+) -> None:
     """Write an mp4 that plays everywhere (H.264, yuv420p).
 
     yuv420p needs even sizes: an odd one gets its last row or column twice, so the file is one pixel larger.
@@ -34,6 +36,7 @@ def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: in
         video: C T H W.
         fps: frames per second.
         crf: quality of x264, 0 (lossless) to 51; 12 can hardly be told from the original.
+        comment: text that the file carries (the tag of that name).
 
     Raises:
         UserError: the file cannot be written, or the tensor is no video.
@@ -42,6 +45,8 @@ def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: in
     height, width = pixels.shape[1:3]
     pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with _whole(Path(path)) as partial, av.open(file_url(partial), "w", format="mp4") as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minisora.data.video.write_video import write_video
+from minisora.errors import UserError
+from minisora.pipelines.recipe import Recipe, read_recipe, recipe_of
+
+RECIPE = Recipe("toy", "ab" * 32, "a “red” <b>circle</b>\n{}; é 圆", (9, 32, 32), 4, 3.0, 7)
+VIDEO = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 9, 32, 32)).astype(np.float32))
+
+
+def test_a_recipe_comes_back_from_the_file_and_changes_no_picture(tmp_path: Path) -> None:
+    with_recipe, without = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    write_video(with_recipe, VIDEO, 8.0, comment=RECIPE.to_text())
+    write_video(without, VIDEO, 8.0)
+    assert read_recipe(with_recipe) == RECIPE
+    start, end = (file.read_bytes().index(b"mdat") for file in (with_recipe, without))
+    assert with_recipe.read_bytes()[start : start + 2000] == without.read_bytes()[end : end + 2000]
+    with pytest.raises(UserError, match=r"b\.mp4 holds no recipe \(it has none\)"):
+        read_recipe(without)
+
+
+@pytest.mark.parametrize("comment", ["made by hand", "[]", "[" * 50_000, "{}", '{"minisora": 1}'])
+def test_another_comment_is_no_recipe(tmp_path: Path, comment: str) -> None:
+    write_video(tmp_path / "a.mp4", VIDEO, 8.0, comment=comment)
+    with pytest.raises(UserError, match=r"a\.mp4 holds no recipe"):
+        read_recipe(tmp_path / "a.mp4")
+
+
+def test_what_is_no_mp4_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video" * 1000)
+    with pytest.raises(UserError, match=r"a\.mp4 is no mp4 that can be read"):
+        read_recipe(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="no such file"):
+        read_recipe(tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"minisora": 2}, "version 2, this minisora reads 1"),
+        ({"mode": "dream"}, "of mode 'dream', which this minisora does not know"),
+        ({"weights": "../../etc"}, "weights must be 64 hex digits"),
+        ({"size": [9, 32]}, "size must be three numbers"),
+        ({"size": [9, 32, -1]}, "width = -1 must be at least 1"),
+        ({"size": [9, 32, "32"]}, "width = 32 must be a whole number"),
+        ({"steps": 10**9}, "steps = 1000000000 must be"),
+        ({"guidance": None}, "guidance = None must be"),
+        ({"seed": 2**32}, "seed = 4294967296 must be"),
+        ({"scheduler": "ddpm"}, "scheduler must be one of euler, heun, dpm"),
+        ({"prompt": "x" * 3000}, "prompt must be a text of at most 2000"),
+        ({"model": 3}, "model must be a text"),
+        ({"path": "/etc"}, "has an unknown key 'path'"),
+    ],
+)
+def test_a_recipe_of_others_is_checked(change: dict[str, Any], error: str) -> None:
+    value = {**json.loads(RECIPE.to_text()), **change}
+    with pytest.raises(UserError, match=error):
+        recipe_of(value)
+
+
+def test_a_recipe_that_lacks_something_is_refused() -> None:
+    value = json.loads(RECIPE.to_text())
+    del value["seed"]
+    with pytest.raises(UserError, match="lacks 'seed'"):
+        recipe_of(value)
