@@ -142,7 +142,10 @@ def _ask(
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return incoming.pop(0) if incoming else {"type": f"{scope['type']}.disconnect", "code": 1000}
+        if not incoming:
+            # The other side waits for its answer.
+            await asyncio.Event().wait()
+        return incoming.pop(0)
 
     async def send(message: Any) -> None:
         sent.append(message)

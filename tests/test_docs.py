@@ -61,6 +61,8 @@ CHECKED: dict[str, str] = {
     "minisora flops --diffusers": "counts billions of parameters, which tests/flops does",
     "minisora report --preset measured": "is the same command with a larger preset",
     "minisora evaluate prompts --model toy": "judges hundreds of clips of full size",
+    "minisora studio": "serves until it is stopped",
+    "minisora sample --recipe": "needs a video of the studio, which tests/pipelines/test_remake.py has",
     "accelerate launch": "starts other processes",
     "bash scripts/": "installs, or trains for minutes",
     "python scripts/": "has a test of its own",

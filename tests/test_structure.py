@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {"report"},
     {"scaling", "worlds"},
     {"demo"},
+    {"studio"},
     {"cli"},
     {"__main__"},
 ]

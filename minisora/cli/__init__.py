@@ -6,7 +6,20 @@ from typing import Any
 
 import typer
 
-from minisora.cli import caption, data, demo, edit, evaluate, flops, report, sample, scale, train, worlds
+from minisora.cli import (
+    caption,
+    data,
+    demo,
+    edit,
+    evaluate,
+    flops,
+    report,
+    sample,
+    scale,
+    studio,
+    train,
+    worlds,
+)
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.screen import plain
@@ -47,6 +60,7 @@ for command in (
     edit.edit,
     edit.augment,
     sample.export,
+    studio.studio,
     flops.flops,
     flops.calibrate,
     report.report,

@@ -1,0 +1,145 @@
+"""The models of a studio: what they can make, and making it. Lives in the worker alone."""
+
+import time
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from minisora.data.clips import to_uint8
+from minisora.data.video.write_video import shown_frames
+from minisora.files import whole
+from minisora.models.text import TextEncoder
+from minisora.pipelines import remake
+from minisora.pipelines.model_folder import load_pipeline, weights_digest
+from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.pipelines.recipe import Recipe, recipe_of
+from minisora.studio.job_cost import costs, lengths_and_sizes
+from minisora.studio.worker import OnStep
+
+# Of a forming video: frames side by side.
+_SHOWN = 4
+# One that works in the shapes world.
+_EXAMPLE = "a red circle moving left"
+
+
+class PipelineEngine:
+    """Videos of minisora's models.
+
+    Args:
+        models: folders by the name that people see, or names of shipped models.
+    """
+
+    def __init__(self, models: Mapping[str, str | Path]):
+        self._folders = dict(models)
+        self._loaded: dict[str, tuple[MiniSoraPipeline, str]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return list(self._folders)
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the page has to know of a model: its words, what fits it, and what that costs."""
+        pipeline, _ = self._model(name)
+        lengths, sizes = lengths_and_sizes(pipeline)
+        encoder = pipeline.text_encoder
+        words = list(encoder.config.vocabulary) if isinstance(encoder, TextEncoder) else []
+        return {
+            "default_size": list(pipeline.config.default_size),
+            "fps": float(pipeline.config.fps),
+            "steps": int(pipeline.config.default_steps),
+            "guidance": float(pipeline.config.default_guidance),
+            "parameters": sum(p.numel() for part in (pipeline.vae, pipeline.dit) for p in part.parameters()),
+            "text": encoder is not None,
+            "words": words,
+            "example": _EXAMPLE if set(_EXAMPLE.split()) <= set(words) else "",
+            "lengths": lengths,
+            "sizes": [list(size) for size in sizes],
+            "costs": {
+                f"{frames}x{height}x{width}": costs(pipeline, frames, height, width)
+                for frames in lengths
+                for height, width in sizes
+            },
+        }
+
+    def make(self, request: dict[str, Any], video: Path, picture: Path, on_step: OnStep) -> dict[str, Any]:
+        """Make the video that a job asks for, and its picture.
+
+        Args:
+            request: model, prompt, size, steps, guidance, seed, scheduler.
+            video, picture: files to write.
+            on_step: called after each step; what it raises ends the sampling.
+
+        Raises:
+            UserError: the request does not fit the model, or memory or the disk is full.
+        """
+        pipeline, weights = self._model(request["model"])
+        recipe = recipe_of({**request, "weights": weights, "mode": "sample", "minisora": 1})
+        begin = time.monotonic()
+        forming = _Forming(pipeline, recipe, on_step)
+        made = remake.make(pipeline, recipe, progress=False, on_step=forming)
+        remake.write(video, made, recipe, float(pipeline.config.fps))
+        seconds = time.monotonic() - begin
+        with whole(picture) as partial:
+            Image.fromarray(_pixels(made[:, made.shape[1] // 2])).save(partial, format="PNG")
+        return {
+            "recipe": recipe.to_dict(),
+            "words": f"{recipe.prompt} {recipe.model} {recipe.seed}",
+            "width": made.shape[3], "height": made.shape[2], "frames": made.shape[1],
+            "fps": float(pipeline.config.fps),
+            "seconds": seconds,
+            "flops": _flops(pipeline, recipe),
+        }  # fmt: skip
+
+    def _model(self, name: str) -> tuple[MiniSoraPipeline, str]:
+        """A model and the digest of its weights, read once."""
+        if name not in self._loaded:
+            folder = self._folders[name]
+            self._loaded[name] = (load_pipeline(folder), weights_digest(folder))
+        return self._loaded[name]
+
+
+class _Forming:
+    """Shows what a video becomes while it is sampled.
+
+    After a step of Euler's from noise level s to t, latents x became y = x + (t - s) v; the model's guess of the video
+    is y - t v. It is far clearer than y, which is still noise for most of the way.
+    """
+
+    def __init__(self, pipeline: MiniSoraPipeline, recipe: Recipe, on_step: OnStep):
+        self._pipeline, self._on_step = pipeline, on_step
+        self._before = pipeline.noise(1, pipeline.latent_shape(*recipe.size), recipe.seed)
+
+    def __call__(self, step: int, sigma: float, latents: Tensor) -> None:
+        then = float(self._pipeline.scheduler.sigmas[min(step + 1, len(self._pipeline.scheduler.sigmas) - 1)])
+        before, now = self._before.to(latents.device), latents
+        guess = now - then * (now - before) / (then - sigma) if then < sigma else now
+        self._before = now.clone()
+        self._on_step(step + 1, lambda: self._picture(guess))
+
+    def _picture(self, latents: Tensor) -> bytes:
+        """Some frames side by side, as a PNG."""
+        video = self._pipeline.decode(latents.clamp(-8, 8))[0]  # 3 T H W
+        chosen = video[:, torch.from_numpy(shown_frames(video.shape[1], _SHOWN))]
+        file = BytesIO()
+        Image.fromarray(_pixels(torch.cat(list(chosen.unbind(1)), dim=2))).save(file, format="PNG")
+        return file.getvalue()
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """H W 3 uint8 of an image 3 H W."""
+    return to_uint8(image.cpu()).permute(1, 2, 0).numpy()
+
+
+def _flops(pipeline: MiniSoraPipeline, recipe: Recipe) -> float | None:
+    """FLOPs of a recipe, by the ledger; of Euler's steps alone, which is what the page offers."""
+    if recipe.scheduler != "euler":
+        return None
+    fixed, each = costs(pipeline, *recipe.size)["plain" if recipe.guidance == 1 else "guided"]
+    return float(fixed + each * recipe.steps)

@@ -1,0 +1,51 @@
+// The views, by what stands behind the # of the address.
+import { begin, onChange, state } from "./server.js";
+import { byId } from "./dom.js";
+import "./queue.js";
+import "./make.js";
+import { showGallery } from "./gallery.js";
+import { hideCompare, showCompare } from "./compare.js";
+import { hideClip, showClip } from "./clip.js";
+
+const VIEWS = ["make", "gallery", "compare"];
+let shown = "";
+// The last view that was no single video.
+let base = "#make";
+
+function show() {
+  const [name, rest = ""] = location.hash.slice(1).split("/");
+  const ids = rest.split(",").map(Number).filter(Number.isSafeInteger);
+  if (name === "clip") {
+    if (!shown) open("gallery", []);
+    showClip(ids[0], base);
+    return;
+  }
+  hideClip();
+  const view = VIEWS.includes(name) ? name : "make";
+  const address = `#${view}${rest ? `/${rest}` : ""}`;
+  if (address === base && shown) return;
+  base = address;
+  open(view, ids);
+}
+
+function open(view, ids) {
+  shown = view;
+  for (const each of VIEWS) byId(`view-${each}`).hidden = each !== view;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${{ make: "Make", gallery: "Gallery", compare: "Compare" }[view]} · minisora studio`;
+  if (view === "compare") showCompare(ids);
+  else hideCompare();
+  if (view === "gallery") showGallery();
+}
+
+onChange((changes) => {
+  const line = byId("connection");
+  if (changes.connected === false) line.textContent = "The studio does not answer; trying again.";
+  else if (changes.connected || changes.worker) line.textContent = state.worker === "ready" ? "" : state.worker === "starting" ? "The models are being read." : state.worker;
+});
+window.addEventListener("hashchange", show);
+show();
+begin().catch((error) => { byId("connection").textContent = error.message; });

@@ -1,0 +1,220 @@
+// Make: what is asked for, what it will cost, and what becomes of it.
+import { ask, onChange, state } from "./server.js";
+import { announce, byId, h, keep, still } from "./dom.js";
+import { flopsOf, flopsText, secondsOf, timeText } from "./cost.js";
+import { clipTile, inStep, isShownFailure, jobTile, titleOf } from "./tiles.js";
+import { choose, isChosen, onChosen } from "./chosen.js";
+import { offer } from "./words.js";
+
+const form = byId("make");
+const [model, prompt, size, length, steps, guidance, seed, lock] = ["model", "prompt", "size", "length", "steps", "guidance", "seed", "lock"].map(byId);
+const go = byId("go");
+const MOST = 8;
+const SHOWN = 8;
+let shownModel = null;
+
+byId("count").append(
+  h("div", { class: "choices" }, Array.from({ length: MOST }, (_, place) =>
+    h("label", {}, h("input", { type: "radio", name: "count", value: place + 1, checked: place === 3, "aria-label": `${place + 1} variation${place ? "s" : ""}` }), h("span", { "aria-hidden": "true" }, String(place + 1))))),
+);
+const count = () => Number(form.elements.count.value);
+const facts = () => state.models[model.value];
+const chosenSize = () => [Number(length.value), ...size.value.split("x").map(Number)];
+
+function fill(select, entries, value) {
+  select.replaceChildren(...entries.map(([key, text]) => h("option", { value: key }, text)));
+  select.value = value;
+}
+
+/** Show a model: its sizes, its own settings and its words. */
+function showModel(name) {
+  if (!name) return;
+  const now = state.models[name];
+  shownModel = name;
+  byId("make-error").textContent = now.error ?? "";
+  if (now.error) return;
+  const [frames, height, width] = now.default_size;
+  byId("size-note").textContent = `trained: ${width} × ${height}`;
+  byId("length-note").textContent = `trained: ${(frames / now.fps).toFixed(1)} s`;
+  fill(size, now.sizes.map(([tall, wide]) => [`${tall}x${wide}`, `${wide} × ${tall}`]), `${height}x${width}`);
+  fill(length, now.lengths.map((each) => [each, each === 1 ? "a picture" : `${(each / now.fps).toFixed(1)} s, ${each} frames`]), frames);
+  steps.value = now.steps;
+  guidance.value = now.guidance;
+  prompt.placeholder = now.example ? `Such as: ${now.example}` : "";
+  offer(now.words);
+}
+
+function showModels() {
+  const names = Object.keys(state.models);
+  byId("model-field").hidden = names.length < 2;
+  const before = model.value;
+  fill(model, names.map((name) => [name, name]), names.includes(before) ? before : names[0] ?? "");
+  if (model.value !== shownModel) showModel(model.value);
+}
+
+/** What stands in the form, or the line that says what is wrong with it. */
+function asked() {
+  const now = facts();
+  if (!now || now.error) return { error: now?.error ?? "" };
+  const numbers = [[steps, "steps", true], [guidance, "guidance", false], ...(lock.checked ? [[seed, "the seed", true]] : [])];
+  for (const [field, name, whole] of numbers) {
+    const value = Number(field.value);
+    const fits = field.value !== "" && Number.isFinite(value) && value >= Number(field.min) && value <= Number(field.max) && (!whole || Number.isInteger(value));
+    field.setAttribute("aria-invalid", String(!fits));
+    if (!fits) return { error: `${name} must be ${whole ? "a whole number" : "a number"} from ${field.min} to ${field.max}` };
+  }
+  const [frames, height, width] = chosenSize();
+  return {
+    model: model.value, prompt: prompt.value.trim(), frames, height, width, steps: Number(steps.value),
+    guidance: Number(guidance.value), seed: lock.checked ? Number(seed.value) : null, count: count(),
+  };
+}
+
+function showCost() {
+  const wanted = asked();
+  const cost = byId("cost");
+  const many = count();
+  go.textContent = many === 1 ? "Make 1 video" : `Make ${many} videos`;
+  go.disabled = Boolean(wanted.error) || !facts();
+  if (!facts()) {
+    cost.replaceChildren(h("p", { class: "soft" }, state.worker === "starting" ? "The model is being read: some seconds." : state.worker));
+    return;
+  }
+  if (wanted.error !== undefined) {
+    cost.replaceChildren(h("p", { class: "error" }, wanted.error));
+    return;
+  }
+  const each = flopsOf(facts(), chosenSize(), wanted.steps, wanted.guidance);
+  const known = secondsOf(state.speeds[wanted.model], chosenSize(), many * each);
+  cost.replaceChildren(
+    h("p", {}, h("b", {}, flopsText(many * each)), many > 1 ? h("span", { class: "soft" }, ` ${many} × ${flopsText(each)}`) : null),
+    h("p", {}, known
+      ? [`About ${timeText(known.seconds)} here`, h("span", { class: "soft" }, `, by the last ${known.videos === 1 ? "video" : `${known.videos} videos`}${known.same ? " of this size" : " of other sizes"}`)]
+      : h("span", { class: "soft" }, "Seconds are known once the first video was made here.")),
+  );
+}
+
+/** Fill the form with the settings of a clip. */
+export function useSettings(recipe, keepSeed = true) {
+  if (state.models[recipe.model]) model.value = recipe.model;
+  showModel(model.value);
+  prompt.value = recipe.prompt;
+  const [frames, height, width] = recipe.size;
+  if ([...size.options].some((option) => option.value === `${height}x${width}`)) size.value = `${height}x${width}`;
+  if ([...length.options].some((option) => option.value === String(frames))) length.value = frames;
+  steps.value = recipe.steps;
+  guidance.value = recipe.guidance;
+  lock.checked = keepSeed;
+  seed.disabled = !keepSeed;
+  seed.value = recipe.seed;
+  form.elements.count.value = keepSeed ? 1 : count();
+  prompt.dispatchEvent(new Event("input", { bubbles: true }));
+  showCost();
+}
+
+form.addEventListener("input", showCost);
+model.addEventListener("change", () => { showModel(model.value); showCost(); });
+lock.addEventListener("change", () => {
+  seed.disabled = !lock.checked;
+  // The seed of what is seen, which is what one would want to keep.
+  const newest = batches()[0]?.entries[0];
+  if (lock.checked && seed.value === "") seed.value = newest?.recipe.seed ?? 0;
+  showCost();
+});
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const wanted = asked();
+  const line = byId("make-error");
+  line.textContent = wanted.error ?? "";
+  if (wanted.error !== undefined) return;
+  if (!wanted.prompt && facts().text) {
+    line.textContent = `Say what to show${facts().example ? `, such as: ${facts().example}` : ""}`;
+    prompt.focus();
+    return;
+  }
+  go.disabled = true;
+  try {
+    await ask("/api/jobs", wanted);
+    announce(`${wanted.count} in the queue`);
+    // On a phone what forms is below the form.
+    const place = byId("latest-section").getBoundingClientRect();
+    if (place.top > window.innerHeight * 0.6) byId("latest-section").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
+  } catch (error) {
+    line.textContent = error.message;
+  }
+  showCost();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !byId("view-make").hidden) form.requestSubmit();
+});
+
+/** What was asked for together, the newest first: its clips and its open jobs. */
+function batches() {
+  const found = new Map();
+  const put = (batch, entry) => found.set(batch, [...(found.get(batch) ?? []), entry]);
+  for (const clip of state.clips.values()) put(clip.batch, { id: clip.id, clip, recipe: clip.recipe });
+  for (const job of state.jobs.values()) {
+    if (job.state === "queued" || job.state === "running" || isShownFailure(job)) put(job.batch, { id: job.id, job, recipe: job.request });
+  }
+  return [...found].sort(([a], [b]) => b - a).slice(0, SHOWN).map(([batch, entries]) => ({ batch, entries: entries.sort((a, b) => a.id - b.id) }));
+}
+
+function makeBatch() {
+  const title = h("h3", {});
+  const about = h("p", {});
+  const tools = h("div", { class: "tools" });
+  const tiles = h("div", { class: "tiles" });
+  const section = h("section", { class: "batch" }, h("div", { class: "batch-head" }, title, about, tools), tiles);
+  section.update = ({ entries }) => {
+    const { recipe } = entries[0];
+    title.textContent = titleOf(recipe);
+    const [frames, height, width] = recipe.size;
+    about.textContent = `${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames · ${recipe.steps} steps · guidance ${recipe.guidance}`;
+    const ready = entries.filter((entry) => entry.clip);
+    const open = entries.filter((entry) => entry.job && entry.job.state !== "failed");
+    const shown = `${ready.map((entry) => entry.id)}|${open.map((entry) => entry.id)}`;
+    if (section.shown !== shown) {
+      section.shown = shown;
+      tools.replaceChildren(
+        ...(ready.length > 1 && !open.length ? [h("a", { class: "button", href: `#compare/${ready.slice(0, 4).map((entry) => entry.id).join(",")}` }, "Compare")] : []),
+        ...(open.length > 1 ? [h("button", { type: "button", onclick: () => { for (const entry of open) ask(`/api/jobs/${entry.id}/cancel`, {}).catch(() => {}); } }, "Cancel all")] : []),
+      );
+    }
+    keep(tiles, entries, (entry) => `${entry.id}${entry.clip ? "c" : entry.job.state === "failed" ? "f" : "j"}`,
+      (entry) => (entry.clip ? clipTile(entry.clip, isChosen(entry.id), choose) : jobTile(entry.job, showLatest)),
+      (tile, entry) => tile.update(entry.clip ?? entry.job));
+    if (section.ready !== ready.length && !open.length) inStep([...tiles.children]);
+    section.ready = ready.length;
+  };
+  return section;
+}
+
+function showLatest() {
+  const latest = byId("latest");
+  const found = batches();
+  if (found.length) {
+    latest.querySelector(":scope > .empty")?.remove();
+    keep(latest, found, (batch) => batch.batch, makeBatch, (section, batch) => section.update(batch));
+    return;
+  }
+  const example = facts()?.example;
+  latest.replaceChildren(h("div", { class: "empty", "data-key": "empty" },
+    h("p", {}, h("b", {}, "Nothing was made yet.")),
+    h("p", {}, "Say in words what to show, and press Make. Several variations come from several seeds: compare them, keep the best."),
+    example ? h("button", { type: "button", onclick: () => { prompt.value = example; prompt.dispatchEvent(new Event("input", { bubbles: true })); form.requestSubmit(); } }, `Make “${example}”`) : null));
+}
+
+onChosen(() => {
+  for (const box of byId("latest").querySelectorAll(".tile")) {
+    const input = box.querySelector(".pick input");
+    if (!input) continue;
+    input.checked = isChosen(Number.parseInt(box.dataset.key, 10));
+    box.classList.toggle("picked", input.checked);
+  }
+});
+onChange((changes) => {
+  if (changes.anew || changes.worker) showModels();
+  if (changes.anew || changes.worker || changes.speeds) showCost();
+  showLatest();
+});
+showCost();

@@ -1,0 +1,68 @@
+// The queue: what runs, what waits in which order, and how long that will take.
+import { ask, onChange, state } from "./server.js";
+import { announce, byId, h, icon, keep } from "./dom.js";
+import { flopsOf, secondsOf, timeText } from "./cost.js";
+import { titleOf } from "./tiles.js";
+
+const list = byId("queue-list");
+const note = byId("queue-note");
+
+const act = (path, body = {}) => ask(path, body).catch((error) => announce(error.message));
+
+/** Jobs that wait, the next one first. */
+export const waiting = () => [...state.jobs.values()].filter((job) => job.state === "queued").sort((a, b) => a.place - b.place || a.id - b.id);
+
+function make(job) {
+  const what = h("span", { class: "what" });
+  const how = h("span", { class: "how" });
+  const up = h("button", { class: "plain", type: "button", "aria-label": "Move up", title: "Move up", onclick: () => move(job.id, -1) }, icon("up"));
+  const down = h("button", { class: "plain", type: "button", "aria-label": "Move down", title: "Move down", onclick: () => move(job.id, 1) }, icon("down"));
+  const cancel = h("button", { class: "plain", type: "button", "aria-label": "Cancel", title: "Cancel", onclick: () => act(`/api/jobs/${job.id}/cancel`) }, icon("close"));
+  const bar = h("progress", { max: job.steps, value: 0, "aria-label": "Progress" });
+  const row = h("li", {}, what, h("span", { class: "tools" }, up, down, cancel), how);
+  row.update = (now, place, count) => {
+    what.textContent = `${titleOf(now.request)} · seed ${now.request.seed}`;
+    what.title = what.textContent;
+    up.hidden = now.state !== "queued" || place === 0;
+    down.hidden = now.state !== "queued" || place === count - 1;
+    bar.value = now.step;
+    if (now.state === "running") how.replaceChildren(bar, `step ${now.step} of ${now.steps}`);
+    else how.replaceChildren(place === 0 ? "next" : `${place + 1} in the queue`);
+  };
+  return row;
+}
+
+async function move(id, by) {
+  const order = waiting().map((job) => job.id);
+  const place = order.indexOf(id);
+  const rest = order.filter((each) => each !== id);
+  const row = list.querySelector(`[data-key="${id}"]`);
+  const label = by < 0 ? "Move up" : "Move down";
+  await act(`/api/jobs/${id}/move`, { before: rest[place + by] ?? null });
+  announce(`now number ${place + by + 1}`);
+  // The row moves with its button: whoever pressed it can press again.
+  row?.querySelector(`[aria-label="${label}"]`)?.focus();
+}
+
+/** Seconds of what is left of these jobs; null where their speed is not known. */
+function secondsLeft(jobs) {
+  let seconds = 0;
+  for (const { request, step, steps } of jobs) {
+    const facts = state.models[request.model];
+    const flops = facts?.costs && flopsOf(facts, request.size, request.steps, request.guidance);
+    const known = flops && secondsOf(state.speeds[request.model], request.size, flops);
+    if (!known) return null;
+    seconds += known.seconds * (1 - step / steps);
+  }
+  return seconds;
+}
+
+function show() {
+  const queued = waiting();
+  const shown = [...[...state.jobs.values()].filter((job) => job.state === "running"), ...queued];
+  const seconds = secondsLeft(shown);
+  note.textContent = shown.length ? `${shown.length === 1 ? "1 video" : `${shown.length} videos`}${seconds === null ? "" : `, about ${timeText(seconds)}`}` : "nothing waits";
+  keep(list, shown, (job) => job.id, make, (row, job) => row.update(job, queued.indexOf(job), queued.length));
+}
+
+onChange(show);

@@ -1,0 +1,122 @@
+"""Start the studio: its folder, its server, and a worker that is started again when it dies."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from minisora.errors import UserError
+from minisora.pipelines.shipped_models import find_model, shipped
+from minisora.serve.loopback import run
+from minisora.studio.job_store import JobStore
+from minisora.studio.studio_app import studio_app
+
+WORKER = (sys.executable, "-m", "minisora.studio.worker")
+# A worker that ends sooner did not get to work; after so many in a row there is no use in another.
+_SOON, _TRIES = 20.0, 3
+
+
+def run_studio(
+    models: Sequence[str],
+    home: Path,
+    host: str | None,
+    port: int,
+    announce: Callable[[str], None],
+    worker: Sequence[str] = WORKER,
+) -> None:
+    """Serve the studio until it is interrupted.
+
+    Args:
+        models: folders or names of shipped models.
+        home: folder of the videos and the queue; made if need be.
+        host, port, announce: as of `minisora.serve.loopback.run`.
+        worker: the command of the worker, which gets `home` and NAME=FOLDER for each model.
+
+    Raises:
+        UserError: there is no such model, the folder is in use or cannot be written, or the address is.
+    """
+    named = name_models(models)
+    store = JobStore(home)
+    lock = FileLock(home / "studio.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another studio runs in {home}: end it, or choose another --home") from error
+    store.forget_models(())
+    keeper = _WorkerKeeper(store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())])
+    try:
+        run(studio_app(store, keeper.state, keeper.lifespan), host, port, announce)
+    finally:
+        lock.release()
+        store.close()
+
+
+def name_models(models: Sequence[str]) -> dict[str, str]:
+    """Models by the name that people see: of a folder the last part that says something.
+
+    Raises:
+        UserError: one is no model.
+    """
+    named: dict[str, str] = {}
+    for model in models:
+        place = find_model(model)
+        if not (place / "model_index.json").is_file():
+            known = ", ".join(shipped())
+            raise UserError(
+                f"{model} is not a model folder: give one such as runs/demo/model, or a name: {known}"
+            )
+        if model in shipped() and not Path(model).exists():
+            name = model
+        else:
+            parts = [part for part in place.absolute().parts if part not in ("model", "/")]
+            name = parts[-1] if parts else "model"
+        # Between name and place stands a "=".
+        name = name.replace("=", "-")
+        unique, number = name, 2
+        while unique in named:
+            unique, number = f"{name} {number}", number + 1
+        named[unique] = str(model)
+    return named
+
+
+class _WorkerKeeper:
+    """Keeps one worker alive as long as the server runs."""
+
+    def __init__(self, store: JobStore, command: Sequence[str]):
+        self._store, self._command = store, list(command)
+        self._down = ""
+
+    def state(self) -> str:
+        """As of `studio_app`."""
+        return self._down or ("ready" if self._store.models() else "starting")
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """Start the worker with the server, and end it with it."""
+        keeping = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+
+    async def _keep(self) -> None:
+        failures = 0
+        while failures < _TRIES:
+            begin = time.monotonic()
+            process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.PIPE)
+            try:
+                await process.wait()
+            finally:
+                # The server ends: so does the worker, when this closes.
+                if process.stdin is not None:
+                    process.stdin.close()
+            failures = failures + 1 if time.monotonic() - begin < _SOON else 0
+            self._store.note_death()
+            await asyncio.sleep(1)
+        self._down = "the worker does not start: the terminal of the studio says why"

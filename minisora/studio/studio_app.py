@@ -1,0 +1,272 @@
+"""The studio's answers: what pages ask for and change. Behind the guard of `minisora.serve`, and free of torch.
+
+A page gives numbers of jobs and clips and names of models that it was told, never a path.
+"""
+
+import asyncio
+import json
+import secrets
+import shutil
+import statistics
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from minisora.errors import UserError
+from minisora.limits import NUM_SEEDS, check_number, seed_after
+from minisora.pipelines.recipe import Recipe
+from minisora.serve.web_pages import ERRORS, json_object, page_routes
+from minisora.studio.job_store import JobStore
+
+PAGE = Path(__file__).parent / "page"
+MOST_VARIATIONS = 8
+# Of the disk, below which nothing is made any more.
+LEAST_FREE = 500 * 10**6
+# Seeds that nobody chose: few enough digits to be read and typed.
+_FRESH = 10**6
+_NOTHING = type(None)
+# Seconds between looks for changes, and between signs of life.
+_LOOK, _ALIVE = 0.1, 15.0
+# A clip's address has the time it was made in it, so what it gives never changes.
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+def studio_app(
+    store: JobStore, worker_state: Callable[[], str], lifespan: Lifespan | None = None
+) -> Starlette:
+    """The application.
+
+    Args:
+        store: jobs and clips.
+        worker_state: "starting", "ready", or a line that says why there is none.
+        lifespan: what runs beside it.
+    """
+    pages = _Pages(store, worker_state)
+    job, clip = "/api/jobs/{number:int}", "/api/clips/{number:int}"
+    routes = [
+        *page_routes(PAGE),
+        Route("/api/state", pages.state),
+        Route("/api/events", pages.events),
+        Route("/api/jobs", pages.add, methods=["POST"]),
+        Route(f"{job}/preview", pages.preview),
+        Route(f"{job}/cancel", pages.cancel, methods=["POST"]),
+        Route(f"{job}/retry", pages.retry, methods=["POST"]),
+        Route(f"{job}/move", pages.move, methods=["POST"]),
+        Route("/api/clips", pages.clips),
+        Route(clip, pages.clip),
+        Route(clip, pages.mark, methods=["POST"]),
+        Route(clip, pages.delete, methods=["DELETE"]),
+        Route("/clips/{number:int}.mp4", pages.video),
+        Route("/clips/{number:int}.png", pages.picture),
+    ]
+    app = Starlette(routes=routes, exception_handlers=ERRORS, lifespan=lifespan)
+    # Else an address with one slash more is answered with another address.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Pages:
+    def __init__(self, store: JobStore, worker_state: Callable[[], str]):
+        self.store, self.worker_state = store, worker_state
+
+    async def state(self, request: Request) -> Response:
+        """What a page begins with."""
+        # Before what it is the version of: a change in between is then sent again, not lost.
+        version = self.store.version
+        return JSONResponse(
+            {
+                "version": version,
+                "worker": self.worker_state(),
+                "models": self.store.models(),
+                "speeds": _speeds(self.store),
+                "jobs": self.store.open_jobs(),
+                "clips": self.store.clips(limit=0)[0],
+                "most_variations": MOST_VARIATIONS,
+            }
+        )
+
+    async def events(self, request: Request) -> Response:
+        """Changes as server-sent events, from the version that the page knows on."""
+        known = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+        if not known.isascii() or not known.isdigit() or len(known) > 18:
+            raise UserError("the last event is no number: load the page again")
+        return StreamingResponse(
+            self._changes(int(known)), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def _changes(self, known: int) -> AsyncIterator[str]:
+        # So that a page sees at once that it is connected.
+        yield "retry: 1000\n\n"
+        quiet, worker = 0.0, ""
+        while True:
+            if self.store.version != known:
+                changes = self.store.changes(known)
+                if changes is None:
+                    # Too much to tell, such as after a night: the page begins anew.
+                    yield f"id: {self.store.version}\nevent: anew\ndata: {{}}\n\n"
+                    known = self.store.version
+                else:
+                    known = changes["version"]
+                    if changes["clips"] or changes["gone"]:
+                        changes |= {"speeds": _speeds(self.store), "total": self.store.clips(limit=0)[0]}
+                    yield f"id: {known}\ndata: {json.dumps(changes)}\n\n"
+                quiet = 0.0
+            if (now := self.worker_state()) != worker:
+                worker = now
+                models = self.store.models()
+                yield f"event: worker\ndata: {json.dumps({'worker': worker, 'models': models})}\n\n"
+            if quiet >= _ALIVE:
+                yield ":\n\n"
+                quiet = 0.0
+            await asyncio.sleep(_LOOK)
+            quiet += _LOOK
+
+    async def add(self, request: Request) -> Response:
+        """Queue videos: one prompt, one to eight seeds."""
+        number = (int, float)
+        asked = await json_object(
+            request,
+            {
+                "model": (str,), "prompt": (str,), "frames": (int,), "height": (int,), "width": (int,),
+                "steps": (int,), "guidance": number, "seed": (int, _NOTHING), "count": (int,),
+            },
+        )  # fmt: skip
+        facts = self._facts(asked.get("model", ""))
+        frames, height, width = facts["default_size"]
+        size = [asked.get("frames", frames), asked.get("height", height), asked.get("width", width)]
+        if f"{size[0]}x{size[1]}x{size[2]}" not in facts["costs"]:
+            raise UserError(
+                f"{size[0]} frames of {size[1]}x{size[2]} are not on offer: choose a size of the list"
+            )
+        count = asked.get("count", 1)
+        check_number("variations", count, 1, MOST_VARIATIONS)
+        prompt = " ".join(asked.get("prompt", "").split())
+        if not prompt and facts["text"]:
+            raise UserError("say what to show, such as 'a red circle moving left'")
+        free = shutil.disk_usage(self.store.home).free
+        if free < LEAST_FREE:
+            raise UserError(f"only {free / 1e6:.0f} MB of the disk are free: delete something first")
+        seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
+        steps, guidance = asked.get("steps", facts["steps"]), float(asked.get("guidance", facts["guidance"]))
+        check_number("seed", seed, 0, NUM_SEEDS - 1)
+        requests = [
+            {
+                "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
+                "seed": seed_after(seed, place), "scheduler": "euler",
+            }
+            for place in range(count)
+        ]  # fmt: skip
+        for each in requests:
+            # Refuses here, in one line, what the worker would refuse later.
+            Recipe(**{**each, "size": tuple(size), "weights": "0" * 64})
+        return JSONResponse({"jobs": self.store.add_jobs(requests, steps)})
+
+    def _facts(self, model: str) -> dict[str, Any]:
+        facts = self.store.models().get(model)
+        if facts is None:
+            raise UserError(f"there is no model '{model[:40]}' here, or it is still being read")
+        if "error" in facts:
+            raise UserError(facts["error"])
+        return facts
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop a job, or take it out of the queue."""
+        return _found(self.store.cancel(_id(request)))
+
+    async def retry(self, request: Request) -> Response:
+        """Ask again for what failed or was cancelled."""
+        job = self.store.retry(_id(request))
+        return _found(job is not None)
+
+    async def move(self, request: Request) -> Response:
+        """Change the order of what waits."""
+        asked = await json_object(request, {"before": (int, _NOTHING)})
+        return _found(self.store.move(_id(request), asked.get("before")))
+
+    async def preview(self, request: Request) -> Response:
+        """The picture of what forms."""
+        picture = self.store.preview(_id(request))
+        # A job that has just ended has none any more, which is no mistake of who asks.
+        return Response(picture, media_type="image/png") if picture is not None else Response(status_code=204)
+
+    async def clips(self, request: Request) -> Response:
+        """A part of the gallery, the newest first."""
+        query = request.query_params
+        offset, limit = _number(query.get("offset"), 0, 10**9), _number(query.get("limit"), 60, 200)
+        search, favourites = query.get("search", "")[:400], query.get("favourites") == "1"
+        total, clips = self.store.clips(offset, limit, search, favourites)
+        return JSONResponse({"total": total, "clips": clips})
+
+    async def clip(self, request: Request) -> Response:
+        """One clip."""
+        clip = self.store.clip(_id(request))
+        if clip is None:
+            raise HTTPException(404)
+        return JSONResponse(clip)
+
+    async def mark(self, request: Request) -> Response:
+        """Make a clip a favourite, or none."""
+        asked = await json_object(request, {"favourite": (bool,)})
+        return _found(self.store.set_favourite(_id(request), asked.get("favourite", False)))
+
+    async def delete(self, request: Request) -> Response:
+        """Remove a clip."""
+        return _found(self.store.delete_clip(_id(request)))
+
+    async def video(self, request: Request) -> Response:
+        """The mp4 of a clip."""
+        return self._file(request, ".mp4", "video/mp4")
+
+    async def picture(self, request: Request) -> Response:
+        """The picture of a clip."""
+        return self._file(request, ".png", "image/png")
+
+    def _file(self, request: Request, suffix: str, kind: str) -> Response:
+        number = _id(request)
+        file = self.store.clip_file(number, suffix)
+        if self.store.clip(number) is None or not file.is_file():
+            raise HTTPException(404)
+        return FileResponse(file, media_type=kind, headers=_FOREVER)
+
+
+def _id(request: Request) -> int:
+    """The number in the address, of those that SQLite can hold."""
+    number = int(request.path_params["number"])
+    if number >= 1 << 63:
+        raise HTTPException(404)
+    return number
+
+
+def _found(changed: bool) -> Response:
+    if not changed:
+        raise HTTPException(404)
+    return JSONResponse({})
+
+
+def _number(text: str | None, default: int, most: int) -> int:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 10:
+        return default
+    return min(int(text), most)
+
+
+def _speeds(store: JobStore) -> dict[str, dict[str, list[float]]]:
+    """Of each model: FLOP/s in the middle of its last clips and how many they were, by size and ("") of all."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for model, size, flops, seconds in store.speeds():
+        of_model = rates.setdefault(model, {})
+        for key in ("x".join(map(str, size)), ""):
+            of_model.setdefault(key, []).append(flops / seconds)
+    # The newest: the machine may have been busier before.
+    return {
+        model: {key: [statistics.median(each[:20]), len(each[:20])] for key, each in of_model.items()}
+        for model, of_model in rates.items()
+    }

@@ -1,0 +1,75 @@
+"""The models of the studio: what they offer, what that costs, and that what is made is what the recipe makes."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from minisora.config import Config
+from minisora.errors import UserError
+from minisora.flops.ledger import count_config, video_cost
+from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.remake import remake
+from minisora.studio.engine import PipelineEngine
+from minisora.studio.job_cost import costs
+from minisora.studio.job_store import JobStore
+from minisora.studio.worker import work_one
+
+
+def test_a_video_forms_and_is_what_its_recipe_makes(tiny_run: Path, store: JobStore, tmp_path: Path) -> None:
+    engine = PipelineEngine({"mine": tiny_run / "model"})
+    facts = engine.facts("mine")
+    frames, height, width = facts["default_size"]
+    assert frames in facts["lengths"]
+    assert [height, width] == facts["sizes"][0]
+    assert "red" in facts["words"]
+    request = {
+        "model": "mine", "prompt": "a red circle", "size": [5, 32, 32], "steps": 4, "guidance": 3.0, "seed": 3,
+        "scheduler": "euler",
+    }  # fmt: skip
+    (number,) = store.add_jobs([request], 4)
+    seen: list[bytes] = []
+    tell = store.tell_step
+    store.tell_step = lambda job, step, preview=None: (seen.append(preview), tell(job, step, preview))  # type: ignore
+    assert work_one(store, engine)
+    job, clip = store.job(number), store.clip(number)
+    assert job is not None
+    assert job["error"] is None
+    assert clip is not None
+    assert (clip["frames"], clip["height"], clip["width"]) == (5, 32, 32)
+    fixed, each = costs(load_pipeline(tiny_run / "model", device="cpu"), 5, 32, 32)["guided"]
+    assert clip["flops"] == fixed + 4 * each
+    assert Image.open(store.clip_file(number, ".png")).size == (32, 32)
+    # At least the first step is shown: some frames side by side.
+    assert seen[0] is not None
+    (tmp_path / "strip.png").write_bytes(seen[0])
+    assert Image.open(tmp_path / "strip.png").size == (4 * 32, 32)
+
+    again = tmp_path / "again.mp4"
+    remake(store.clip_file(number, ".mp4"), again, tiny_run / "model")
+    assert again.read_bytes() == store.clip_file(number, ".mp4").read_bytes()
+
+    (strange,) = store.add_jobs([{**request, "prompt": "xyzzy"}], 4)
+    work_one(store, engine)
+    failed = store.job(strange)
+    assert failed is not None
+    assert failed["state"] == "failed"
+    assert "xyzzy" in failed["error"]
+
+
+def test_the_cost_is_the_ledgers(tiny_config: Config, tiny_run: Path) -> None:
+    pipeline = load_pipeline(tiny_run / "model", device="cpu")
+    frames, height, width = pipeline.config.default_size
+    text = tiny_config.text.replace(max_tokens=pipeline.text_encoder.config.max_tokens)  # type: ignore[union-attr]
+    config = tiny_config.model_copy(update={"text": text, "sample": tiny_config.sample.replace(steps=7)})
+    ledger = count_config(config, cases=())
+    found = costs(pipeline, frames, height, width)
+    assert found["guided"][0] + 7 * found["guided"][1] == ledger.video.flops
+    macs = {name: count.macs for name, count in ledger.components.items()}
+    plain = video_cost(config.sample.replace(steps=7, guidance=1.0), macs)
+    assert found["plain"][0] + 7 * found["plain"][1] == plain.flops < ledger.video.flops
+
+
+def test_a_model_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a model folder"):
+        PipelineEngine({"x": tmp_path}).facts("x")

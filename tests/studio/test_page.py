@@ -1,0 +1,137 @@
+"""A person at the page, in a headless Chromium: types, makes four, sees them form, compares, keeps, finds again."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HERE = Path(__file__).parent
+
+
+def _module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_browser = _module("browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
+    ),
+]
+_SERVER = """
+import sys
+from pathlib import Path
+from minisora.studio.run_studio import run_studio
+run_studio(["toy"], Path(sys.argv[1]), None, 0, lambda address: print(address, flush=True), sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Of a studio whose engine needs no torch."""
+    worker = [sys.executable, str(_HERE / "fake_engine.py")]
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(tmp_path / "home"), *worker],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.02"},
+    )  # fmt: skip
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    opened = _browser.Browser(tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    assert "token" not in browser.run("location.href")
+    assert browser.run("document.querySelector('#latest .empty button').textContent") == (
+        "Make “a red circle moving left”"
+    )
+
+    # Words are offered; the first one fits what was begun.
+    browser.run("document.getElementById('prompt').focus()")
+    browser.type("a red circle mo")
+    assert browser.run("[...document.querySelectorAll('#words li')].map(li => li.textContent)") == ["moving"]
+    browser.key("ArrowDown")
+    browser.key("Enter")
+    browser.type("left <img src=x onerror=alert(1)>")
+    assert browser.run("document.getElementById('prompt').value") == (
+        "a red circle moving left <img src=x onerror=alert(1)>"
+    )
+    assert "never saw: <, img" in browser.run("document.getElementById('prompt-note').textContent")
+    assert "4 × 36.9 GFLOPs" in browser.run("document.getElementById('cost').textContent")
+    assert "once the first video" in browser.run("document.getElementById('cost').textContent")
+    browser.key("Enter")
+    browser.until("document.querySelectorAll('#latest .tile canvas').length >= 3")
+    browser.until("document.querySelectorAll('#latest .tile video').length === 4")
+    assert "by the last" in browser.run("document.getElementById('cost').textContent")
+    # The prompt is text wherever it stands.
+    assert browser.run("document.querySelectorAll('main img[src=x], main [onerror]').length") == 0
+    browser.until("[...document.querySelectorAll('video')].every(video => video.readyState > 1)")
+
+    # Two are chosen in the gallery by keys alone, and compared in step.
+    browser.run("location.hash = '#gallery'")
+    browser.until("document.querySelectorAll('#grid .tile').length === 4")
+    browser.run("document.querySelector('#grid .frame').focus()")
+    for key in (" ", "ArrowRight", " "):
+        browser.key(key)
+    browser.until("document.querySelector('#chosen a') !== null")
+    browser.run("document.querySelector('#chosen a').click()")
+    browser.until("document.querySelectorAll('#view-compare video').length === 2")
+    browser.run("document.querySelector('#view-compare button[aria-label=\"One frame on\"]').click()")
+    times = browser.run(
+        "[...document.querySelectorAll('#view-compare video')].map(video => video.currentTime)"
+    )
+    assert times[0] == times[1] > 0
+
+    # One is opened, kept as a favourite, and its settings used again.
+    browser.run("location.hash = '#clip/2'")
+    browser.until("document.querySelector('dialog[open] .star') !== null")
+    seed = browser.run("document.querySelector('dialog td').textContent")
+    browser.run("document.querySelector('dialog .star').click()")
+    link = "document.querySelector('dialog a[download]')"
+    assert browser.run(f"fetch({link}.href).then(a => a.arrayBuffer()).then(b => b.byteLength)") > 1000
+    assert browser.run(f"{link}.download") == f"a-red-circle-moving-left-img-src-x-onerror-alert-1-{seed}.mp4"
+    browser.run("document.querySelector('dialog .main-action').click()")
+    assert browser.run("document.querySelector('dialog').open") is False
+    assert browser.run(
+        "[document.getElementById('seed').value, document.getElementById('lock').checked]"
+    ) == [seed, True]
+    browser.run("location.hash = '#gallery'; document.getElementById('favourites').click()")
+    browser.until("document.getElementById('found').textContent === '1 video'")
+    # Nothing was refused by the page's own policy, and nothing failed.
+    assert browser.errors == []
+
+
+def test_what_fails_is_told_and_a_killed_worker_comes_back(address: str, browser: Any) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    browser.run("document.querySelector('input[name=count][value=\"1\"]').click()")
+    for prompt in ("fail", "a red crash", "blue"):
+        browser.run(f"document.getElementById('prompt').value = '{prompt}'")
+        browser.run("document.getElementById('make').requestSubmit()")
+        browser.until("document.getElementById('go').disabled === false")
+    browser.until("document.querySelectorAll('#latest .tile video').length === 1")
+    lines = browser.run("[...document.querySelectorAll('.why')].map(line => line.textContent)")
+    assert lines[1] == "the prompt says <b>fail</b>: say something else"
+    assert "the worker died while it made this, twice" in lines[0]
+    assert browser.errors == []
