@@ -9,7 +9,7 @@ behind what is there, and gets the same bytes as one that was not.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from minisora.limits import MAX_COUNT, MAX_FRAMES, check_number, check_seed
 from minisora.screen import Progress
 from minisora.worlds.arena import BUTTONS, CHANGING, STAYING, Arena, ArenaSettings, ArenaState, restore
 from minisora.worlds.policies import PolicyName, goes, make_policy
-from minisora.worlds.truth import SUFFIX, Truth, write_truth
+from minisora.worlds.truth import SUFFIX, Truth, read_truth, write_truth
+from minisora.worlds.world import TrueWorld
 
 # Clips that are played side by side; few enough that their pictures stay in a processor's cache.
 _BATCH = 32
@@ -106,6 +107,27 @@ def state_at(truth: Truth, frame: int) -> ArenaState:
             for name, array in truth.states.items()
         }
     )
+
+
+def true_world_at(clip: Path, frame: int) -> TrueWorld | None:
+    """The true arena that begins at a frame of a recorded clip; None of a clip that `record` did not write.
+
+    Raises:
+        UserError: what was recorded with it is damaged, or the clip is shorter.
+    """
+    truth = clip.parent.parent / "truth"
+    file, about = truth / f"{clip.stem}{SUFFIX}", truth / "recording.json"
+    if not (file.is_file() and about.is_file()):
+        return None
+    try:
+        known = read_json(about)
+        if known["world"] != "arena":
+            return None
+        settings = ArenaSettings(**{field.name: known[field.name] for field in fields(ArenaSettings)})
+        state = state_at(read_truth(file), frame)
+        return TrueWorld(settings, state, float(known["fps"]))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{about} or {file.name} is damaged: record the clips again") from error
 
 
 def record(
