@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"report"},
     {"scaling", "worlds"},
     {"demo"},
-    {"studio"},
+    {"studio", "player"},
     {"cli"},
     {"__main__"},
 ]

@@ -42,7 +42,7 @@ scale_app = typer.Typer(
 )
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
 world_app = typer.Typer(
-    help="Worlds that are played by buttons: record one, for a model that learns it by looking alone.",
+    help="Worlds that are played by buttons: play one, or record it for a model that learns it by looking alone.",
     no_args_is_help=True,
 )
 evaluate_app = typer.Typer(
@@ -86,6 +86,7 @@ caption_app.command("train")(caption.caption_train)
 caption_app.command("label")(caption.caption_label)
 app.add_typer(world_app, name="world")
 world_app.command("record")(worlds.world_record)
+world_app.command("play")(worlds.world_play)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.

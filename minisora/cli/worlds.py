@@ -1,4 +1,4 @@
-"""Commands of worlds that are played: record."""
+"""Commands of worlds that are played: record, play."""
 
 import enum
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, console, finite
+from minisora.cli.options import check_folder, console, finite, refuse_beside
+from minisora.errors import UserError
 from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_SIDE
 from minisora.screen import counting, say
 
@@ -26,6 +27,15 @@ class Presser(enum.StrEnum):
     MIXED = "mixed"
 
 
+MoversOption = Annotated[int, typer.Option(min=0, max=2, help="Balls that fly by themselves.")]
+CoinsOption = Annotated[int, typer.Option(min=0, max=5, help="Coins that the player takes by touching.")]
+WallsOption = Annotated[int, typer.Option(min=0, max=2, help="Walls that stop player and balls.")]
+TurningOption = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, callback=finite, help="Chance at each frame that a ball turns."),
+]
+
+
 def world_record(
     world: Annotated[World, typer.Argument(help="The world: arena.")] = World.ARENA,
     out: Annotated[
@@ -42,13 +52,10 @@ def world_record(
         ),
     ] = Presser.MIXED,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Another seed, another recording.")] = 0,
-    movers: Annotated[int, typer.Option(min=0, max=2, help="Balls that fly by themselves.")] = 0,
-    coins: Annotated[int, typer.Option(min=0, max=5, help="Coins that the player takes by touching.")] = 0,
-    walls: Annotated[int, typer.Option(min=0, max=2, help="Walls that stop player and balls.")] = 2,
-    turning: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, callback=finite, help="Chance at each frame that a ball turns."),
-    ] = 0.0,
+    movers: MoversOption = 0,
+    coins: CoinsOption = 0,
+    walls: WallsOption = 2,
+    turning: TurningOption = 0.0,
     height: Annotated[int, typer.Option(min=16, max=MAX_SIDE, help="Of a frame, pixels; even.")] = 64,
     width: Annotated[int, typer.Option(min=16, max=MAX_SIDE, help="Of a frame, pixels; even.")] = 64,
     fps: Annotated[
@@ -81,3 +88,77 @@ def world_record(
         f"{clips} clips of the {world.value} in {folder}, the truth in {buttons_file or out / 'truth'}; next: minisora "
         f"data check {folder} --suggest",
     )
+
+
+def world_play(
+    world: Annotated[
+        str, typer.Argument(help="The world: arena, whose rules are exact, or the folder of one that dreams.")
+    ] = "arena",
+    terminal: Annotated[bool, typer.Option("--terminal", help="In this terminal, in 24-bit colour.")] = False,
+    beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Show the true arena beside the dream, under the same buttons."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Another seed, another beginning.")] = 0,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=1.0, max=60.0, callback=finite, help="Frames a second; default: the world's own."),
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Begin a dream with this picture.")] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="Go on after the first frames of this clip; of a recorded one, the arena can too."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Begin a dream with what the text model draws.")
+    ] = None,
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="The text model that draws: a folder, or a shipped one.")
+    ] = Path("toy"),
+    movers: MoversOption = 0,
+    coins: CoinsOption = 0,
+    walls: WallsOption = 2,
+    turning: TurningOption = 0.0,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: press the buttons of a saved session again, in WORLD beside the true world it knows."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the sessions that are saved.")] = Path(
+        "worlds/played"
+    ),
+    host: Annotated[
+        str | None,
+        typer.Option(help="Listen here, so that other machines reach it; default: this machine alone."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8421,
+) -> None:
+    """Play a world with the keyboard: on a page in the browser, or in the terminal.
+
+    Arrows or WASD hold the buttons, as digits do in their order; space or P pauses, R begins again, N takes the next
+    seed, V saves a video with its buttons.
+
+    minisora world play                                      the arena, on a page
+
+    minisora world play --terminal --movers 2 --coins 3      in the terminal, with more in it
+
+    minisora world play runs/world/world --beside            a dream, and what is true
+
+    minisora world play runs/world/world -p "a small blue square at night"
+    """
+    from minisora.player.play_world import Screen, Start, play, replay_session
+    from minisora.worlds.arena import ArenaSettings
+
+    starts = {"--picture": picture is not None, "--clip": clip is not None, "--prompt": prompt is not None}
+    check_folder(out)
+    if replay is not None:
+        refuse_beside("--replay", starts | {"--terminal": terminal, "--beside": beside, "--seed": seed != 0})
+        say(console, replay_session(replay, world, out))
+        return
+    if sum(starts.values()) > 1:
+        given = " and ".join(name for name, is_given in starts.items() if is_given)
+        raise UserError(f"{given}: a world has one beginning; leave all but one out")
+    arena = ArenaSettings(walls=walls, movers=movers, coins=coins, turning=turning)
+    start = Start(seed, picture, clip, prompt, model)
+    play(world, arena, beside, start, Screen(terminal, host, port), fps, out, console)
