@@ -1,8 +1,8 @@
 """Whether a digit stays the digit of its caption in every frame that a model samples.
 
     python benchmarks/record_clips.py digits --out clips/digits --each 170
-    minisora train --data clips/digits --minutes 20 --out RUN
-    python benchmarks/digit_identity.py RUN --samples 100 --json FILE
+    minisora train --data clips/digits --minutes 30 --out RUN
+    python benchmarks/digit_identity.py RUN --guidance 2 5 --json FILE
 
 The judge is a classifier of single frames, learned from the frames of the run's training clips. It knows nothing of
 the model, and its own accuracy stands beside: on frames of held-out clips, in which there is writing that neither it
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--samples", type=int, default=100, help="ten digits in turn")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guidance", type=float, help="of the samples; default: the model's own")
+    parser.add_argument("--guidance", type=float, nargs="+", help="of the samples; default: the model's own")
     parser.add_argument("--json", type=Path, help="write the result here")
     arguments = parser.parse_args()
     training, held_out = run_clips(arguments.run)
@@ -133,24 +133,23 @@ def main() -> None:
     real = to_float(held_out.clips(range(len(held_out))))
     copies = torch.cat([reconstruct(pipeline.vae, part) for part in real.split(8)])
     prompts = [f"the digit {DIGITS[index % 10]}" for index in range(arguments.samples)]
-    samples = torch.cat(
-        [
+    result = {
+        "held-out clips": judge(model, real, held_out.captions()),
+        "their copies": judge(model, copies, held_out.captions()),
+    }
+    for guidance in arguments.guidance or [pipeline.config.default_guidance]:
+        samples = [
             pipeline(
                 prompts[start : start + 10],
-                guidance_scale=arguments.guidance,
+                guidance_scale=guidance,
                 seed=arguments.seed + start,
                 progress=False,
             ).videos.cpu()
             for start in range(0, len(prompts), 10)
         ]
-    )
-    result = {
-        "held_out": judge(model, real, held_out.captions()),
-        "copies": judge(model, copies, held_out.captions()),
-        "samples": judge(model, samples, prompts),
-    }
+        result[f"samples, guidance {guidance:g}"] = judge(model, torch.cat(samples), prompts)
     for name, shares in result.items():
-        print(f"{name:9}", "  ".join(f"{what} {share:.1%}" for what, share in shares.items()))
+        print(f"{name:22}", "  ".join(f"{what} {share:.1%}" for what, share in shares.items()))
     if arguments.json:
         plan = arguments.run / "plan.json"
         write_json(
@@ -162,8 +161,7 @@ def main() -> None:
                 "training_clips": len(training),
                 "held_out_clips": len(held_out),
                 "samples": len(prompts),
-                "guidance": arguments.guidance,
-                **{f"of_{name}": shares for name, shares in result.items()},
+                "rows": [{"of": name, **shares} for name, shares in result.items()],
             },
         )
 

@@ -49,6 +49,7 @@ def main() -> None:
         "data": arguments.data,
         "minutes": plan["minutes"],
         "minutes_taken": arguments.seconds / 60,
+        "device": plan["device"],
         "plan": {key: plan[key] for key in ("stages", "dit", "encoding")},
         "vae": vae,
         "captions": {

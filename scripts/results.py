@@ -283,19 +283,6 @@ def own_clips_captions() -> list[Row]:
     ]
 
 
-def digits() -> list[Row]:
-    """Whether a digit stays what its caption says, one set of clips a row."""
-    return [
-        {"of": name, **content[key], **place}
-        for place, content in measured("digit-identity")
-        for name, key in (
-            ("held-out clips", "of_held_out"),
-            ("their copies", "of_copies"),
-            ("samples", "of_samples"),
-        )
-    ]
-
-
 def recipe(
     theme: str = "clip-recipe",
     keys: tuple[str, ...] = ("steps", "psnr", "moving", "activity", "activity_of_copies"),

@@ -195,6 +195,12 @@ def conclude(facts: Facts) -> OwnVerdict:
     elif partial:
         state = f"good but for {len(affected)} of {total} captions"
         sentence = f"{state}: {'; '.join(exceptions)}"
+    elif facts.held_out < FEW:
+        state = "cannot be told"
+        clips = f"{facts.held_out} held-out clip{'s' if facts.held_out > 1 else ''}"
+        sentence = (
+            f"{state}: nothing wrong is seen, but {clips} say too little to call it good: {_praise(facts)}"
+        )
     else:
         state, sentence = "good", f"good: {_praise(facts)}"
     return OwnVerdict(state, sentence, [fault.state for fault in faults], advice, not_told, exceptions)
@@ -347,8 +353,7 @@ def _praise(facts: Facts) -> str:
     if "" in facts.samples and facts.moving is not None:
         parts.append(f"they move {facts.samples[''].ratio:.1f} times as much as real clips")
     parts.append("they are no copies of training clips")
-    text = ", ".join(parts)
-    return text + (f"; {facts.held_out} held-out clips tell little more" if facts.held_out < FEW else "")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -177,8 +177,8 @@ def test_a_judge_that_does_not_know_real_clips_blames_the_captions_and_not_the_m
 
 def test_few_clips_are_said_to_tell_little() -> None:
     verdict = conclude(Facts(**GOOD | {"held_out": FEW - 1, "training": FEW_TRAINING - 1, "frechet": None}))
-    assert verdict.state == "good"
-    assert verdict.sentence.endswith(f"; {FEW - 1} held-out clips tell little more")
+    assert verdict.state == "cannot be told"
+    assert f"{FEW - 1} held-out clips say too little to call it good: " in verdict.sentence
     assert f"below {FEW}" in verdict.not_told[0]
     assert "record more clips: 39 are few" in verdict.advice[0]
     assert not conclude(Facts(**GOOD | {"held_out": FEW, "training": FEW_TRAINING})).advice
