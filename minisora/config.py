@@ -8,51 +8,33 @@ keeps `minisora --help` fast.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from minisora.errors import UserError, nearest
+from minisora.errors import UserError
 from minisora.files import write_whole
-from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
-
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-Natural = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Frames = Annotated[int, Field(gt=0, le=MAX_FRAMES)]
-# Pixels.
-Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
-# Frames per second.
-Rate = Annotated[float, Field(ge=0.01, le=1000.0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-# Of a moving average; at 1 it would never move.
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
+from minisora.limits import MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
+from minisora.section import (
+    Decay,
+    Fraction,
+    Frames,
+    Natural,
+    PositiveInt,
+    Rate,
+    Section,
+    Seed,
+    Side,
+    put,
+    validate,
+)
 
 # Tokens of a caption, where a run chooses text.max_tokens from its captions.
 MIN_TOKENS, MAX_TOKENS = 24, 256
 
-_Kind = TypeVar("_Kind", bound="Section")
-
 # What PyYAML raises: also whatever its constructors meet in a value such as 2001-99-99, 0x_ or !!int "".
 _NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-
-
-class Section(BaseModel):
-    """Base of every section: no unknown keys, no infinite numbers, no change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with other values, validated: `config.replace(seed=1, **{"data.num_clips": 100})`.
-
-        Raises:
-            UserError: a key or a value is wrong; the message names it.
-        """
-        tree = self.model_dump()
-        for key, value in changes.items():
-            _put(tree, key, value)
-        return _validate(type(self), tree)
 
 
 class ClipConfig(Section):
@@ -137,6 +119,8 @@ class VAEConfig(Section):
     blocks_per_level: PositiveInt = 2
     # blocks per level of the encoder; null: as many as the decoder has
     encoder_blocks: PositiveInt | None = None
+    # whether a frame is coded with those before it; false: each by itself, for worlds that are played
+    mixes_frames: bool = True
 
 
 class DiTConfig(Section):
@@ -202,6 +186,47 @@ class FlowConfig(Section):
     known_sigma: Fraction = 0.1
     # share of steps on images: first frames of clips
     image_share: Fraction = 0.0
+
+
+class WorldConfig(Section):
+    """A world that is played (`minisora world train`): the codes found for what is done in it, and its frames."""
+
+    # how codes are found: the best of as many predictions, or a quantised encoder (FSQ)
+    discovery: Literal["winner", "fsq"] = "winner"
+    # a power of two
+    codes: Annotated[int, Field(ge=2, le=256)] = 8
+    # pixels of the shorter side of what codes are found in, at most: frames are averaged down to it
+    action_side: Side = 32
+    # channels and 3x3 convolutions of the model that finds them
+    action_width: PositiveInt = 64
+    action_depth: PositiveInt = 3
+    # of errors on pixels that change, where the others have 1: what is done changes few
+    changing_weight: Annotated[float, Field(ge=1, le=1000)] = 20.0
+    # share of examples that do not show the frame before, so that no code means "as before"
+    history_dropout: Fraction = 0.5
+    # frames that a frame follows from, itself included, and of a training window
+    window: Annotated[int, Field(gt=0, le=MAX_FRAMES)] = 8
+    frames: Annotated[int, Field(gt=0, le=MAX_FRAMES)] = 16
+    # noise level of the frames before, at play, and at most in training, where the model is told it
+    context_sigma: Fraction = 0.1
+    most_context_sigma: Fraction = 0.5
+    # of errors on latent cells that change between two frames
+    moving_weight: Annotated[float, Field(ge=1, le=1000)] = 10.0
+    # share of the codes that are hidden in training
+    code_dropout: Fraction = 0.1
+    # sampling steps of a frame
+    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)] = 2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "WorldConfig":
+        if self.codes & (self.codes - 1):
+            raise ValueError(f"world.codes={self.codes} must be a power of two, such as 8")
+        if self.context_sigma > self.most_context_sigma:
+            raise ValueError(
+                f"world.context_sigma={self.context_sigma:g} is more than training shows: set it to "
+                f"{self.most_context_sigma:g} or less, or world.most_context_sigma higher"
+            )
+        return self
 
 
 class TrainConfig(Section):
@@ -283,6 +308,23 @@ class CaptionTrainConfig(TrainConfig):
     views_in_all: PositiveInt = 16000
 
 
+class ActionTrainConfig(TrainConfig):
+    """Stage two of a world: what finds codes in its frames (`minisora.worlds.actions`)."""
+
+    steps: PositiveInt = 600
+    batch_size: PositiveInt = 32
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    ema_decay: Decay = 0.99
+
+
+class DynamicsTrainConfig(TrainConfig):
+    """Stage three of a world: a causal DiT, for the next frame (`minisora.worlds.dynamics`)."""
+
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: Annotated[float, Field(gt=0)] = 4e-3
+    decay_share: Fraction = 0.4
+
+
 class SampleConfig(Section):
     """Defaults of sampling, saved with the model."""
 
@@ -304,6 +346,9 @@ class Config(Section):
     train_vae: VAETrainConfig = VAETrainConfig()
     train_dit: DiTTrainConfig = DiTTrainConfig()
     train_caption: CaptionTrainConfig = CaptionTrainConfig()
+    world: WorldConfig = WorldConfig()
+    train_actions: ActionTrainConfig = ActionTrainConfig()
+    train_dynamics: DynamicsTrainConfig = DynamicsTrainConfig()
     sample: SampleConfig = SampleConfig()
 
     @model_validator(mode="after")
@@ -398,7 +443,7 @@ def load(
     """
     tree = {} if path is None else read_yaml(find(path))
     for key, value in changes.items():
-        _put(tree, key, value)
+        put(tree, key, value)
     return override(tree, overrides)
 
 
@@ -443,54 +488,11 @@ def override(tree: dict[str, Any] | Config, overrides: Sequence[str]) -> Config:
             raise UserError(
                 f"--set {item}: the value is not YAML ({' '.join(str(error).split())})"
             ) from error
-        _put(tree, key, value)
-    return _validate(Config, tree)
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set "section.key" in a tree of sections."""
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"--set {key}: '{section}' is a value, not a section")
-    tree[last] = value
-
-
-def _validate(kind: type[_Kind], tree: dict[str, Any]) -> _Kind:
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_explain(error, kind)) from error
+        put(tree, key, value)
+    return validate(Config, tree)
 
 
 def save(config: Config, path: Path) -> None:
     """Write the resolved config, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, config.to_yaml())
-
-
-def _explain(error: ValidationError, kind: type[Section]) -> str:
-    """The first fault of a section in one line, with the nearest right key where a key is unknown."""
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if fault["type"] == "extra_forbidden":
-        known = _keys(kind, fault["loc"][:-1])
-        hint = nearest(str(fault["loc"][-1]), known)
-        listed = f"; known here: {', '.join(known)}" if known else ""
-        return f"unknown config key '{key}'{hint}{listed}{more}"
-    message = fault["msg"].removeprefix("Value error, ")
-    where = f"config key '{key}' = {fault['input']!r}: " if key else ""
-    return f"{where}{message}{more}"
-
-
-def _keys(kind: type[Section], path: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at a path; a number in it is an item of a tuple of sections."""
-    here: Any = kind
-    for part in path:
-        if isinstance(part, int):
-            here = next(iter(get_args(here)), None)
-        elif isinstance(here, type) and issubclass(here, Section) and part in here.model_fields:
-            here = here.model_fields[part].annotation
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, Section) else []

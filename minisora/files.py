@@ -14,12 +14,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 SUMS = "SHA256SUMS"
 
 # In the names of unfinished files: numbers of processes say nothing on another machine that shares the folder.
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+class SavesItself(Protocol):
+    """What writes itself into a folder, as the models of diffusers do."""
+
+    def save_pretrained(self, save_directory: Path, /) -> object:
+        """Write the folder."""
+        ...
 
 
 @contextmanager

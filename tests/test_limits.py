@@ -11,13 +11,14 @@ import typer
 from pydantic import ValidationError
 
 from minisora import cli
-from minisora.config import Config, Section, load
+from minisora.config import Config, load
 from minisora.errors import UserError
 from minisora.evaluate.compare import parse_sizes, parse_steps
 from minisora.limits import LAST_SEED, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.assumptions import load_preset, presets
 from minisora.scaling.ladder import LadderConfig, shard
+from minisora.section import Section
 
 WILD = ("nan", "inf", "-inf", "-1e30", "1e30", str(2**64))
 SHAPE = (4, 2, 2, 2)

@@ -13,6 +13,7 @@ PACKAGE = Path(minisora.__file__).parent
 LAYERS: list[set[str]] = [
     {"errors", "files", "screen"},
     {"limits", "memory", "serve"},
+    {"section"},
     {"config"},
     {"models", "flow", "data"},
     {"pipelines", "flops"},
@@ -104,7 +105,7 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 # The rooms that may open what training may not: true buttons and states of recorded worlds.
-READ_TRUTH = {"worlds/recording.py"}
+READ_TRUTH = {"worlds/recording.py", "worlds/labels.py"}
 
 
 def test_only_what_measures_reads_the_truth_of_a_recording() -> None:
@@ -118,3 +119,16 @@ def test_only_what_measures_reads_the_truth_of_a_recording() -> None:
             assert not re.search(r"worlds\.truth|worlds import .*\btruth\b", text), f"{name} reads the truth"
     for room in ("data", "models", "flow", "training", "pipelines", "flops"):
         assert layer(room) < layer("worlds")
+
+
+def test_what_trains_a_world_does_not_see_the_truth_by_way_of_another_module_either() -> None:
+    seen, left = set(), ["worlds/world_stages.py"]
+    while left:
+        name = left.pop()
+        seen.add(name)
+        for module in re.findall(r"^\s*from minisora\.([\w.]+) import", (PACKAGE / name).read_text(), re.M):
+            file = module.replace(".", "/") + ".py"
+            if file not in seen and (PACKAGE / file).is_file():
+                left.append(file)
+    assert "worlds/actions.py" in seen
+    assert not seen & (READ_TRUTH | {"worlds/truth.py"})

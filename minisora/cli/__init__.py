@@ -42,7 +42,7 @@ scale_app = typer.Typer(
 )
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
 world_app = typer.Typer(
-    help="Worlds that are played by buttons: play one, or record it for a model that learns it by looking alone.",
+    help="Worlds that are played: play one, record it, train a model that learns it by looking alone, measure that.",
     no_args_is_help=True,
 )
 evaluate_app = typer.Typer(
@@ -87,6 +87,9 @@ caption_app.command("label")(caption.caption_label)
 app.add_typer(world_app, name="world")
 world_app.command("record")(worlds.world_record)
 world_app.command("play")(worlds.world_play)
+world_app.command("train")(worlds.world_train)
+world_app.command("name")(worlds.world_name)
+world_app.command("evaluate")(worlds.world_evaluate)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.

@@ -1,4 +1,4 @@
-"""Commands of worlds that are played: record, play."""
+"""Commands of worlds that are played: record, play, train, name, evaluate."""
 
 import enum
 from pathlib import Path
@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import check_folder, console, finite, refuse_beside
+from minisora.cli.options import (
+    JsonOption,
+    MinutesOption,
+    OutOption,
+    SetOption,
+    check_folder,
+    check_output,
+    console,
+    finite,
+    load_config,
+    refuse_beside,
+    write_result,
+)
 from minisora.errors import UserError
 from minisora.limits import LAST_SEED, MAX_COUNT, MAX_FRAMES, MAX_SIDE
 from minisora.screen import counting, say
@@ -162,3 +174,75 @@ def world_play(
     arena = ArenaSettings(walls=walls, movers=movers, coins=coins, turning=turning)
     start = Start(seed, picture, clip, prompt, model)
     play(world, arena, beside, start, Screen(terminal, host, port), fps, out, console)
+
+
+def world_train(
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of clips of one world, such as OUT/clips of record.")
+    ],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", "-c", help="A YAML file or a shipped name; default: the run's own, or 'world'."
+        ),
+    ] = None,
+    out: OutOption = Path("runs/world"),
+    minutes: MinutesOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Learn a world from its clips alone: frames, codes for what is done, and what follows. OUT/world is played.
+
+    No label is read. The same command again resumes an interrupted run.
+    """
+    from minisora.worlds.world_minutes import train_world_for_minutes
+    from minisora.worlds.world_stages import train_world
+
+    check_folder(out)
+    if config is None:
+        begun = out / "config.yaml"
+        config = str(begun) if begun.is_file() else "world"
+    resolved = load_config(config, set_, data)
+    if minutes is None:
+        folder = train_world(resolved, out, console)
+    else:
+        folder = train_world_for_minutes(resolved, out, console, minutes)
+    say(console, "World in ", (str(folder), "bold"))
+
+
+def world_name(
+    world: Annotated[Path, typer.Option("--world", help="Folder of a world, OUT/world of its training.")],
+    recording: Annotated[
+        Path, typer.Option("--recording", help="Recording with its truth, OUT of 'minisora world record'.")
+    ],
+    labels: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many steps are labelled.")] = 200,
+) -> None:
+    """Name the codes of a world by a few labelled steps: WORLD/names.json. Nothing is trained on them."""
+    from minisora.worlds.labels import name_world
+
+    names = name_world(world, recording, labels)
+    for code, (name, row) in enumerate(zip(names.names, names.counts, strict=True)):
+        counts = ", ".join(
+            f"{button} {count}" for button, count in zip(names.buttons, row, strict=True) if count
+        )
+        say(console, f"code {code}  ", (name, "bold"), f"  {counts}")
+
+
+def world_evaluate(
+    world: Annotated[Path, typer.Option("--world", help="Folder of a world, OUT/world of its training.")],
+    recording: Annotated[
+        Path, typer.Option("--recording", help="Recording with its truth that the world was not trained on.")
+    ],
+    frames: Annotated[
+        int, typer.Option(min=1, max=MAX_FRAMES, help="How long the player of the arena is followed.")
+    ] = 128,
+    json_: JsonOption = None,
+) -> None:
+    """Measure a world against the truth: what its codes mean, how they steer, where its player goes."""
+    from minisora.worlds.dream import load_dream
+    from minisora.worlds.measure_world import measure_table, measure_world
+
+    check_output(json_, (".json",))
+    result = measure_world(load_dream(world, "cpu"), recording, frames)
+    console.print(measure_table(result))
+    if json_ is not None:
+        write_result(json_, result)

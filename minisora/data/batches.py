@@ -36,6 +36,11 @@ class Batch:
 
     indices: list[int]
 
+    @property
+    def samples(self) -> Tensor:
+        """What a model looks at, a row for each clip; their shape says what a step costs."""
+        raise NotImplementedError
+
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
 
@@ -55,6 +60,11 @@ class VAEBatch(Batch):
     video: Tensor
     noise: Tensor
     moving: Tensor | None = None
+
+    @property
+    def samples(self) -> Tensor:
+        """As `Batch`."""
+        return self.video
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,11 @@ class DiTBatch(Batch):
     known: Tensor | None = None
     known_sigma: Tensor | None = None
     sigma: Tensor | None = None
+
+    @property
+    def samples(self) -> Tensor:
+        """As `Batch`."""
+        return self.latents
 
     def images(self) -> Self:
         """The first frame of every clip: a causal VAE codes it as it codes an image."""

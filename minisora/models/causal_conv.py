@@ -134,15 +134,19 @@ class ResBlock(nn.Module):
     """x + time(space(x)): a 3 x 3 convolution per frame and a causal one over time, pre-normalised.
 
     Normalisation is per position over channels, so it leaks nothing through time or across tiles.
+
+    Args:
+        channels: in and out.
+        mixes_frames: whether the second convolution looks back in time; if not, it has one tap.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, mixes_frames: bool = True):
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.space = FrameConv(channels, channels)
         self.space.reset_parameters()
         self.norm2 = nn.LayerNorm(channels)
-        self.time = CausalTimeConv(channels, channels)
+        self.time = CausalTimeConv(channels, channels, kernel=3 if mixes_frames else 1)
         nn.init.zeros_(self.time.weight)
         nn.init.zeros_(self.time.bias)
 

@@ -3,7 +3,8 @@
 Follows DiT (Peebles & Xie 2023, arXiv 2212.09748): patch embedding, adaLN-Zero blocks, a linear head, all
 conditioned on the noise level. What video and text add: 3-axis positions, QK-norm, full or factorised
 attention, cross-attention to text tokens, and a noise level that may differ per latent frame (known frames
-are frames with sigma = 0).
+are frames with sigma = 0). With a `causal_window` no frame sees a later one, so that a world can be played frame by
+frame (`minisora.models.frame_memory`).
 
 The file reads upwards: small layers, attention, the block, the model.
 
@@ -11,7 +12,7 @@ Letters: B batch, C channels, T H W latent grid, F 1 or T, S tokens per frame, N
 D width, h heads.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +117,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def causal_mask(frames: int, window: int, device: torch.device) -> Tensor:
+    """Which frames see which, T T bool: each itself and those before it, `window` in all."""
+    at = torch.arange(frames, device=device)
+    ago = at[:, None] - at  # T T
+    return (ago >= 0) & (ago < window)
+
+
+class PastKeys(Protocol):
+    """Keys and values that one attention has computed before, of tokens that are not in its input any more."""
+
+    def join(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The ones before and these, each B h N D/h, in the order of the tokens."""
+        ...
+
+
 def head_norm(width: int, heads: int, qk_norm: bool) -> nn.Module:
     """QK-norm: LayerNorm over the channels of a head, no bias (Dehghani et al. 2023, arXiv 2302.05442)."""
     return nn.LayerNorm(width // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
@@ -132,13 +148,16 @@ class SelfAttention(nn.Module):
         self.norm = head_norm(width, heads, qk_norm)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: Tensor, mask: Tensor | None = None, past: PastKeys | None = None
+    ) -> Tensor:
         """Attend among the N tokens of each row.
 
         Args:
             x: B N D.
             rope: 2 N 1 D/h, or 2 B N 1 D/h where rows differ.
-            mask: B 1 N N, true where two tokens see each other; all do by default.
+            mask: true where a token sees another, broadcastable to B 1 N N; all do by default.
+            past: of tokens before these, which they see too.
 
         Returns:
             B N D.
@@ -148,6 +167,8 @@ class SelfAttention(nn.Module):
         qk = rotate(self.norm(qk.unflatten(-1, (2 * self.heads, -1))), rope)  # B N 2h D/h
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # each B h N D/h
         v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B h N D/h
+        if past is not None:
+            k, v = past.join(k, v)  # each B h M D/h
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))  # B N D
 
 
@@ -218,6 +239,7 @@ class DiTBlock(nn.Module):
         text_mask: Tensor | None = None,
         level: Tensor | None = None,
         mask: Tensor | None = None,
+        past: PastKeys | None = None,
     ) -> Tensor:
         """Map tokens B T S D to B T S D.
 
@@ -228,14 +250,15 @@ class DiTBlock(nn.Module):
             text, text_mask: text tokens B M D, and who may look at them, B M or B N M.
             level: B T, the row of cond (1 F D for the whole batch) that modulates each frame; the frame's own by
                 default.
-            mask: B 1 N N, true where two tokens see each other (axis "all"); all do by default.
+            mask: true where a token sees another, B 1 N N (axis "all") or T T (axis "time"); all do by default.
+            past: keys and values of frames before these (axis "time").
         """
         modulation = self.modulation(cond) if self.modulation is not None else cond + self.modulation_offset
         if level is not None:
             modulation = modulation[0, level]  # B T 6D
         shift1, scale1, gate1, shift3, scale3, gate3 = modulation[:, :, None].chunk(6, dim=-1)  # each B F 1 D
 
-        attended = self._attend(modulate(self.norm1(x), shift1, scale1), rope, mask)  # B T S D
+        attended = self._attend(modulate(self.norm1(x), shift1, scale1), rope, mask, past)  # B T S D
         x = torch.addcmul(x, gate1, self._drop(attended))  # B T S D
         if self.cross is not None and self.norm2 is not None and text is not None and text_mask is not None:
             attended = self.cross(self.norm2(x).flatten(1, 2), text, text_mask)  # B N D
@@ -246,14 +269,14 @@ class DiTBlock(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return drop(x, self.dropout, self.training)
 
-    def _attend(self, x: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, rope: Tensor, mask: Tensor | None, past: PastKeys | None) -> Tensor:
         batch, frames, places, _ = x.shape
         if self.axis == "all":
             return self.attention(x.flatten(1, 2), rope, mask).unflatten(1, (frames, places))  # B T S D
         if self.axis == "space":  # one row per frame
             return self.attention(x.flatten(0, 1), rope).unflatten(0, (batch, frames))  # B T S D
         rows = x.transpose(1, 2).flatten(0, 1)  # (B S) T D, one row per place
-        return self.attention(rows, rope).unflatten(0, (batch, places)).transpose(1, 2)  # B T S D
+        return self.attention(rows, rope, mask, past).unflatten(0, (batch, places)).transpose(1, 2)  # B T S D
 
 
 class VideoDiT(ModelMixin, ConfigMixin):
@@ -275,6 +298,8 @@ class VideoDiT(ModelMixin, ConfigMixin):
         num_classes: class-conditional as in the DiT paper (one more class is the null label); None for none.
         out_channels: defaults to `in_channels`; the paper's models have twice as many (they learn a variance).
         rope_theta: longest rotary wavelength over 2 pi, in tokens.
+        causal_window: a frame sees itself and those before it, so many in all, and how long ago they were, not when;
+            needs "factorised" attention. None: all frames see each other.
     """
 
     _supports_gradient_checkpointing = True
@@ -296,8 +321,14 @@ class VideoDiT(ModelMixin, ConfigMixin):
         num_classes: int | None = None,
         out_channels: int | None = None,
         rope_theta: float = 100.0,
+        causal_window: int | None = None,
     ):
         super().__init__()
+        if causal_window is not None and attention != "factorised":
+            raise UserError(
+                f"causal_window = {causal_window} needs attention = factorised, not {attention}: only there is time an "
+                "axis of its own"
+            )
         if width % heads:
             raise UserError(f"width = {width} is not a multiple of heads = {heads}")
         if (width // heads) % 2 or width // heads < 6:
@@ -366,7 +397,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
             text: text tokens, B M text_width.
             text_mask: B M, true where a token is real; at least one per row.
             pooled: pooled text, B text_width.
-            labels: class labels, B (class-conditional models only).
+            labels: class labels, B or one per token frame, B T (class-conditional models only).
 
         Returns:
             Velocity, B C T H W (or `out_channels`).
@@ -379,9 +410,10 @@ class VideoDiT(ModelMixin, ConfigMixin):
         cond = self.condition(sigma, pooled, labels)  # B F D
         block_cond = self.block_condition(cond)  # B F D, or B F 6D
         text = self.project_text(text, text_mask)  # B M D
-        ropes = self.rope_tables(grid, x.device)
+        ropes, window = self.rope_tables(grid, x.device), self.config.causal_window
+        mask = None if window is None else causal_mask(grid[0], window, x.device)  # T T
         for block, axis in zip(self.blocks, self.axes, strict=True):
-            x = self.run_block(block, x, block_cond, ropes[axis], text, text_mask)  # B T S D
+            x = self.run_block(block, x, block_cond, ropes[axis], text, text_mask, None, mask)  # B T S D
         x = self.read_out(x, self.modulation_out(cond))  # B T S (C pt ph pw)
         return unpatchify(x, self.patch, grid)  # B C T H W
 
@@ -400,6 +432,9 @@ class VideoDiT(ModelMixin, ConfigMixin):
     def embed_latents(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Tokens B T S D of latents B C T H W, with the features of their positions."""
         x = self.embed(patchify(latents, self.patch))  # B T S D
+        if self.config.causal_window is not None:
+            # What is played has no length: where a frame stands in it is not told.
+            grid = (1, *grid[1:])
         return x + grid_sinusoid(grid, self.config.width, x.device).to(x.dtype)
 
     def condition(self, sigma: Tensor, pooled: Tensor | None, labels: Tensor | None = None) -> Tensor:
@@ -412,7 +447,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
         if self.embed_class is not None:
             if labels is None:
                 raise UserError("this VideoDiT is class-conditional: pass labels")
-            cond = cond + self.embed_class(labels)[:, None]  # B F D
+            cond = cond + self.embed_class(labels).view(len(cond), -1, cond.shape[-1])  # B F D
         return F.silu(cond)
 
     def block_condition(self, cond: Tensor) -> Tensor:
@@ -427,15 +462,24 @@ class VideoDiT(ModelMixin, ConfigMixin):
             raise UserError(_NEEDS_TEXT)
         return self.embed_text(text)
 
-    def rope_tables(self, grid: tuple[int, int, int], device: torch.device) -> dict[Axis, Tensor]:
-        """Rotary tables, 2 N 1 D/h, per attention axis; a frame's tokens share t = 0, a place's share h = w = 0."""
+    def rope_tables(
+        self, grid: tuple[int, int, int], device: torch.device, first: int = 0
+    ) -> dict[Axis, Tensor]:
+        """Rotary tables, 2 N 1 D/h, per attention axis; a frame's tokens share t = 0, a place's share h = w = 0.
+
+        Args:
+            grid: tokens along (time, height, width).
+            device: where to build them.
+            first: number of the first frame, for the axis "time".
+        """
         head_width, theta = self.config.width // self.config.heads, self.config.rope_theta
         grids: dict[Axis, Any] = {"all": grid, "space": (1, *grid[1:]), "time": (grid[0], 1, 1)}
         return {
-            axis: rotary_table(grids[axis], head_width, theta, device) for axis in dict.fromkeys(self.axes)
+            axis: rotary_table(grids[axis], head_width, theta, device, first if axis == "time" else 0)
+            for axis in dict.fromkeys(self.axes)
         }
 
-    def run_block(self, block: nn.Module, x: Tensor, *arguments: Tensor | None) -> Tensor:
+    def run_block(self, block: nn.Module, x: Tensor, *arguments: Any) -> Tensor:
         """One block over tokens B T S D, under activation checkpointing where it is on; arguments as of `DiTBlock`."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, x, *arguments)  # B T S D

@@ -20,7 +20,9 @@ def axis_split(num_frequencies: int) -> tuple[int, int, int]:
     return num_frequencies - 2 * spatial, spatial, spatial
 
 
-def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, device: torch.device) -> Tensor:
+def rotary_table(
+    grid: tuple[int, int, int], head_width: int, theta: float, device: torch.device, first: int = 0
+) -> Tensor:
     """Cosines and sines of the rotary angles of every token.
 
     Args:
@@ -28,6 +30,7 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, devi
         head_width: channels of one attention head, even and at least 6.
         theta: longest wavelength over 2 pi, in tokens.
         device: where to build it.
+        first: number of the first token along time.
 
     Returns:
         2 N 1 head_width, float32, tokens in T H W order: factors of a channel, and of its partner (`rotate`).
@@ -38,7 +41,8 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, theta: float, devi
         frequencies = theta ** (-torch.arange(num, dtype=torch.float32, device=device) / max(num, 1))
         shape = [1, 1, 1, num]
         shape[axis] = grid[axis]
-        positions = torch.arange(grid[axis], dtype=torch.float32, device=device)
+        start = first if axis == 0 else 0
+        positions = torch.arange(start, start + grid[axis], dtype=torch.float32, device=device)
         angles.append(torch.outer(positions, frequencies).view(shape).expand(*grid, num))
     flat = torch.cat(angles, dim=-1).reshape(-1, half)  # N head_width/2
     own = torch.cat([flat.cos(), flat.cos()], dim=-1)

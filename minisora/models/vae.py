@@ -97,6 +97,8 @@ class VideoVAE(ModelMixin, ConfigMixin):
             log2(spatial_factor / pixel_patch) + 1.
         blocks_per_level: residual blocks per level; the decoder has one more for each doubling of frames.
         encoder_blocks: residual blocks per level of the encoder, where it is to have fewer.
+        mixes_frames: whether a frame is coded with those before it; if not, each by itself, as a world that is played
+            needs it (temporal_factor 1 only).
     """
 
     @register_to_config
@@ -109,8 +111,13 @@ class VideoVAE(ModelMixin, ConfigMixin):
         widths: Sequence[int] = (64, 128),
         blocks_per_level: int = 2,
         encoder_blocks: int | None = None,
+        mixes_frames: bool = True,
     ):
         super().__init__()
+        if temporal_factor > 1 and not mixes_frames:
+            raise UserError(
+                f"vae.temporal_factor = {temporal_factor} mixes frames: set it to 1, or vae.mixes_frames=true"
+            )
         levels = int(math.log2(spatial_factor // pixel_patch)) + 1
         if len(widths) != levels:
             raise UserError(
@@ -125,7 +132,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
         for level, width in enumerate(widths):
             if level:
                 encoder.append(SpaceDown(widths[level - 1], width))
-            encoder += [ResBlock(width) for _ in range(encoder_blocks or blocks_per_level)]
+            encoder += [ResBlock(width, mixes_frames) for _ in range(encoder_blocks or blocks_per_level)]
             encoder += [CausalTimeConv(width, width, stride=2) for _ in range(time_steps[level])]
         # No norm or nonlinearity before the last layer of either side: the residual stream is a linear
         # autoencoder from the first step on, which learns brightness and colour at once.
@@ -142,7 +149,7 @@ class VideoVAE(ModelMixin, ConfigMixin):
                 decoder.append(SpaceUp(widths[level + 1], width))
             for _ in range(time_steps[level]):
                 decoder += [ResBlock(width), TimeUp(width)]
-            decoder += [ResBlock(width) for _ in range(blocks_per_level)]
+            decoder += [ResBlock(width, mixes_frames) for _ in range(blocks_per_level)]
         decoder.append(FrameConv(widths[0], 3 * pixel_patch**2))
         self.decoder = CausalStack(*decoder)
 

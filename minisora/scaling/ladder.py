@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from minisora.config import Config, PositiveInt, Section, config_folder, load, read_yaml
+from minisora.config import Config, config_folder, load, read_yaml
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_training
 from minisora.flops.device import built_on
@@ -31,6 +31,7 @@ from minisora.flops.passes import dit_pass, text_pass
 from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
 from minisora.models.patchify import token_grid
+from minisora.section import PositiveInt, Section
 
 _BATCH, _STEP, _LEAST, _MOST = 16, 8, 8, 64
 _MIN_STEPS = 10

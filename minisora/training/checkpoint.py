@@ -59,7 +59,7 @@ _FREE = {
     ("text", "path"),
     *(
         (stage, key)
-        for stage in ("train_vae", "train_dit", "train_caption")
+        for stage in ("train_vae", "train_dit", "train_caption", "train_actions", "train_dynamics")
         for key in (
             "steps",
             "workers",
@@ -84,6 +84,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "buckets_by_shape": False,
         "augment": AugmentConfig().model_dump(mode="json"),
     },
+    "vae": {"mixes_frames": True},
     "dit": {"dropout": 0.0},
     "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None, "latent_noise": 0.0},
     "train_dit": {"keep": "last", "patience": 0},
@@ -93,7 +94,14 @@ _BEFORE: dict[str, dict[str, Any]] = {
 _BEST = "best.safetensors"
 
 # Sections that a stage does not look at; what it is given by others is in its inputs.
-_OF_OTHERS = {"vae": {"dit", "text", "flow", "train_dit", "train_caption"}, "dit": {"train_caption"}}
+_OF_WORLDS = {"world", "train_actions", "train_dynamics"}
+_OF_OTHERS = {
+    "vae": {"dit", "text", "flow", "train_dit", "train_caption", *_OF_WORLDS},
+    "dit": {"train_caption", *_OF_WORLDS},
+    "caption": _OF_WORLDS,
+    "actions": {"vae", "dit", "text", "flow", "train_vae", "train_dit", "train_caption", "train_dynamics"},
+    "dynamics": {"text", "train_dit", "train_caption"},
+}
 
 
 @dataclass(frozen=True)

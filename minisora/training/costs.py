@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.data.batches import Batch, DiTBatch, PackedBatch, VAEBatch
+from minisora.data.batches import Batch, PackedBatch
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_step
 from minisora.flops.measured_peak import measure_peak
@@ -46,12 +47,10 @@ class Costs:
 def clips_by_shape(batch: Batch) -> Counter[tuple[int, ...]]:
     """How many clips of a batch there are of each shape, without the batch axis."""
     # Of a packed batch two sizes have the same shape where their images do.
-    parts = batch.parts if isinstance(batch, PackedBatch) else (batch,)
+    parts: Sequence[Batch] = batch.parts if isinstance(batch, PackedBatch) else (batch,)
     counts: Counter[tuple[int, ...]] = Counter()
     for part in parts:
-        assert isinstance(part, VAEBatch | DiTBatch)
-        clips = part.video if isinstance(part, VAEBatch) else part.latents
-        counts[tuple(clips.shape[1:])] += len(part.indices)
+        counts[tuple(part.samples.shape[1:])] += len(part.indices)
     return counts
 
 

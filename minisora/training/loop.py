@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from safetensors import SafetensorError
@@ -22,9 +21,8 @@ from minisora.config import Config, TrainConfig
 from minisora.data.batches import check_batch_size, load_batches
 from minisora.data.draws import rng
 from minisora.errors import UserError
-from minisora.files import replace_folder, settle_folder
+from minisora.files import SavesItself, replace_folder, settle_folder
 from minisora.models.precision import choose_precision
-from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.costs import check_state, introduce, measure_costs
@@ -432,7 +430,7 @@ def run_stage(
     begin: Callable[[], None],
     make_task: Callable[[Accelerator], TaskType],
     model: Path,
-    finish: Callable[[TaskType, dict[str, Tensor]], ModelMixin | MiniSoraPipeline | None],
+    finish: Callable[[TaskType, dict[str, Tensor]], SavesItself | None],
     on_sample: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
     on_validate: Callable[[TaskType, int, dict[str, Tensor]], None] | None = None,
     steps_by: Callable[[int], int] | None = None,

@@ -114,7 +114,7 @@ def time_clips(
     return reading / len(some) * held, encoding / len(some) * encoded
 
 
-class _NoiseLatents:
+class NoiseLatents:
     """A `LatentSource` of noise, which takes no time to speak of, under the real captions.
 
     Args:
@@ -156,7 +156,7 @@ def time_sizes(
     """
     vae = load_vae(trial / "vae" / "model")
     shape = (config.vae.latent_channels, *latent_grid(config))
-    train, validation = (_NoiseLatents(shape, each) for each in captions)
+    train, validation = (NoiseLatents(shape, each) for each in captions)
     sizes: list[dict[str, float]] = []
     for width, depth in SIZES:
         folder = trial / f"dit-{width}"

@@ -229,3 +229,17 @@ def test_noise_on_latents_is_beside_the_posteriors_own() -> None:
     assert not torch.allclose(own, more)
     # The KL divergence stays that of the posterior.
     assert torch.equal(returned.log_variance, posterior.log_variance)
+
+
+def test_a_vae_that_mixes_no_frames_codes_each_by_itself() -> None:
+    vae = VideoVAE(temporal_factor=1, widths=(16, 24), blocks_per_level=1, mixes_frames=False)
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    video = torch.rand(1, 3, 3, 16, 16) * 2 - 1
+    latents = vae.to_latents(video)
+    assert latents.shape == (1, 8, 3, 2, 2)
+    apart = [vae.to_latents(video[:, :, frame : frame + 1]) for frame in range(3)]
+    torch.testing.assert_close(latents, torch.cat(apart, dim=2))
+    torch.testing.assert_close(vae.to_video(latents)[:, :, 1:2], vae.to_video(latents[:, :, 1:2]))
+    with pytest.raises(UserError, match="temporal_factor"):
+        VideoVAE(temporal_factor=4, mixes_frames=False)

@@ -1,0 +1,116 @@
+"""Recorded clips with their truth: what measures a world, and what names its codes, may read; training may not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from minisora.data.clips import to_float, to_uint8
+from minisora.data.video.read_video import probe, read_video
+from minisora.errors import UserError
+from minisora.files import read_json
+from minisora.worlds.actions import ActionModel
+from minisora.worlds.arena import ArenaSettings
+from minisora.worlds.dream import NAMES, load_dream
+from minisora.worlds.naming import CodeNames, name_codes
+from minisora.worlds.truth import SUFFIX, Truth, read_truth
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip (3 T H W uint8) and what is true of it."""
+
+    video: Tensor
+    truth: Truth
+
+
+def labelled_clips(recording: Path, size: tuple[int, int], most: int | None = None) -> Iterator[LabelledClip]:
+    """The clips of a recording, in the order of their names.
+
+    Args:
+        recording: folder with clips/ and truth/, as of `minisora world record`.
+        size: (height, width) to which frames are brought.
+        most: clips; None: all.
+
+    Raises:
+        UserError: it is no recording, or a clip and its truth do not fit each other.
+    """
+    truths = sorted((recording / "truth").glob(f"*{SUFFIX}"))
+    if not truths:
+        raise UserError(
+            f"{recording} is no recording with its truth: it needs clips/ and truth/, as 'minisora world record --out' "
+            "writes"
+        )
+    for file in truths[:most]:
+        clip = recording / "clips" / f"{file.name.removesuffix(SUFFIX)}.mp4"
+        if not clip.is_file():
+            raise UserError(f"{clip} is missing, {file} is there: record the clips again")
+        truth, about = read_truth(file), probe(clip)
+        if about.frames != len(truth.buttons) + 1:
+            raise UserError(
+                f"{clip} has {about.frames} frames, its truth {len(truth.buttons)} buttons: record the clips again"
+            )
+        video = read_video(
+            clip, frames=about.frames, height=size[0], width=size[1], fps=about.fps, short="error"
+        )
+        yield LabelledClip(to_uint8(video), truth)
+
+
+def arena_of(recording: Path) -> ArenaSettings:
+    """The kind of arena that was recorded.
+
+    Raises:
+        UserError: the recording does not say.
+    """
+    file = recording / "truth" / "recording.json"
+    try:
+        about = read_json(file)
+        return ArenaSettings(**{field.name: about[field.name] for field in fields(ArenaSettings)})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} does not say what was recorded ({error}): record the clips again") from error
+
+
+def codes_and_buttons(actions: ActionModel, clip: LabelledClip) -> tuple[np.ndarray, np.ndarray]:
+    """The code found and the button pressed for each step of a clip, T - 1 each."""
+    codes = actions.codes_of(to_float(clip.video.to(actions.device)))
+    return codes.cpu().numpy(), clip.truth.buttons
+
+
+def draw_labels(steps: int, labels: int, seed: int = 0) -> np.ndarray:
+    """Which of so many steps are labelled: all, or so many of them drawn.
+
+    Raises:
+        UserError: there are fewer steps.
+    """
+    if labels > steps:
+        raise UserError(
+            f"{labels} labels are more than the {steps} steps of the recording: record more clips"
+        )
+    return np.random.default_rng(seed).permutation(steps)[:labels]
+
+
+def name_world(world: Path, recording: Path, labels: int) -> CodeNames:
+    """Name the codes of a world by some labelled steps, drawn from a recording, and keep the names in its folder.
+
+    Raises:
+        UserError: the world or the recording cannot be read, or has too few steps.
+    """
+    dream = load_dream(world, "cpu")
+    codes, buttons, names = [], [], None
+    clips = 1 + labels // 8
+    for clip in labelled_clips(recording, dream.size, most=clips):
+        found, pressed = codes_and_buttons(dream.actions, clip)
+        codes.append(found)
+        buttons.append(pressed)
+        names = clip.truth.button_names
+    assert names is not None
+    found, pressed = np.concatenate(codes), np.concatenate(buttons)
+    chosen = draw_labels(len(found), labels)
+    table = name_codes(found[chosen], pressed[chosen], dream.num_codes, names)
+    try:
+        table.write(world / NAMES)
+    except OSError as error:
+        raise UserError(f"cannot write {world / NAMES}: {error.strerror}; free space") from error
+    return table

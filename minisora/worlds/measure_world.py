@@ -1,0 +1,345 @@
+"""How far a dream is from the truth: what its codes mean, how much they steer, and where its player goes.
+
+Every measure stands beside what could be had without it: the most common button, codes drawn at random, a player that
+never moves. The truth is exact, since the arena can be stepped beside the dream under the same buttons.
+
+Letters: B worlds, T frames, L labels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisora.data.clips import to_float
+from minisora.data.draws import rng
+from minisora.data.shapes_world.grammar import COLORS
+from minisora.errors import UserError
+from minisora.models.causal_conv import FrameConv, ResBlock
+from minisora.screen import Table
+from minisora.worlds.actions import ActionModel
+from minisora.worlds.arena import BUTTONS, PLAYER_COLORS, Arena, ArenaSettings, ArenaState, restore
+from minisora.worlds.dream import Dream
+from minisora.worlds.labels import LabelledClip, arena_of, codes_and_buttons, draw_labels, labelled_clips
+from minisora.worlds.naming import name_codes
+from minisora.worlds.policies import make_policy
+from minisora.worlds.recording import state_at
+
+LABELS = (20, 200, 2000)
+# Clips that are measured on, beside those that labels are drawn from.
+_NUM_TESTED = 64
+# Steps of a supervised network, and of a batch.
+_SUPERVISED_STEPS, _SUPERVISED_BATCH = 300, 32
+# Frames that are seen before a dream begins, where more than one is, and steps after them (Genie's t = 4).
+_SEEN, _DELTA = 4, 4
+# Of the reach of a button, in the arena: a step shorter than this part of it is no movement.
+_MOVES = 1.0
+
+
+def measure_world(
+    dream: Dream, recording: Path, frames: int, labels: Sequence[int] = LABELS
+) -> dict[str, Any]:
+    """All measures as numbers by name, for JSON.
+
+    Args:
+        dream: the world.
+        recording: with its truth, of clips that it was not trained on.
+        frames: how long the player is followed in the arena.
+        labels: numbers of labelled steps that codes are named by.
+
+    Raises:
+        UserError: the recording cannot be read, or is too small.
+    """
+    clips = list(labelled_clips(recording, dream.size))
+    tested = clips[: min(_NUM_TESTED, len(clips) // 2)]
+    if len(tested) < 1:
+        raise UserError(f"{recording} has {len(clips)} clip: record two or more")
+    result: dict[str, Any] = {
+        "clips": len(tested),
+        "decoding": decoding(dream.actions, clips[len(tested) :], tested, labels),
+        "delta_psnr": delta_psnr(dream, tested),
+    }
+    if tested[0].truth.world == "arena" and dream.code_names is not None:
+        result["player"] = follow_player(dream, tested, arena_of(recording), frames)
+    return result
+
+
+def decoding(
+    actions: ActionModel, named: Sequence[LabelledClip], tested: Sequence[LabelledClip], labels: Sequence[int]
+) -> dict[str, Any]:
+    """Share of steps whose button is told by its code, by how many labels named the codes; and what others reach.
+
+    Args:
+        actions: what finds codes.
+        named: clips that labels are drawn from.
+        tested: clips that are judged.
+        labels: how many labels; numbers that are not there are left out.
+    """
+    (codes, buttons), (seen, pressed) = (_joined(actions, part) for part in (named, tested))
+    names = tested[0].truth.button_names
+    common = np.bincount(buttons, minlength=len(names)).argmax()
+    by_labels: dict[str, Any] = {}
+    for count in (each for each in labels if each <= len(codes)):
+        chosen = draw_labels(len(codes), count)
+        table = name_codes(codes[chosen], buttons[chosen], actions.config.codes, names)
+        by_labels[str(count)] = {
+            "codes": table.accuracy(seen, pressed),
+            "supervised": supervised(actions, named, tested, chosen),
+        }
+    used = np.bincount(seen, minlength=actions.config.codes)
+    return {
+        "labels": by_labels,
+        "majority": float((pressed == common).mean()),
+        "chance": 1 / len(names),
+        "codes_used": int((used > 0.01 * used.sum()).sum()),
+        "steps": len(seen),
+    }
+
+
+def _joined(actions: ActionModel, clips: Sequence[LabelledClip]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [codes_and_buttons(actions, clip) for clip in clips]
+    return np.concatenate([each[0] for each in pairs]), np.concatenate([each[1] for each in pairs])
+
+
+class _InverseDynamics(nn.Module):
+    """The button of a step from three frames, learned from labels alone; the size of the model that finds codes."""
+
+    def __init__(self, width: int, cell: int, buttons: int):
+        super().__init__()
+        self.see = FrameConv(3 * cell, width)
+        self.blocks = nn.ModuleList(ResBlock(width, mixes_frames=False) for _ in range(2))
+        self.say = nn.Linear(2 * width, buttons)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Logits (B buttons) of steps, B 3 h w c."""
+        before, now, then = cells.unbind(1)
+        x = self.see(torch.cat([now, now - before, then - now], dim=-1)[:, None])  # B 1 h w C
+        for block in self.blocks:
+            x = block(x)
+        x = F.silu(x).flatten(1, 3)  # B (h w) C
+        return self.say(torch.cat([x.amax(1), x.mean(1)], dim=-1))
+
+
+def supervised(
+    actions: ActionModel, named: Sequence[LabelledClip], tested: Sequence[LabelledClip], chosen: np.ndarray
+) -> float:
+    """Share of steps that inverse dynamics learned from the same labels tells right.
+
+    Args:
+        actions: whose view of frames is taken.
+        named: clips that labels are drawn from.
+        tested: clips that are judged.
+        chosen: the labelled steps of `named`, counted through.
+    """
+    lengths = [len(clip.truth.buttons) for clip in named]
+    ends = np.cumsum(lengths)
+    cells, buttons = [], []
+    for step in np.sort(chosen):
+        row = int(np.searchsorted(ends, step, side="right"))
+        at = int(step - (ends[row] - lengths[row]))
+        cells.append(actions.cells(_steps(named[row].video)[at : at + 1]))
+        buttons.append(int(named[row].truth.buttons[at]))
+    known, target = torch.cat(cells), torch.tensor(buttons)
+    draws = rng(0, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        width, names = int(actions.config.width), tested[0].truth.button_names
+        model = _InverseDynamics(width, known.shape[-1], len(names))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    for _ in range(_SUPERVISED_STEPS):
+        rows = torch.from_numpy(draws.integers(len(known), size=_SUPERVISED_BATCH))
+        loss = F.cross_entropy(model(known[rows]), target[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    right, count = 0, 0
+    with torch.no_grad():
+        for clip in tested:
+            said = model(actions.cells(_steps(clip.video))).argmax(1).numpy()
+            right, count = right + int((said == clip.truth.buttons).sum()), count + len(said)
+    return right / count
+
+
+def _steps(video: Tensor) -> Tensor:
+    """The steps of a clip (3 T H W uint8): before, now and next of each, T-1 3 3 H W in [-1, 1]."""
+    clip = to_float(video)
+    first = torch.cat([clip[:, :1], clip[:, :-2]], dim=1)
+    return torch.stack([first, clip[:, :-1], clip[:, 1:]], dim=2).transpose(0, 1)
+
+
+def delta_psnr(dream: Dream, tested: Sequence[LabelledClip]) -> dict[str, float]:
+    """Control as Genie measures it (arXiv 2402.15391): PSNR of the fourth frame by the codes found, less by others.
+
+    Raises:
+        UserError: clips are too short.
+    """
+    length = _SEEN + _DELTA
+    if tested[0].video.shape[1] < length:
+        raise UserError(
+            f"clips of {length} frames or more are needed to measure control by: record longer ones"
+        )
+    videos = torch.stack([clip.video[:, :length] for clip in tested])  # B 3 T H W
+    codes = np.stack([dream.actions.codes_of(to_float(video)).numpy() for video in videos])[:, _SEEN - 1 :]
+    random = rng(0, 2).integers(dream.num_codes, size=codes.shape)
+    last, found = videos[:, :, -1], {}
+    for name, pressed in (("found", codes), ("random", random)):
+        dream.start(videos[:, :, :_SEEN])
+        frame = last
+        for at in range(_DELTA):
+            frame = dream.step(pressed[:, at])
+        found[name] = float(_psnr(frame, last).mean())
+    found["copy"] = float(_psnr(videos[:, :, _SEEN - 1], last).mean())
+    found["delta"] = found["found"] - found["random"]
+    return found
+
+
+def _psnr(made: Tensor, real: Tensor) -> Tensor:
+    """dB of frames B 3 H W uint8, B."""
+    errors = (made.float() - real.float()).square().flatten(1).mean(1).clamp_min(1e-3)
+    return 10 * torch.log10(255**2 / errors)
+
+
+def follow_player(
+    dream: Dream, tested: Sequence[LabelledClip], settings: ArenaSettings, frames: int
+) -> dict[str, Any]:
+    """Dream and truth from the same frames under the same buttons: where the player is, and which way it goes.
+
+    Args:
+        dream: with named codes.
+        tested: clips of the arena, whose first frames are begun with.
+        settings: of the arena.
+        frames: how many steps.
+    """
+    assert dream.code_names is not None
+    arena = Arena(settings)
+    state = _together([state_at(clip.truth, 0) for clip in tested])
+    policy = make_policy("sticky", arena)
+    press = dream.code_names.pressed
+    missing = [name for name in BUTTONS if name not in press]
+    first = torch.stack([clip.video[:, 0] for clip in tested])  # B 3 H W
+    dream.start(first)
+    start = state.player.copy()
+    errors, floor, stays, there, right, moves = [], [], [], [], [], []
+    place = locate(first, state, settings)
+    for _ in range(frames):
+        buttons = policy.press(state)
+        before, state = state, arena.step(state, buttons)
+        # A button that no code means is not pressed: its code is that of doing nothing, or any.
+        codes = [press.get(BUTTONS[button], press.get("noop", 0)) for button in buttons]
+        shown = dream.step(codes)
+        last, place = place, locate(shown, state, settings)
+        errors.append(_apart(place, state.player))
+        there.append(~np.isnan(place[:, 0]))
+        stays.append(_apart(start, state.player))
+        floor.append(_apart(locate(arena.render(state), state, settings), state.player))
+        true_way, way = state.player - before.player, place - last
+        moved = np.abs(true_way).max(1) > _MOVES
+        moves.append(np.where(moved, _quadrant(before.player, settings), -1))
+        right.append(_direction(way) == _direction(true_way))
+    distance, moved_in, same = np.stack(errors), np.stack(moves), np.stack(right)
+    # A quarter of a way is judged while both are at nearly the same place.
+    near = np.stack(errors)[:32] < 8
+    marks = [at for at in (1, 8, 32, 128, 512) if at <= frames]
+    return {
+        "buttons_without_a_code": missing,
+        "median_error": {str(at): float(np.median(distance[at - 1])) for at in marks},
+        "median_error_staying": {str(at): float(np.median(np.stack(stays)[at - 1])) for at in marks},
+        "floor": float(np.median(np.stack(floor))),
+        "player_there": {str(at): float(np.stack(there)[at - 1].mean()) for at in marks},
+        "direction_right": [_share(same[:32], (moved_in[:32] == quadrant) & near) for quadrant in range(4)],
+    }
+
+
+def _share(right: np.ndarray, which: np.ndarray) -> float | None:
+    return float(right[which].mean()) if which.any() else None
+
+
+def _together(states: Sequence[ArenaState]) -> ArenaState:
+    """Single arenas as one batch."""
+    arrays = [state.arrays() for state in states]
+    return restore({name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
+
+
+def locate(frames: Tensor, state: ArenaState, settings: ArenaSettings) -> np.ndarray:
+    """Where the player is seen in frames (B 3 H W uint8): B 2 (y, x), NaN where it is not.
+
+    The centre of the pixels whose colour is nearer to the player's than to any other there is.
+    """
+    layout = state.layout
+    others = [
+        np.broadcast_to(np.array(COLORS[name]), (len(state), 3)) for name in ("white", "purple", "yellow")
+    ]
+    others += [layout.background, np.repeat(layout.wall_grey[:, None], 3, axis=1)]
+    own = np.array([COLORS[name] for name in PLAYER_COLORS])[layout.color]
+    palette = torch.from_numpy(np.stack([own, *others], axis=1)).float()  # B P 3
+    pixels = frames.float().flatten(2).transpose(1, 2) / 255  # B (H W) 3
+    mine = (torch.cdist(pixels, palette).argmin(-1) == 0).double()  # B (H W)
+    height, width = frames.shape[-2:]
+    rows, columns = torch.arange(height).double(), torch.arange(width).double()
+    mine = mine.unflatten(1, (height, width))
+    count = mine.sum((1, 2))
+    place = torch.stack([(mine.sum(2) @ rows), (mine.sum(1) @ columns)], dim=1) / count[:, None]
+    # Fewer pixels than a tenth of a player are none.
+    place[count < 0.1 * np.pi * (0.11 * settings.side) ** 2] = torch.nan
+    return place.numpy()
+
+
+def _apart(place: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Distance in pixels; infinite where there is no player."""
+    return np.nan_to_num(np.sqrt(((place - true) ** 2).sum(1)), nan=np.inf)
+
+
+def _quadrant(place: np.ndarray, settings: ArenaSettings) -> np.ndarray:
+    """0 to 3: above left, above right, below left, below right."""
+    middle = np.array([settings.height, settings.width]) / 2
+    lower = place >= middle
+    return 2 * lower[:, 0] + lower[:, 1]
+
+
+def _direction(way: np.ndarray) -> np.ndarray:
+    """0 to 3 by the larger part of a way, -1 where it is none."""
+    way = np.nan_to_num(way)
+    axis = np.abs(way).argmax(1)
+    along = np.take_along_axis(way, axis[:, None], 1)[:, 0]
+    return np.where(np.abs(along) > _MOVES, 2 * axis + (along > 0), -1)
+
+
+def measure_table(result: dict[str, Any]) -> Table:
+    """The measures for the screen."""
+    table = Table(title=f"{result['clips']} clips that were not trained on", title_justify="left")
+    table.add_column("")
+    table.add_column("here", justify="right")
+    table.add_column("beside it")
+    told = result["decoding"]
+    for count, each in told["labels"].items():
+        table.add_row(
+            f"buttons told by codes, {count} labels",
+            f"{each['codes']:.1%}",
+            f"{each['supervised']:.1%} supervised by the same labels",
+        )
+    table.add_row(
+        "codes in use",
+        str(told["codes_used"]),
+        f"most common button {told['majority']:.1%}, chance {told['chance']:.1%}",
+    )
+    control = result["delta_psnr"]
+    table.add_row(
+        "PSNR of the fourth frame, dB",
+        f"{control['found']:.2f}",
+        f"{control['random']:.2f} by random codes (delta {control['delta']:.2f}), {control['copy']:.2f} copied",
+    )
+    player = result.get("player")
+    if player:
+        for at, error in player["median_error"].items():
+            table.add_row(
+                f"player off after {at} frames, pixels",
+                f"{error:.1f}",
+                f"{player['median_error_staying'][at]:.1f} if it stayed; there in {player['player_there'][at]:.0%}",
+            )
+        shares = ["-" if each is None else f"{each:.0%}" for each in player["direction_right"]]
+        table.add_row("direction right, four quadrants", " ".join(shares), "")
+    return table

@@ -1,0 +1,152 @@
+"""Training batches of worlds: steps to find codes in, and windows of frames with the codes that lead to each.
+
+As `minisora.data.batches`, every sample follows from (seed, position): a killed run goes on with the same ones.
+
+Letters: B samples, T frames, H W pixels, Z channels of latents, T' H' W' latent grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minisora.data.batches import Batch, LatentSource
+from minisora.data.clips import ClipMemory
+from minisora.data.draws import rng, sample_indices
+
+# Key of random draws, as those of `minisora.data.batches`.
+_DRAWS = 1
+
+
+@dataclass(frozen=True)
+class StepBatch(Batch):
+    """Steps from one frame to the next.
+
+    Args:
+        frames: before, now and next, B 3 3 H W uint8 (three channels of three frames).
+        hidden: B bool, whether the frame before is not to be seen.
+        shift: B 2, standard normal: by how much an encoder sees the frames moved.
+        done: of the training, the share before each sample, B in [0, 1].
+    """
+
+    frames: Tensor
+    hidden: Tensor
+    shift: Tensor
+    done: Tensor
+
+    @property
+    def samples(self) -> Tensor:
+        """As `Batch`."""
+        return self.frames
+
+
+class StepBatches:
+    """Steps drawn from clips.
+
+    Args:
+        clips: of two frames or more.
+        history_dropout: share of the samples whose frame before is hidden.
+        seed: decides the draws.
+        num_samples: of the whole training, for `StepBatch.done`.
+    """
+
+    def __init__(self, clips: ClipMemory, history_dropout: float, seed: int, num_samples: int):
+        self.clips, self.history_dropout, self.seed, self.num_samples = (
+            clips,
+            history_dropout,
+            seed,
+            num_samples,
+        )
+
+    def at(self, positions: Sequence[int]) -> StepBatch:
+        """The batch of these positions."""
+        indices = sample_indices(self.clips.num_clips, positions, self.seed)
+        draws = [rng(self.seed, _DRAWS, p) for p in positions]
+        steps, hidden = [], []
+        for clip, draw in zip(self.clips.clips(indices), draws, strict=True):
+            now = int(draw.integers(clip.shape[1] - 1))
+            hidden.append(bool(draw.random() < self.history_dropout))
+            steps.append(clip[:, [max(0, now - 1), now, now + 1]])
+        shift = np.stack([draw.standard_normal(2, dtype=np.float32) for draw in draws])
+        done = torch.tensor([min(1.0, p / self.num_samples) for p in positions])
+        return StepBatch(indices, torch.stack(steps), torch.tensor(hidden), torch.from_numpy(shift), done)
+
+
+@dataclass(frozen=True)
+class WindowBatch(Batch):
+    """Windows of T frames to be made, each with the frame before it and the code that leads to it.
+
+    Args:
+        latents: B Z T H' W', normalised.
+        before: of the frame before each, the same shape.
+        codes: B T; the code of a hidden one is that of "not told".
+        noise, before_noise: as the latents, standard normal.
+        normal: B T, standard normal draws that become noise levels.
+        context: B T in [0, 1), draws that say which frames stand as those before others do, a little noisy.
+        before_level: B T in [0, 1), of the greatest noise level of a frame before.
+    """
+
+    latents: Tensor
+    before: Tensor
+    codes: Tensor
+    noise: Tensor
+    before_noise: Tensor
+    normal: Tensor
+    context: Tensor
+    before_level: Tensor
+
+    @property
+    def samples(self) -> Tensor:
+        """As `Batch`."""
+        return self.latents
+
+
+class WindowBatches:
+    """Windows drawn from the latents of clips.
+
+    Args:
+        source: latents of one frame each.
+        codes: N T'-1 of all clips; `codes[:, t]` leads from frame t to frame t + 1.
+        frames: T of a window; clips that are no longer give fewer.
+        code_dropout: share of the codes that are hidden.
+        hidden: the code of "not told".
+        seed: decides the draws.
+    """
+
+    def __init__(
+        self, source: LatentSource, codes: Tensor, frames: int, code_dropout: float, hidden: int, seed: int
+    ):
+        self.source, self.codes, self.seed = source, codes, seed
+        self.frames = min(frames, codes.shape[1])
+        self.code_dropout, self.hidden = code_dropout, hidden
+
+    def at(self, positions: Sequence[int]) -> WindowBatch:
+        """The batch of these positions."""
+        indices = sample_indices(len(self.codes), positions, self.seed)
+        clips = self.source.latents(indices)  # B Z T' H' W'
+        latents, before, codes, noise, levels = [], [], [], [], []
+        for clip, led, p in zip(clips, self.codes[indices], positions, strict=True):
+            draw = rng(self.seed, _DRAWS, p)
+            first = int(draw.integers(self.codes.shape[1] - self.frames + 1))
+            # The code of the step from frame t leads to frame t + 1, beside which it stands here.
+            before.append(clip[:, first : first + self.frames])
+            latents.append(clip[:, first + 1 : first + 1 + self.frames])
+            told = torch.from_numpy(draw.random(self.frames) >= self.code_dropout)
+            codes.append(torch.where(told, led[first : first + self.frames], self.hidden))
+            noise.append(draw.standard_normal((2, *latents[-1].shape), dtype=np.float32))
+            levels.append(np.stack([draw.standard_normal(self.frames), *draw.random((2, self.frames))]))
+        both = torch.from_numpy(np.stack(noise))  # B 2 Z T H' W'
+        normal, context, level = torch.from_numpy(np.stack(levels)).float().unbind(1)  # each B T
+        return WindowBatch(
+            indices,
+            torch.stack(latents),
+            torch.stack(before),
+            torch.stack(codes),
+            both[:, 0],
+            both[:, 1],
+            normal,
+            context,
+            level,
+        )
