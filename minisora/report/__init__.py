@@ -8,7 +8,7 @@
     claims           the published numbers, recomputed, corrected and measured
     measured_inputs  what this project measured: calibration, a toy run
     ladder_law       what a scaling ladder says of the report's size
-    video_models     what other video models disclosed
+    video_models     what other video models disclosed: shapes, seconds, memory (docs/explanation/memory.md)
     backtest         the same method against them
     words            results, units and numbers for people
     figures          which there are (rows, curves, style: the drawings)

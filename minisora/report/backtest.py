@@ -4,7 +4,7 @@
     params      closed form of the shape                                            against the stated size
     compute     2 FLOPs a MAC x MACs of a pass x steps x guidance passes            against the stated cost of a pass
     seconds     compute / (GPUs x datasheet peak x utilisation)                     against the stated latency
-    training    3 passes x samples seen, stage by stage                             against GPU-hours x peak x MFU
+    training    3 passes x samples seen, stage by stage or in one step              against GPU-hours x peak x MFU
 
 Utilisation is what the disclosed latencies imply, so a model's own latency must not set the utilisation that
 its latency is then predicted with. A row's `seconds` are therefore *leave-one-out*: at the median utilisation of the
@@ -42,7 +42,7 @@ SAME_CHIP = {"H800 SXM": "H100 SXM", "A800 80GB": "A100 80GB"}
 
 @dataclass(frozen=True)
 class BacktestRow:
-    """One timing of a model, or its training. None: undisclosed, or out of the method's reach.
+    """One timing of a model, its training or one step of it. None: undisclosed, or out of the method's reach.
 
     Args:
         model, case: which model; which clip (frames x height x width) on which GPUs.
@@ -51,7 +51,8 @@ class BacktestRow:
         flops_per_clip: FLOPs of all passes; `attention_share` is the part quadratic in tokens.
         seconds: leave-one-out, at `mfu_of_others`; in sample; of the naive method; as disclosed.
         mfu: utilisation that the disclosed seconds imply.
-        training_flops: of all stages; disclosed: GPU-hours x peak x `training_mfu`, disclosed or assumed.
+        training_flops: of all stages, or of the step; disclosed: GPU-hours x peak x `training_mfu`, which is
+            disclosed or assumed.
         training_mfu_implied: training_flops / (GPU-hours x peak).
         naive_training_flops: MACs that the report's method calls FLOPs.
     """
@@ -111,7 +112,9 @@ def backtest(
     peaks: Mapping[str, float] | None = None,
     include_unverified: bool = True,
 ) -> list[BacktestRow]:
-    """Predict and compare: one row a timing, and one for a model's training, or for its size alone.
+    """Predict and compare: one row a timing or a timed step of training, and one for a model's whole training.
+
+    A model without a timing has a row for its size and the cost of a pass.
 
     Args:
         models: from `load_models`.
@@ -124,8 +127,9 @@ def backtest(
     cases: list[tuple[VideoModel, BacktestRow]] = []
     for model in models:
         # Training has a row of its own: what is doubtful about it must not cast doubt on a timing.
-        for timing in [*model.timings, *([None] if model.training or not model.timings else [])]:
-            row = predict(model, timing, known, utilisation)
+        whole = [None] if model.training or not model.timings else []
+        for run in [*model.timings, *whole, *model.timed_steps]:
+            row = predict(model, run, known, utilisation)
             if include_unverified or row.grade == "primary":
                 cases.append((model, row))
     rows = []
@@ -225,17 +229,17 @@ def _peaks() -> dict[str, float]:
 
 
 def predict(
-    model: VideoModel, timing: DisclosedRun | None, peaks: Mapping[str, float], utilisation: float
+    model: VideoModel, run: DisclosedRun | None, peaks: Mapping[str, float], utilisation: float
 ) -> BacktestRow:
     """A row but for its leave-one-out columns.
 
     Args:
         model: what it disclosed.
-        timing: the timing to compare with; None to compare training instead.
+        run: the timing to compare with, of a clip or of a step of training; None to compare whole training instead.
         peaks: dense bfloat16 peak of a card in FLOP/s, by name.
         utilisation: of the in-sample seconds, and of training where no MFU was disclosed.
     """
-    clip = timing.clip.value if timing and timing.clip else model.clip.value if model.clip else None
+    clip = run.clip.value if run and run.clip else model.clip.value if model.clip else None
     grid = model.grid(clip)
     own = clip is not None and model.clip is not None and clip == model.clip.value
     predicted: dict[str, Any] = {
@@ -247,8 +251,32 @@ def predict(
     cost = _pass(model, clip)
     if cost is not None:
         predicted["attention_share"] = float(cost.attention_share)
-    steps = (timing.steps if timing else None) or model.steps
-    guidance = (timing.guidance_passes if timing else None) or model.guidance_passes
+    where = ["x".join(map(str, clip))] if clip else []
+    if run is not None and run.gpu and run.gpus:
+        where.append(f"{run.gpus.value} x {run.gpu.value}")
+    if run is not None and run.trains:
+        where.append("a training step")
+        predicted |= _of_a_step(model, run, clip, peaks, utilisation)
+    else:
+        predicted |= _of_a_clip(model, run, grid, cost, peaks, utilisation)
+        if run is None and model.training is not None:
+            where.append("training")
+            predicted |= _training(model, peaks, utilisation)
+    return BacktestRow(model.name, ", ".join(where), model.grade(run), **predicted)
+
+
+def _of_a_clip(
+    model: VideoModel,
+    run: DisclosedRun | None,
+    grid: tuple[int, int] | None,
+    cost: PassMacs | None,
+    peaks: Mapping[str, float],
+    utilisation: float,
+) -> dict[str, Any]:
+    """Compute and seconds of generating a clip."""
+    predicted: dict[str, Any] = {}
+    steps = (run.steps if run else None) or model.steps
+    guidance = (run.guidance_passes if run else None) or model.guidance_passes
     # The report knows of no guidance.
     if grid and steps:
         predicted["naive_flops_per_clip"] = naive_macs(model.params.value, grid) * steps.value
@@ -256,23 +284,43 @@ def predict(
         passes = steps.value * guidance.value
         predicted["flops_per_clip"] = flops(cost.total, passes)
         predicted["flops_per_clip_disclosed"] = model.pass_macs and flops(model.pass_macs.value, passes)
-    where = "x".join(map(str, clip)) if clip else ""
-    if timing is not None and timing.seconds and timing.gpu and timing.gpus:
-        gpu, count, seconds = timing.gpu.value, timing.gpus.value, timing.seconds.value
-        where = f"{where}, {count} x {gpu}"
-        predicted |= {"gpu": gpu, "gpus": count, "seconds_disclosed": seconds}
-        if "flops_per_clip" in predicted and chip(gpu) in peaks:
-            speed = peaks[chip(gpu)] * count
-            predicted["mfu"] = predicted["flops_per_clip"] / (speed * seconds)
-            predicted["seconds_in_sample"] = predicted["flops_per_clip"] / (speed * utilisation)
-            predicted["naive_seconds"] = predicted["naive_flops_per_clip"] / speed
-    elif model.training is not None:
-        where = f"{where}, training" if where else "training"
-        predicted |= _training(model, peaks, utilisation)
-    return BacktestRow(model.name, where, model.grade(timing), **predicted)
+    if run is None or not (run.seconds and run.gpu and run.gpus):
+        return predicted
+    gpu, count, seconds = run.gpu.value, run.gpus.value, run.seconds.value
+    predicted |= {"gpu": gpu, "gpus": count, "seconds_disclosed": seconds}
+    if "flops_per_clip" in predicted and chip(gpu) in peaks:
+        speed = peaks[chip(gpu)] * count
+        predicted["mfu"] = predicted["flops_per_clip"] / (speed * seconds)
+        predicted["seconds_in_sample"] = predicted["flops_per_clip"] / (speed * utilisation)
+        predicted["naive_seconds"] = predicted["naive_flops_per_clip"] / speed
+    return predicted
+
+
+def _of_a_step(
+    model: VideoModel,
+    run: DisclosedRun,
+    clip: Triple | None,
+    peaks: Mapping[str, float],
+    utilisation: float,
+) -> dict[str, Any]:
+    """Compute of one step of training, in which all weights learn; recomputation is no part of it."""
+    if not (run.seconds and run.gpu and run.gpus and run.samples):
+        return {}
+    hours = run.gpus.value * run.seconds.value / float(SECONDS_PER_HOUR.value)
+    peak = peaks[chip(run.gpu.value)] * run.gpus.value * run.seconds.value
+    predicted: dict[str, Any] = {
+        "gpu": run.gpu.value,
+        "gpus": run.gpus.value,
+        "training_gpu_hours_disclosed": hours,
+        "training_mfu": utilisation,
+        "training_mfu_is_assumed": True,
+        "training_flops_disclosed": peak * utilisation,
+    }
+    return predicted | _compute(model, [(clip, run.samples.value)], peak)
 
 
 def _training(model: VideoModel, peaks: Mapping[str, float], utilisation: float) -> dict[str, Any]:
+    """Compute of the whole training."""
     if model.training is None:
         return {}
     disclosed = model.training
@@ -284,23 +332,24 @@ def _training(model: VideoModel, peaks: Mapping[str, float], utilisation: float)
         "training_mfu_is_assumed": disclosed.mfu is None,
         "training_flops_disclosed": peak * mfu,
     }
+    stages = [(stage.clip.value, stage.samples.value) for stage in disclosed.stages or []]
+    return predicted | _compute(model, stages, peak)
+
+
+def _compute(model: VideoModel, stages: Sequence[tuple[Triple | None, float]], peak: float) -> dict[str, Any]:
+    """FLOPs of training on samples of each size, by both methods; `peak`: what the GPUs could have computed."""
     total = naive = 0.0
-    for stage in disclosed.stages or []:
-        clip, samples = stage.clip.value, stage.samples.value
+    for clip, samples in stages:
         cost, grid = _pass(model, clip), model.grid(clip)
-        if cost is None or grid is None:
-            return predicted
+        if clip is None or cost is None or grid is None:
+            return {}
         total += flops(cost.total, TRAINING_PASSES) * samples
         # The report divides by two for the images and counts them as free.
         if clip[0] > 1:
             naive += TRAINING_PASSES * naive_macs(model.params.value, grid) * samples
-    if total:
-        predicted |= {
-            "training_flops": total,
-            "naive_training_flops": naive,
-            "training_mfu_implied": total / peak,
-        }
-    return predicted
+    if not total:
+        return {}
+    return {"training_flops": total, "naive_training_flops": naive, "training_mfu_implied": total / peak}
 
 
 def _pass(model: VideoModel, clip: Triple | None) -> PassMacs | None:

@@ -76,7 +76,7 @@ class DisclosedRun(Strict):
         covers: the whole pipeline, the denoising alone, decoding alone, or one step of training.
         batch: samples in one pass; 2 where both passes of guidance run as one.
         precision, weights: number format of the products, and that in which the denoiser's weights are kept.
-        token_shards: GPUs over which the tokens of a clip are divided.
+        weight_shards, token_shards: GPUs over which the denoiser's weights, and the tokens of a clip, are divided.
         text, dit, vae: where the weights of each part are.
         decode: of the whole clip at once, of tiles of the picture, or of a few frames at a time.
         peak_memory: of one GPU, in `unit` as printed; `counted_in` is what the measuring code divides by.
@@ -94,6 +94,7 @@ class DisclosedRun(Strict):
     gpus: Fact[PositiveInt] | None = None
     precision: Fact[Literal["bfloat16", "float16", "float32"]] | None = None
     weights: Fact[Literal["float32", "bfloat16", "float16", "float8", "int8", "nf4"]] | None = None
+    weight_shards: Fact[PositiveInt] | None = None
     token_shards: Fact[PositiveInt] | None = None
     text: Fact[Placement] | None = None
     dit: Fact[Placement] | None = None
@@ -212,6 +213,12 @@ class VideoModel(Strict):
         return [run for run in self.runs if run.seconds and not run.trains]
 
     @property
+    def timed_steps(self) -> list[DisclosedRun]:
+        """Steps of training all weights that say how long they take."""
+        whole = [run for run in self.runs if run.trains and run.trained and run.trained.value == "all"]
+        return [run for run in whole if run.seconds]
+
+    @property
     def memories(self) -> list[DisclosedRun]:
         """Runs that say how much memory they take."""
         return [run for run in self.runs if run.peak_memory]
@@ -274,7 +281,8 @@ class VideoModel(Strict):
     def grade(self, run: DisclosedRun | None = None) -> Grade:
         """The worst grade among the facts that its predictions read, those of a run's time or else of training too."""
         own = {name for name in READ_OF_A_RUN if run and getattr(run, name)}
-        names = (name for name in type(self).model_fields if name not in UNREAD | own)
+        unread = UNREAD | own | (OF_SAMPLING if run and run.trains else set())
+        names = (name for name in type(self).model_fields if name not in unread)
         read: list[Any] = [getattr(self, name) for name in names]
         read += [getattr(run, name) for name in own] if run else [self.training]
         return max((self.grades[source] for source in _sources(read)), key=GRADES.index)
@@ -282,8 +290,9 @@ class VideoModel(Strict):
 
 # Of memory: no time or compute is predicted from it.
 OF_MEMORY = {"latent_channels", "encoders", "vae_params"}
+OF_SAMPLING = {"steps", "guidance_passes", "pass_macs"}
 UNREAD = {"runs", "training", "heads", "fps"} | OF_MEMORY
-READ_OF_A_RUN = ("seconds", "gpu", "gpus", "clip", "steps", "guidance_passes")
+READ_OF_A_RUN = ("seconds", "gpu", "gpus", "clip", "steps", "guidance_passes", "samples")
 
 
 def load_models(path: Path | None = None) -> list[VideoModel]:

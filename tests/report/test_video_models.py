@@ -25,8 +25,8 @@ def run(models: dict[str, VideoModel], name: str, peak: float) -> DisclosedRun:
 
 def test_many_rows_say_what_memory_they_took(models: dict[str, VideoModel]) -> None:
     with_memory = {name: model.memories for name, model in models.items() if model.memories}
-    assert sum(map(len, with_memory.values())) >= 40
-    assert len({models[name].developer for name in with_memory}) >= 7
+    assert sum(map(len, with_memory.values())) >= 80
+    assert len({models[name].developer for name in with_memory}) >= 10
     for name, rows in with_memory.items():
         for row in rows:
             least, most = row.peak_bytes or (0, 0)
@@ -58,6 +58,42 @@ def test_weights_in_eight_bits_take_half(models: dict[str, VideoModel]) -> None:
     assert narrow
     assert denoiser
     assert wide[0] - narrow[0] == pytest.approx(text + denoiser, rel=0.03)
+
+
+def test_the_decoder_sets_the_peak_of_both_sizes(models: dict[str, VideoModel]) -> None:
+    """All weights stay on the card: what stands above them is the same for 2B and 5B, so no denoiser made it."""
+    above = []
+    for name, peak in (("CogVideoX-2B", 24.528), ("CogVideoX-5B", 31.746)):
+        model = models[name]
+        assert model.vae_params
+        weights = sum(encoder.params.value for encoder in model.encoders) + model.vae_params.value
+        weights += model.closed_form_params() or 0
+        above.append((run(models, name, peak).peak_bytes or (0, 0))[0] - 2 * weights)
+    assert above[0] == pytest.approx(above[1], rel=0.03)
+
+
+def test_two_clips_leave_the_denoiser(models: dict[str, VideoModel]) -> None:
+    """A peak that grows with the tokens, less that growth, is the weights of the denoiser alone: text was offloaded."""
+    model = models["HunyuanVideo"]
+    tokens, peaks = [], []
+    for peak in (60, 45):
+        row = run(models, model.name, peak)
+        grid = model.grid(row.clip.value if row.clip else None)
+        assert grid
+        tokens.append(grid[0] * grid[1])
+        peaks.append(peak * 1e9)
+    a_token = (peaks[0] - peaks[1]) / (tokens[0] - tokens[1])
+    assert peaks[0] - a_token * tokens[0] == pytest.approx(2 * model.params.value, rel=0.04)
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [("7B", 57.1, 38.5), ("14B", 70.5, 51.9)])
+def test_a_text_encoder_in_float32(
+    models: dict[str, VideoModel], name: str, before: float, after: float
+) -> None:
+    model = models[f"Cosmos-1.0-Diffusion-{name}"]
+    saved = [(run(models, model.name, peak).peak_bytes or (0, 0))[1] for peak in (before, after)]
+    (encoder,) = model.encoders
+    assert saved[0] - saved[1] == pytest.approx(4 * encoder.params.value, rel=0.03)
 
 
 def test_longer_and_larger_clips_take_no_less_time(models: dict[str, VideoModel]) -> None:

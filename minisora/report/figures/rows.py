@@ -32,6 +32,7 @@ from minisora.report.figures.style import (
     row_figure,
 )
 from minisora.report.sensitivity import Influence, Interval, MonteCarlo, Step, bridge
+from minisora.report.units import SECONDS_PER_HOUR
 from minisora.report.words import big, factor, percent, result_words, setting, short
 
 # From published to corrected to ours.
@@ -278,17 +279,24 @@ def compute_per_output(presets: Sequence[Assumptions]) -> Drawn:
 
 # A factor either way that the caption counts.
 CLOSE = 1.5
-_GROUPS = {"seconds": ("seconds a clip", "disclosed"), "training": ("training", "by GPU-hours")}
+_HEADINGS = {"seconds": "seconds a clip", "training": "training", "step": "one step of training"}
+_DISCLOSED = {"seconds": "disclosed", "training": "by GPU-hours", "step": "GPU-seconds"}
+_FACTORS = {"seconds": "seconds_factor", "training": "training_factor", "step": "training_factor"}
 
 
 def compared_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows with a prediction beside a disclosure, of seconds and of training, as in report.json."""
-    groups = {kind: [row for row in rows if row[f"{kind}_factor"]] for kind in _GROUPS}
+    """The rows with a prediction beside a disclosure, as in report.json: of seconds, of training, of a step of it."""
+    groups: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _HEADINGS}
+    for row in rows:
+        if row["seconds_factor"]:
+            groups["seconds"].append(row)
+        if row["training_factor"]:
+            groups["step" if row["case"].endswith(" step") else "training"].append(row)
     return {kind: group for kind, group in groups.items() if group}
 
 
 def backtest_rows(rows: Sequence[Mapping[str, Any]]) -> Drawn:
-    """Predicted over disclosed, by row.
+    """Predicted over disclosed: a line a model, a pair of marks a row.
 
     Args:
         rows: as in report.json; at least one with a factor.
@@ -296,10 +304,10 @@ def backtest_rows(rows: Sequence[Mapping[str, Any]]) -> Drawn:
     groups = compared_rows(rows)
     labels, seen = [], []
     for kind, group in groups.items():
-        labels += [RowLabel(_GROUPS[kind][0], bold=True), *(RowLabel(_case(kind, row)) for row in group)]
-        seen += [
-            row[name] for row in group for name in (f"{kind}_factor", f"naive_{kind}_factor") if row[name]
-        ]
+        labels += [RowLabel(_HEADINGS[kind], bold=True)]
+        labels += [RowLabel(_case(kind, own)) for own in _by_model(group)]
+        key = _FACTORS[kind]
+        seen += [row[name] for row in group for name in (key, f"naive_{key}") if row[name]]
     figure, axes = row_figure(
         labels, (min(*seen, 0.5) / 1.4, max(*seen, 2) * 1.4), "predicted over disclosed", height=0.205,
         ticks=lambda value: f"×{value:g}",
@@ -307,47 +315,76 @@ def backtest_rows(rows: Sequence[Mapping[str, Any]]) -> Drawn:
              (PUBLISHED, "the published method", True)),
     )  # fmt: skip
     axes.axvline(1, color=SOFT, lw=1)
-    heading = 0
+    line = 0
     for kind, group in groups.items():
-        beside(axes, heading, _GROUPS[kind][1], column=65, color=SOFT)
-        for line, row in enumerate(group, start=heading + 1):
+        beside(axes, line, _DISCLOSED[kind], column=65, color=SOFT)
+        for own in _by_model(group):
+            line += 1
             axes.axhline(line, color="#ececec", lw=0.6, zorder=0)
-            for name, key, color, size in (
-                ("naive", f"naive_{kind}_factor", PUBLISHED, 4.5),
-                ("ours", f"{kind}_factor", OURS, 6.0),
-            ):
-                if row[key]:
-                    fill, gid = color if row["grade"] == "primary" else "white", f"{name}-{line}"
-                    axes.plot(row[key], line, MARKERS[color], color=color, ms=size, mfc=fill, gid=gid)
-            beside(axes, line, _disclosed(kind, row), column=65, color=SOFT)
-        heading += len(group) + 1
+            _pairs(axes, line, _FACTORS[kind], own)
+            beside(axes, line, _disclosed(kind, own), column=65, color=SOFT)
+        line += 1
     return Drawn("The same method on models that disclosed their cost", _backtest_caption(groups), figure)
 
 
-def _case(kind: str, row: Mapping[str, Any]) -> str:
-    case = row["case"].replace("x", "×").replace(" SXM", "").replace(" 80GB", "")
-    return row["model"] if kind == "training" else f"{row['model']}, {case}"
+def _by_model(group: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    models: dict[str, list[Mapping[str, Any]]] = {}
+    for row in group:
+        models.setdefault(row["model"], []).append(row)
+    return list(models.values())
 
 
-def _disclosed(kind: str, row: Mapping[str, Any]) -> str:
-    if kind == "seconds":
-        return f"{row['seconds_disclosed']:,.0f} s"
-    return ("≈" if row["training_mfu_is_assumed"] else "") + big(row["training_flops_disclosed"])
+def _pairs(axes: Axes, line: int, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Both methods' factors of a model's rows, on one line."""
+    for place, row in enumerate(rows):
+        for name, column, color, size in (
+            ("naive", f"naive_{key}", PUBLISHED, 4.5),
+            ("ours", key, OURS, 6.0),
+        ):
+            if row[column]:
+                fill = color if row["grade"] == "primary" else "white"
+                gid = f"{name}-{line}-{place}"
+                axes.plot(row[column], line, MARKERS[color], color=color, ms=size, mfc=fill, gid=gid)
+
+
+def _case(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    model = str(rows[0]["model"])
+    if kind == "training":
+        return model
+    if len(rows) > 1:
+        return f"{model}, {len(rows)} {'timings' if kind == 'seconds' else 'steps'}"
+    case = rows[0]["case"].removesuffix(", a training step")
+    return f"{model}, {case.replace('x', '×').replace(' SXM', '').replace(' 80GB', '')}"
+
+
+def _disclosed(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if kind == "training":
+        return ("≈" if rows[0]["training_mfu_is_assumed"] else "") + big(rows[0]["training_flops_disclosed"])
+    if kind == "step":
+        seconds = [row["training_gpu_hours_disclosed"] * float(SECONDS_PER_HOUR.value) for row in rows]
+    else:
+        seconds = [row["seconds_disclosed"] for row in rows]
+    ends = dict.fromkeys(f"{end:,.0f}" for end in (min(seconds), max(seconds)))
+    return "–".join(ends) + (" s" if kind == "seconds" else "")
 
 
 def _backtest_caption(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     parts = []
     for kind, group in groups.items():
-        ours = sorted(row[f"{kind}_factor"] for row in group)
+        key = _FACTORS[kind]
+        ours = sorted(row[key] for row in group)
         if kind == "seconds":
             close = sum(1 / CLOSE <= value <= CLOSE for value in ours)
             text = f"{close} of {len(group)} latencies are predicted within {factor(CLOSE)} either way"
         else:
+            what, of = ("training", "runs") if kind == "training" else ("one step", "steps")
             text = (
-                f"training comes out at {factor(ours[0])} to {factor(ours[-1])} of what the GPU-hours of {len(group)} "
-                "runs come to (≈: at an assumed utilisation)"
+                f"{what} comes out at {factor(ours[0])} to {factor(ours[-1])} of what the GPU-hours of {len(group)} "
+                f"{of} come to"
             )
-        naive = [row[f"naive_{kind}_factor"] for row in group if row[f"naive_{kind}_factor"]]
+            if any(row["training_mfu_is_assumed"] for row in group):
+                text += f" ({'≈: ' if kind == 'training' else ''}at an assumed utilisation)"
+        naive = [row[f"naive_{key}"] for row in group if row[f"naive_{key}"]]
         parts.append(f"{text}, the published method at a median {factor(median(naive))}" if naive else text)
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."

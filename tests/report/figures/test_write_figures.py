@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from minisora.report import assumptions
 from minisora.report.backtest import backtest
 from minisora.report.claims import printed_values
+from minisora.report.figures.rows import compared_rows
 from minisora.report.figures.style import ORANGE
 from minisora.report.figures.write_figures import (
     FIGURES,
@@ -251,20 +252,24 @@ def test_intervals_are_drawn_over_what_was_published(
         assert point(figure, f"median-{row}")[0] == pytest.approx(middle / printed)
 
 
-def test_every_disclosure_has_a_row_and_unverified_ones_are_hollow(
+def test_every_model_has_a_line_of_marks_and_unverified_ones_are_hollow(
     drawn: dict[str, Figure], measured: FigureContext
 ) -> None:
-    figure = drawn["backtest"]
-    compared = [row for row in measured.backtest if row["seconds_factor"]]
-    assert len(compared) > 10
-    for line, row in enumerate(compared, start=1):
-        assert point(figure, f"ours-{line}") == (pytest.approx(row["seconds_factor"]), line)
-        assert point(figure, f"naive-{line}")[0] == pytest.approx(row["naive_seconds_factor"])
-        hollow = artist(figure, f"ours-{line}").get_markerfacecolor() == "white"
-        assert hollow == (row["grade"] != "primary")
-    trained = [row for row in measured.backtest if row["training_factor"]]
-    for line, row in enumerate(trained, start=len(compared) + 2):
-        assert point(figure, f"ours-{line}")[0] == pytest.approx(row["training_factor"])
+    figure, line = drawn["backtest"], 0
+    groups = compared_rows(measured.backtest)
+    assert list(groups) == ["seconds", "training", "step"]
+    for kind, group in groups.items():
+        key = "seconds_factor" if kind == "seconds" else "training_factor"
+        for model in dict.fromkeys(row["model"] for row in group):
+            line += 1
+            for place, row in enumerate(row for row in group if row["model"] == model):
+                mark = artist(figure, f"ours-{line}-{place}")
+                assert point(figure, f"ours-{line}-{place}") == (pytest.approx(row[key]), line)
+                if row[f"naive_{key}"]:
+                    assert point(figure, f"naive-{line}-{place}")[0] == pytest.approx(row[f"naive_{key}"])
+                assert (mark.get_markerfacecolor() == "white") == (row["grade"] != "primary")
+        # A heading.
+        line += 1
 
 
 # Form.
