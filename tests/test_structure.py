@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
     {"report"},
-    {"plan", "scaling", "worlds"},
+    {"scaling", "worlds"},
     {"demo"},
     {"studio", "player"},
     {"cli"},

@@ -13,7 +13,6 @@ from minisora.cli import (
     edit,
     evaluate,
     flops,
-    plan,
     report,
     sample,
     scale,
@@ -65,7 +64,6 @@ for command in (
     flops.flops,
     flops.calibrate,
     report.report,
-    plan.plan,
 ):
     app.command()(command)
 app.add_typer(evaluate_app, name="evaluate")

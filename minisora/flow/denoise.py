@@ -18,7 +18,7 @@ from minisora.flow.schedules import Scheduler
 from minisora.limits import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed
 
 # Noise level below which nothing is decided any more.
-_RESAMPLE_ABOVE = 0.2
+RESAMPLE_ABOVE = 0.2
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def denoise(
 
     levels = [*sigmas.tolist(), 0.0]
     for step, (timestep, (now, then)) in enumerate(zip(scheduler.timesteps, pairwise(levels), strict=True)):
-        for _ in range(resample - 1 if now >= _RESAMPLE_ABOVE else 0):
+        for _ in range(resample - 1 if now >= RESAMPLE_ABOVE else 0):
             x, level = show(x, now)
             below = x + (then - now) * velocity(x, level, now)
             x, noise = renoise(below, then, now, next(fresh)), next(fresh)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
-from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import unpatchify
+from minisora.models.patchify import token_grid, unpatchify
 
 
 class KeptKeys:

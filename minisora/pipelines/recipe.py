@@ -4,12 +4,13 @@ Torch is not needed to read or to check one.
 
 Every choice stands in it as a number or a name, also where it was left to the model, so that later defaults change
 nothing. The model is told by its name and by what its weights are (`minisora.pipelines.model_folder.weights_digest`),
-never by its place.
+never by its place. What a video was made from stands in it too, as recipes within the recipe: it needs no other file.
 """
 
+import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,21 @@ VERSION = 1
 SCHEDULERS = ("euler", "heun", "dpm++")
 MAX_PROMPT = 2000
 _MOST_BYTES = 1 << 18
+# Videos made one from another.
+_MOST_DEEP = 64
+# Videos that a mode is made from, and what it needs beside them.
+MODES: dict[str, tuple[int, frozenset[str]]] = {
+    "sample": (0, frozenset()),
+    "animate": (1, frozenset({"frame"})),
+    "extend": (1, frozenset()),
+    "prepend": (1, frozenset()),
+    "loop": (1, frozenset()),
+    "connect": (2, frozenset()),
+    "restyle": (1, frozenset({"strength"})),
+    "inpaint": (1, frozenset({"mask"})),
+}
+_ALWAYS = ("model", "weights", "prompt", "size", "steps", "guidance", "seed", "scheduler", "mode")
+_SOMETIMES = ("parents", "frame", "strength", "source", "mask")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -35,9 +51,15 @@ class Recipe:
         prompt: what it shows; "" is none.
         size: (frames, height, width) sampled.
         steps, guidance, scheduler, seed: as of `SampleSettings` and `make_scheduler`.
+        mode: one of `MODES`; all but "sample" make a video from others.
+        parents: recipes of those.
+        frame: of "animate", which frame of the parent begins.
+        strength: of "restyle", the noise level to begin from.
+        source: of "restyle", what the parent shows; keeps what the prompts share. None: it is noised and denoised.
+        mask: of "inpaint", `pack_mask` of what is to change, in every frame.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or does not belong to the mode.
     """
 
     model: str
@@ -49,11 +71,16 @@ class Recipe:
     seed: int
     scheduler: str = "euler"
     mode: str = field(default="sample", kw_only=True)
+    parents: tuple["Recipe", ...] = field(default=(), kw_only=True)
+    frame: int | None = field(default=None, kw_only=True)
+    strength: float | None = field(default=None, kw_only=True)
+    source: str | None = field(default=None, kw_only=True)
+    mask: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.mode != "sample":
+        if not isinstance(self.mode, str) or self.mode not in MODES:
             raise UserError(
-                f"the recipe is of mode '{self.mode[:40]}', which this minisora does not know: update it"
+                f"the recipe is of mode '{str(self.mode)[:40]}', which this minisora does not know: update it"
             )
         for name, text, most in (("model", self.model, 200), ("prompt", self.prompt, MAX_PROMPT)):
             if not isinstance(text, str) or len(text) > most:
@@ -70,10 +97,41 @@ class Recipe:
         check_seed(self.seed, "the recipe's seed")
         if self.scheduler not in SCHEDULERS:
             raise UserError(f"the recipe's scheduler must be one of {', '.join(SCHEDULERS)}")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        """Raise UserError unless what belongs to the mode is there, and nothing else."""
+        count, needed = MODES[self.mode]
+        if len(self.parents) != count:
+            raise UserError(f"{self.mode} is made from {count} videos, not from {len(self.parents)}")
+        if self.depth > _MOST_DEEP:
+            raise UserError(
+                f"it is made from more than {_MOST_DEEP} videos, one after another: begin a new one"
+            )
+        for name in ("frame", "strength", "source", "mask"):
+            given = getattr(self, name) is not None
+            optional = name == "source" and self.mode == "restyle"
+            if given != (name in needed) and not optional:
+                raise UserError(f"{self.mode} {'takes no' if given else 'needs a'} {name}")
+        if self.frame is not None:
+            check_number("the recipe's frame", self.frame, 0, MAX_FRAMES)
+        if self.strength is not None:
+            check_number("the recipe's strength", self.strength, 0.0, 1.0, above=True)
+        if self.source is not None and (not isinstance(self.source, str) or len(self.source) > MAX_PROMPT):
+            raise UserError(f"the recipe's source must be a text of at most {MAX_PROMPT} characters")
+        if self.mask is not None and not any(any(row) for row in unpack_mask(self.mask, *self.size[1:])):
+            raise UserError("the mask is empty: mark what is to change")
+
+    @property
+    def depth(self) -> int:
+        """Videos made one from another, this one with them."""
+        return 1 + max((parent.depth for parent in self.parents), default=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"minisora": VERSION, **vars(self), "size": list(self.size)}
+        """For JSON, without what does not belong to the mode."""
+        own = {name: value for name, value in vars(self).items() if value is not None and value != ()}
+        nested = {"parents": [parent.to_dict() for parent in self.parents]} if self.parents else {}
+        return {"minisora": VERSION, **own, "size": list(self.size), **nested}
 
     def to_text(self) -> str:
         """The text of the tag; the same recipe gives the same text."""
@@ -92,15 +150,43 @@ def recipe_of(value: Any) -> Recipe:
         raise UserError(
             f"the recipe has version {value['minisora']!r:.40}, this minisora reads {VERSION}: update it"
         )
-    names = set(Recipe.__dataclass_fields__)
     given = {name: item for name, item in value.items() if name != "minisora"}
-    if set(given) != names:
-        off = sorted(names.symmetric_difference(given))[0]
-        raise UserError(f"the recipe {'lacks' if off in names else 'has an unknown key'} '{off[:40]}'")
-    size = given["size"]
-    if not isinstance(size, list) or len(size) != 3 or not isinstance(given["mode"], str):
-        raise UserError("the recipe's size must be three numbers, and its mode a name")
-    return Recipe(**{**given, "size": tuple(size)})
+    for name in _ALWAYS:
+        if name not in given:
+            raise UserError(f"the recipe lacks '{name}'")
+    for name in given:
+        if name not in (*_ALWAYS, *_SOMETIMES):
+            raise UserError(f"the recipe has an unknown key '{str(name)[:40]}'")
+    size, parents = given["size"], given.get("parents", [])
+    if not isinstance(size, list) or len(size) != 3:
+        raise UserError("the recipe's size must be three numbers")
+    if not isinstance(parents, list) or len(parents) > 2:
+        raise UserError("the recipe's parents must be at most two recipes")
+    return Recipe(**{**given, "size": tuple(size), "parents": tuple(recipe_of(parent) for parent in parents)})
+
+
+def pack_mask(rows: Sequence[Sequence[bool]]) -> str:
+    """A mask of pixels, row by row from the top left, as base64 of its bits; the last byte is filled with zeros."""
+    bits = "".join("1" if each else "0" for row in rows for each in row)
+    filled = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    packed = bytes(int(filled[start : start + 8], 2) for start in range(0, len(filled), 8))
+    return base64.b64encode(packed).decode()
+
+
+def unpack_mask(text: str, height: int, width: int) -> list[list[bool]]:
+    """The rows of a mask of `pack_mask`.
+
+    Raises:
+        UserError: it is none, or of another size.
+    """
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise UserError("the mask is not base64") from error
+    if len(packed) != -(-height * width // 8):
+        raise UserError(f"the mask is not of {height}x{width} pixels")
+    bits = "".join(f"{byte:08b}" for byte in packed)
+    return [[bit == "1" for bit in bits[row * width : (row + 1) * width]] for row in range(height)]
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -1,23 +1,28 @@
 """Make the video of a recipe, and write it with the recipe inside: the same bytes each time on one machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
 from torch import Tensor
 
+from minisora.data.video.read_video import probe, read_video
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.flow.denoise import SampleSettings
 from minisora.flow.schedules import make_scheduler
+from minisora.pipelines import modes, restyle
 from minisora.pipelines.model_folder import load_pipeline, weights_digest
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.recipe import Recipe, read_recipe
+from minisora.pipelines.recipe import Recipe, read_recipe, unpack_mask
 from minisora.pipelines.shipped_models import shipped
 
 
 def make(
     pipeline: MiniSoraPipeline,
     recipe: Recipe,
+    videos: Sequence[Path] = (),
     *,
     progress: bool = True,
     on_step: Callable[[int, float, Tensor], None] | None = None,
@@ -29,16 +34,57 @@ def make(
     Args:
         pipeline: of the recipe's model; gets the recipe's scheduler.
         recipe: of the video.
+        videos: mp4 files of its parents.
         progress, on_step: as of `SampleSettings`.
 
     Raises:
-        UserError: the recipe does not fit the model, or memory is short.
+        UserError: the recipe does not fit the model, a file cannot be read, or memory is short.
     """
     pipeline.scheduler = make_scheduler(recipe.scheduler, pipeline.config.sigma_shift)
     settings = SampleSettings(
-        steps=recipe.steps, guidance=recipe.guidance, seed=recipe.seed, progress=progress, on_step=on_step
+        steps=recipe.steps,
+        guidance=recipe.guidance,
+        strength=recipe.strength,
+        seed=recipe.seed,
+        progress=progress,
+        on_step=on_step,
     )
-    return pipeline.videos(recipe.prompt, recipe.size, settings)[0]
+    prompt, frames = recipe.prompt, recipe.size[0]
+    if recipe.mode == "sample":
+        return pipeline.videos(prompt, recipe.size, settings)[0]
+    clips = [_read(pipeline, file, recipe) for file in videos]
+    clip = clips[0]
+    match recipe.mode:
+        case "animate":
+            image = clip[:, :, min(recipe.frame or 0, clip.shape[2] - 1)]
+            made = modes.image_to_video(pipeline, prompt, image, frames, settings=settings)
+        case "extend" | "prepend":
+            backward = recipe.mode == "prepend"
+            made = modes.extend(pipeline, prompt, clip, backward=backward, settings=settings)
+        case "loop":
+            made = modes.loop(pipeline, prompt, clip, num_frames=frames, settings=settings)
+        case "connect":
+            made = modes.connect(pipeline, prompt, *clips, num_frames=frames, settings=settings)
+        case "restyle":
+            cut = clip[:, :, :frames]
+            made = restyle.restyle(pipeline, prompt, cut, source=recipe.source, settings=settings)
+        case _:
+            assert recipe.mask is not None
+            rows = torch.tensor(unpack_mask(recipe.mask, *recipe.size[1:]))  # H W
+            mask = rows[None, None].expand(1, frames, -1, -1)
+            made = restyle.inpaint(pipeline, prompt, clip[:, :, :frames], mask, settings=settings)
+    return made[0]
+
+
+def _read(pipeline: MiniSoraPipeline, file: Path, recipe: Recipe) -> Tensor:
+    """A parent, all of it, as 1 3 T H W of the recipe's size."""
+    _, height, width = recipe.size
+    fps = float(pipeline.config.fps)
+    length = probe(file).frames_at(fps)
+    if recipe.mode in ("restyle", "inpaint"):
+        # Of a shorter one the last frame is repeated.
+        length = recipe.size[0]
+    return read_video(file, frames=length, height=height, width=width, fps=fps)[None]
 
 
 def write(out: Path, video: Tensor, recipe: Recipe, fps: float) -> None:
@@ -51,24 +97,56 @@ def write(out: Path, video: Tensor, recipe: Recipe, fps: float) -> None:
 
 
 def remake(file: Path, out: Path, model: Path | None = None) -> Recipe:
-    """Make the video of an mp4 again from the recipe inside it; returns the recipe.
+    """Make the video of an mp4 again from the recipe inside it, and before it those that it was made from.
 
     Args:
         file: an mp4 of `minisora studio`.
         out: the new mp4.
         model: the folder of the recipe's model; None: the shipped one of its name.
 
+    Returns:
+        The recipe.
+
     Raises:
         UserError: there is no recipe, or the model is not the one that made the video.
     """
     recipe = read_recipe(file)
-    if model is None and recipe.model not in shipped():
-        raise UserError(f"{file} was made by the model '{recipe.model}': pass its folder by --model")
-    place = recipe.model if model is None else model
-    pipeline = load_pipeline(place)
-    if weights_digest(place) != recipe.weights:
-        raise UserError(
-            f"{place} is not the model '{recipe.model}' that made {file} (its weights differ): pass that one by --model"
-        )
-    write(out, make(pipeline, recipe), recipe, float(pipeline.config.fps))
+    with TemporaryDirectory() as folder:
+        _Remaker(file, model, Path(folder)).make(recipe, out)
     return recipe
+
+
+class _Remaker:
+    """Makes a recipe and what is in it, with one model."""
+
+    def __init__(self, file: Path, model: Path | None, folder: Path):
+        self._file, self._model, self._folder = file, model, folder
+        self._pipelines: dict[str, MiniSoraPipeline] = {}
+        self._count = 0
+
+    def make(self, recipe: Recipe, out: Path) -> None:
+        pipeline = self._pipeline(recipe)
+        parents = []
+        for parent in recipe.parents:
+            self._count += 1
+            place = self._folder / f"{self._count}.mp4"
+            self.make(parent, place)
+            parents.append(place)
+        write(out, make(pipeline, recipe, parents), recipe, float(pipeline.config.fps))
+
+    def _pipeline(self, recipe: Recipe) -> MiniSoraPipeline:
+        if recipe.weights in self._pipelines:
+            return self._pipelines[recipe.weights]
+        if self._model is None and recipe.model not in shipped():
+            raise UserError(
+                f"{self._file} was made by the model '{recipe.model}': pass its folder by --model"
+            )
+        place = recipe.model if self._model is None else self._model
+        pipeline = load_pipeline(place)
+        if weights_digest(place) != recipe.weights:
+            raise UserError(
+                f"{place} is not the model '{recipe.model}' that made {self._file} (its weights differ): pass that one "
+                "by --model"
+            )
+        self._pipelines[recipe.weights] = pipeline
+        return pipeline

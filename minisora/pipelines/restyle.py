@@ -18,11 +18,11 @@ from minisora.limits import MAX_STEPS, check_number
 from minisora.pipelines.modes import Prompt, encode_video
 from minisora.pipelines.pipeline import MiniSoraPipeline
 
-_RESAMPLE = 6
-_SDEDIT_STRENGTH = 0.7
-_FLOW_EDIT_STEPS, _FLOW_EDIT_GUIDANCE, _FLOW_EDIT_STRENGTH = 40, 20.0, 0.75
+RESAMPLE = 6
+SDEDIT_STRENGTH = 0.7
+FLOW_EDIT_STEPS, FLOW_EDIT_GUIDANCE, FLOW_EDIT_STRENGTH, FLOW_EDIT_NOISES = 40, 20.0, 0.75, 4
 # Below this noise level the style is decided, and guidance only moves what should stay.
-_FLOW_EDIT_INTERVAL = (0.68, 1.0)
+FLOW_EDIT_INTERVAL = (0.68, 1.0)
 
 
 def inpaint(
@@ -55,7 +55,7 @@ def inpaint(
     mask = mask.bool()
     known = KnownLatents(encode_video(pipeline, video), cells=~_cells(pipeline, mask))
     if isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
-        settings = settings.otherwise(resample=_RESAMPLE)
+        settings = settings.otherwise(resample=RESAMPLE)
     new = pipeline.videos(prompt, _size(video), settings, known).to(video)
     return torch.where(mask[:, None].to(video.device), new, video)
 
@@ -83,7 +83,7 @@ def restyle(
     if source is not None:
         return flow_edit(pipeline, source, prompt, video, settings=settings)
     known = KnownLatents(encode_video(pipeline, video))
-    return pipeline.videos(prompt, _size(video), settings.otherwise(strength=_SDEDIT_STRENGTH), known)
+    return pipeline.videos(prompt, _size(video), settings.otherwise(strength=SDEDIT_STRENGTH), known)
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def flow_edit(
     target: Prompt,
     video: Tensor,
     *,
-    num_noises: int = 4,
+    num_noises: int = FLOW_EDIT_NOISES,
     settings: SampleSettings = DEFAULTS,
 ) -> Tensor:
     """A video B 3 T H W under another prompt, with all that its own prompt shares with it left alone.
@@ -119,9 +119,9 @@ def flow_edit(
     if pipeline.text_encoder is None:
         raise UserError("this model knows no prompts: flow_edit moves a video from one to another")
     check_number("num_noises", num_noises, 1, MAX_STEPS)
-    steps, strength = settings.steps or _FLOW_EDIT_STEPS, settings.strength or _FLOW_EDIT_STRENGTH
-    guidance = _FLOW_EDIT_GUIDANCE if settings.guidance is None else settings.guidance
-    low, high = settings.interval or _FLOW_EDIT_INTERVAL
+    steps, strength = settings.steps or FLOW_EDIT_STEPS, settings.strength or FLOW_EDIT_STRENGTH
+    guidance = FLOW_EDIT_GUIDANCE if settings.guidance is None else settings.guidance
+    low, high = settings.interval or FLOW_EDIT_INTERVAL
     count = len(video)
     old = pipeline.encode_prompts(_rows(source, count, "source"), True)
     new = pipeline.encode_prompts(_rows(target, count, "target"), True)

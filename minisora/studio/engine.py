@@ -1,7 +1,7 @@
 """The models of a studio: what they can make, and making it. Lives in the worker alone."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from torch import Tensor
 from minisora.data.clips import to_uint8
 from minisora.data.video.write_video import shown_frames
 from minisora.files import whole
+from minisora.flow.denoise import RESAMPLE_ABOVE
 from minisora.models.text import TextEncoder
-from minisora.pipelines import remake
+from minisora.pipelines import remake, restyle
 from minisora.pipelines.model_folder import load_pipeline, weights_digest
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.recipe import Recipe, recipe_of
+from minisora.pipelines.recipe import VERSION, Recipe, recipe_of
 from minisora.studio.job_cost import costs, lengths_and_sizes
-from minisora.studio.worker import OnStep
+from minisora.studio.job_plan import plan
+from minisora.studio.worker import OnStep, Parent
 
 # Of a forming video: frames side by side.
 _SHOWN = 4
@@ -38,6 +40,7 @@ class PipelineEngine:
     def __init__(self, models: Mapping[str, str | Path]):
         self._folders = dict(models)
         self._loaded: dict[str, tuple[MiniSoraPipeline, str]] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -46,11 +49,13 @@ class PipelineEngine:
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the page has to know of a model: its words, what fits it, and what that costs."""
+        if name in self._facts:
+            return self._facts[name]
         pipeline, _ = self._model(name)
         lengths, sizes = lengths_and_sizes(pipeline)
         encoder = pipeline.text_encoder
         words = list(encoder.config.vocabulary) if isinstance(encoder, TextEncoder) else []
-        return {
+        self._facts[name] = {
             "default_size": list(pipeline.config.default_size),
             "fps": float(pipeline.config.fps),
             "steps": int(pipeline.config.default_steps),
@@ -59,6 +64,8 @@ class PipelineEngine:
             "text": encoder is not None,
             "words": words,
             "example": _EXAMPLE if set(_EXAMPLE.split()) <= set(words) else "",
+            "sigma_shift": float(pipeline.config.sigma_shift),
+            "modes": _modes(pipeline),
             "lengths": lengths,
             "sizes": [list(size) for size in sizes],
             "costs": {
@@ -67,12 +74,16 @@ class PipelineEngine:
                 for height, width in sizes
             },
         }
+        return self._facts[name]
 
-    def make(self, request: dict[str, Any], video: Path, picture: Path, on_step: OnStep) -> dict[str, Any]:
+    def make(
+        self, request: dict[str, Any], parents: Sequence[Parent], video: Path, picture: Path, on_step: OnStep
+    ) -> dict[str, Any]:
         """Make the video that a job asks for, and its picture.
 
         Args:
-            request: model, prompt, size, steps, guidance, seed, scheduler.
+            request: what a recipe holds, less the weights and the parents.
+            parents: recipe and file of what it is made from.
             video, picture: files to write.
             on_step: called after each step; what it raises ends the sampling.
 
@@ -80,21 +91,23 @@ class PipelineEngine:
             UserError: the request does not fit the model, or memory or the disk is full.
         """
         pipeline, weights = self._model(request["model"])
-        recipe = recipe_of({**request, "weights": weights, "mode": "sample", "minisora": 1})
+        recipes = [recipe for recipe, _ in parents]
+        recipe = recipe_of({**request, "weights": weights, "parents": recipes, "minisora": VERSION})
         begin = time.monotonic()
         forming = _Forming(pipeline, recipe, on_step)
-        made = remake.make(pipeline, recipe, progress=False, on_step=forming)
+        files = [file for _, file in parents]
+        made = remake.make(pipeline, recipe, files, progress=False, on_step=forming)
         remake.write(video, made, recipe, float(pipeline.config.fps))
         seconds = time.monotonic() - begin
         with whole(picture) as partial:
             Image.fromarray(_pixels(made[:, made.shape[1] // 2])).save(partial, format="PNG")
         return {
             "recipe": recipe.to_dict(),
-            "words": f"{recipe.prompt} {recipe.model} {recipe.seed}",
+            "words": f"{recipe.prompt} {recipe.model} {recipe.mode} {recipe.seed}",
             "width": made.shape[3], "height": made.shape[2], "frames": made.shape[1],
             "fps": float(pipeline.config.fps),
             "seconds": seconds,
-            "flops": _flops(pipeline, recipe),
+            "flops": plan(self.facts(recipe.model), recipe.to_dict())[1],
         }  # fmt: skip
 
     def _model(self, name: str) -> tuple[MiniSoraPipeline, str]:
@@ -109,19 +122,27 @@ class _Forming:
     """Shows what a video becomes while it is sampled.
 
     After a step of Euler's from noise level s to t, latents x became y = x + (t - s) v; the model's guess of the video
-    is y - t v. It is far clearer than y, which is still noise for most of the way.
+    is y - t v. It is far clearer than y, which is still noise for most of the way. Where steps are not such ones
+    (resampling puts noise back, FlowEdit moves what is a video already), y itself is shown.
     """
 
     def __init__(self, pipeline: MiniSoraPipeline, recipe: Recipe, on_step: OnStep):
         self._pipeline, self._on_step = pipeline, on_step
-        self._before = pipeline.noise(1, pipeline.latent_shape(*recipe.size), recipe.seed)
+        self._before: Tensor | None = None
+        self._guesses = recipe.mode != "inpaint" and recipe.source is None
+        if recipe.mode == "sample":
+            self._before = pipeline.noise(1, pipeline.latent_shape(*recipe.size), recipe.seed)
 
     def __call__(self, step: int, sigma: float, latents: Tensor) -> None:
-        then = float(self._pipeline.scheduler.sigmas[min(step + 1, len(self._pipeline.scheduler.sigmas) - 1)])
-        before, now = self._before.to(latents.device), latents
-        guess = now - then * (now - before) / (then - sigma) if then < sigma else now
-        self._before = now.clone()
-        self._on_step(step + 1, lambda: self._picture(guess))
+        """As `SampleSettings.on_step`."""
+        shown = latents
+        if self._guesses:
+            sigmas = self._pipeline.scheduler.sigmas
+            then = float(sigmas[min(step + 1, len(sigmas) - 1)])
+            if self._before is not None and then < sigma:
+                shown = latents - then * (latents - self._before.to(latents.device)) / (then - sigma)
+            self._before = latents.clone()
+        self._on_step(step + 1, lambda: self._picture(shown))
 
     def _picture(self, latents: Tensor) -> bytes:
         """Some frames side by side, as a PNG."""
@@ -137,9 +158,19 @@ def _pixels(image: Tensor) -> np.ndarray:
     return to_uint8(image.cpu()).permute(1, 2, 0).numpy()
 
 
-def _flops(pipeline: MiniSoraPipeline, recipe: Recipe) -> float | None:
-    """FLOPs of a recipe, by the ledger; of Euler's steps alone, which is what the page offers."""
-    if recipe.scheduler != "euler":
-        return None
-    fixed, each = costs(pipeline, *recipe.size)["plain" if recipe.guidance == 1 else "guided"]
-    return float(fixed + each * recipe.steps)
+def _modes(pipeline: MiniSoraPipeline) -> dict[str, dict[str, Any]]:
+    """How each mode samples where nothing else is asked for."""
+    steps, guidance = int(pipeline.config.default_steps), float(pipeline.config.default_guidance)
+    usual = {"steps": steps, "guidance": guidance}
+    # What is there says most of what a prompt would: see `minisora.pipelines.modes.extend`.
+    going_on = {"steps": steps, "guidance": 1.0}
+    flow_edit = {
+        "steps": restyle.FLOW_EDIT_STEPS, "guidance": restyle.FLOW_EDIT_GUIDANCE,
+        "strength": restyle.FLOW_EDIT_STRENGTH, "noises": restyle.FLOW_EDIT_NOISES,
+        "interval": list(restyle.FLOW_EDIT_INTERVAL), "plain_strength": restyle.SDEDIT_STRENGTH,
+    }  # fmt: skip
+    inpaint = {**usual, "resample": restyle.RESAMPLE, "resample_above": RESAMPLE_ABOVE}
+    return {
+        "animate": usual, "extend": going_on, "prepend": going_on, "loop": usual, "connect": usual,
+        "restyle": flow_edit, "inpaint": inpaint,
+    }  # fmt: skip

@@ -20,9 +20,10 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from minisora.errors import UserError
-from minisora.limits import NUM_SEEDS, check_number, seed_after
-from minisora.pipelines.recipe import Recipe
+from minisora.limits import MAX_STEPS, NUM_SEEDS, check_number, seed_after
+from minisora.pipelines.recipe import VERSION, recipe_of
 from minisora.serve.web_pages import ERRORS, json_object, page_routes
+from minisora.studio.job_plan import plan
 from minisora.studio.job_store import JobStore
 
 PAGE = Path(__file__).parent / "page"
@@ -61,6 +62,7 @@ def studio_app(
         Route(f"{job}/cancel", pages.cancel, methods=["POST"]),
         Route(f"{job}/retry", pages.retry, methods=["POST"]),
         Route(f"{job}/move", pages.move, methods=["POST"]),
+        Route("/api/plan", pages.plan),
         Route("/api/clips", pages.clips),
         Route(clip, pages.clip),
         Route(clip, pages.mark, methods=["POST"]),
@@ -137,10 +139,13 @@ class _Pages:
             request,
             {
                 "model": (str,), "prompt": (str,), "frames": (int,), "height": (int,), "width": (int,),
-                "steps": (int,), "guidance": number, "seed": (int, _NOTHING), "count": (int,),
+                "steps": (int,), "guidance": number, "seed": (int, _NOTHING), "count": (int,), "mode": (str,),
+                "parents": (list,), "frame": (int, _NOTHING), "strength": (*number, _NOTHING), "keep": (bool,),
+                "mask": (str, _NOTHING),
             },
         )  # fmt: skip
         facts = self._facts(asked.get("model", ""))
+        parents = [self._parent(each) for each in asked.get("parents", [])[:3]]
         frames, height, width = facts["default_size"]
         size = [asked.get("frames", frames), asked.get("height", height), asked.get("width", width)]
         if f"{size[0]}x{size[1]}x{size[2]}" not in facts["costs"]:
@@ -158,17 +163,54 @@ class _Pages:
         seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
         steps, guidance = asked.get("steps", facts["steps"]), float(asked.get("guidance", facts["guidance"]))
         check_number("seed", seed, 0, NUM_SEEDS - 1)
-        requests = [
-            {
-                "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
-                "seed": seed_after(seed, place), "scheduler": "euler",
-            }
-            for place in range(count)
-        ]  # fmt: skip
-        for each in requests:
-            # Refuses here, in one line, what the worker would refuse later.
-            Recipe(**{**each, "size": tuple(size), "weights": "0" * 64})
-        return JSONResponse({"jobs": self.store.add_jobs(requests, steps)})
+        request = {
+            "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
+            "scheduler": "euler", "mode": asked.get("mode", "sample"),
+        }  # fmt: skip
+        for name in ("frame", "strength", "mask"):
+            if asked.get(name) is not None:
+                request[name] = asked[name]
+        if asked.get("keep"):
+            # All that both prompts say stays: of what the parent shows, its own prompt is the best description.
+            request["source"] = parents[0]["recipe"]["prompt"] if parents else ""
+        # Refuses here, in one line, what the worker would refuse later.
+        recipe_of(
+            {**request, "seed": seed, "weights": "0" * 64, "minisora": VERSION,
+             "parents": [parent["recipe"] for parent in parents]}
+        )  # fmt: skip
+        planned, _ = plan(facts, request)
+        if planned == 0:
+            raise UserError(
+                f"no step of {steps} lies below strength = {request['strength']:g}: take more steps"
+            )
+        numbers = {"parents": [parent["id"] for parent in parents]} if parents else {}
+        requests = [{**request, "seed": seed_after(seed, place), **numbers} for place in range(count)]
+        return JSONResponse({"jobs": self.store.add_jobs(requests, planned)})
+
+    def _parent(self, number: Any) -> dict[str, Any]:
+        """A clip to make another from."""
+        is_number = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 63
+        clip = self.store.clip(number) if is_number else None
+        if clip is None:
+            raise UserError("the video to begin with is not there any more")
+        return clip
+
+    async def plan(self, request: Request) -> Response:
+        """What a video that is made from others would cost."""
+        asked = request.query_params
+        facts = self._facts(asked.get("model", ""))
+        try:
+            wanted: dict[str, Any] = {
+                "mode": asked["mode"], "steps": int(asked["steps"]), "guidance": float(asked["guidance"]),
+                "size": [int(side) for side in asked["size"].split("x")], "scheduler": "euler",
+                "strength": float(asked.get("strength", 1)), "source": "" if asked.get("keep") == "1" else None,
+            }  # fmt: skip
+            check_number("steps", wanted["steps"], 1, MAX_STEPS)
+            check_number("strength", wanted["strength"], 0.0, 1.0, above=True)
+        except (KeyError, ValueError) as error:
+            raise UserError("a plan needs mode, size, steps and guidance") from error
+        steps, flops = plan(facts, wanted)
+        return JSONResponse({"steps": steps, "flops": flops})
 
     def _facts(self, model: str) -> dict[str, Any]:
         facts = self.store.models().get(model)
@@ -211,7 +253,8 @@ class _Pages:
         clip = self.store.clip(_id(request))
         if clip is None:
             raise HTTPException(404)
-        return JSONResponse(clip)
+        parents, children = self.store.family(clip["id"])
+        return JSONResponse({**clip, "parents": parents, "children": children})
 
     async def mark(self, request: Request) -> Response:
         """Make a clip a favourite, or none."""

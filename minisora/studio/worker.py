@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ _PICTURE_EVERY, _PICTURE_SHARE = 0.25, 0.1
 
 # Called after each step with the steps done; makes the PNG of what forms where it is wanted.
 OnStep = Callable[[int, Callable[[], bytes]], None]
+# Recipe (as JSON) and mp4 of what a video is made from.
+Parent = tuple[dict[str, Any], Path]
 
 
 class Cancelled(Exception):
@@ -49,7 +51,9 @@ class Engine(Protocol):
         """What the page has to know of a model."""
         ...
 
-    def make(self, request: dict[str, Any], video: Path, picture: Path, on_step: OnStep) -> dict[str, Any]:
+    def make(
+        self, request: dict[str, Any], parents: Sequence[Parent], video: Path, picture: Path, on_step: OnStep
+    ) -> dict[str, Any]:
         """Make what was asked for; returns what `JobStore.finish` takes."""
         ...
 
@@ -77,7 +81,10 @@ def work_one(store: JobStore, engine: Engine) -> bool:
     try:
         pictures = _Steps(store, number)
         files = (store.clip_file(number, ".mp4"), store.clip_file(number, ".png"))
-        store.finish(number, engine.make(job["request"], *files, pictures))
+        request = dict(job["request"])
+        numbers = request.pop("parents", [])
+        made = engine.make(request, _parents(store, numbers), *files, pictures)
+        store.finish(number, {**made, "parents": numbers})
     except Cancelled:
         store.end(number, None)
     except UserError as error:
@@ -90,6 +97,16 @@ def work_one(store: JobStore, engine: Engine) -> bool:
             _log.exception("job %d failed", number)
             store.end(number, f"it failed ({type(error).__name__}): the terminal of the studio says more")
     return True
+
+
+def _parents(store: JobStore, numbers: Sequence[int]) -> list[Parent]:
+    found: list[Parent] = []
+    for number in numbers:
+        clip, file = store.clip(number), store.clip_file(number, ".mp4")
+        if clip is None or not file.is_file():
+            raise UserError("the video that it was to be made from is not there any more")
+        found.append((clip["recipe"], file))
+    return found
 
 
 class _Steps:

@@ -58,7 +58,6 @@ class Shown:
         fps: pictures a second, measured; None before there are some.
         seconds: that the step took.
         late: how many beats were missed so far, as steps took too long.
-        off: as of `Game`.
     """
 
     number: int
@@ -70,7 +69,6 @@ class Shown:
     fps: float | None = None
     seconds: float = 0.0
     late: int = 0
-    off: float | None = None
 
 
 class Keys:
@@ -208,7 +206,7 @@ class Loop:
         self._next: Beginning | None = None
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
-        self._shown = Shown(1, 0, *game.now, None, off=game.off)
+        self._shown = Shown(1, 0, *game.now, None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -335,6 +333,5 @@ class Loop:
                 self._pace.fps,
                 time.monotonic() - began,
                 self._pace.late,
-                self.game.off,
             )
         self.on_picture()

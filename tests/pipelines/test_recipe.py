@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
-from minisora.pipelines.recipe import Recipe, read_recipe, recipe_of
+from minisora.pipelines.recipe import Recipe, pack_mask, read_recipe, recipe_of, unpack_mask
 
 RECIPE = Recipe("toy", "ab" * 32, "a “red” <b>circle</b>\n{}; é 圆", (9, 32, 32), 4, 3.0, 7)
 VIDEO = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 9, 32, 32)).astype(np.float32))
@@ -62,6 +63,36 @@ def test_a_recipe_of_others_is_checked(change: dict[str, Any], error: str) -> No
     value = {**json.loads(RECIPE.to_text()), **change}
     with pytest.raises(UserError, match=error):
         recipe_of(value)
+
+
+def test_a_recipe_of_recipes_comes_back() -> None:
+    mask = pack_mask([[(row * 7 + column) % 5 == 0 for column in range(30)] for row in range(31)])
+    extended = replace(RECIPE, mode="extend", parents=(RECIPE,))
+    inpainted = replace(RECIPE, size=(9, 31, 30), mode="inpaint", parents=(extended,), mask=mask)
+    connected = replace(RECIPE, mode="connect", parents=(inpainted, RECIPE))
+    assert connected.depth == 4
+    assert recipe_of(json.loads(connected.to_text())) == connected
+    assert "mask" not in json.loads(RECIPE.to_text())
+    rows = unpack_mask(mask, 31, 30)
+    assert rows[3][4] is True
+    assert rows[3][5] is False
+
+
+def test_what_belongs_to_another_mode_is_refused() -> None:
+    for more, error in (
+        ({"parents": (RECIPE,)}, "sample is made from 0 videos, not from 1"),
+        ({"mode": "connect", "parents": (RECIPE,)}, "connect is made from 2 videos, not from 1"),
+        ({"mode": "loop", "parents": (RECIPE,), "frame": 1}, "loop takes no frame"),
+        ({"mode": "extend", "parents": (RECIPE,), "source": "x"}, "extend takes no source"),
+        ({"mode": "restyle", "parents": (RECIPE,)}, "restyle needs a strength"),
+    ):
+        with pytest.raises(UserError, match=error):
+            replace(RECIPE, **more)  # type: ignore[arg-type]
+    chain = RECIPE
+    for _ in range(63):
+        chain = replace(RECIPE, mode="extend", parents=(chain,))
+    with pytest.raises(UserError, match="from more than 64 videos, one after another"):
+        replace(RECIPE, mode="extend", parents=(chain,))
 
 
 def test_a_recipe_that_lacks_something_is_refused() -> None:

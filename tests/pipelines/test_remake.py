@@ -2,15 +2,18 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from minisora import cli
+from minisora.data.video.read_video import read_video
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline, weights_digest
-from minisora.pipelines.recipe import Recipe, read_recipe
+from minisora.pipelines.recipe import MODES, Recipe, pack_mask, read_recipe
 from minisora.pipelines.remake import make, remake, write
 
 
@@ -52,6 +55,45 @@ def test_the_recipe_makes_the_same_bytes(
     (other / "SHA256SUMS").unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"is not the model 'mine' that made .* \(its weights differ\)"):
         remake(first, again, other)
+
+
+@pytest.mark.parametrize(
+    ("more", "frames"),
+    [
+        ({"mode": "extend"}, 13),
+        ({"mode": "prepend"}, 10),
+        ({"mode": "loop"}, 16),
+        ({"mode": "animate", "frame": 6}, 9),
+        ({"mode": "connect"}, 22),
+        ({"mode": "restyle", "strength": 0.7}, 9),
+        ({"mode": "restyle", "strength": 0.9, "source": "a red circle"}, 9),
+        ({"mode": "inpaint", "mask": pack_mask([[row > 20 for _ in range(32)] for row in range(32)])}, 9),
+    ],
+)
+def test_a_video_made_from_others_is_made_again_from_its_file_alone(
+    tiny_run: Path, tmp_path: Path, more: dict[str, Any], frames: int
+) -> None:
+    model = tiny_run / "model"
+    pipeline = load_pipeline(model, device="cpu")
+    parent = Recipe("mine", weights_digest(model), "a red circle", (9, 32, 32), 2, 3.0, 7)
+    count = MODES[more["mode"]][0]
+    recipe = replace(
+        parent, prompt="a blue circle", seed=9, parents=(parent, replace(parent, seed=8))[:count], **more
+    )
+    files = [tmp_path / f"{number}.mp4" for number in range(count)]
+    for file, each in zip(files, recipe.parents, strict=True):
+        write(file, make(pipeline, each, progress=False), each, 8.0)
+    steps: list[int] = []
+    video = make(pipeline, recipe, files, progress=False, on_step=lambda step, *_: steps.append(step))
+    assert video.shape == (3, frames, 32, 32)
+    assert steps == list(range(len(steps)))
+    write(tmp_path / "made.mp4", video, recipe, 8.0)
+    assert remake(tmp_path / "made.mp4", tmp_path / "again.mp4", model) == recipe
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "made.mp4").read_bytes()
+    if more["mode"] == "inpaint":
+        before = read_video(files[0], frames=9, height=32, width=32, fps=8.0)
+        assert torch.equal(video[:, :, :21], before[:, :, :21])
+        assert not torch.equal(video[:, :, 21:], before[:, :, 21:])
 
 
 def test_a_step_can_end_the_sampling(tiny_run: Path) -> None:

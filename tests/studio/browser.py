@@ -114,6 +114,18 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Press at the first point, go on to the others, let go."""
+        for kind, (x, y) in (
+            ("mousePressed", points[0]),
+            *(("mouseMoved", point) for point in points[1:]),
+            ("mouseReleased", points[-1]),
+        ):
+            buttons = 0 if kind == "mouseReleased" else 1
+            self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=buttons, clickCount=1
+            )
+
     def picture(self, file: Path) -> None:
         """What is seen now, as a PNG."""
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -12,7 +12,7 @@ from minisora.studio.job_store import JobStore
 def request(seed: int = 0, prompt: str = "a red circle moving left", steps: int = 3) -> dict[str, Any]:
     return {
         "model": "toy", "prompt": prompt, "size": [9, 64, 64], "steps": steps, "guidance": 3.0, "seed": seed,
-        "scheduler": "euler",
+        "scheduler": "euler", "mode": "sample",
     }  # fmt: skip
 
 

@@ -31,6 +31,15 @@ WORDS = ["a", "moving", "by", "day", "square", "circle", "triangle", "at", "nigh
          "left", "down", *COLORS, "slow", "fail", "crash"]  # fmt: skip
 
 
+_USUAL = {"steps": 24, "guidance": 3.0}
+MODES = {
+    "animate": _USUAL, "extend": {"steps": 24, "guidance": 1.0}, "prepend": {"steps": 24, "guidance": 1.0},
+    "loop": _USUAL, "connect": _USUAL, "inpaint": {**_USUAL, "resample": 6, "resample_above": 0.2},
+    "restyle": {"steps": 40, "guidance": 20.0, "strength": 0.75, "noises": 4, "interval": [0.68, 1.0],
+                "plain_strength": 0.7},
+}  # fmt: skip
+
+
 class FakeEngine:
     """Squares that cross the picture. `seconds` a step."""
 
@@ -43,7 +52,8 @@ class FakeEngine:
     def facts(self, name: str) -> dict[str, Any]:
         return {
             "default_size": [17, 64, 64], "fps": 8.0, "steps": 24, "guidance": 3.0, "parameters": 3_790_000,
-            "text": True, "words": WORDS, "example": "a red circle moving left", "lengths": [1, 9, 17, 33],
+            "text": True, "sigma_shift": 2.0, "modes": MODES,
+            "words": WORDS, "example": "a red circle moving left", "lengths": [1, 9, 17, 33],
             "sizes": [[64, 64], [48, 80], [80, 48], [96, 96]],
             "costs": {
                 f"{frames}x{height}x{width}": {
@@ -57,11 +67,14 @@ class FakeEngine:
     def make(
         self,
         request: dict[str, Any],
+        parents: Any,
         video: Path,
         picture: Path,
         on_step: Callable[[int, Callable[[], bytes]], None],
     ) -> dict[str, Any]:
-        recipe = recipe_of({**request, "weights": "0" * 64, "mode": "sample", "minisora": 1})
+        recipe = recipe_of(
+            {**request, "weights": "0" * 64, "parents": [recipe for recipe, _ in parents], "minisora": 1}
+        )
         begin, words = time.monotonic(), recipe.prompt.split()
         frames, height, width = recipe.size
         if "fail" in words:

@@ -1,6 +1,8 @@
 """The models of the studio: what they offer, what that costs, and that what is made is what the recipe makes."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -8,10 +10,13 @@ from PIL import Image
 from minisora.config import Config
 from minisora.errors import UserError
 from minisora.flops.ledger import count_config, video_cost
+from minisora.pipelines import remake as remake_module
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.pipelines.recipe import MODES, Recipe, pack_mask
 from minisora.pipelines.remake import remake
 from minisora.studio.engine import PipelineEngine
 from minisora.studio.job_cost import costs
+from minisora.studio.job_plan import plan
 from minisora.studio.job_store import JobStore
 from minisora.studio.worker import work_one
 
@@ -25,7 +30,7 @@ def test_a_video_forms_and_is_what_its_recipe_makes(tiny_run: Path, store: JobSt
     assert "red" in facts["words"]
     request = {
         "model": "mine", "prompt": "a red circle", "size": [5, 32, 32], "steps": 4, "guidance": 3.0, "seed": 3,
-        "scheduler": "euler",
+        "scheduler": "euler", "mode": "sample",
     }  # fmt: skip
     (number,) = store.add_jobs([request], 4)
     seen: list[bytes] = []
@@ -55,6 +60,46 @@ def test_a_video_forms_and_is_what_its_recipe_makes(tiny_run: Path, store: JobSt
     assert failed is not None
     assert failed["state"] == "failed"
     assert "xyzzy" in failed["error"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mode": "sample"},
+        {"mode": "sample", "guidance": 1.0},
+        {"mode": "extend", "guidance": 1.0},
+        {"mode": "inpaint", "mask": pack_mask([[row > 20 for _ in range(32)] for row in range(32)])},
+        {"mode": "restyle", "strength": 0.7, "steps": 5},
+        {"mode": "restyle", "strength": 0.9, "source": "a red circle", "steps": 5, "guidance": 20.0},
+    ],
+    ids=str,
+)
+def test_a_plan_has_the_passes_and_steps_that_are_taken(
+    tiny_run: Path, tmp_path: Path, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = PipelineEngine({"mine": tiny_run / "model"})
+    facts = engine.facts("mine")
+    pipeline, weights = engine._model("mine")
+    first = Recipe("mine", weights, "a red circle", (9, 32, 32), 4, 3.0, 7)
+    recipe = replace(
+        first, prompt="a blue circle", **more, parents=(first,) if MODES[more["mode"]][0] else ()
+    )
+    file = tmp_path / "first.mp4"
+    remake_module.write(file, remake_module.make(pipeline, first, progress=False), first, 8.0)
+    rows: list[int] = []
+    steps: list[int] = []
+    forward = pipeline.dit.forward
+
+    def counted(x: Any, *arguments: Any) -> Any:
+        rows.append(len(x))
+        return forward(x, *arguments)
+
+    monkeypatch.setattr(pipeline.dit, "forward", counted)
+    remake_module.make(pipeline, recipe, [file], progress=False, on_step=lambda step, *_: steps.append(step))
+    planned, flops = plan(facts, recipe.to_dict())
+    assert planned == len(steps)
+    fixed = facts["costs"]["9x32x32"]["plain" if recipe.guidance == 1 else "guided"][0]
+    assert flops == fixed + sum(rows) * facts["costs"]["9x32x32"]["plain"][1]
 
 
 def test_the_cost_is_the_ledgers(tiny_config: Config, tiny_run: Path) -> None:

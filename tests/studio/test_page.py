@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from minisora.pipelines.recipe import read_recipe, unpack_mask
+
 _HERE = Path(__file__).parent
 
 
@@ -119,6 +121,47 @@ def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path
     browser.run("location.hash = '#gallery'; document.getElementById('favourites').click()")
     browser.until("document.getElementById('found').textContent === '1 video'")
     # Nothing was refused by the page's own policy, and nothing failed.
+    assert browser.errors == []
+
+
+def test_a_region_is_painted_and_the_video_extended(address: str, browser: Any, tmp_path: Path) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    browser.run("document.querySelector('#latest .empty button').click()")
+    browser.until("document.querySelectorAll('#latest .tile video').length === 4")
+    browser.run("location.hash = '#edit/inpaint/1'")
+    browser.until("document.querySelector('.stage canvas') !== null")
+    main = "document.querySelector('.edit .main')"
+    assert browser.run(f"{main}.disabled") is True
+    assert browser.run("document.querySelector('.edit .cost').textContent") == "Paint over what is to change."
+    box = browser.run("(({x, y, width, height}) => [x, y, width, height])"
+                      "(document.querySelector('.stage canvas').getBoundingClientRect())")  # fmt: skip
+    middle = (box[0] + box[2] / 2, box[1] + box[3] / 2)
+    browser.drag((middle[0] - 90, middle[1]), middle, (middle[0] + 90, middle[1]))
+    browser.until(
+        f"{main}.disabled === false && document.querySelector('.edit .cost').textContent.includes('GFLOPs')"
+    )
+    browser.run(f"{main}.click()")
+    browser.until(
+        "location.hash === '#make' && document.querySelectorAll('#latest .tile video').length === 6"
+    )
+    browser.run("location.hash = '#clip/5'")
+    browser.until("document.querySelector('dialog .family a') !== null")
+    assert browser.run("document.querySelector('dialog .family a').getAttribute('href')") == "#clip/1"
+    browser.run("document.querySelector('dialog a[href=\"#edit/extend/5\"]').click()")
+    browser.until(f"{main}?.textContent === 'Extend: 2 videos' && {main}.disabled === false")
+    browser.run(f"{main}.click()")
+    browser.until("document.querySelectorAll('#latest .tile video').length === 8")
+    recipe = read_recipe(tmp_path / "home" / "clips" / "000007.mp4")
+    assert [recipe.mode, recipe.parents[0].mode, recipe.parents[0].parents[0].mode] == [
+        "extend",
+        "inpaint",
+        "sample",
+    ]
+    rows = unpack_mask(recipe.parents[0].mask or "", 64, 64)
+    # What was painted: a stroke through the middle, and nothing at the edge.
+    assert rows[32][32]
+    assert not any(rows[2])
     assert browser.errors == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[studio]'")
 
+from minisora.pipelines.recipe import pack_mask
 from minisora.serve.guard import Guard, new_token
 from minisora.studio import studio_app as room
 from minisora.studio.job_store import JobStore
@@ -89,7 +90,7 @@ def test_a_seed_that_is_not_said_is_fresh(store: JobStore, send: Any) -> None:
         ({"count": 9}, "variations = 9 must be at least 1 and at most 8"),
         ({"count": 0}, "variations = 0 must be at least 1 and at most 8"),
         ({"path": "/etc/passwd"}, "unknown key 'path': use model, prompt, frames, height, width, steps, guidance, "
-         "seed, count"),
+         "seed, count, mode, parents, frame, strength, keep, mask"),
         ({"steps": "3"}, "'steps' has a value of the wrong type"),
     ],
 )  # fmt: skip
@@ -97,6 +98,87 @@ def test_what_cannot_be_made_is_one_line(store: JobStore, send: Any, change: Any
     answer = send("POST", "/api/jobs", {**ASKED, **change})
     assert (answer.status, answer.json) == (400, {"error": error})
     assert store.open_jobs() == []
+
+
+MASK = pack_mask([[20 <= row < 40 and column < 9 for column in range(64)] for row in range(64)])
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        ({"mode": "extend", "parents": [1]}, 3),
+        ({"mode": "animate", "parents": [1], "frame": 8}, 3),
+        ({"mode": "connect", "parents": [1, 2]}, 3),
+        ({"mode": "inpaint", "parents": [2], "mask": MASK}, 3),
+        # Of noise levels 1, 0.8, 0.5 two lie below 0.9; without what both say, steps are counted from 0.7.
+        ({"mode": "restyle", "parents": [1], "strength": 0.9, "keep": True}, 2),
+        ({"mode": "restyle", "parents": [1], "strength": 0.7}, 2),
+    ],
+)  # fmt: skip
+def test_a_video_is_made_from_others(store: JobStore, engine: Any, send: Any, more: Any, steps: int) -> None:
+    send("POST", "/api/jobs", {**ASKED, "count": 2})
+    while work_one(store, engine):
+        pass
+    (job,) = send("POST", "/api/jobs", {**ASKED, **more, "count": 1}).json["jobs"]
+    assert store.job(job)["steps"] == steps  # type: ignore[index]
+    work_one(store, engine)
+    clip = send("GET", f"/api/clips/{job}").json
+    assert clip["parents"] == more["parents"]
+    recipe = clip["recipe"]
+    assert recipe["mode"] == more["mode"]
+    assert [parent["prompt"] for parent in recipe["parents"]] == ["a red circle moving left"] * len(
+        more["parents"]
+    )
+    assert recipe.get("source") == ("a red circle moving left" if more.get("keep") else None)
+    assert send("GET", f"/api/clips/{more['parents'][0]}").json["children"] == [job]
+    # A plan says beforehand what it comes to.
+    query = (
+        f"model=toy&mode={more['mode']}&size=9x64x64&steps=3&guidance=3&strength={more.get('strength', 1)}"
+    )
+    planned = send("GET", f"/api/plan?{query}&keep={int(more.get('keep', False))}").json
+    assert planned["steps"] == steps
+    assert planned["flops"] > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"mode": "dream"}, "which this minisora does not know"),
+        ({"mode": "extend"}, "extend is made from 1 videos, not from 0"),
+        ({"mode": "extend", "parents": [1, 1]}, "extend is made from 1 videos, not from 2"),
+        ({"mode": "extend", "parents": [1] * 100}, "parents must be at most two recipes"),
+        ({"mode": "extend", "parents": [99]}, "the video to begin with is not there any more"),
+        ({"mode": "extend", "parents": ["../1"]}, "the video to begin with is not there any more"),
+        ({"mode": "extend", "parents": [True]}, "the video to begin with is not there any more"),
+        ({"mode": "extend", "parents": [10**30]}, "the video to begin with is not there any more"),
+        ({"mode": "extend", "parents": [1], "mask": MASK}, "extend takes no mask"),
+        ({"mode": "inpaint", "parents": [1]}, "inpaint needs a mask"),
+        ({"mode": "inpaint", "parents": [1], "mask": "AAAA"}, "the mask is not of 64x64 pixels"),
+        ({"mode": "inpaint", "parents": [1], "mask": "<b>"}, "the mask is not base64"),
+        ({"mode": "inpaint", "parents": [1], "mask": pack_mask([[False] * 64] * 64)}, "the mask is empty"),
+        ({"mode": "restyle", "parents": [1], "strength": 0}, "strength = 0 must be above 0"),
+        ({"mode": "restyle", "parents": [1], "strength": 0.1, "keep": True}, "no step of 3 lies below strength = 0.1"),
+        ({"mode": "animate", "parents": [1], "frame": -1}, "frame = -1 must be at least 0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_from_others_is_one_line(
+    store: JobStore, engine: Any, send: Any, more: Any, error: str
+) -> None:
+    send("POST", "/api/jobs", {**ASKED, "count": 1})
+    work_one(store, engine)
+    answer = send("POST", "/api/jobs", {**ASKED, **more})
+    assert answer.status == 400
+    assert error in answer.json["error"]
+    assert store.open_jobs() == []
+
+
+def test_a_parent_that_is_removed_meanwhile_is_told(store: JobStore, engine: Any, send: Any) -> None:
+    send("POST", "/api/jobs", {**ASKED, "count": 1})
+    work_one(store, engine)
+    (job,) = send("POST", "/api/jobs", {**ASKED, "mode": "loop", "parents": [1], "count": 1}).json["jobs"]
+    send("DELETE", "/api/clips/1", {})
+    work_one(store, engine)
+    assert store.job(job)["error"] == "the video that it was to be made from is not there any more"  # type: ignore[index]
 
 
 def test_nan_is_refused(store: JobStore, send: Any) -> None:

@@ -43,7 +43,7 @@ def test_it_stops_within_a_step(store: JobStore, asked: Any, fake: ModuleType) -
     steps: list[int] = []
 
     class Watched(fake.FakeEngine):  # type: ignore[name-defined,misc]
-        def make(self, request: Any, video: Path, picture: Path, on_step: Callable[..., None]) -> Any:
+        def make(self, request: Any, parents: Any, video: Path, picture: Path, on_step: Any) -> Any:
             def watched(step: int, png: Callable[[], bytes]) -> None:
                 if request["seed"] == 0:
                     steps.append(step)
@@ -51,7 +51,7 @@ def test_it_stops_within_a_step(store: JobStore, asked: Any, fake: ModuleType) -
                         store.cancel(first)
                 on_step(step, png)
 
-            return super().make(request, video, picture, watched)
+            return super().make(request, parents, video, picture, watched)
 
     _work_all(store, Watched())
     # The step at which it was cancelled was its last.

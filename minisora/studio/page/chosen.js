@@ -28,12 +28,13 @@ export function chooseNone() {
 function show() {
   const ids = [...chosen];
   bar.hidden = ids.length === 0;
-  bar.replaceChildren(
+  bar.replaceChildren(...[
     h("span", {}, `${ids.length} chosen`),
     ids.length > 1
       ? h("a", { class: "button", href: `#compare/${ids.join(",")}` }, "Compare")
       : h("span", { class: "soft" }, "one more to compare"),
+    ids.length === 2 ? h("a", { class: "button", href: `#edit/connect/${ids.join(",")}`, title: "What happens between the first and the second" }, "Connect") : null,
     h("button", { class: "plain", type: "button", onclick: chooseNone }, "Clear"),
-  );
+  ].filter(Boolean));
   for (const listener of listeners) listener();
 }

@@ -1,9 +1,10 @@
 // One video: large, with its recipe, and what can be done with it.
-import { ask, clipOf, state } from "./server.js";
+import { ask, clipOf, familyOf, pictureOf, state } from "./server.js";
 import { announce, byId, h, icon, still } from "./dom.js";
 import { flopsText, timeText } from "./cost.js";
 import { download, player, starButton, titleOf } from "./tiles.js";
 import { useSettings } from "./make.js";
+import { MODES } from "./edit.js";
 
 const dialog = byId("clip");
 // Where to go when it is closed.
@@ -21,12 +22,21 @@ export function hideClip() {
   if (dialog.open) dialog.close();
 }
 
+/** Pictures of the clips that one came from or that came from it, each a way there; filled as they are known. */
+function family(title, ids) {
+  if (!ids.length) return null;
+  const row = h("div", { class: "family" });
+  Promise.allSettled(ids.slice(-12).map(clipOf)).then((found) => row.replaceChildren(...found.filter((each) => each.status === "fulfilled").map(({ value }) =>
+    h("a", { href: `#clip/${value.id}`, "aria-label": `${titleOf(value.recipe)}, ${value.recipe.mode}, seed ${value.recipe.seed}` }, h("img", { src: pictureOf(value), alt: "" }), h("span", {}, value.recipe.mode)))));
+  return h("div", { class: "field" }, h("h3", {}, title), row);
+}
+
 /** Show a clip above the view that was open. */
 export async function showClip(id, from) {
   behind = from;
   let clip;
   try {
-    clip = await clipOf(id);
+    clip = await familyOf(id);
   } catch {
     announce("this video is not there any more");
     location.hash = behind;
@@ -35,12 +45,19 @@ export async function showClip(id, from) {
   const { recipe } = clip;
   const [, height, width] = recipe.size;
   const rows = [
+    ...(recipe.mode === "sample" ? [] : [["Made by", MODES[recipe.mode]?.name ?? recipe.mode]]),
     ["Seed", recipe.seed], ["Model", recipe.model], ["Size", `${width} × ${height}, ${clip.frames} frames at ${clip.fps} per second`],
     ["Steps", recipe.steps], ["Guidance", recipe.guidance],
     ["Cost", `${clip.flops ? `${flopsText(clip.flops)}, ` : ""}${timeText(clip.seconds)} here`],
     ["Made", new Date(clip.made * 1000).toLocaleString()],
   ];
+  const sampled = recipe.mode === "sample";
   const use = (keepSeed) => {
+    if (!sampled) {
+      behind = `#edit/${recipe.mode}/${clip.parents.join(",")}`;
+      dialog.close();
+      return;
+    }
     useSettings(recipe, keepSeed);
     behind = "#make";
     dialog.close();
@@ -69,9 +86,12 @@ export async function showClip(id, from) {
       h("div", { class: "about" },
         h("h2", { id: "clip-title" }, titleOf(recipe)),
         h("div", { class: "actions" },
-          h("button", { class: "button main-action", type: "button", onclick: () => use(true) }, "Use these settings"),
-          h("button", { type: "button", onclick: () => use(false) }, "With fresh seeds")),
+          h("button", { class: "button main-action", type: "button", onclick: () => use(true) }, sampled ? "Use these settings" : "Take this step again"),
+          sampled ? h("button", { type: "button", onclick: () => use(false) }, "With fresh seeds") : null),
         h("div", { class: "actions" }, download(clip), starButton(clip), remove),
+        h("div", { class: "field" }, h("h3", {}, "Go on from here"), h("div", { class: "actions" }, Object.entries(MODES).filter(([mode]) => mode !== "connect").map(([mode, { name }]) =>
+          h("a", { class: "button", href: `#edit/${mode}/${clip.id}` }, name)))),
+        family("Made from", clip.parents), family("Became", clip.children),
         h("table", {}, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value)))))),
         h("p", { class: "note" }, "The file carries this recipe: ", h("code", {}, `minisora sample --recipe FILE --out again.mp4`), " makes the same bytes again."))),
     h("button", { class: "plain close", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")));

@@ -5,16 +5,18 @@ import "./queue.js";
 import "./make.js";
 import { showGallery } from "./gallery.js";
 import { hideCompare, showCompare } from "./compare.js";
+import { hideEdit, showEdit } from "./edit.js";
 import { hideClip, showClip } from "./clip.js";
 
-const VIEWS = ["make", "gallery", "compare"];
+const VIEWS = ["make", "gallery", "compare", "edit"];
 let shown = "";
 // The last view that was no single video.
 let base = "#make";
 
 function show() {
-  const [name, rest = ""] = location.hash.slice(1).split("/");
-  const ids = rest.split(",").map(Number).filter(Number.isSafeInteger);
+  const [name, ...parts] = location.hash.slice(1).split("/");
+  const rest = parts.join("/");
+  const ids = (parts.at(-1) ?? "").split(",").map(Number).filter((id) => Number.isSafeInteger(id) && id > 0);
   if (name === "clip") {
     if (!shown) open("gallery", []);
     showClip(ids[0], base);
@@ -25,19 +27,26 @@ function show() {
   const address = `#${view}${rest ? `/${rest}` : ""}`;
   if (address === base && shown) return;
   base = address;
-  open(view, ids);
+  open(view, ids, parts[0]);
 }
 
-function open(view, ids) {
+function open(view, ids, mode) {
+  if (shown && shown !== view) {
+    window.scrollTo(0, 0);
+    // For those who hear the page: what follows is new.
+    byId("content").focus({ preventScroll: true });
+  }
   shown = view;
   for (const each of VIEWS) byId(`view-${each}`).hidden = each !== view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${{ make: "Make", gallery: "Gallery", compare: "Compare" }[view]} · minisora studio`;
+  document.title = `${{ make: "Make", gallery: "Gallery", compare: "Compare", edit: "Edit" }[view]} · minisora studio`;
   if (view === "compare") showCompare(ids);
   else hideCompare();
+  if (view === "edit") showEdit(mode, ids);
+  else hideEdit();
   if (view === "gallery") showGallery();
 }
 

@@ -4,19 +4,17 @@ import { announce, byId, h, keep, still } from "./dom.js";
 import { flopsOf, flopsText, secondsOf, timeText } from "./cost.js";
 import { clipTile, inStep, isShownFailure, jobTile, titleOf } from "./tiles.js";
 import { choose, isChosen, onChosen } from "./chosen.js";
-import { offer } from "./words.js";
+import { numberOfVariations, wrongNumber } from "./fields.js";
+import { offerWords } from "./words.js";
 
 const form = byId("make");
 const [model, prompt, size, length, steps, guidance, seed, lock] = ["model", "prompt", "size", "length", "steps", "guidance", "seed", "lock"].map(byId);
 const go = byId("go");
-const MOST = 8;
 const SHOWN = 8;
+const offer = offerWords(prompt, byId("words"), byId("prompt-note"));
 let shownModel = null;
 
-byId("count").append(
-  h("div", { class: "choices" }, Array.from({ length: MOST }, (_, place) =>
-    h("label", {}, h("input", { type: "radio", name: "count", value: place + 1, checked: place === 3, "aria-label": `${place + 1} variation${place ? "s" : ""}` }), h("span", { "aria-hidden": "true" }, String(place + 1))))),
-);
+byId("count").append(numberOfVariations("count", 4));
 const count = () => Number(form.elements.count.value);
 const facts = () => state.models[model.value];
 const chosenSize = () => [Number(length.value), ...size.value.split("x").map(Number)];
@@ -56,13 +54,8 @@ function showModels() {
 function asked() {
   const now = facts();
   if (!now || now.error) return { error: now?.error ?? "" };
-  const numbers = [[steps, "steps", true], [guidance, "guidance", false], ...(lock.checked ? [[seed, "the seed", true]] : [])];
-  for (const [field, name, whole] of numbers) {
-    const value = Number(field.value);
-    const fits = field.value !== "" && Number.isFinite(value) && value >= Number(field.min) && value <= Number(field.max) && (!whole || Number.isInteger(value));
-    field.setAttribute("aria-invalid", String(!fits));
-    if (!fits) return { error: `${name} must be ${whole ? "a whole number" : "a number"} from ${field.min} to ${field.max}` };
-  }
+  const wrong = wrongNumber([[steps, "steps", true], [guidance, "guidance", false], ...(lock.checked ? [[seed, "the seed", true]] : [])]);
+  if (wrong) return { error: wrong };
   const [frames, height, width] = chosenSize();
   return {
     model: model.value, prompt: prompt.value.trim(), frames, height, width, steps: Number(steps.value),
@@ -168,8 +161,9 @@ function makeBatch() {
   section.update = ({ entries }) => {
     const { recipe } = entries[0];
     title.textContent = titleOf(recipe);
-    const [frames, height, width] = recipe.size;
-    about.textContent = `${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames · ${recipe.steps} steps · guidance ${recipe.guidance}`;
+    const [sampled, height, width] = recipe.size;
+    const frames = entries.find((entry) => entry.clip)?.clip.frames ?? sampled;
+    about.textContent = `${recipe.mode && recipe.mode !== "sample" ? `${recipe.mode} · ` : ""}${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames · ${recipe.steps} steps · guidance ${recipe.guidance}`;
     const ready = entries.filter((entry) => entry.clip);
     const open = entries.filter((entry) => entry.job && entry.job.state !== "failed");
     const shown = `${ready.map((entry) => entry.id)}|${open.map((entry) => entry.id)}`;

@@ -49,7 +49,8 @@ function secondsLeft(jobs) {
   let seconds = 0;
   for (const { request, step, steps } of jobs) {
     const facts = state.models[request.model];
-    const flops = facts?.costs && flopsOf(facts, request.size, request.steps, request.guidance);
+    // Of the other modes the steps alone are known here: taken for such of sampling.
+    const flops = facts?.costs && flopsOf(facts, request.size, steps, request.guidance);
     const known = flops && secondsOf(state.speeds[request.model], request.size, flops);
     if (!known) return null;
     seconds += known.seconds * (1 - step / steps);

@@ -89,3 +89,6 @@ export function fileName(clip) {
 export async function clipOf(id) {
   return state.clips.get(id) ?? ask(`/api/clips/${id}`);
 }
+
+/** A promise of the clip with the numbers of its `parents` and `children`, as they are now. */
+export const familyOf = (id) => ask(`/api/clips/${id}`);

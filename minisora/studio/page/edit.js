@@ -1,0 +1,207 @@
+// Edit: what can be made from a video that is there, one mode after another.
+import { ask, clipOf, state, videoOf } from "./server.js";
+import { announce, byId, h, still } from "./dom.js";
+import { flopsText, secondsOf, timeText } from "./cost.js";
+import { numberOfVariations, wrongNumber } from "./fields.js";
+import { maskPainter } from "./mask.js";
+import { titleOf } from "./tiles.js";
+import { offerWords } from "./words.js";
+
+const KNOWN = "The model has to know it: one trained with known frames, as toy is.";
+
+export const MODES = {
+  extend: { name: "Extend", say: `What happens after its end. ${KNOWN}` },
+  prepend: { name: "Prepend", say: `What happened before its start. ${KNOWN}` },
+  loop: { name: "Loop", say: `A way back from its end to its start: played over and over, it has no seam. ${KNOWN}` },
+  animate: { name: "Animate a frame", say: `A new video that begins with one of its frames. ${KNOWN}` },
+  restyle: { name: "Restyle", say: "The same video under another prompt: say what it is to become." },
+  inpaint: { name: "Inpaint", say: "A region is made anew, in every frame: paint over all that is to go. Everything else stays as it is." },
+  connect: { name: "Connect", say: `What happens between the end of the first and the start of the second. ${KNOWN}` },
+};
+
+const view = byId("view-edit");
+let shown = 0;
+
+export function hideEdit() {
+  shown += 1;
+  view.replaceChildren();
+}
+
+/** Why there is nothing to edit, and a way on. */
+function empty(title, text) {
+  view.replaceChildren(h("div", { class: "empty" }, h("p", {}, h("b", {}, title)), h("p", {}, text), h("a", { class: "button", href: "#gallery" }, "To the gallery")));
+}
+
+export async function showEdit(mode, ids) {
+  hideEdit();
+  const now = shown;
+  const about = MODES[mode];
+  const wanted = mode === "connect" ? 2 : 1;
+  const found = await Promise.allSettled(ids.slice(0, 2).map(clipOf));
+  const clips = found.filter((each) => each.status === "fulfilled").map((each) => each.value);
+  if (now !== shown) return;
+  if (!about || clips.length !== wanted) {
+    empty("Nothing to edit.", mode === "connect" ? "Choose two videos in the gallery by their boxes, then press Connect." : "Open a video of the gallery and choose how to go on from it.");
+    return;
+  }
+  // A model may still be being read.
+  for (let tries = 0; !Object.keys(state.models).length && tries < 600; tries += 1) await new Promise((done) => setTimeout(done, 100));
+  if (now !== shown) return;
+  build(mode, about, clips);
+}
+
+/** The longest length on offer that is no longer than the clip. */
+const within = (facts, clip) => facts.lengths.filter((length) => length <= clip.frames).at(-1) ?? facts.lengths[0];
+
+function build(mode, about, clips) {
+  const [clip] = clips;
+  const names = Object.keys(state.models).filter((name) => !state.models[name].error);
+  const [, height, width] = clip.recipe.size;
+  const field = (label, element, id) => { element.id = id; return h("div", { class: "field" }, h("label", { for: id }, label), element); };
+
+  const model = h("select", {}, names.map((name) => h("option", { value: name }, name)));
+  model.value = names.includes(clip.recipe.model) ? clip.recipe.model : names[0];
+  const facts = () => state.models[model.value];
+  const prompt = h("textarea", { id: "edit-prompt", rows: 2, maxlength: 2000, spellcheck: "false", autocomplete: "off", "aria-autocomplete": "list", "aria-controls": "edit-words", "aria-describedby": "edit-note" });
+  prompt.value = clip.recipe.prompt;
+  const words = h("ul", { id: "edit-words", class: "words", role: "listbox", "aria-label": "Words of this model" });
+  const note = h("p", { id: "edit-note", class: "note", "aria-live": "polite" });
+  const steps = h("input", { type: "number", min: 1, max: 1000, inputmode: "numeric" });
+  const guidance = h("input", { type: "number", min: 0, max: 1000, step: 0.5, inputmode: "decimal" });
+  const seed = h("input", { type: "number", min: 0, max: 4294967295, placeholder: "fresh", disabled: true, inputmode: "numeric" });
+  const lock = h("input", { type: "checkbox" });
+  const keep = h("input", { type: "checkbox" });
+  keep.checked = true;
+  const strength = h("input", { type: "range", min: 0.05, max: 1, step: 0.05 });
+  const cost = h("div", { class: "cost", "aria-live": "polite" });
+  const go = h("button", { class: "main", type: "submit" });
+  const error = h("p", { class: "error", role: "alert" });
+  const number = h("output", {});
+
+  // What is seen of the video, and on it the mask or the frame that is meant.
+  const screens = clips.map((each) => {
+    const video = h("video", { src: videoOf(each), preload: "auto", playsinline: true, "aria-label": titleOf(each.recipe) });
+    Object.assign(video, { muted: true, loop: true, autoplay: !still.matches && mode !== "animate" && mode !== "inpaint" });
+    video.style.aspectRatio = `${each.width} / ${each.height}`;
+    return h("div", { class: "screen" }, video);
+  });
+  const stage = h("div", { class: `stage${clips.length > 1 ? " two" : ""}` }, screens);
+  const painter = mode === "inpaint" ? maskPainter(width, height, () => showCost()) : null;
+  const frame = h("input", { type: "range", min: 0, max: clip.frames - 1, step: 1, value: mode === "animate" ? clip.frames - 1 : Math.floor(clip.frames / 2) });
+  const frameText = h("output", {});
+  const seek = () => {
+    frameText.textContent = `${Number(frame.value) + 1} of ${clip.frames}`;
+    screens[0].firstChild.currentTime = (Number(frame.value) + 0.5) / clip.fps;
+  };
+  if (painter) screens[0].append(painter.canvas);
+  if (painter || mode === "animate") {
+    frame.addEventListener("input", seek);
+    screens[0].firstChild.addEventListener("loadeddata", seek);
+    stage.append(h("label", { class: "slide" }, "Frame", frame, frameText));
+  }
+  if (painter) stage.append(...painter.tools);
+  if (mode === "restyle" || mode === "inpaint") {
+    const used = within(facts(), clip);
+    if (used < clip.frames) stage.append(h("p", { class: "note" }, `The first ${used} of its ${clip.frames} frames are used.`));
+  }
+
+  const form = h("form", { "aria-label": about.name, novalidate: true },
+    names.length > 1 ? field("Model", model, "edit-model") : null,
+    h("div", { class: "field" }, h("label", { for: "edit-prompt" }, mode === "restyle" ? "What it is to become" : "What to show"), prompt, note, words),
+    mode === "restyle" ? h("label", { class: "check-line" }, keep, " Keep what both prompts say") : null,
+    mode === "restyle" ? h("div", { class: "field" }, h("label", { for: "edit-strength" }, "Strength ", number), Object.assign(strength, { id: "edit-strength" }), h("p", { class: "note" }, "Low keeps more of the video, 1 keeps nothing.")) : null,
+    h("div", { class: "row" }, field("Steps", steps, "edit-steps"), field("Guidance", guidance, "edit-guidance")),
+    h("div", { class: "row" }, field("Seed", seed, "edit-seed"), h("div", { class: "field check" }, h("label", {}, lock, " Keep the seed"))),
+    h("fieldset", {}, h("legend", {}, "Variations"), numberOfVariations("edit-count", mode === "restyle" ? 1 : 2)),
+    cost, go, error);
+  const offer = offerWords(prompt, words, note);
+  const count = () => Number(form.elements["edit-count"].value);
+
+  function useModel() {
+    const how = facts().modes[mode];
+    steps.value = how.steps;
+    guidance.value = how.guidance;
+    useStrength();
+    offer(facts().words);
+    showCost();
+  }
+  function useStrength() {
+    if (mode !== "restyle") return;
+    const how = facts().modes.restyle;
+    strength.value = keep.checked ? how.strength : how.plain_strength;
+    steps.value = keep.checked ? how.steps : facts().steps;
+    guidance.value = keep.checked ? how.guidance : facts().guidance;
+  }
+
+  /** What is asked for, or the line that says what is wrong. */
+  function asked() {
+    const wrong = wrongNumber([[steps, "steps", true], [guidance, "guidance", false], ...(lock.checked ? [[seed, "the seed", true]] : [])]);
+    if (wrong) return { error: wrong };
+    if (painter?.isEmpty()) return { error: "Paint over what is to change." };
+    if (mode === "restyle" && prompt.value.trim() === clip.recipe.prompt) return { error: "Change the prompt: it says what the video shows already." };
+    const frames = mode === "restyle" || mode === "inpaint" ? within(facts(), clip) : facts().default_size[0];
+    return {
+      model: model.value, prompt: prompt.value.trim(), frames, height, width, steps: Number(steps.value), guidance: Number(guidance.value),
+      seed: lock.checked ? Number(seed.value) : null, count: count(), mode, parents: clips.map((each) => each.id),
+      ...(mode === "animate" ? { frame: Number(frame.value) } : {}),
+      ...(mode === "restyle" ? { strength: Number(strength.value), keep: keep.checked } : {}),
+      ...(painter ? { mask: painter.packed() } : {}),
+    };
+  }
+
+  let asking = 0;
+  async function showCost() {
+    asking += 1;
+    const own = asking;
+    const many = count();
+    number.textContent = Number(strength.value).toFixed(2);
+    go.textContent = `${about.name}: ${many === 1 ? "1 video" : `${many} videos`}`;
+    const wanted = asked();
+    go.disabled = Boolean(wanted.error);
+    if (wanted.error) {
+      cost.replaceChildren(h("p", { class: "soft" }, wanted.error));
+      return;
+    }
+    const size = [wanted.frames, height, width];
+    const query = new URLSearchParams({ model: wanted.model, mode, size: size.join("x"), steps: wanted.steps, guidance: wanted.guidance, strength: wanted.strength ?? 1, keep: wanted.keep ? 1 : 0 });
+    const found = await ask(`/api/plan?${query}`).catch((failure) => ({ failure }));
+    if (own !== asking) return;
+    if (found.failure || !found.flops) {
+      cost.replaceChildren(h("p", { class: "error" }, found.failure?.message ?? `This model does not offer ${width} × ${height}.`));
+      go.disabled = true;
+      return;
+    }
+    const known = secondsOf(state.speeds[wanted.model], size, many * found.flops);
+    cost.replaceChildren(
+      h("p", {}, h("b", {}, flopsText(many * found.flops)), many > 1 ? h("span", { class: "soft" }, ` ${many} × ${flopsText(found.flops)}`) : null),
+      h("p", {}, known ? [`About ${timeText(known.seconds)} here`, h("span", { class: "soft" }, `, by the last ${known.videos === 1 ? "video" : `${known.videos} videos`}`)] : h("span", { class: "soft" }, "Seconds are known once the first video was made here.")));
+  }
+
+  form.addEventListener("input", (event) => {
+    if (event.target === keep) useStrength();
+    showCost();
+  });
+  model.addEventListener("change", useModel);
+  lock.addEventListener("change", () => {
+    seed.disabled = !lock.checked;
+    if (lock.checked && seed.value === "") seed.value = clip.recipe.seed;
+    showCost();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const wanted = asked();
+    error.textContent = wanted.error ?? "";
+    if (wanted.error) return;
+    try {
+      await ask("/api/jobs", wanted);
+      announce(`${wanted.count} in the queue`);
+      // Unless one has gone on meanwhile.
+      if (form.isConnected) location.hash = "#make";
+    } catch (failure) {
+      error.textContent = failure.message;
+    }
+  });
+  const intro = h("div", { class: "intro" }, h("h2", {}, about.name), h("p", { class: "say" }, about.say));
+  view.replaceChildren(h("div", { class: "edit" }, intro, form, stage));
+  useModel();
+}
