@@ -255,8 +255,10 @@ class _Person:
         self._ready.set()
 
     def _begin(self, order: dict[str, Any]) -> None:
-        """Again, by another seed where one is given."""
-        self.loop.begin(replace(self.loop.game.beginning, seed=_whole(order, "seed")))
+        """Again by a seed, or anew: with a first frame of the world's own."""
+        seed = _whole(order, "seed")
+        anew = order.get("anew") is True
+        self.loop.begin(Beginning(seed) if anew else replace(self.loop.game.beginning, seed=seed))
 
     def _picture(self, sent: bytes) -> None:
         height, width = self.loop.game.world.size

@@ -1,7 +1,6 @@
 """Play a game: keys that are held become a button for each step, and steps follow each other at a steady pace.
 
-`Loop` plays in a thread of its own; whoever looks on takes the latest picture (`shown`) and so misses
-the late ones.
+`Loop` plays in a thread of its own; whoever looks on takes the latest picture (`shown`) and so misses the late ones.
 `Keys` and `Pace` decide what is pressed and when; they know no clock but the one that they are told.
 """
 

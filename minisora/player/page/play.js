@@ -161,10 +161,11 @@ function pause(value = !paused) {
   setPaused(value);
   send({ do: "pause", paused });
 }
-function begin(number) {
+// From the same picture, if one was chosen; anew: from the world's own.
+function begin(number, anew = false) {
   letGoOfAll();
   setPaused(false);
-  send({ do: "begin", seed: number % 4294967296 });
+  send({ do: "begin", seed: number % 4294967296, anew });
 }
 function save() {
   pause(true);
@@ -190,7 +191,7 @@ $("wait").addEventListener("change", () => send({ do: "wait", wait: $("wait").ch
 $("pace").addEventListener("change", () => send({ do: "pace", fps: Number($("pace").value) }));
 $("seed-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  begin(Number($("seed").value));
+  begin(Number($("seed").value), true);
   $("seed").blur();
 });
 $("draw-form").addEventListener("submit", (event) => {
