@@ -27,9 +27,9 @@ from torch import Tensor
 
 from minisora.config import load
 from minisora.models.build import build_dit, latent_grid
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
 from minisora.models.packed import pack, packed_velocities
-from minisora.models.patchify import token_grid
 from minisora.models.precision import choose_precision
 
 TEXT_TOKENS, TEXT_WIDTH = 24, 128

@@ -57,6 +57,7 @@ COMMANDS: dict[str, str] = {
     "onefile": "python benchmarks/judge_one_file.py --json FILE",
     "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE, after what its head says",
     "packing": "python benchmarks/packing.py --json FILE",
+    "plan-memory": "python benchmarks/plan_memory.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
@@ -195,6 +196,17 @@ def made(*themes: str) -> str:
 def where(folder: str) -> str:
     """Machine and date of a folder."""
     return ", ".join(FOLDERS[folder].values()) + "."
+
+
+def planned_memory() -> list[Row]:
+    """Steps of training: planned and measured peaks."""
+    rows = []
+    for row in rows_of("plan-memory", "steps"):
+        planned, measured = (row[f"{name}_bytes"] - row["fixed_bytes"] for name in ("predicted", "measured"))
+        checkpointed = "every block" if row["checkpointing"] else "none"
+        width = row["heads"] * row["head_width"]
+        rows.append({**row, "width": width, "checkpointed": checkpointed, "activations": planned / measured})
+    return rows
 
 
 def _spaced(name: str) -> str:
@@ -591,7 +603,7 @@ def costs() -> str:
 - In a published estimate of Sora {wrong} numbers do not follow from its own inputs. Mended, its {months}
   H100-months of training are {mended}; a pass with full attention costs {ours:,.2f} times its rule.
 - Each of {models} disclosed models on an H100 takes {others} times what the others predict; by the
-  published rule, {naive}."""
+  published rule, {naive} times."""
 
 
 BLOCKS: dict[str, Callable[[], str]] = {"how-good": how_good, "costs": costs}

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"pipelines", "flops"},
     {"evaluate", "training", "weights"},  # of weights, the code file of a model folder
     {"report"},
-    {"scaling", "worlds"},
+    {"plan", "scaling", "worlds"},
     {"demo"},
     {"studio", "player"},
     {"cli"},

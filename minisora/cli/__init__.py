@@ -13,6 +13,7 @@ from minisora.cli import (
     edit,
     evaluate,
     flops,
+    plan,
     report,
     sample,
     scale,
@@ -64,6 +65,7 @@ for command in (
     flops.flops,
     flops.calibrate,
     report.report,
+    plan.plan,
 ):
     app.command()(command)
 app.add_typer(evaluate_app, name="evaluate")

@@ -47,7 +47,7 @@ from typing import Any
 
 from minisora.config import Config, TextConfig, VAEConfig
 from minisora.flops.agree import Count
-from minisora.models.patchify import token_grid
+from minisora.models.clip_grid import token_grid
 
 Size = tuple[int, int, int]
 """Frames, height, width: of latents where nothing else is said."""

@@ -22,8 +22,8 @@ from minisora.flops.count_torch import Formulas, StepCount, count_torch, count_t
 from minisora.flops.device import built_on, describe_device
 from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass, text_pass
 from minisora.models.build import build_dit, build_text_encoder, build_vae
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import token_grid
 from minisora.models.vae import VideoVAE
 from minisora.screen import Table
 

@@ -26,6 +26,8 @@ class Card:
             tensor cores, "float32" is not.
         bandwidth: memory bandwidth in TB/s.
         source: where the figures are printed.
+        memory: in GB as printed, which is about as many GiB of what a process may take.
+        link: to the other cards of the machine, GB/s one way (NVLink, or else PCIe; printed as the sum of both ways).
     """
 
     name: str
@@ -33,6 +35,8 @@ class Card:
     tflops: dict[str, float]
     bandwidth: float
     source: str
+    memory: float
+    link: float
 
 
 _HOPPER = "NVIDIA H100 datasheet, printed with sparsity and halved here"
@@ -46,6 +50,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 756.0, "float16": 756.0, "float8": 1513.0, "tf32": 378.0, "float32": 51.0},
         2.0,
         _HOPPER,
+        80,
+        64,
     ),
     Card(
         "H100 NVL",
@@ -53,6 +59,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 835.0, "float16": 835.0},
         3.9,
         "NVIDIA H100 page, NVL column, halved (also pytorch/torchtitan, get_peak_flops)",
+        94,
+        300,
     ),
     Card(
         "H100 SXM",
@@ -60,6 +68,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 989.4, "float16": 989.4, "float8": 1978.9, "tf32": 494.7, "float32": 66.9},
         3.35,
         f"{_HOPPER}; 989.4 = 132 SM x 4,096 FLOP x 1.83 GHz",
+        80,
+        450,
     ),
     Card(
         "H200 SXM",
@@ -67,6 +77,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 989.0, "float16": 989.0, "float8": 1979.0},
         4.8,
         "NVIDIA H200 datasheet, printed with sparsity and halved here",
+        141,
+        450,
     ),
     Card(
         "B200",
@@ -74,6 +86,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 2250.0, "float16": 2250.0, "float8": 4500.0},
         8.0,
         "NVIDIA HGX B200 datasheet, one card, printed with sparsity and halved here",
+        180,
+        900,
     ),
     Card(
         "A100 80GB",
@@ -81,6 +95,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
         2.0,
         _AMPERE,
+        80,
+        300,
     ),
     Card(
         "A100 40GB",
@@ -88,6 +104,8 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
         1.555,
         _AMPERE,
+        40,
+        300,
     ),
     Card(
         "L40S",
@@ -95,8 +113,12 @@ CARDS: tuple[Card, ...] = (
         {"bfloat16": 362.05, "float16": 362.05, "float8": 733.0, "tf32": 183.0, "float32": 91.6},
         0.864,
         "NVIDIA L40S datasheet, the first of 'dense | with sparsity'",
+        48,
+        32,
     ),
-    Card("V100 SXM2", r"V100-SXM2", {"float16": 125.0, "float32": 15.7}, 0.9, "NVIDIA V100 datasheet"),
+    Card(
+        "V100 SXM2", r"V100-SXM2", {"float16": 125.0, "float32": 15.7}, 0.9, "NVIDIA V100 datasheet", 32, 150
+    ),
 )
 
 

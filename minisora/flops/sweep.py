@@ -30,8 +30,8 @@ from minisora.flops.passes import dit_pass
 from minisora.flops.peaks import Timing
 from minisora.flops.timing import known_peak
 from minisora.models.build import build_dit
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import token_grid
 
 LATENT_CHANNELS = 4
 # Fewer fit no law, whatever the time.

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from minisora.config import BucketConfig, ClipConfig, Config
+from minisora.models.clip_grid import check_clip
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import check_clip
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.tokenizer import build_vocabulary
 from minisora.models.vae import VideoVAE

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minisora.errors import UserError
-from minisora.models.patchify import Patch, patchify, token_grid, unpatchify
+from minisora.models.clip_grid import Patch, token_grid
+from minisora.models.patchify import patchify, unpatchify
 from minisora.models.positions import grid_sinusoid, rotary_table, rotate, sinusoid
 
 Axis = Literal["all", "space", "time"]  # which tokens attend to each other

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import token_grid, unpatchify
+from minisora.models.patchify import unpatchify
 
 
 class KeptKeys:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from minisora.errors import UserError
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import token_grid, unpatchify
+from minisora.models.patchify import unpatchify
 
 PACKED_NEEDS_FULL = "packed rows need dit.attention=full: tokens of one clip would not see each other"
 # The clip of a token that pads a row.

@@ -30,7 +30,7 @@ from minisora.models.causal_conv import (
     fold_pixels,
     unfold_pixels,
 )
-from minisora.models.patchify import check_clip
+from minisora.models.clip_grid import check_clip
 
 # Bytes of activations: more at a time are no faster.
 _MOST = {"cpu": 2 << 30, "cuda": 8 << 30}

@@ -42,8 +42,8 @@ from minisora.limits import (
     seed_after,
 )
 from minisora.memory import available_memory, size_text
+from minisora.models.clip_grid import check_clip
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import check_clip
 from minisora.models.precision import sampling_context
 from minisora.models.text import PretrainedTextEncoder, TextEncoder, TextFeatures
 from minisora.models.tokenizer import cut_captions

@@ -89,12 +89,13 @@ def packed(shown: Shown, loop: Loop) -> bytes:
         "complaint": loop.complaint,
         "paused": loop.paused,
         "drift": None,
+        # JSON has no infinity.
+        "off": "lost" if shown.off == math.inf else shown.off,
     }
     pictures = [shown.frame]
     if shown.truth is not None:
         pictures.append(shown.truth)
         decibels = drift(shown.frame, shown.truth)
-        # JSON has no infinity: equal pictures.
         header["drift"] = decibels if math.isfinite(decibels) else "equal"
     about = json.dumps(header).encode()
     pixels = b"".join(picture.permute(1, 2, 0).contiguous().numpy().tobytes() for picture in pictures)
@@ -231,7 +232,11 @@ class _Person:
             if shown.number > number:
                 number = shown.number
                 self._sent += 1
-                await self._socket.send_bytes(packed(shown, self.loop))
+                try:
+                    await self._socket.send_bytes(packed(shown, self.loop))
+                except (RuntimeError, WebSocketDisconnect):
+                    # The page is gone, and `_take` learns of it too.
+                    return
 
     async def _take(self) -> None:
         while True:

@@ -148,7 +148,10 @@ def _recorded(clip: Path) -> TrueWorld:
 
 def open_world(name: str) -> World:
     """The dream in a folder; raises UserError if it is none."""
-    raise UserError(f"there is no world '{name}': {ARENA} is one")
+    # What it is made of takes seconds to load, and the arena needs none of it.
+    from minisora.worlds.dream import load_dream
+
+    return load_dream(Path(name))
 
 
 def _save(game: Game, name: str, fps: float, out: Path) -> Path:
@@ -172,7 +175,14 @@ def replay_session(file: Path, name: str, out: Path) -> str:
     session = read_session(file)
     played = session.replay(None if name == ARENA else open_world(name))
     told = f"wrote {write_session(out, played, name, session.fps)}"
+    if not played.true_frames:
+        return told
+    last = len(played.buttons)
+    steps = sorted({min(step, last) for step in (*_TOLD, last)})
     drift = played.drift()
-    steps = sorted({min(step, len(drift) - 1) for step in (*_TOLD, len(drift) - 1)}) if drift else []
-    likeness = [f"{drift[step]:.1f} dB at step {step}" for step in steps if math.isfinite(drift[step])]
-    return told + (f"; the dream against the truth: {', '.join(likeness)}" if likeness else "")
+    likeness = [f"{drift[step]:.1f} dB and {_far(played.off[step])} at step {step}" for step in steps]
+    return f"{told}; the dream against the truth: {', '.join(likeness)}"
+
+
+def _far(off: float | None) -> str:
+    return "no player" if off is None or off == math.inf else f"its player {off:.1f} px off"

@@ -329,6 +329,8 @@ class TerminalPlayer:
             parts.append(f"key to picture {1e3 * self._latency:.0f} ms")
         if shown.truth is not None:
             parts.append(f"left the dream, right the true world: {drift(shown.frame, shown.truth):.1f} dB")
+        if shown.off is not None:
+            parts.append("player lost" if shown.off == math.inf else f"player {shown.off:.1f} px off")
         if shown.button is not None:
             parts.append(shown.button)
         return plain("   ".join(parts))

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from minisora.flops.peaks import CARDS
 from minisora.report.assumptions import shipped
@@ -216,7 +216,7 @@ def _interval(logs: Sequence[float]) -> list[float] | None:
     if len(logs) < 3:
         return None
     middle, scale = float(np.mean(logs)), float(np.std(logs, ddof=1) * np.sqrt(1 + 1 / len(logs)))
-    spread = scale * float(student_t.ppf(0.95, len(logs) - 1))
+    spread = scale * float(stdtrit(len(logs) - 1, 0.95))
     return [float(np.exp(middle - spread)), float(np.exp(middle + spread))]
 
 

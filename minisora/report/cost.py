@@ -12,19 +12,46 @@ share g of key-value heads (grouped queries; 1 without):
     K = S                 full attention over space and time
     K = (P + F) / 2       factorised: blocks alternate between space and time (minisora, Latte)
     K = P + F             divided: both in every block, time with projections of its own, + 4 S d^2
+    K = P x frames seen   bands: a frame sees itself and those before it, or those around it (`Band`)
 
 Attention overtakes everything else at S = 6 d (f = 4 d, full). The arithmetic is that of
 `minisora.flops.count_closed_form`, which three independent counts agree with; a test holds the two together.
 All numbers may be numpy arrays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from minisora.report.units import Number
 
 Attention = Literal["full", "factorised", "divided"]
 ATTENTIONS: tuple[Attention, ...] = ("full", "factorised", "divided")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Attention over some latent frames, whole: what a kernel skips is not counted.
+
+    Args:
+        kind: "causal": chunks of so many frames see themselves and all before them; "window": a frame sees so many
+            (an odd number), itself in their middle, fewer at the ends of the clip.
+        frames: how many.
+    """
+
+    kind: Literal["causal", "window"]
+    frames: Number
+
+    def seen(self, frames: Number) -> Number:
+        """Latent frames that a frame of a clip of so many sees, on average."""
+        if self.kind == "window":
+            beside = np.minimum((self.frames - 1) / 2, frames)
+            return 2 * beside + 1 - beside * (beside + 1) / frames
+        chunks = np.floor(frames / self.frames)
+        rest = frames - chunks * self.frames
+        return self.frames * self.frames * chunks * (chunks + 1) / 2 / frames + rest
 
 
 @dataclass(frozen=True)
@@ -86,15 +113,52 @@ class PassMacs:
         return self.attention / self.total
 
 
-def attention_keys(kind: Attention, frames: Number, places: Number) -> Number:
-    """Keys that a token sees, averaged over blocks."""
+def latent_frames(frames: Number, stride: Number, *, causal: bool, chunk: Number = 0) -> Number:
+    """Latent frames of so many frames; of a causal VAE the first stands alone.
+
+    Args:
+        frames: of the clip.
+        stride: of the VAE in time.
+        causal: 1 + (T - 1) / r latent frames, rather than T / r; a rest makes one more.
+        chunk: the VAE starts anew every so many frames; 0: it does not.
+    """
+
+    def count(part: Number) -> Number:
+        return 1 + np.ceil((part - 1) / stride) if causal else np.ceil(part / stride)
+
+    return _by_chunks(frames, chunk, count)
+
+
+def fitting_frames(frames: Number, stride: Number, *, causal: bool, chunk: Number = 0) -> Number:
+    """The nearest number of frames that fills its latent frames; arguments as of `latent_frames`."""
+
+    def fit(part: Number) -> Number:
+        if causal:
+            return 1 + stride * np.maximum(0.0, np.rint((part - 1) / stride))
+        return stride * np.maximum(1.0, np.rint(part / stride))
+
+    return _by_chunks(frames, chunk, fit)
+
+
+def _by_chunks(frames: Number, chunk: Number, count: Callable[[Number], Number]) -> Number:
+    if isinstance(chunk, int | float) and not chunk:
+        return count(frames)
+    whole = np.floor(frames / chunk)
+    rest = frames - whole * chunk
+    return whole * count(chunk) + np.where(rest > 0, count(rest), 0.0)
+
+
+def attention_keys(kind: Attention | Band, frames: Number, places: Number) -> Number:
+    """Keys that a token sees, averaged over blocks and tokens."""
+    if isinstance(kind, Band):
+        return places * kind.seen(frames)
     if kind == "full":
         return frames * places
     return (frames + places) * (0.5 if kind == "factorised" else 1.0)
 
 
 def forward_macs(
-    shape: TransformerShape, frames: Number, places: Number, attention: Attention = "full"
+    shape: TransformerShape, frames: Number, places: Number, attention: Attention | Band = "full"
 ) -> PassMacs:
     """Cost of one denoising pass.
 

@@ -1,19 +1,16 @@
 """The report's page: one self-contained HTML file, its figures and a model that a reader can move inside."""
 
-import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minisora.report import words
 from minisora.report.assumptions import GPU, Assumption, Assumptions, gpus, presets, shipped
 from minisora.report.claims import CLAIMS, claims_of
+from minisora.report.javascript import SCRIPT_HEAD, Traced, function_script
 from minisora.report.model import Inputs, estimate
 from minisora.report.units import Quantity
 
@@ -223,71 +220,7 @@ def _implied(tree: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-# The model as JavaScript: `model.estimate` run once on numbers that write down what happens to them. It is arithmetic
-# without branches (choices are `np.where` and `np.select`), so that one run meets every operation. numpy hands its
-# functions to the operands (NEP 13 and 18), and so does all arithmetic of a `Traced`: each operation becomes a line of
-# the script, once however often it is used.
-
-_INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "equal": "==="}
-_CALLS = {
-    "cbrt": "Math.cbrt", "maximum": "Math.max", "rint": "rint", "floor": "Math.floor", "log10": "Math.log10",
-    "absolute": "Math.abs",
-}  # fmt: skip
-_SCRIPT_HEAD = """"use strict";
-// Written by page.py from model.py: the estimate on plain numbers.
-
-// A tie goes to the even neighbour, as in numpy.
-function rint(value) {
-  const rounded = Math.round(value);
-  return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
-}
-
-function estimate(inputs) {
-"""
-
-
-class Traced(NDArrayOperatorsMixin):
-    """A number of the script.
-
-    Args:
-        code: how the script calls it.
-        lines: of the script so far: the name of each expression.
-    """
-
-    def __init__(self, code: str, lines: dict[str, str]):
-        self.code, self.lines = code, lines
-
-    def __bool__(self) -> bool:
-        raise TypeError(f"the model branches on {self.code}: choose with np.where or np.select")
-
-    def _named(self, expression: str) -> "Traced":
-        return Traced(self.lines.setdefault(expression, f"v{len(self.lines)}"), self.lines)
-
-    def __array_ufunc__(self, function: np.ufunc, method: str, *operands: Any) -> "Traced":
-        parts, name = [_code(operand) for operand in operands], function.__name__
-        if name in _INFIX:
-            return self._named(f" {_INFIX[name]} ".join(parts))
-        return self._named(f"{_CALLS[name]}({', '.join(parts)})")
-
-    def __array_function__(
-        self, function: Callable[..., Any], types: Any, arguments: Sequence[Any], options: Any
-    ) -> "Traced":
-        if function is np.where:
-            switch, yes, no = map(_code, arguments)
-            return self._named(f"{switch} ? {yes} : {no}")
-        assert function is np.select, function
-        conditions, choices, default = arguments
-        assert np.isnan(default)
-        chosen = "NaN"
-        for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
-            chosen = f"{_code(condition)} ? {_code(choice)} : {chosen}"
-        return self._named(chosen)
-
-
-def _code(operand: Any) -> str:
-    if isinstance(operand, Traced):
-        return operand.code
-    return json.dumps(operand if isinstance(operand, str) else float(operand))
+# The model as JavaScript: `model.estimate` run once on numbers that write down what happens to them.
 
 
 def model_script(inputs: Inputs) -> str:
@@ -296,12 +229,18 @@ def model_script(inputs: Inputs) -> str:
     Args:
         inputs: of any preset; only their names and units are used.
     """
-    lines: dict[str, str] = {}
-    traced: dict[str, Any] = {}
-    for name, value in inputs.items():
-        number = Traced(f"inputs[{json.dumps(name)}]", lines)
-        traced[name] = Quantity(cast(Any, number), value.powers) if isinstance(value, Quantity) else number
-    results = estimate(traced)
-    body = "".join(f"  const {name} = {expression};\n" for expression, name in lines.items())
-    ends = ", ".join(f"{name}: {_code(quantity.value)}" for name, quantity in results.items())
-    return f"{_SCRIPT_HEAD}{body}  return {{ {ends} }};\n}}\n"
+
+    def named(numbers: dict[str, Traced]) -> dict[str, Any]:
+        return {
+            name: Quantity(cast(Any, numbers[name]), value.powers)
+            if isinstance(value, Quantity)
+            else numbers[name]
+            for name, value in inputs.items()
+        }
+
+    written = function_script(
+        "estimate",
+        inputs,
+        lambda numbers: {name: each.value for name, each in estimate(named(numbers)).items()},
+    )
+    return f"{SCRIPT_HEAD}{written}"

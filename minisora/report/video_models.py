@@ -22,7 +22,7 @@ from pydantic import (
 
 from minisora.config import config_folder, read_yaml
 from minisora.errors import UserError, nearest
-from minisora.report.cost import Attention, TransformerShape
+from minisora.report.cost import Attention, TransformerShape, latent_frames
 
 Grade = Literal["primary", "secondary", "unverified"]
 # From best to worst.
@@ -267,16 +267,14 @@ class VideoModel(Strict):
         if clip is None or self.vae is None or self.patch is None or self.latents is None:
             return None
         stride, patch = self.vae.value, self.patch.value
-        chunk = self.vae_chunk.value if self.vae_chunk else clip[0]
-        whole, rest = divmod(clip[0], chunk)
-        causal = self.latents.value == "causal"
-        latents = sum(
-            count * (1 + ceil((frames - 1) / stride[0]) if causal else ceil(frames / stride[0]))
-            for count, frames in ((whole, chunk), (1, rest))
-            if frames and count
+        latents = latent_frames(
+            clip[0],
+            stride[0],
+            causal=self.latents.value == "causal",
+            chunk=self.vae_chunk.value if self.vae_chunk else 0,
         )
         rows, columns = (ceil(clip[axis] / stride[axis] / patch[axis]) for axis in (1, 2))
-        return ceil(latents / patch[0]), rows * columns
+        return ceil(float(latents) / patch[0]), rows * columns
 
     def grade(self, run: DisclosedRun | None = None) -> Grade:
         """The worst grade among the facts that its predictions read, those of a run's time or else of training too."""

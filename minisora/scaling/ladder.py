@@ -30,7 +30,7 @@ from minisora.flops.device import built_on
 from minisora.flops.passes import dit_pass, text_pass
 from minisora.limits import seed_after
 from minisora.models.build import build_dit, build_text_encoder, latent_grid
-from minisora.models.patchify import token_grid
+from minisora.models.clip_grid import token_grid
 from minisora.section import PositiveInt, Section
 
 _BATCH, _STEP, _LEAST, _MOST = 16, 8, 8, 64

@@ -34,9 +34,9 @@ from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
 from minisora.limits import seed_after
 from minisora.memory import available_memory
 from minisora.models.build import build_dit, build_text_encoder, build_vae, latent_grid
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
 from minisora.models.packed import PACKED_NEEDS_FULL, pack, packed_velocities
-from minisora.models.patchify import token_grid
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
 from minisora.models.vae import VideoVAE, vae_loss
 from minisora.pipelines.model_folder import load_pipeline

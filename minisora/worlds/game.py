@@ -3,9 +3,11 @@
 Letters: H height, W width, T frames. Frames are uint8.
 """
 
+import math
 import threading
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +50,9 @@ class Game:
         world: to play.
         truth: the true world that it is a model of: it begins by the same seed and takes the same buttons.
 
+    `steps` counts since the beginning, `off` is the distance in pixels of the player from where the true arena has it:
+    infinite where none is seen, None without the arena.
+
     Raises:
         UserError: the true world lacks one of the buttons, or shows frames of another size.
     """
@@ -58,6 +63,7 @@ class Game:
             _check_alike(world, truth)
         self.beginning = Beginning()
         self.steps = 0
+        self.off: float | None = None
         self._beside: World | None = None
         self._now: tuple[Tensor, Tensor | None] | None = None
         self._lock = threading.Lock()
@@ -96,6 +102,7 @@ class Game:
         now = frame[0], None if beside is None else beside[0]
         arena = next((each for each in (truth, self.world) if isinstance(each, TrueWorld)), None)
         self.beginning, self._beside, self._now, self.steps = beginning, truth, now, 0
+        self.off = self._distance()
         with self._lock:
             self._played = Played(
                 beginning,
@@ -103,6 +110,7 @@ class Game:
                 [],
                 [now[0]],
                 [] if now[1] is None else [now[1]],
+                [self.off],
             )
 
     def step(self, button: str) -> None:
@@ -119,6 +127,7 @@ class Game:
             truth = self._beside.step([self._beside.buttons[button]])[0]
         self._now = frame, truth
         self.steps += 1
+        self.off = self._distance()
         assert self._played is not None
         if self.steps <= MAX_KEPT:
             with self._lock:
@@ -126,6 +135,7 @@ class Game:
                 self._played.frames.append(frame)
                 if truth is not None:
                     self._played.true_frames.append(truth)
+                self._played.off.append(self.off)
 
     def played(self) -> "Played":
         """What was played since the beginning, as it is now; from any thread."""
@@ -134,8 +144,24 @@ class Game:
             if kept is None:
                 raise UserError("nothing was played: call begin() first")
             return replace(
-                kept, buttons=[*kept.buttons], frames=[*kept.frames], true_frames=[*kept.true_frames]
+                kept,
+                buttons=[*kept.buttons],
+                frames=[*kept.frames],
+                true_frames=[*kept.true_frames],
+                off=[*kept.off],
             )
+
+    def _distance(self) -> float | None:
+        """`off`, now."""
+        if self._now is None or not isinstance(self._beside, TrueWorld):
+            return None
+        # What measures a world knows what trains it, which is long to load; the arena alone needs neither.
+        from minisora.worlds.measure_world import locate
+
+        state = self._beside.state
+        place = locate(self._now[0][None], state, self._beside.arena.settings)[0]
+        apart = float(np.sqrt(((place - state.player[0]) ** 2).sum()))
+        return math.inf if math.isnan(apart) else apart
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,7 @@ class Played:
         buttons: T - 1 names.
         frames: T of `3 H W`.
         true_frames: as many of the true world beside it, or none.
+        off: T of `Game.off`.
     """
 
     beginning: Beginning
@@ -155,6 +182,7 @@ class Played:
     buttons: list[str]
     frames: list[Tensor]
     true_frames: list[Tensor]
+    off: list[float | None]
 
     def video(self) -> Tensor:
         """`3 T H W`, the true world at the right where there is one."""
@@ -175,8 +203,9 @@ def drift(frame: Tensor, truth: Tensor) -> float:
 def _check_alike(world: World, truth: World) -> None:
     if world.size != truth.size:
         sizes = ["x".join(str(side) for side in each.size) for each in (world, truth)]
-        raise UserError(f"the world shows {sizes[0]}, the true one {sizes[1]}: choose another --beside")
+        raise UserError(f"the world shows {sizes[0]}, the true one {sizes[1]}: leave --beside out")
     if missing := [name for name in world.buttons if name not in truth.buttons]:
         raise UserError(
-            f"the true world has no button for {', '.join(missing)}: name the codes, or use --beside none"
+            f"the true world has no button for {', '.join(missing)}: name the codes (minisora world name), or leave "
+            "--beside out"
         )

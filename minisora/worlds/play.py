@@ -57,6 +57,7 @@ class Shown:
         fps: pictures a second, measured; None before there are some.
         seconds: that the step took.
         late: how many beats were missed so far, as steps took too long.
+        off: as of `Game`.
     """
 
     number: int
@@ -68,6 +69,7 @@ class Shown:
     fps: float | None = None
     seconds: float = 0.0
     late: int = 0
+    off: float | None = None
 
 
 class Keys:
@@ -205,7 +207,7 @@ class Loop:
         self._next: Beginning | None = None
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
-        self._shown = Shown(1, 0, *game.now, None)
+        self._shown = Shown(1, 0, *game.now, None, off=game.off)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -332,5 +334,6 @@ class Loop:
                 self._pace.fps,
                 time.monotonic() - began,
                 self._pace.late,
+                self.game.off,
             )
         self.on_picture()

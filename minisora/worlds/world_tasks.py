@@ -13,8 +13,8 @@ from minisora.data.clips import ClipDataset, ClipMemory, to_float
 from minisora.errors import UserError
 from minisora.limits import seed_after
 from minisora.memory import available_memory
+from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
-from minisora.models.patchify import token_grid
 from minisora.training.tasks import Task, validation_sums
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.dynamics import build_dynamics, window_errors

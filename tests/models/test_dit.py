@@ -12,8 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from minisora.errors import UserError
 from minisora.models.build import selective_checkpoint
+from minisora.models.clip_grid import check_clip, token_grid
 from minisora.models.dit import VideoDiT, attend
-from minisora.models.patchify import check_clip, patchify, token_grid, unpatchify
+from minisora.models.patchify import patchify, unpatchify
 from minisora.models.positions import rotary_table, rotate
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from minisora.report.assumptions import Assumptions, load_preset, presets
 from minisora.report.cost import ATTENTIONS
+from minisora.report.javascript import Traced
 from minisora.report.model import estimate
-from minisora.report.page import Traced, model_script
+from minisora.report.page import model_script
 
 
 def test_a_branch_of_the_model_cannot_pass_unseen() -> None:

@@ -34,6 +34,22 @@ def test_the_true_world_begins_and_goes_on_as_it_does_alone(dream: Callable[...,
     assert played.drift()[0] == float("inf") > played.drift()[1]
 
 
+def test_how_far_the_player_is_off_is_told_in_pixels(dream: Callable[..., Any]) -> None:
+    game = Game(dream(), TrueWorld(ArenaSettings(32, 32, walls=0)))
+    game.begin(Beginning(seed=5))
+    assert game.off is not None
+    assert game.off < 1
+    # The dream pushes all of its picture by 3 pixels, the arena walks half of that.
+    game.step("left")
+    assert game.off == pytest.approx(1.5, abs=0.7)
+    empty = torch.full((3, 1, 32, 32), 255, dtype=torch.uint8)
+    game.begin(Beginning(frames=empty, truth=TrueWorld(SMALL)))
+    assert game.off == float("inf")
+    game.begin(Beginning(frames=empty))
+    assert game.off is None
+    assert game.played().off == [None]
+
+
 def test_drift_is_psnr() -> None:
     black = torch.zeros(3, 4, 4, dtype=torch.uint8)
     assert drift(black, black + 255) == 0

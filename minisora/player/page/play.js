@@ -8,7 +8,7 @@ let facts = null; // of the world
 let latest = null; // the picture that came last and is not drawn yet
 let paused = true;
 let seed = 0;
-let curve = []; // likeness of dream and true world at each step
+let curve = []; // pixels that the dream's player is off at each step
 let presses = 0; // counted, so that the picture that answers one is known
 const asked = new Map(); // by the number of a press: when it was made, milliseconds
 const held = new Map(); // by button: what holds it down, keys and fingers
@@ -250,7 +250,7 @@ function show(message) {
   paint($("world"), pixels.subarray(0, size));
   if (beside) paint($("truth"), pixels.subarray(size));
   if ($("truth-figure").hidden === beside) {
-    for (const id of ["truth-figure", "drift-number", "drift-figure"]) $(id).hidden = !beside;
+    for (const id of ["truth-figure", "off-number", "drift-figure"]) $(id).hidden = !beside;
     fit();
   }
   if (about.number === 1 || about.step === 0) setPaused(about.paused && paused);
@@ -267,8 +267,9 @@ function show(message) {
   $("late").textContent = about.late;
   if (about.complaint) say(about.complaint);
   if (beside) {
-    curve[about.step] = about.drift === "equal" ? Infinity : about.drift;
-    $("drift").textContent = about.drift === "equal" ? "equal" : `${about.drift.toFixed(1)} dB`;
+    curve[about.step] = typeof about.off === "number" ? about.off : null;
+    $("off").textContent = typeof about.off === "number" ? `${about.off.toFixed(1)} px` : about.off;
+    $("drift").textContent = about.drift === "equal" ? "" : `, PSNR ${about.drift.toFixed(1)} dB`;
     drawCurve();
   }
   $("world").setAttribute("aria-label", `The world at step ${about.step}${about.button ? ` after ${about.button}` : ""}`);
@@ -284,12 +285,13 @@ function drawCurve() {
   if (canvas.height !== Math.round(height)) canvas.height = height;
   const context = canvas.getContext("2d");
   const style = getComputedStyle(canvas);
-  const [low, high, edge, left] = [10, 40, 10 * scale, 34 * scale];
-  const y = (value) => edge + ((height - 2 * edge) * (high - Math.min(high, Math.max(low, value)))) / (high - low);
+  const [edge, left] = [10 * scale, 34 * scale];
+  const high = Math.max(facts.width, facts.height) / 2;
+  const y = (value) => height - edge - ((height - 2 * edge) * Math.min(high, value)) / high;
   context.clearRect(0, 0, width, height);
   context.font = `${11 * scale}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  for (const value of [10, 20, 30, 40]) {
+  for (const value of [0, high / 2, high]) {
     context.fillStyle = style.getPropertyValue("--soft");
     context.fillText(String(value), edge, y(value));
     context.fillStyle = style.getPropertyValue("--line");
@@ -299,7 +301,12 @@ function drawCurve() {
   context.strokeStyle = style.getPropertyValue("--accent");
   context.lineWidth = 2 * scale;
   context.beginPath();
-  curve.forEach((value, step) => context.lineTo(left + ((width - left - edge) * step) / room, y(value)));
+  let seen = false;
+  curve.forEach((value, step) => {
+    // A step that was never drawn here leaves no gap; one without a player does.
+    if (value !== null) context[seen ? "lineTo" : "moveTo"](left + ((width - left - edge) * step) / room, y(value));
+    seen = value !== null;
+  });
   context.stroke();
 }
 

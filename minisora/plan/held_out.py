@@ -1,0 +1,276 @@
+"""How far the planner is off on models that it has not seen: disclosed seconds and memory, a developer left out.
+
+Two numbers of the method come from disclosed seconds: the share of its peak that a card reaches, and the share of a
+clip's time that more cards do not shorten. Memory takes nothing from what was disclosed, so each row tests it as it is.
+
+A prediction's error is disclosed / predicted. Its interval is where one more developer's would lie, 5 to 95 %, by
+Student's t on the logarithms of the developers' means: few developers give a wide one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+import numpy as np
+
+from minisora.plan.question import BYTES, Question, ask, cards_by_name
+from minisora.plan.spending import ELSEWHERE, PLACES, spend
+from minisora.plan.subject import disclosed, of_disclosed
+from minisora.report.backtest import chip
+from minisora.report.units import Number
+from minisora.report.video_models import DisclosedRun, Grade, VideoModel
+
+Interval = tuple[float, float]
+# Bytes of a weight by the format it is kept in, where that is another than that of the products.
+WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "float8": 1.0, "int8": 1.0, "nf4": 0.5}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One disclosed number beside its prediction from all other developers.
+
+    Args:
+        model, developer, case: whose; which clip on which cards.
+        quantity: "seconds" or "memory" (bytes of a card).
+        disclosed: least and most that the printed number can mean.
+        predicted: from the others.
+        grade: of the sources.
+    """
+
+    model: str
+    developer: str
+    case: str
+    quantity: str
+    disclosed: Interval
+    predicted: float
+    grade: Grade
+
+    @property
+    def error(self) -> float:
+        """Disclosed / predicted: 1 if what was printed can mean what was predicted."""
+        low, high = self.disclosed
+        return float(np.clip(self.predicted, low, high)) / self.predicted
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the disclosed rows say.
+
+    Args:
+        use: share of the peak on one card, by card and (under "") of all.
+        alone: share of a clip's time that more cards do not shorten.
+        rows: every disclosed number with its prediction.
+    """
+
+    use: dict[str, float]
+    alone: float
+    rows: list[HeldOut]
+
+    def of(self, quantity: str) -> list[HeldOut]:
+        """The rows of seconds, or of memory."""
+        return [row for row in self.rows if row.quantity == quantity]
+
+    def interval(self, quantity: str) -> Interval | None:
+        """Factors on a prediction, 5 to 95 %; None for fewer than three developers."""
+        return interval_of_errors(self.of(quantity))
+
+    def use_of(self, card: str) -> float:
+        """Share of the peak on a card: of models timed on it, or else of all."""
+        return self.use.get(chip(card), self.use[""])
+
+
+def interval_of_errors(rows: Sequence[HeldOut]) -> Interval | None:
+    """Where the error of one more developer lies; None for fewer than three developers."""
+    # Here, as it takes as long to import as everything else together.
+    from scipy.special import stdtrit
+
+    logs: dict[str, list[float]] = {}
+    for row in rows:
+        logs.setdefault(row.developer, []).append(float(np.log(row.error)))
+    means = [float(np.mean(each)) for each in logs.values()]
+    if len(means) < 3:
+        return None
+    spread = float(np.std(means, ddof=1) * np.sqrt(1 + 1 / len(means)) * stdtrit(len(means) - 1, 0.95))
+    middle = float(np.mean(means))
+    return float(np.exp(middle - spread)), float(np.exp(middle + spread))
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A disclosed time: seconds of one card at its peak and of talk, beside what was printed."""
+
+    model: VideoModel
+    run: DisclosedRun
+    card: str
+    cards: int
+    clip: tuple[int, int, int]
+    at_peak: float
+    talk: float
+    seconds: float
+
+    @property
+    def use(self) -> float:
+        """Share of the peak, of one card."""
+        return self.at_peak / self.seconds
+
+    def predict(self, use: float, alone: float) -> float:
+        """Seconds."""
+        return self.at_peak / use * (alone + (1 - alone) / self.cards) + self.talk
+
+
+@cache
+def evidence() -> Evidence:
+    """Of the shipped models, predicted once a process."""
+    return weigh(list(disclosed().values()))
+
+
+def weigh(models: Sequence[VideoModel]) -> Evidence:
+    """Predict every disclosed number of models with a known shape, each from the other developers' alone."""
+    times = [timed for model in models for run in model.timings if (timed := _timed(model, run)) is not None]
+    rows = []
+    for timed in times:
+        others = [other for other in times if other.model.developer != timed.model.developer]
+        uses = _uses(others)
+        use, alone = uses.get(timed.card, uses.get("")), _alone(others)
+        if use is not None:
+            rows.append(
+                HeldOut(
+                    timed.model.name,
+                    timed.model.developer,
+                    _case(timed.clip, timed.cards, timed.card),
+                    "seconds",
+                    (timed.seconds, timed.seconds),
+                    timed.predict(use, alone),
+                    timed.model.grade(timed.run),
+                )
+            )
+    rows += [row for model in models for run in model.memories if (row := _memory(model, run)) is not None]
+    return Evidence(_uses(times), _alone(times), rows)
+
+
+def _case(clip: tuple[int, int, int], cards: int, card: str | None, more: str = "") -> str:
+    where = f"{cards} x {card}" if card else f"{cards} card{'s' if cards > 1 else ''}"
+    return ", ".join(part for part in ("x".join(map(str, clip)), where, more) if part)
+
+
+def _uses(times: Iterable[_Timed]) -> dict[str, float]:
+    """Share of the peak by card, and under "" of all: the median model's median."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for timed in times:
+        if timed.cards == 1:
+            shares.setdefault((timed.card, timed.model.name), []).append(timed.use)
+    medians: dict[str, list[float]] = {}
+    for (card, _), values in shares.items():
+        medians.setdefault(card, []).append(median(values))
+        medians.setdefault("", []).append(median(values))
+    return {card: median(values) for card, values in medians.items()}
+
+
+def _alone(times: Sequence[_Timed]) -> float:
+    """Share of a clip's time that more cards do not shorten: the median of models timed on one and on several."""
+    shares: dict[str, list[float]] = {}
+    for many in times:
+        ones = [
+            one.seconds
+            for one in times
+            if one.cards == 1
+            and (one.model.name, one.clip, one.card) == (many.model.name, many.clip, many.card)
+        ]
+        if many.cards > 1 and ones:
+            rest = (many.seconds - many.talk) / median(ones)
+            shares.setdefault(many.model.name, []).append(
+                float(np.clip((rest - 1 / many.cards) / (1 - 1 / many.cards), 0.0, 1.0))
+            )
+    return median(median(each) for each in shares.values()) if shares else 0.0
+
+
+def _question(model: VideoModel, run: DisclosedRun, cards: int) -> Question | None:
+    """A row of somebody's table as a question; None where it does not say enough."""
+    clip = run.clip or model.clip
+    steps, passes = run.steps or model.steps, run.guidance_passes or model.guidance_passes
+    if clip is None:
+        return None
+    subject, known = of_disclosed(model), cards_by_name()
+    frames, height, width = clip.value
+    card = known.get(chip(run.gpu.value)) if run.gpu else known["H100 SXM"]
+    if card is None or subject.heads % cards:
+        return None
+    made = ask(
+        subject,
+        card=card,
+        steps=steps.value if steps else 1,
+        passes=passes.value if passes else 1,
+        cards=cards,
+        sequence=cards,
+    )
+    # As disclosed, whether or not it fits the strides.
+    return replace(made, frames=frames, height=height, width=width)
+
+
+def _timed(model: VideoModel, run: DisclosedRun) -> _Timed | None:
+    """A time that can be scored: of a whole clip, its weights on the card, steps and passes of guidance known."""
+    steps, passes = run.steps or model.steps, run.guidance_passes or model.guidance_passes
+    stays = run.dit is None or run.dit.value == "resident"
+    if run.seconds is None or run.gpu is None or run.gpus is None or not (steps and passes and stays):
+        return None
+    if run.weights is not None and run.weights.value in ("int8", "nf4", "float8"):
+        return None
+    question = _question(model, run, run.gpus.value)
+    if question is None or "bfloat16" not in question.card.tflops:
+        return None
+    numbers = spend(question.subject, question.inputs(1.0, 1.0, 0.0))
+    only_denoising = run.covers is not None and run.covers.value == "denoising"
+    part = numbers["denoise_flops"] / numbers["clip_flops"] if only_denoising else 1.0
+    return _Timed(
+        model,
+        run,
+        chip(run.gpu.value),
+        run.gpus.value,
+        (question.frames, question.height, question.width),
+        float(numbers["clip_compute_seconds"] * question.cards * part),
+        float(numbers["clip_talk_seconds"]),
+        run.seconds.value,
+    )
+
+
+def _memory(model: VideoModel, run: DisclosedRun) -> HeldOut | None:
+    """A peak that can be scored: it says where every part's weights were."""
+    covers = run.covers.value if run.covers else "pipeline"
+    if run.peak_bytes is None or run.reading != "peak" or covers not in ("pipeline", "denoising"):
+        return None
+    if run.dit is None or (covers == "pipeline" and (run.text is None or run.vae is None)):
+        return None
+    sequence = run.token_shards.value if run.token_shards else 1
+    question = _question(model, run, sequence)
+    # Hunyuan's decoder takes a clip whole or in tiles, ten times apart: the row has to say which.
+    if question is None or (run.decode is None and question.subject.decoder.tile_frames):
+        return None
+    inputs: dict[str, Number] = question.inputs(1.0, 1.0, 0.0)
+    weight, activation = BYTES[run.precision.value if run.precision else "bfloat16"]
+    elsewhere = float(ELSEWHERE)
+    inputs |= {
+        "bytes.weight": WEIGHT_BYTES[run.weights.value] if run.weights else weight,
+        "bytes.activation": activation,
+        "bytes.vae": max(question.subject.decoder.bytes, activation),
+        "cards.fsdp": float(run.weight_shards.value if run.weight_shards else 1),
+        "place.text": float(PLACES.index(run.text.value)) if run.text else elsewhere,
+        "place.denoiser": float(PLACES.index(run.dit.value)),
+        "place.vae": float(PLACES.index(run.vae.value)) if run.vae and covers == "pipeline" else elsewhere,
+        "decode.tiles": float(run.decode is not None and run.decode.value == "tiles"),
+    }
+    if run.batch is not None and question.subject.code.guidance_together:
+        inputs["serve.batch"] = run.batch.value / question.passes
+    clip = (question.frames, question.height, question.width)
+    places = {part.value for part in (run.text, run.dit, run.vae) if part}
+    more: list[str] = [*sorted(places - {"resident"})]
+    more += [fact.value for fact in (run.decode, run.weights) if fact is not None]
+    return HeldOut(
+        model.name,
+        model.developer,
+        _case(clip, sequence, run.gpu.value if run.gpu else None, ", ".join(more)),
+        "memory",
+        run.peak_bytes,
+        float(spend(question.subject, inputs)["serve_memory"]),
+        model.grade(run),
+    )

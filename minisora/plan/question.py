@@ -1,0 +1,395 @@
+"""A question, checked: a model, a clip, cards, and how the work is laid out on them. Bad input names what would do."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from minisora.errors import UserError, nearest
+from minisora.flops.calibration import read_calibration
+from minisora.flops.peaks import CARDS
+from minisora.limits import check_number
+from minisora.plan.spending import PLACES
+from minisora.plan.subject import Subject
+from minisora.report.assumptions import gpus, shipped
+from minisora.report.cost import fitting_frames
+from minisora.report.units import Number
+
+Precision = Literal["bfloat16", "float16", "float32", "float8"]
+PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float16", "float32", "float8")
+Checkpointing = Literal["none", "selective", "full"]
+Place = Literal["resident", "swapped", "streamed"]
+# Of a weight that serves, and of an activation.
+BYTES = {"bfloat16": (2.0, 2.0), "float16": (2.0, 2.0), "float32": (4.0, 4.0), "float8": (1.0, 2.0)}
+# Products in 8 bits made a clip of Wan 1.13 times as fast as in bfloat16, not twice (arXiv 2503.20314).
+FLOAT8_SPEED = 1.13
+# Of one card, 400 Gbit/s (NVIDIA DGX H100, one ConnectX-7 a GPU), and cards of such a machine.
+NETWORK, PER_MACHINE = 50e9, 8
+# PCIe 4.0 x16, one way: from a machine's memory to a card.
+HOST = 32e9
+# What a process on a card takes before anything is allocated, and an allocator's waste: not to be planned with.
+KEPT_FREE = 1 << 30
+MAX_CARDS, MAX_CLIPS = 1 << 20, 1e15
+
+
+@dataclass(frozen=True)
+class PlanCard:
+    """An accelerator, or a machine that was calibrated.
+
+    Args:
+        name, source: for people.
+        tflops: dense peak in TFLOP/s by precision.
+        memory: bytes; None: unknown.
+        link: bytes/s one way to its neighbours.
+        power: kW, its own; None: unknown.
+        price: $ an hour (low, usual, high); None: unknown.
+        use: shares of the peak (serving, training) that were measured on it; None: those of the back-test.
+    """
+
+    name: str
+    source: str
+    tflops: Mapping[str, float]
+    memory: float | None
+    link: float
+    power: float | None
+    price: tuple[float, float, float] | None
+    use: tuple[float, float] | None = None
+
+    def peak(self, precision: Precision) -> float:
+        """FLOP/s in a precision.
+
+        Raises:
+            UserError: none is known.
+        """
+        if precision == "float8" and "float8" in self.tflops:
+            return FLOAT8_SPEED * self.tflops["bfloat16"] * 1e12
+        key = "tf32" if precision == "float32" and "tf32" in self.tflops else precision
+        if key not in self.tflops:
+            known = [each for each in PRECISIONS if each in self.tflops]
+            raise UserError(
+                f"no peak of {self.name} in {precision} is known: use --precision {' or '.join(known)}"
+            )
+        return self.tflops[key] * 1e12
+
+
+def cards_by_name() -> dict[str, PlanCard]:
+    """Every card that is listed, by name."""
+    rented = gpus()
+    return {
+        card.name: PlanCard(
+            name=card.name,
+            source=card.source,
+            tflops=card.tflops,
+            memory=card.memory * 2**30,
+            link=card.link * 1e9,
+            power=rented[card.name].power if card.name in rented else None,
+            price=rented[card.name].price if card.name in rented else None,
+        )
+        for card in CARDS
+    }
+
+
+def card_named(name: str) -> PlanCard:
+    """A listed card by name or by words of it ("h100 sxm"), or a machine by its calibration.json.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    if name.endswith(".json"):
+        return _calibrated(Path(name))
+    known = cards_by_name()
+    words = name.lower().split()
+    found = [each for each in known if each.lower() == name.lower()]
+    found = found or [each for each in known if words and all(word in each.lower() for word in words)]
+    if len(found) > 1:
+        raise UserError(f"--card {name} is {' or '.join(found)}: give more of the name")
+    if not found:
+        raise UserError(
+            f"no card '{name}'{nearest(name, known)}; there are: {', '.join(known)}; or a calibration.json"
+        )
+    return known[found[0]]
+
+
+def _calibrated(path: Path) -> PlanCard:
+    calibration = read_calibration(path)
+    dtype = str(calibration.device["dtype"])
+    forward = calibration.best_mfu("forward") or 1.0
+    return PlanCard(
+        name=calibration.machine,
+        source=f"{path.name}, {calibration.date[:10]}",
+        tflops={dtype: calibration.measured_peak / 1e12},
+        memory=None,
+        link=NETWORK,
+        power=None,
+        price=None,
+        use=(forward, calibration.best_mfu("train") or forward),
+    )
+
+
+def power_overhead() -> float:
+    """Site power over that of the cards (`hardware.power_overhead` of the report)."""
+    overhead = shipped("measured").entries["hardware.power_overhead"].value
+    assert isinstance(overhead, float)
+    return overhead
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked; `ask` makes one that is checked.
+
+    Args:
+        subject: the model.
+        frames, height, width: of the clip.
+        fps: frames a second.
+        steps, passes: of sampling, passes a step.
+        reused: share of the passes that a cache replaces.
+        card: one of `cards`, which are data x sequence x tensor; fsdp of the data and sequence ranks share weights.
+        precision: of products and weights.
+        batch: clips at once, of each data rank.
+        place: where weights are while a clip is made.
+        tiles: the decoder works in tiles of the picture.
+        train: whether a training is asked about.
+        checkpointing: what the backward pass computes again.
+        samples: clips of a training; 0: not asked.
+        budget: $ for it; 0: not asked.
+    """
+
+    subject: Subject
+    frames: int
+    height: int
+    width: int
+    fps: float
+    steps: int
+    passes: int
+    card: PlanCard
+    cards: int
+    data: int
+    fsdp: int
+    sequence: int
+    tensor: int
+    precision: Precision
+    batch: int
+    place: Place
+    tiles: bool
+    train: bool
+    checkpointing: Checkpointing
+    reused: float
+    samples: float
+    budget: float
+
+    @property
+    def seconds(self) -> float:
+        """Length of the clip."""
+        return self.frames / self.fps
+
+    def inputs(self, serve: float, train: float, alone: float) -> dict[str, Number]:
+        """What `spend` reads.
+
+        Args:
+            serve, train: share of the peak that a clip and a step of training reach.
+            alone: share of a clip's time that more cards do not shorten.
+        """
+        weight, activation = BYTES[self.precision]
+        place = float(PLACES.index(self.place))
+        price = self.card.price[1] if self.card.price else math.nan
+        return {
+            "clip.frames": float(self.frames),
+            "clip.height": float(self.height),
+            "clip.width": float(self.width),
+            "serve.steps": float(self.steps),
+            "serve.passes": float(self.passes),
+            "serve.reused": self.reused,
+            "serve.batch": float(self.batch),
+            "train.batch": float(self.batch),
+            "cards.data": float(self.data),
+            "cards.fsdp": float(self.fsdp),
+            "cards.sequence": float(self.sequence),
+            "cards.tensor": float(self.tensor),
+            "card.peak": self.card.peak(self.precision),
+            "card.link": self.card.link,
+            "card.network": NETWORK,
+            "card.host": HOST,
+            "card.per_machine": float(PER_MACHINE),
+            "card.power": math.nan if self.card.power is None else self.card.power * power_overhead(),
+            "card.price": price,
+            "use.serve": self.card.use[0] if self.card.use else serve,
+            "use.train": self.card.use[1] if self.card.use else train,
+            "use.alone": alone,
+            "bytes.weight": weight,
+            "bytes.activation": activation,
+            "bytes.vae": self.subject.decoder.bytes or activation,
+            "place.text": place,
+            "place.denoiser": place,
+            "place.vae": place,
+            "decode.tiles": float(self.tiles),
+            "checkpointing.full": float(self.checkpointing == "full"),
+            "checkpointing.selective": float(self.checkpointing == "selective"),
+            "train.samples": self.samples or math.nan,
+            "train.budget": self.budget or math.nan,
+        }
+
+
+def ask(
+    subject: Subject,
+    *,
+    card: PlanCard,
+    seconds: float | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    steps: int | None = None,
+    passes: int | None = None,
+    cards: int = 1,
+    data: int | None = None,
+    fsdp: int | None = None,
+    sequence: int | None = None,
+    tensor: int = 1,
+    precision: Precision = "bfloat16",
+    batch: int = 1,
+    place: Place = "resident",
+    tiles: bool = False,
+    train: bool = False,
+    checkpointing: Checkpointing = "none",
+    reused: float = 0.0,
+    samples: float = 0.0,
+    budget: float = 0.0,
+) -> Question:
+    """A checked question; arguments as of `Question`, and what is None follows from the model and the cards.
+
+    Args:
+        seconds: of the clip: the nearest number of frames that fills its latent frames.
+        frames: exactly so many.
+        size: (height, width).
+
+    Raises:
+        UserError: something cannot be; the message names the nearest that can.
+    """
+    fps = subject.fps if fps is None else fps
+    check_number("fps", fps, 0.01, 1000.0)
+    if seconds is not None:
+        check_number("seconds", seconds, 0.0, 86400.0, above=True)
+        frames = max(1, int(_fitting(subject, seconds * fps)))
+    elif frames is None:
+        frames = subject.clip[0]
+    else:
+        check_number("frames", frames, 1, 1 << 20)
+        _check_frames(subject, frames)
+    height, width = size or subject.clip[1:]
+    _check_size(subject, height, width)
+    steps = subject.steps if steps is None else steps
+    check_number("steps", steps, 1, 100_000)
+    check_number("batch", batch, 1, 1 << 20)
+    check_number("reused", reused, 0.0, 0.99)
+    for name, value in (("samples", samples), ("budget", budget)):
+        check_number(name, value, 0.0, MAX_CLIPS)
+    layout = _layout(subject, cards, data, fsdp, sequence, tensor, train)
+    card.peak(precision)
+    return Question(
+        subject=subject,
+        frames=frames,
+        height=height,
+        width=width,
+        fps=fps,
+        steps=steps,
+        passes=passes or subject.guidance_passes,
+        card=card,
+        cards=layout[0] * layout[2] * layout[3],
+        data=layout[0],
+        fsdp=layout[1],
+        sequence=layout[2],
+        tensor=layout[3],
+        precision=precision,
+        batch=batch,
+        place=place,
+        tiles=tiles,
+        train=train,
+        checkpointing=checkpointing,
+        reused=reused,
+        samples=samples,
+        budget=budget,
+    )
+
+
+def _fitting(subject: Subject, frames: float) -> float:
+    return float(fitting_frames(float(frames), subject.vae[0], causal=subject.causal, chunk=subject.chunk))
+
+
+def _check_frames(subject: Subject, frames: int) -> None:
+    # The clip that a model was made for is as its makers say.
+    near = int(max(1.0, _fitting(subject, frames)))
+    if near != frames and frames != subject.clip[0]:
+        stride, rule = subject.vae[0], "1 + a multiple of it" if subject.causal else "a multiple of it"
+        raise UserError(f"{frames} frames fit no stride of {stride} ({rule}): use --frames {near}")
+
+
+def _check_size(subject: Subject, height: int, width: int) -> None:
+    near = []
+    for name, side, stride in zip(("height", "width"), (height, width), subject.stride, strict=True):
+        check_number(name, side, 1, 1 << 16)
+        near.append(stride * max(1, round(side / stride)))
+    if (height, width) != tuple(near) and (height, width) != subject.clip[1:]:
+        rows, columns = subject.stride
+        raise UserError(
+            f"{height}x{width} fits no stride of {rows}x{columns} pixels: use --size {near[0]}x{near[1]}"
+        )
+
+
+def _layout(
+    subject: Subject,
+    cards: int,
+    data: int | None,
+    fsdp: int | None,
+    sequence: int | None,
+    tensor: int,
+    train: bool,
+) -> tuple[int, int, int, int]:
+    """(data, fsdp, sequence, tensor) of so many cards."""
+    heads, limits = (
+        subject.heads,
+        {"cards": cards, "data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor},
+    )
+    for name, value in limits.items():
+        if value is not None:
+            check_number(name, value, 1, MAX_CARDS)
+    if tensor > heads or heads % tensor:
+        near = max(each for each in range(1, min(tensor, heads) + 1) if heads % each == 0)
+        raise UserError(f"--tensor {tensor}: {subject.name} has {heads} heads to divide: use --tensor {near}")
+    if cards % tensor:
+        raise UserError(
+            f"--tensor {tensor} does not divide --cards {cards}: use --cards {tensor * (cards // tensor + 1)}"
+        )
+    left = cards // tensor
+    if sequence is None:
+        # In training every rank has clips of its own; a clip is made the sooner the more cards share it.
+        fits = [n for n in range(1, left + 1) if left % n == 0 and (heads // tensor) % n == 0]
+        sequence = left // data if data and left % data == 0 else 1 if train or data else max(fits)
+    if (heads // tensor) % sequence:
+        near = max(
+            each for each in range(1, min(sequence, heads // tensor) + 1) if (heads // tensor) % each == 0
+        )
+        raise UserError(
+            f"--sequence {sequence}: {heads // tensor} heads to divide are left: use --sequence {near}"
+        )
+    data = data or max(1, left // sequence)
+    if data * sequence * tensor != cards:
+        product = data * sequence * tensor
+        raise UserError(
+            f"--data {data} x --sequence {sequence} x --tensor {tensor} are {product} cards, not --cards {cards}: use "
+            f"--cards {product}"
+        )
+    ranks = data * sequence
+    fsdp = fsdp or (ranks if train else 1)
+    if ranks % fsdp:
+        near = max(each for each in range(1, min(fsdp, ranks) + 1) if ranks % each == 0)
+        raise UserError(
+            f"--fsdp {fsdp} does not divide the {ranks} data and sequence ranks: use --fsdp {near}"
+        )
+    return data, fsdp, sequence, tensor
+
+
+def on_cards(question: Question, cards: int, **changes: object) -> Question | None:
+    """The same question on another number of cards that share a clip; None where the heads do not divide so."""
+    if question.subject.heads % cards:
+        return None
+    return replace(question, cards=cards, data=1, fsdp=1, sequence=cards, tensor=1, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,178 @@
+"""The plan as a page: one self-contained HTML file whose sliders move every setting of a question.
+
+The arithmetic on it is `spending.spend`, written down as JavaScript for each kind of attention; the settings become its
+inputs as `question.Question.inputs` makes them. A test runs both on random settings.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+from markupsafe import Markup
+
+from minisora.plan.answer import Plan, error_factors, train_use
+from minisora.plan.lines import LINES
+from minisora.plan.question import (
+    BYTES,
+    HOST,
+    KEPT_FREE,
+    NETWORK,
+    PER_MACHINE,
+    PRECISIONS,
+    Question,
+    cards_by_name,
+    power_overhead,
+)
+from minisora.plan.spending import INPUTS, PLACES, spend
+from minisora.plan.subject import Subject, attention_words, parse_attention
+from minisora.report.cost import fitting_frames
+from minisora.report.javascript import SCRIPT_HEAD, Traced, function_script
+from minisora.screen import plain
+
+FOLDER = Path(__file__).parent
+# Kinds of attention that a reader can choose beside the model's own.
+KINDS = ("full", "factorised", "causal:1", "window:3", "window:5", "window:9")
+LARGEST_RANKS = 64
+
+
+def plan_script(subject: Subject) -> str:
+    """`PLANS`: a function for each kind of attention; `fitFrames`: the nearest clip that the VAE can code."""
+    functions, names = [SCRIPT_HEAD], {kind: f"plan{i}" for i, kind in enumerate(kinds(subject))}
+    for kind, name in names.items():
+        work = partial(_spend, subject.seeing(parse_attention(kind)))
+        functions.append(function_script(name, INPUTS, work))
+    table = ", ".join(f"{json.dumps(kind)}: {name}" for kind, name in names.items())
+    functions.append(f"const PLANS = {{ {table} }};\n")
+    functions.append(
+        function_script("fitFrames", ["frames"], lambda numbers: {"frames": fit(subject, numbers["frames"])})
+    )
+    return "\n".join(functions)
+
+
+def _spend(subject: Subject, numbers: dict[str, Traced]) -> Mapping[str, Any]:
+    return spend(subject, cast(Any, numbers))
+
+
+def fit(subject: Subject, frames: Any) -> Any:
+    """The nearest number of frames that fills its latent frames."""
+    return fitting_frames(frames, float(subject.vae[0]), causal=subject.causal, chunk=float(subject.chunk))
+
+
+def kinds(subject: Subject) -> list[str]:
+    """The model's own kind of attention, and those to compare it with."""
+    return list(dict.fromkeys([attention_words(subject.attention), *KINDS]))
+
+
+def settings(question: Question) -> dict[str, Any]:
+    """Where the sliders start: what `question.ask` takes, and what the page shows."""
+    return {
+        "attention": attention_words(question.subject.attention),
+        "seconds": question.seconds,
+        "fps": question.fps,
+        "height": question.height,
+        "width": question.width,
+        "steps": question.steps,
+        "passes": question.passes,
+        "reused": question.reused,
+        "card": question.card.name,
+        "data": question.data,
+        "fsdp": question.fsdp,
+        "sequence": question.sequence,
+        "tensor": question.tensor,
+        "precision": question.precision,
+        "batch": question.batch,
+        "place": question.place,
+        "tiles": question.tiles,
+        "train": question.train,
+        "checkpointing": question.checkpointing,
+        "samples": question.samples or 1e7,
+        "budget": question.budget or 1e5,
+    }
+
+
+def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
+    """What the scripts need beside the arithmetic; arguments as of `render`."""
+    question, known, subject = own.question, own.known, own.question.subject
+    cards = {**cards_by_name(), question.card.name: question.card}
+    ranks = [n for n in range(1, LARGEST_RANKS + 1) if subject.heads % n == 0]
+    factors = {
+        "train" if train else "clip": {
+            name: error_factors(replace(question, card=card, train=train), known)
+            for name, card in cards.items()
+        }
+        for train in (False, True)
+    }
+    return {
+        "command": command,
+        "start": settings(question),
+        "stride": subject.stride,
+        "heads": subject.heads,
+        "ranks": ranks,
+        "kinds": kinds(subject),
+        "places": PLACES[:3],
+        "precisions": PRECISIONS,
+        "bytes": BYTES,
+        "decoderBytes": subject.decoder.bytes,
+        "network": NETWORK,
+        "host": HOST,
+        "perMachine": PER_MACHINE,
+        "keptFree": KEPT_FREE,
+        "overhead": power_overhead(),
+        "alone": known.alone,
+        "trainUse": train_use()[1],
+        "cards": {
+            name: {
+                "peaks": {each: card.peak(each) for each in PRECISIONS if _has(card, each)},
+                "memory": card.memory,
+                "link": card.link,
+                "power": card.power,
+                "price": card.price[1] if card.price else None,
+                "use": card.use or [known.use_of(name), train_use()[1]],
+            }
+            for name, card in cards.items()
+        },
+        "factors": factors,
+        "lines": [
+            {
+                "name": line.name,
+                "label": line.label.format(budget="the money"),
+                "unit": line.unit,
+                "error": line.error,
+                "group": line.group,
+                "of": line.of,
+                "needs": line.needs,
+                "headline": line.headline,
+            }
+            for line in LINES
+        ],
+    }
+
+
+def _has(card: Any, precision: Any) -> bool:
+    return precision in card.tflops or (precision == "float32" and "tf32" in card.tflops)
+
+
+def render(own: Plan, command: str) -> str:
+    """The page's HTML.
+
+    Args:
+        own: where the sliders start.
+        command: that names the same model, such as "minisora plan 'wan 14b'".
+    """
+    subject = own.question.subject
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
+    return environment.get_template("sliders.html").render(
+        name=plain(subject.name),
+        shape=f"{subject.shape.layers:g} blocks of {subject.shape.width:g} channels, {subject.heads} heads",
+        assumed=[plain(each) for each in subject.assumed],
+        data=page_data(own, plain(command)),
+        notes=[plain(each) for each in own.notes()],
+        scripts=[Markup(plan_script(subject)), Markup((FOLDER / "sliders.js").read_text())],
+    )

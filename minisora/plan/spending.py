@@ -1,0 +1,339 @@
+"""What a model spends on a clip and on a step of training: FLOPs, bytes, seconds, dollars. Pure arithmetic.
+
+    pass       2 FLOPs a MAC x MACs of the denoiser (`report.cost`)
+    clip       passes x steps x pass + text encoder + decoder
+    seconds    clip / (peak x utilisation), of which a share stays on one card, + talk between the cards
+    step       3 passes a sample, 4 where every block runs again (checkpointing)
+    memory     weights, and the most that is alive beside them; in training gradients, moments, what autograd keeps
+
+Numbers come by name and leave by name, as in `report.model`, and there are no branches: a choice is `np.where`, so that
+the page writes the same arithmetic down as JavaScript. Values may be arrays. Units: FLOPs, bytes, seconds, $, kWh.
+
+**Cards** are data x sequence x tensor: *data* ranks have clips of their own, *sequence* ranks share the tokens of a
+clip (Ulysses, arXiv 2309.14509: attention by heads, the rest by tokens), *tensor* ranks share every matrix (Megatron,
+arXiv 1909.08053). *fsdp* of the data and sequence ranks share the weights (ZeRO 3, arXiv 1910.02054). A card of n sends
+
+    sequence   4 (n - 1) / n of its tokens x d a block and pass: q, k, v and what attention gives
+    tensor     2 (n - 1) / n x 2 of the tokens x d, 3 with cross-attention: ring all-reduces
+    fsdp       (n - 1) / n of the weights a pass; in training twice, and once the gradients
+    data       2 (n - 1) / n of the gradients a step
+
+over the links of a machine, or over its network where the ranks do not fit one machine. What shares weights or
+gradients hides behind the compute, as far as that lasts.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from minisora.plan.subject import Subject
+from minisora.report.cost import Band, TransformerShape, attention_keys, forward_macs, latent_frames
+from minisora.report.units import Number
+
+Inputs = Mapping[str, Number]
+Numbers = dict[str, Number]
+
+# Bytes of a weight in training: float32, its gradient, two moments, and the average of the weights.
+WEIGHT, GRADIENT, MOMENTS, AVERAGE = 4.0, 4.0, 8.0, 4.0
+# Of T5-XXL.
+TEXT_BLOCKS = 24.0
+# Blocks whose gathered weights are there at once: the one that works and the next.
+GATHERED = 2.0
+SECONDS_PER_HOUR = 3600.0
+# Where weights are: on the card all the time; there only while their part works; there a block or two at a time; never
+# there (computed elsewhere, or beforehand).
+PLACES = ("resident", "swapped", "streamed", "elsewhere")
+RESIDENT, SWAPPED, STREAMED, ELSEWHERE = range(4)
+# A backward pass costs two forward passes.
+TRAINING_PASSES = 3.0
+
+INPUTS: dict[str, str] = {
+    "clip.frames": "frames of the clip",
+    "clip.height": "pixels",
+    "clip.width": "pixels",
+    "serve.steps": "denoising steps",
+    "serve.passes": "passes a step (guidance)",
+    "serve.reused": "share of the passes whose result is taken from the step before (a cache)",
+    "serve.batch": "clips at once, of each data rank",
+    "train.batch": "clips a step, of each data rank",
+    "cards.data": "ranks",
+    "cards.fsdp": "ranks",
+    "cards.sequence": "ranks",
+    "cards.tensor": "ranks",
+    "card.peak": "FLOP/s, dense, in the precision of the products",
+    "card.link": "bytes/s one way to the other cards of the machine",
+    "card.network": "bytes/s one way of each card to other machines",
+    "card.host": "bytes/s one way from the machine's memory",
+    "card.per_machine": "cards",
+    "card.power": "kW of a card and what it needs around it",
+    "card.price": "$ an hour",
+    "use.serve": "share of the peak that a clip reaches on one card",
+    "use.train": "share of the peak that a step reaches",
+    "use.alone": "share of a clip's time that stays when cards are added",
+    "bytes.weight": "bytes of a weight that serves",
+    "bytes.activation": "bytes of an activation",
+    "bytes.vae": "bytes of the VAE's weights and activations",
+    "place.text": "where the text encoders' weights are, of `PLACES`",
+    "place.denoiser": "where the denoiser's are",
+    "place.vae": "where the VAE's are",
+    "decode.tiles": "1: the picture in tiles",
+    "checkpointing.full": "1: every block runs again in the backward pass",
+    "checkpointing.selective": "1: products are kept, the cheap rest runs again",
+    "train.samples": "clips in all",
+    "train.budget": "$",
+}
+"""Every input by name, in words."""
+
+
+def spend(subject: Subject, inputs: Inputs) -> Numbers:
+    """Every result by name.
+
+    Args:
+        subject: the model.
+        inputs: a value for every name of `INPUTS`.
+    """
+    shape = subject.shape
+    numbers: Numbers = {}
+    frames, places = token_grid(subject, inputs)
+    joint = shape.text_tokens if shape.text == "joint" else 0.0
+    numbers["latent_frames"] = latent_frames(
+        inputs["clip.frames"], subject.vae[0], causal=subject.causal, chunk=subject.chunk
+    )
+    numbers["tokens"] = frames * places
+    rows = frames * places + joint
+
+    macs = forward_macs(shape, frames, places, subject.attention)
+    whole = macs.total
+    numbers["pass_flops"] = 2 * whole
+    numbers["attention_flops"] = 2 * macs.attention
+    numbers["keys_seen"] = attention_keys(subject.attention, frames, places) + joint
+    passes = inputs["serve.steps"] * inputs["serve.passes"] * (1 - inputs["serve.reused"])
+    pixels = inputs["clip.frames"] * inputs["clip.height"] * inputs["clip.width"]
+    numbers["denoise_flops"] = passes * numbers["pass_flops"]
+    # The empty prompt is encoded too.
+    numbers["text_flops"] = 2 * subject.text_params * shape.text_tokens * inputs["serve.passes"]
+    numbers["decode_flops"] = 2 * subject.decoder.macs_per_pixel * pixels
+    numbers["clip_flops"] = numbers["denoise_flops"] + numbers["text_flops"] + numbers["decode_flops"]
+    again = (
+        inputs["checkpointing.full"] * 2 * (whole - 2 * frames * places * shape.patch_values * shape.width)
+    )
+    numbers["train_flops"] = TRAINING_PASSES * numbers["pass_flops"]
+    numbers["recomputed_flops"] = again
+
+    numbers |= _serve_seconds(subject, inputs, numbers, rows, passes)
+    numbers |= _serve_memory(subject, inputs, rows, frames)
+    numbers |= _train_seconds(subject, inputs, numbers, rows)
+    numbers |= _train_memory(subject, inputs, rows, frames, places)
+    return numbers
+
+
+def token_grid(subject: Subject, inputs: Inputs) -> tuple[Number, Number]:
+    """Latent frames after patching, and tokens in each."""
+    latents = latent_frames(inputs["clip.frames"], subject.vae[0], causal=subject.causal, chunk=subject.chunk)
+    rows = np.ceil(inputs["clip.height"] / (subject.vae[1] * subject.patch[1]))
+    columns = np.ceil(inputs["clip.width"] / (subject.vae[2] * subject.patch[2]))
+    return np.ceil(latents / subject.patch[0]), rows * columns
+
+
+# Talk between cards.
+
+
+def _group_speed(inputs: Inputs, ranks: Number) -> Number:
+    """Bytes/s of a card in a group of so many: of the machine's links, or of the network if they do not suffice."""
+    return np.where(ranks > inputs["card.per_machine"], inputs["card.network"], inputs["card.link"])
+
+
+def _talk_of_a_pass(subject: Subject, inputs: Inputs, rows: Number) -> Number:
+    """Seconds of a pass over one clip in which a card sends activations."""
+    sequence, tensor = inputs["cards.sequence"], inputs["cards.tensor"]
+    shape, size = subject.shape, inputs["bytes.activation"]
+    own = rows / sequence * shape.width * size
+    exchange = (2 + 2 * shape.kv_share) * own / tensor * (sequence - 1) / sequence
+    reductions = 3.0 if shape.text == "cross" else 2.0
+    reduce = reductions * 2 * own * (tensor - 1) / tensor
+    return shape.layers * (exchange + reduce) / _group_speed(inputs, sequence * tensor)
+
+
+def _gather_seconds(subject: Subject, inputs: Inputs, size: Number) -> Number:
+    """Seconds in which a card gets the other shards of the weights."""
+    fsdp = inputs["cards.fsdp"]
+    weights = subject.params * size / inputs["cards.tensor"]
+    return weights * (fsdp - 1) / fsdp / _group_speed(inputs, fsdp * inputs["cards.tensor"])
+
+
+# A clip.
+
+
+def _serve_seconds(
+    subject: Subject, inputs: Inputs, numbers: Numbers, rows: Number, passes: Number
+) -> Numbers:
+    cards = inputs["cards.data"] * inputs["cards.sequence"] * inputs["cards.tensor"]
+    ranks = inputs["cards.sequence"] * inputs["cards.tensor"]
+    batch = inputs["serve.batch"]
+    alone = batch * numbers["clip_flops"] / (inputs["card.peak"] * inputs["use.serve"])
+    compute = alone * (inputs["use.alone"] + (1 - inputs["use.alone"]) / ranks)
+    talk = batch * passes * _talk_of_a_pass(subject, inputs, rows)
+    gather = passes * _gather_seconds(subject, inputs, inputs["bytes.weight"])
+    # Weights that come from the machine's memory: once a clip, or every pass beside the compute.
+    weights = subject.params * inputs["bytes.weight"] / (inputs["cards.tensor"] * inputs["card.host"])
+    place = inputs["place.denoiser"]
+    move = np.where(place == SWAPPED, weights, 0.0) + np.where(
+        place == STREAMED, np.maximum(0.0, passes * weights - compute), 0.0
+    )
+    seconds = compute + talk + np.maximum(0.0, gather - compute) + move
+    clips = inputs["cards.data"] * batch / seconds
+    hours = cards / clips / SECONDS_PER_HOUR
+    return {
+        "clip_seconds": seconds,
+        "step_seconds": seconds * (numbers["denoise_flops"] / numbers["clip_flops"]) / inputs["serve.steps"],
+        "clip_compute_seconds": compute,
+        "clip_talk_seconds": talk + gather,
+        "clip_talk_share": (talk + gather) / compute,
+        "clips_per_hour": SECONDS_PER_HOUR * clips,
+        "clip_card_hours": hours,
+        "clip_cost": hours * inputs["card.price"],
+        "clip_energy": hours * inputs["card.power"],
+    }
+
+
+def _serve_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number) -> Numbers:
+    shape, code, size = subject.shape, subject.code, inputs["bytes.activation"]
+    weight, tensor = inputs["bytes.weight"], inputs["cards.tensor"]
+    shards = inputs["cards.fsdp"] * tensor
+    block = subject.params * weight / shape.layers / tensor
+    gathered = np.where(inputs["cards.fsdp"] > 1, GATHERED * block, 0.0)
+    dit = subject.params * weight / shards + gathered
+    together = inputs["serve.passes"] if code.guidance_together else 1.0
+    tokens = rows * inputs["serve.batch"] * together / inputs["cards.sequence"]
+    # What the passes before left: keys and values of earlier chunks, or the change that a skipped step repeats.
+    cache = np.where(inputs["serve.reused"] > 0, tokens * shape.width * size, 0.0)
+    if isinstance(subject.attention, Band) and subject.attention.kind == "causal":
+        cache = cache + 2 * shape.layers * tokens * shape.width * shape.kv_share * size / tensor
+        tokens = tokens * np.minimum(1.0, subject.attention.frames / frames)
+    # Queries, keys, values and the hidden values are divided among tensor ranks; what flows between blocks is not.
+    inside = (code.pass_width - code.pass_rest) / tensor + code.pass_rest
+    attention = inside * shape.width
+    mlp = code.pass_rest * shape.width + (code.pass_hidden + shape.gated_mlp) * shape.hidden / tensor
+    activations = tokens * size * np.maximum(attention, mlp)
+    decode = inputs["serve.batch"] * decoder_values(subject, inputs) * inputs["bytes.vae"]
+    text, vae = subject.text_params * weight, subject.vae_params * inputs["bytes.vae"]
+    parts = {"text": text, "denoiser": dit, "vae": vae}
+    blocks = {"text": GATHERED * text / TEXT_BLOCKS, "denoiser": GATHERED * block, "vae": vae}
+    always: Number = 0.0
+    stages = {"text": 0.0, "denoiser": activations + cache, "vae": decode}
+    for name, weights in parts.items():
+        place = inputs[f"place.{name}"]
+        always = always + np.where(place == RESIDENT, weights, 0.0)
+        then = np.where(place == SWAPPED, weights, np.where(place == STREAMED, blocks[name], 0.0))
+        # What is computed elsewhere takes nothing here.
+        stages[name] = np.where(place == ELSEWHERE, 0.0, stages[name] + then)
+    most = np.maximum(np.maximum(stages["text"], stages["denoiser"]), stages["vae"])
+    return {
+        "serve_weights": text + dit + vae,
+        "serve_denoiser": dit,
+        "serve_text_encoder": text,
+        "serve_activations": activations,
+        "serve_cache": cache,
+        "serve_decode": decode,
+        "serve_memory": always + most,
+    }
+
+
+def decoder_values(subject: Subject, inputs: Inputs) -> Number:
+    """Numbers alive at the peak of decoding a clip, whole or in tiles."""
+    decoder, frames = subject.decoder, inputs["clip.frames"]
+    height, width = inputs["clip.height"], inputs["clip.width"]
+    some = np.minimum(frames, decoder.frames_at_once) if decoder.frames_at_once else frames
+    few = np.minimum(frames, decoder.tile_frames) if decoder.tile_frames else some
+    tiled = np.maximum(inputs["decode.tiles"], float(decoder.always))
+    some = np.where(tiled, few, some)
+    tile = np.minimum(height, decoder.tile) * np.minimum(width, decoder.tile)
+    part = np.where(tiled, tile, height * width)
+    # The video itself, three numbers a pixel, grows beside it.
+    return part * (some * decoder.values + decoder.picture_values) + 3 * frames * height * width
+
+
+# A step of training.
+
+
+def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Number) -> Numbers:
+    sequence, tensor = inputs["cards.sequence"], inputs["cards.tensor"]
+    cards, batch = inputs["cards.data"] * sequence * tensor, inputs["train.batch"]
+    done = batch * (numbers["train_flops"] + numbers["recomputed_flops"]) / (sequence * tensor)
+    compute = done / (inputs["card.peak"] * inputs["use.train"])
+    rounds = TRAINING_PASSES + inputs["checkpointing.full"]
+    talk = batch * rounds * _talk_of_a_pass(subject, inputs, rows)
+    gather = 2 * _gather_seconds(subject, inputs, inputs["bytes.activation"])
+    gather = gather + _gather_seconds(subject, inputs, GRADIENT)
+    # Ranks with the same shard of the weights.
+    copies = inputs["cards.data"] * sequence / inputs["cards.fsdp"]
+    share = subject.params * GRADIENT / (inputs["cards.fsdp"] * tensor)
+    reduce = 2 * share * (copies - 1) / copies / _group_speed(inputs, cards)
+    seconds = compute + talk + np.maximum(0.0, gather + reduce - compute)
+    samples = batch * inputs["cards.data"] / seconds
+    sample_hours = cards / samples / SECONDS_PER_HOUR
+    hours = inputs["train.samples"] * sample_hours
+    paid = hours * inputs["card.price"]
+    return {
+        "train_step_seconds": seconds,
+        "train_compute_seconds": compute,
+        "train_talk_seconds": talk + gather + reduce,
+        "train_talk_share": (talk + gather + reduce) / compute,
+        "train_samples_per_second": samples,
+        "train_total_flops": inputs["train.samples"] * numbers["train_flops"],
+        "train_card_hours": hours,
+        "train_days": hours / cards / 24,
+        "train_cost": paid,
+        "train_energy": hours * inputs["card.power"],
+        "budget_samples": inputs["train.budget"] / (sample_hours * inputs["card.price"]),
+        "break_even_clips": hours / numbers["clip_card_hours"],
+    }
+
+
+def _train_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number, places: Number) -> Numbers:
+    shape, size = subject.shape, inputs["bytes.activation"]
+    fsdp, tensor = inputs["cards.fsdp"], inputs["cards.tensor"]
+    held = subject.params / (fsdp * tensor)
+    block = subject.params / shape.layers / tensor * size
+    # Copies in the format of the products; of shards, those of the blocks that work.
+    low = np.where(fsdp > 1, GATHERED * block, np.where(size < WEIGHT, held * size, 0.0))
+    batch = inputs["train.batch"] / inputs["cards.sequence"]
+    kept = kept_of_a_block(subject, inputs, rows * batch)
+    inputs_of_blocks = rows * batch * shape.width * size
+    every = np.where(inputs["checkpointing.full"], inputs_of_blocks, kept)
+    last = np.where(inputs["checkpointing.full"], kept, 0.0)
+    # Patches, the head's input as normed and modulated.
+    ends = frames * places * batch * (3 * shape.width + 2 * shape.patch_values) * size
+    # Gradients of the last block's hidden values, while those values are still there.
+    working = rows * batch * size * (2 * shape.hidden / tensor + 2 * shape.width)
+    activations = shape.layers * every + last + ends + working
+    weights, gradients = held * WEIGHT, held * GRADIENT
+    moments, average = held * MOMENTS, held * AVERAGE
+    return {
+        "train_weights": weights + low,
+        "train_gradients": gradients,
+        "train_moments": moments,
+        "train_average": average,
+        "train_activations": activations,
+        "train_memory": weights + low + moments + average + gradients + activations,
+    }
+
+
+def kept_of_a_block(subject: Subject, inputs: Inputs, rows: Number) -> Number:
+    """Bytes that autograd keeps of one block for so many tokens."""
+    shape, code, size = subject.shape, subject.code, inputs["bytes.activation"]
+    tensor = inputs["cards.tensor"]
+    width = np.where(size < WEIGHT, code.half_width, code.width)
+    width = width - (code.text_width if shape.text != "cross" else 0.0)
+    # Queries, keys, values and what attention gives are divided among tensor ranks: 6 d.
+    numbers = ((width - 6) + 6 / tensor) * shape.width
+    numbers = numbers + (code.hidden + 2 * shape.gated_mlp) * shape.hidden / tensor
+    per_head = code.per_head * subject.heads * WEIGHT / tensor
+    whole = rows * (numbers * size + per_head) + _text_kept(shape, code.text_rows) * size / tensor
+    # What is kept of products: queries, keys, values, what attention gives, what is projected of it, hidden values.
+    products = rows * size * (shape.width + (5 * shape.width + shape.hidden) / tensor) + rows * per_head
+    return np.where(inputs["checkpointing.selective"], products, whole)
+
+
+def _text_kept(shape: TransformerShape, rows: float) -> Number:
+    return rows * shape.text_tokens * shape.width if shape.text == "cross" else 0.0

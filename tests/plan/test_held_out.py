@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from minisora.cli import app, main
+from minisora.plan.answer import plan
+from minisora.plan.back_test import back_test_tree
+from minisora.plan.held_out import Evidence, HeldOut, evidence, interval_of_errors, weigh
+from minisora.plan.question import ask, card_named
+from minisora.plan.subject import disclosed, named
+from minisora.report.video_models import Fact, VideoModel
+
+
+def slower(model: VideoModel, factor: float) -> VideoModel:
+    runs = [
+        run.model_copy(update={"seconds": Fact(value=run.seconds.value * factor, source=run.seconds.source)})
+        if run.seconds
+        else run
+        for run in model.runs
+    ]
+    return model.model_copy(update={"runs": runs})
+
+
+def seconds_of(known: Evidence, developer: str) -> list[float]:
+    return [row.predicted for row in known.of("seconds") if row.developer == developer]
+
+
+def test_a_developers_own_times_do_not_move_its_predictions_and_others_do() -> None:
+    models, known = list(disclosed().values()), evidence()
+    own = weigh([slower(m, 2.0) if m.developer == "Alibaba" else m for m in models])
+    assert seconds_of(own, "Alibaba") == seconds_of(known, "Alibaba")
+    others = weigh([m if m.developer == "Alibaba" else slower(m, 2.0) for m in models])
+    assert all(
+        new > 1.5 * old
+        for new, old in zip(seconds_of(others, "Alibaba"), seconds_of(known, "Alibaba"), strict=True)
+    )
+
+
+def test_most_of_what_was_disclosed_is_met() -> None:
+    tree = back_test_tree()
+    assert tree["seconds"]["models"] >= 10
+    assert tree["seconds"]["models_within_2"] >= 0.85 * tree["seconds"]["models"]
+    assert tree["memory"]["within_1.25"] >= 0.7 * tree["memory"]["rows"] >= 16
+
+
+def test_a_number_that_can_mean_two_things_is_met_by_either() -> None:
+    row = HeldOut("m", "d", "", "memory", (9.0, 10.0), 9.5, "primary")
+    assert row.error == 1
+    assert HeldOut("m", "d", "", "memory", (9.0, 10.0), 20.0, "primary").error == 0.5
+
+
+def test_few_developers_have_no_interval_and_scattered_ones_a_wide_one() -> None:
+    def rows(*errors: float) -> list[HeldOut]:
+        return [HeldOut("m", str(i), "", "seconds", (e, e), 1.0, "primary") for i, e in enumerate(errors)]
+
+    assert interval_of_errors(rows(1.0, 1.1)) is None
+    narrow, wide = interval_of_errors(rows(1.0, 1.1, 0.9, 1.0)), interval_of_errors(rows(1.0, 2.0, 0.5, 1.0))
+    assert narrow
+    assert wide
+    assert wide[0] < narrow[0] < 1 < narrow[1] < wide[1]
+
+
+def test_the_intervals_cover_what_was_left_out() -> None:
+    tree = back_test_tree()["seconds"]
+    assert tree["models_covered"] >= 0.85 * tree["models_tested"] > 0
+
+
+def test_every_number_has_a_kind_a_source_and_where_it_is_not_exact_an_interval() -> None:
+    for train in (False, True):
+        question = ask(
+            named("wan 14b"), card=card_named("h100 sxm"), train=train, samples=1e6 if train else 0.0
+        )
+        for answer in plan(question).answers():
+            assert answer.kind
+            assert answer.source
+            if answer.line.unit in ("s", "$", "kWh", "days", "card-hours"):
+                assert answer.interval
+                assert answer.value
+                assert answer.interval[0] < answer.value < answer.interval[1]
+
+
+def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    done = CliRunner().invoke(app, ["plan", "wan 14b", "--cards", "8", "--under", "600", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    tree = json.loads(out.read_text())
+    assert "Wan 2.1 14B" in done.output
+    assert tree["answers"]["tokens"]["value"] == 75_600
+    assert tree["question"]["sequence"] == 8
+    assert tree["under"]["ways"]
+
+
+def test_an_answer_needs_no_torch() -> None:
+    """A plan and its help take under a second because nothing heavy is imported for them."""
+    program = (
+        "import sys\nfrom minisora.cli import app, main\n"
+        "for line in (['plan', '--help'], ['plan', 'wan 14b', '--under', '60'], ['plan', '--config', 'toy']):\n"
+        "    try:\n        app(line, standalone_mode=False)\n    except SystemExit:\n        pass\n"
+        "heavy = {'torch', 'diffusers', 'scipy.stats', 'matplotlib'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert "Examples" in done.stdout or "minisora plan" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["wan 14b", "--card", "H100 SMX"], "did you mean 'H100 SXM'"),
+        (["wan 14b", "--frames", "80"], "--frames 81"),
+        (["wan 14b", "--tensor", "64", "--cards", "64"], "40 heads"),
+        (["wan 14b", "--size", "480"], "HEIGHTxWIDTH"),
+        (["wan 14b", "--samples", "1M"], "--train"),
+        (["wan 14b", "--vae", "4x16x16"], "--vae would do nothing"),
+        ([], "give one of MODEL"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["minisora", "plan", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1

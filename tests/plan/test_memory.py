@@ -1,0 +1,79 @@
+"""The planner's memory against what torch keeps, of the smallest cases of benchmarks/plan_memory.py."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from minisora.flops.live_memory import LiveMemory, training_peak
+from minisora.plan.blocks import DECODERS
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def plan_memory() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        return importlib.import_module("plan_memory")
+
+
+def test_a_tensor_counts_once_while_it_lives() -> None:
+    memory = LiveMemory()
+    with memory:
+        a = torch.zeros(100)
+        b = a.view(10, 10)[2:]
+        assert memory.now == 400
+        c = a + 1
+        assert (memory.now, memory.peak) == (800, 800)
+        del a, c
+        # A view holds all of its storage.
+        assert memory.now == 400
+        del b
+    assert (memory.now, memory.peak) == (0, 800)
+
+
+def test_a_step_holds_weights_gradients_moments_and_what_backward_needs() -> None:
+    layer, x = nn.Linear(8, 16, bias=False), torch.zeros(4, 8)
+    peak = training_peak(layer, lambda: layer(x).square().sum())
+    weights = 8 * 16 * 4
+    # AdamW's count of steps, the layer's output, its square while it is summed, and what the sum gives.
+    assert 4 * weights + 4 * 16 * 4 <= peak <= 5 * weights + 4 * 4 * 16 * 4
+
+
+@pytest.mark.parametrize("number", [3, 8, 13, 18])
+def test_the_planner_tells_what_torch_keeps(plan_memory: ModuleType, number: int) -> None:
+    """One case of each model; the one with checkpointing is the smallest, and activations are the least of it."""
+    row = plan_memory.compare(plan_memory.CASES[number])
+    assert row["predicted_over_measured"] == pytest.approx(1, abs=0.15)
+
+
+def test_all_twenty_were_within_15_per_cent_when_they_were_measured() -> None:
+    tree = json.loads(next((BENCHMARKS / "results").glob("plan-memory_*.json")).read_text())
+    assert len(tree["steps"]) == 20
+    assert len({row["model"] for row in tree["steps"]}) == 4
+    assert all(abs(row["predicted_over_measured"] - 1) <= 0.15 for row in tree["steps"])
+
+
+def test_a_pass_holds_what_was_measured() -> None:
+    tree = json.loads(next((BENCHMARKS / "results").glob("plan-memory_*.json")).read_text())
+    assert len(tree["passes"]) == 4
+    for row in tree["passes"]:
+        assert row["told"] == pytest.approx(row["units"], rel=0.01), row["model"]
+
+
+def test_the_decoders_of_the_planner_are_those_that_were_measured() -> None:
+    tree = json.loads(next((BENCHMARKS / "results").glob("plan-memory_*.json")).read_text())
+    known = {decoder.source.split(",")[0]: decoder for decoder in DECODERS.values()}
+    # A short clip is decoded in one go, without what the parts of a longer one leave each other.
+    rows = [row for row in tree["decoders"] if row["latents"][0] == 5]
+    assert len(rows) == 5
+    for row in rows:
+        decoder = known[row["decoder"]]
+        frames = min(row["frames"], decoder.frames_at_once or row["frames"])
+        told = frames * decoder.values + decoder.picture_values
+        assert told == pytest.approx(row["values_per_picture_pixel"], rel=0.01), row["decoder"]

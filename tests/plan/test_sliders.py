@@ -1,0 +1,122 @@
+"""The page's JavaScript against Python, under node: settings at random, every result to six digits."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from minisora.cli import app
+from minisora.plan.answer import plan
+from minisora.plan.question import ask, card_named, cards_by_name
+from minisora.plan.sliders import FOLDER, kinds, page_data, plan_script, render, settings
+from minisora.plan.subject import Subject, named, of_size, parse_attention
+
+
+def random_setting(subject: Subject, generator: np.random.Generator) -> dict[str, Any]:
+    """A page's state that divides: ranks by heads, sizes by strides."""
+    heads = subject.heads
+    tensor = int(generator.choice([n for n in (1, 2, 4) if heads % n == 0]))
+    sequence = int(generator.choice([n for n in (1, 2, 4, 8) if (heads // tensor) % n == 0]))
+    data = int(generator.choice([1, 2, 3, 16]))
+    fsdp = int(generator.choice([n for n in range(1, data * sequence + 1) if (data * sequence) % n == 0]))
+    card = str(
+        generator.choice([name for name, each in cards_by_name().items() if "bfloat16" in each.tflops])
+    )
+    return {
+        "attention": str(generator.choice(kinds(subject))),
+        "seconds": float(10 ** generator.uniform(-1, 2)),
+        "fps": float(generator.uniform(4, 60)),
+        "height": subject.stride[0] * int(generator.integers(1, 70)),
+        "width": subject.stride[1] * int(generator.integers(1, 120)),
+        "steps": int(generator.integers(1, 251)),
+        "passes": int(generator.integers(1, 5)),
+        "reused": float(generator.choice([0.0, 0.4])),
+        "card": card,
+        "data": data,
+        "fsdp": fsdp,
+        "sequence": sequence,
+        "tensor": tensor,
+        "precision": "bfloat16",
+        "batch": int(generator.integers(1, 9)),
+        "place": str(generator.choice(["resident", "swapped", "streamed"])),
+        "tiles": bool(generator.integers(2)),
+        "train": bool(generator.integers(2)),
+        "checkpointing": str(generator.choice(["none", "selective", "full"])),
+        "samples": float(10 ** generator.uniform(3, 9)),
+        "budget": float(10 ** generator.uniform(2, 8)),
+    }
+
+
+def by_python(subject: Subject, setting: dict[str, Any]) -> dict[str, float]:
+    own = dict(setting)
+    seen = subject.seeing(parse_attention(own.pop("attention")))
+    size = own.pop("height"), own.pop("width")
+    cards = own["data"] * own["sequence"] * own["tensor"]
+    question = ask(seen, **{**own, "card": card_named(own["card"]), "size": size, "cards": cards})
+    return {name: float(value) for name, value in plan(question).numbers.items()}
+
+
+def by_node(subject: Subject, states: list[dict[str, Any]]) -> list[dict[str, float]]:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    data = page_data(plan(ask(subject, card=card_named("h100 sxm"))))
+    script = (FOLDER / "sliders.js").read_text()
+    inputs_of = script[script.index("function inputsOf") : script.index("// How numbers look")]
+    program = (
+        f"{plan_script(subject)}\nconst PAGE = {json.dumps(data)};\n{inputs_of}\n"
+        f"console.log(JSON.stringify({json.dumps(states)}.map((s) => PLANS[s.attention](inputsOf(s)))));"
+    )
+    done = subprocess.run(
+        [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "subject", [named("wan 14b"), named("step-video"), of_size(5e9)], ids=lambda each: each.name
+)
+def test_the_page_is_the_same_arithmetic(subject: Subject) -> None:
+    generator = np.random.default_rng(0)
+    states = [random_setting(subject, generator) for _ in range(25)]
+    for state, found in zip(states, by_node(subject, states), strict=True):
+        expected = by_python(subject, state)
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            # JSON has no NaN: cards without a price.
+            if found[name] is None:
+                assert math.isnan(value), name
+            else:
+                assert found[name] == pytest.approx(value, rel=5e-7, abs=1e-300), name
+
+
+def test_the_sliders_start_at_the_question() -> None:
+    question = ask(named("wan 14b"), card=card_named("h200"), cards=8, seconds=3.0, tiles=True)
+    start = settings(question)
+    expected = {name: float(value) for name, value in plan(question).numbers.items()}
+    assert by_python(named("wan 14b"), start)["clip_seconds"] == expected["clip_seconds"]
+    assert start["card"] in page_data(plan(question))["cards"]
+
+
+def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "plan.html"
+    done = CliRunner().invoke(app, ["plan", "wan 14b", "--page", str(out)])
+    assert done.exit_code == 0, done.output
+    text = out.read_text()
+    assert not re.search(r"(?:src|href)=|url\(|@import|fetch\(|https?://", text)
+    assert "default-src 'none'" in text
+
+
+def test_a_name_is_never_markup() -> None:
+    made = plan(ask(of_size(5e9), card=card_named("h100 sxm")))
+    page = render(made, "minisora plan --params '</script><img src=x>'")
+    assert "<img" not in page
+    assert page.count("</script>") == 3
