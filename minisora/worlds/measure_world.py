@@ -36,7 +36,9 @@ _NUM_TESTED = 64
 _SUPERVISED_STEPS, _SUPERVISED_BATCH = 300, 32
 # Frames that are seen before a dream begins, where more than one is, and steps after them (Genie's t = 4).
 _SEEN, _DELTA = 4, 4
-# Of the reach of a button, in the arena: a step shorter than this part of it is no movement.
+# Pixels: places nearer to each other than this look alike.
+_SEEN_APART = 0.5
+# Pixels: a step shorter than this is no movement.
 _MOVES = 1.0
 
 
@@ -60,7 +62,7 @@ def measure_world(
         raise UserError(f"{recording} has {len(clips)} clip: record two or more")
     result: dict[str, Any] = {
         "clips": len(tested),
-        "decoding": decoding(dream.actions, clips[len(tested) :], tested, labels),
+        "decoding": decoding(dream.actions, clips[len(tested) :], tested, labels, _shown(tested, recording)),
         "delta_psnr": delta_psnr(dream, tested),
     }
     if tested[0].truth.world == "arena" and dream.code_names is not None:
@@ -68,8 +70,32 @@ def measure_world(
     return result
 
 
+def _shown(tested: Sequence[LabelledClip], recording: Path) -> np.ndarray | None:
+    """Whether each step shows its button: no other one would have led to the same frame, as at a wall many do.
+
+    Only the arena can be asked; None for other worlds.
+    """
+    if tested[0].truth.world != "arena":
+        return None
+    arena, shown = Arena(arena_of(recording)), []
+    for clip in tested:
+        buttons = clip.truth.buttons
+        state = _together([state_at(clip.truth, frame) for frame in range(len(buttons))])
+        ends = np.stack(
+            [arena.step(state, np.full(len(buttons), button)).player for button in range(len(BUTTONS))]
+        )  # buttons T-1 2
+        own = ends[buttons, np.arange(len(buttons))]
+        alike = np.abs(ends - own).max(-1) < _SEEN_APART  # buttons T-1
+        shown.append(alike.sum(0) == 1)
+    return np.concatenate(shown)
+
+
 def decoding(
-    actions: ActionModel, named: Sequence[LabelledClip], tested: Sequence[LabelledClip], labels: Sequence[int]
+    actions: ActionModel,
+    named: Sequence[LabelledClip],
+    tested: Sequence[LabelledClip],
+    labels: Sequence[int],
+    shown: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Share of steps whose button is told by its code, by how many labels named the codes; and what others reach.
 
@@ -78,6 +104,7 @@ def decoding(
         named: clips that labels are drawn from.
         tested: clips that are judged.
         labels: how many labels; numbers that are not there are left out.
+        shown: which steps of `tested` show their button, if that is known: shares of these alone are told too.
     """
     (codes, buttons), (seen, pressed) = (_joined(actions, part) for part in (named, tested))
     names = tested[0].truth.button_names
@@ -86,10 +113,14 @@ def decoding(
     for count in (each for each in labels if each <= len(codes)):
         chosen = draw_labels(len(codes), count)
         table = name_codes(codes[chosen], buttons[chosen], actions.config.codes, names)
-        by_labels[str(count)] = {
-            "codes": table.accuracy(seen, pressed),
-            "supervised": supervised(actions, named, tested, chosen),
-        }
+        by_labels[str(count)] = {}
+        for name, right in (
+            ("codes", np.array(table.meanings)[seen] == pressed),
+            ("supervised", supervised(actions, named, tested, chosen) == pressed),
+        ):
+            by_labels[str(count)][name] = float(right.mean())
+            if shown is not None:
+                by_labels[str(count)][f"{name}_where_shown"] = float(right[shown].mean())
     used = np.bincount(seen, minlength=actions.config.codes)
     return {
         "labels": by_labels,
@@ -97,6 +128,7 @@ def decoding(
         "chance": 1 / len(names),
         "codes_used": int((used > 0.01 * used.sum()).sum()),
         "steps": len(seen),
+        "shown": None if shown is None else float(shown.mean()),
     }
 
 
@@ -126,8 +158,8 @@ class _InverseDynamics(nn.Module):
 
 def supervised(
     actions: ActionModel, named: Sequence[LabelledClip], tested: Sequence[LabelledClip], chosen: np.ndarray
-) -> float:
-    """Share of steps that inverse dynamics learned from the same labels tells right.
+) -> np.ndarray:
+    """The button of each step of `tested`, by inverse dynamics learned from the same labels.
 
     Args:
         actions: whose view of frames is taken.
@@ -156,12 +188,9 @@ def supervised(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    right, count = 0, 0
     with torch.no_grad():
-        for clip in tested:
-            said = model(actions.cells(_steps(clip.video))).argmax(1).numpy()
-            right, count = right + int((said == clip.truth.buttons).sum()), count + len(said)
-    return right / count
+        said = [model(actions.cells(_steps(clip.video))).argmax(1).numpy() for clip in tested]
+    return np.concatenate(said)
 
 
 def _steps(video: Tensor) -> Tensor:
@@ -321,6 +350,12 @@ def measure_table(result: dict[str, Any]) -> Table:
             f"{each['codes']:.1%}",
             f"{each['supervised']:.1%} supervised by the same labels",
         )
+        if told["shown"] is not None:
+            table.add_row(
+                f"  of the {told['shown']:.0%} of steps that show their button",
+                f"{each['codes_where_shown']:.1%}",
+                f"{each['supervised_where_shown']:.1%} supervised",
+            )
     table.add_row(
         "codes in use",
         str(told["codes_used"]),

@@ -1,0 +1,91 @@
+"""A dream is measured against the truth: each measure is right where the answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minisora.errors import UserError
+from minisora.models.vae import VideoVAE
+from minisora.worlds import measure_world as measures
+from minisora.worlds.actions import ActionModel
+from minisora.worlds.arena import BUTTONS, Arena, ArenaSettings
+from minisora.worlds.dream import NAMES, Dream, DreamSettings, load_dream
+from minisora.worlds.dynamics import build_dynamics
+from minisora.worlds.labels import labelled_clips, name_world
+from minisora.worlds.measure_world import locate, measure_table, measure_world
+from minisora.worlds.recording import Recording, record
+
+SETTINGS = ArenaSettings(64, 64, walls=1, movers=1, coins=1)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recording")
+    record(Recording(SETTINGS, frames=9), 6, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world that has learned nothing."""
+    from minisora.config import load
+
+    config = load("world_short", ["dit.width=24", "dit.depth=2", "dit.heads=2", "vae.widths=[8, 8]"])
+    folder = tmp_path_factory.mktemp("world") / "world"
+    Dream(
+        VideoVAE(**config.vae.model_dump()),
+        build_dynamics(config),
+        ActionModel(width=16, depth=2),
+        DreamSettings(64, 64, 10.0, 2, 0.1),
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_the_player_is_found_where_it_is_and_nowhere_else() -> None:
+    arena = Arena(SETTINGS)
+    state = arena.start(4, range(40))
+    frames = arena.render(state)
+    off = np.abs(locate(frames, state, SETTINGS) - state.player).max(1)
+    # The centre of area of a triangle at a few pixels, or of what a ball leaves of it, is not its centre.
+    assert np.median(off) < 0.5
+    assert off.max() < 4
+    empty = frames.clone()
+    empty[:] = torch.from_numpy(state.layout.background * 255).to(torch.uint8)[:, :, None, None]
+    assert np.isnan(locate(empty, state, SETTINGS)).all()
+
+
+def test_a_button_shows_where_no_other_would_look_alike(recording: Path) -> None:
+    clips = list(labelled_clips(recording, (64, 64)))
+    shown = measures._shown(clips, recording)
+    assert shown is not None
+    buttons = np.concatenate([clip.truth.buttons for clip in clips])
+    player = np.concatenate([np.diff(clip.truth.states["player"], axis=0) for clip in clips])
+    still = np.abs(player).max(1) < 0.5
+    pressed = buttons != BUTTONS.index("noop")
+    # What did not move though a button was pressed is like doing nothing; what moved a whole step is like nothing else.
+    assert not shown[pressed & still].any()
+    assert shown[np.abs(player).max(1) > 2.9].all()
+
+
+def test_a_world_is_named_and_measured(
+    world: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "_SUPERVISED_STEPS", 3)
+    result = measure_world(load_dream(world, "cpu"), recording, 2, labels=(8, 999))
+    assert set(result["decoding"]["labels"]) == {"8"}
+    assert "player" not in result
+    names = name_world(world, recording, labels=20)
+    assert sum(sum(row) for row in names.counts) == 20
+    result = measure_world(load_dream(world, "cpu"), recording, 2, labels=(8,))
+    assert result["clips"] == 3
+    assert set(result["player"]["median_error"]) == {"1"}
+    assert result["player"]["floor"] < 1
+    assert "direction right" in str([column._cells for column in measure_table(result).columns])
+    (world / NAMES).unlink()
+    with pytest.raises(UserError, match="is no recording"):
+        name_world(world, tmp_path, 20)
+    with pytest.raises(UserError, match="record more clips"):
+        name_world(world, recording, 20_000)
