@@ -11,7 +11,6 @@ from minisora.plan.lines import LINES, Line
 from minisora.plan.question import KEPT_FREE, NETWORK, Question
 from minisora.plan.spending import Numbers, spend
 from minisora.plan.subject import attention_words, count_words
-from minisora.report.assumptions import shipped
 from minisora.report.words import human, interval_words
 from minisora.screen import Table
 
@@ -75,31 +74,35 @@ def quantity_words(value: float | None, unit: str) -> str:
 def error_factors(question: Question, known: Evidence) -> dict[str, Interval | None]:
     """5 to 95 % factors on a number by what its error rests on; None: exact, or nothing is known."""
     price = question.card.price
-    if question.card.use:
-        # One machine's own; the spread of its points is not that of another model.
-        time = None
-    elif question.train:
-        low, usual, high = train_use()
-        time = usual / high, usual / low
-    else:
-        time = known.interval("seconds")
+    # Of a machine of one's own nothing is known: the spread of its points is not that of another model.
+    time = None if question.card.use else known.interval("training" if question.train else "seconds")
     rent = (price[0] / price[1], price[2] / price[1]) if price is not None else None
+    money = product(time, rent)
     return {
         "exact": None,
         "counts": (1 - COUNT_ERROR, 1 + COUNT_ERROR),
         "bytes": (1 - BYTES_ERROR, 1 + BYTES_ERROR),
         "memory": known.interval("memory"),
         "time": time,
-        "money": _product(time, rent),
+        "rate": _inverse(time),
+        "money": money,
+        "bought": _inverse(money),
     }
 
 
-def _product(*factors: Interval | None) -> Interval | None:
+def _inverse(factors: Interval | None) -> Interval | None:
+    return None if factors is None else (1 / factors[1], 1 / factors[0])
+
+
+def product(*factors: Interval | None) -> Interval | None:
     """The interval of a product of independent factors, on a log scale; None if nothing is known of one."""
-    if any(each is None for each in factors):
+    known = [each for each in factors if each is not None]
+    if len(known) < len(factors):
         return None
-    below, above = (math.sqrt(sum(math.log(each[end]) ** 2 for each in factors if each)) for end in (0, 1))
-    return math.exp(-below), math.exp(above)
+    ends = [(math.log(low), math.log(high)) for low, high in known]
+    middle = sum((low + high) / 2 for low, high in ends)
+    spread = math.sqrt(sum(((high - low) / 2) ** 2 for low, high in ends))
+    return math.exp(middle - spread), math.exp(middle + spread)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Plan:
     def numbers(self) -> Numbers:
         """Every result by name."""
         inputs = self.question.inputs(
-            self.known.use_of(self.question.card.name), train_use()[1], self.known.alone
+            self.known.use_of(self.question.card.name), self.known.train, self.known.alone
         )
         return {name: float(value) for name, value in spend(self.question.subject, inputs).items()}
 
@@ -149,7 +152,7 @@ class Plan:
     def answers(self) -> list[Answer]:
         """In the order of the table."""
         words, factors = self._words(), error_factors(self.question, self.known)
-        kind = "measured" if self.question.card.use else "sourced" if self.question.train else "back-tested"
+        kind = "measured" if self.question.card.use else "back-tested"
         answers = []
         for line in self.lines():
             number = float(self.numbers[line.name])
@@ -197,7 +200,9 @@ class Plan:
         if card.use:
             share, why = card.use[self.question.train], f"measured, {card.source}"
         elif self.question.train:
-            share, why = train_use()[1], shipped("measured").entries["train.utilisation"].source
+            shares = [1 / row.disclosed[0] for row in self.known.of("training")]
+            share = self.known.train
+            why = f"disclosed trainings reach {min(shares):.0%} to {max(shares):.0%}"
         else:
             share, why = self.known.use_of(card.name), "of models timed on it, or else on any card"
         return f"{share:.0%} of {card.name}'s peak ({why})"
@@ -272,13 +277,6 @@ class Plan:
         if shape.text != "none" and not self.question.train:
             lines.append(f"weights of the text encoders: {count_words(self.question.subject.text_params)}")
         return lines
-
-
-def train_use() -> tuple[float, float, float]:
-    """Share of the peak that disclosed trainings reach: least, usual, most."""
-    entry = shipped("measured").entries["train.utilisation"]
-    assert isinstance(entry.value, float)
-    return entry.low or entry.value, entry.value, entry.high or entry.value
 
 
 def plan(question: Question, known: Evidence | None = None) -> Plan:

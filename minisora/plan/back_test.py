@@ -1,5 +1,6 @@
 """Predictions beside everything that was disclosed, each from the other developers alone, as a table and as JSON."""
 
+from collections.abc import Callable
 from typing import Any
 
 from minisora.memory import size_text
@@ -7,8 +8,13 @@ from minisora.plan.answer import quantity_words
 from minisora.plan.held_out import Evidence, HeldOut, evidence, interval_of_errors
 from minisora.screen import Table
 
-# "Within" of the two quantities: a factor of two of seconds, a quarter of memory.
-WITHIN = {"seconds": 2.0, "memory": 1.25}
+# "Within" of each quantity: a factor of two of time, a quarter of memory.
+WITHIN = {"seconds": 2.0, "training": 2.0, "memory": 1.25}
+SHOWN: dict[str, Callable[[float], str]] = {
+    "seconds": lambda seconds: quantity_words(seconds, "s"),
+    "training": lambda times: f"{1 / times:.1%} of peak",
+    "memory": size_text,
+}
 
 
 def share_within(rows: list[HeldOut], factor: float) -> tuple[int, int]:
@@ -43,7 +49,11 @@ def covered(rows: list[HeldOut], among: list[HeldOut]) -> tuple[int, int]:
 def back_test_tree(known: Evidence | None = None) -> dict[str, Any]:
     """For JSON."""
     known = known or evidence()
-    tree: dict[str, Any] = {"use": known.use, "share_that_cards_do_not_shorten": known.alone}
+    tree: dict[str, Any] = {
+        "use": known.use,
+        "use_in_training": known.train,
+        "share_that_cards_do_not_shorten": known.alone,
+    }
     for quantity, factor in WITHIN.items():
         rows = known.of(quantity)
         near, count = share_within(rows, factor)
@@ -87,8 +97,7 @@ def back_test_table(known: Evidence | None = None) -> Table:
     for quantity, factor in WITHIN.items():
         rows = known.of(quantity)
         for row in rows:
-            shown = size_text if quantity == "memory" else (lambda value: quantity_words(value, "s"))
-            low, high = row.disclosed
+            shown, (low, high) = SHOWN[quantity], row.disclosed
             ends = shown(high) if low == high else f"{shown(low)} to {shown(high)}"
             table.add_row(row.model, row.case, ends, shown(row.predicted), f"{1 / row.error:.2f}", row.grade)
         table.add_section()

@@ -1,7 +1,8 @@
 """How far the planner is off on models that it has not seen: disclosed seconds and memory, a developer left out.
 
-Two numbers of the method come from disclosed seconds: the share of its peak that a card reaches, and the share of a
-clip's time that more cards do not shorten. Memory takes nothing from what was disclosed, so each row tests it as it is.
+Three numbers of the method come from what was disclosed: the share of its peak that a card reaches in a clip, that of
+training, and the share of a clip's time that more cards do not shorten. Memory takes nothing from it, so each row tests
+it as it is. Of training there are timed steps and stated utilisations, of too few models to tell cards apart.
 
 A prediction's error is disclosed / predicted. Its interval is where one more developer's would lie, 5 to 95 %, by
 Student's t on the logarithms of the developers' means: few developers give a wide one.
@@ -16,10 +17,10 @@ import numpy as np
 
 from minisora.plan.question import BYTES, Question, ask, cards_by_name
 from minisora.plan.spending import ELSEWHERE, PLACES, spend
-from minisora.plan.subject import disclosed, of_disclosed
+from minisora.plan.subject import has_shape, of_disclosed
 from minisora.report.backtest import chip
 from minisora.report.units import Number
-from minisora.report.video_models import DisclosedRun, Grade, VideoModel
+from minisora.report.video_models import DisclosedRun, Grade, VideoModel, load_models
 
 Interval = tuple[float, float]
 # Bytes of a weight by the format it is kept in, where that is another than that of the products.
@@ -32,7 +33,7 @@ class HeldOut:
 
     Args:
         model, developer, case: whose; which clip on which cards.
-        quantity: "seconds" or "memory" (bytes of a card).
+        quantity: "seconds" of a clip, "memory" (bytes of a card), or "training" (time over that at the peak).
         disclosed: least and most that the printed number can mean.
         predicted: from the others.
         grade: of the sources.
@@ -59,21 +60,30 @@ class Evidence:
 
     Args:
         use: share of the peak on one card, by card and (under "") of all.
+        train: share of the peak in training, on any card.
         alone: share of a clip's time that more cards do not shorten.
         rows: every disclosed number with its prediction.
     """
 
     use: dict[str, float]
+    train: float
     alone: float
     rows: list[HeldOut]
 
     def of(self, quantity: str) -> list[HeldOut]:
-        """The rows of seconds, or of memory."""
+        """The rows of one quantity."""
         return [row for row in self.rows if row.quantity == quantity]
 
     def interval(self, quantity: str) -> Interval | None:
-        """Factors on a prediction, 5 to 95 %; None for fewer than three developers."""
-        return interval_of_errors(self.of(quantity))
+        """Factors on a prediction, 5 to 95 %; None for fewer than three developers.
+
+        Training falls into two groups, of which leaving one out moves the median far: its errors are those of the
+        median of all.
+        """
+        rows = self.of(quantity)
+        if quantity == "training":
+            rows = [replace(row, predicted=1 / self.train) for row in rows]
+        return interval_of_errors(rows)
 
     def use_of(self, card: str) -> float:
         """Share of the peak on a card: of models timed on it, or else of all."""
@@ -122,11 +132,13 @@ class _Timed:
 @cache
 def evidence() -> Evidence:
     """Of the shipped models, predicted once a process."""
-    return weigh(list(disclosed().values()))
+    return weigh(load_models())
 
 
 def weigh(models: Sequence[VideoModel]) -> Evidence:
-    """Predict every disclosed number of models with a known shape, each from the other developers' alone."""
+    """Predict every disclosed number that can be, each from the other developers' alone."""
+    trained = [each for model in models for each in _trained(model)]
+    models = [model for model in models if has_shape(model)]
     times = [timed for model in models for run in model.timings if (timed := _timed(model, run)) is not None]
     rows = []
     for timed in times:
@@ -145,8 +157,22 @@ def weigh(models: Sequence[VideoModel]) -> Evidence:
                     timed.model.grade(timed.run),
                 )
             )
+    for each in trained:
+        others_train = _train_use([o for o in trained if o.model.developer != each.model.developer])
+        if others_train is not None:
+            rows.append(
+                HeldOut(
+                    each.model.name,
+                    each.model.developer,
+                    each.case,
+                    "training",
+                    (1 / each.use, 1 / each.use),
+                    1 / others_train,
+                    each.grade,
+                )
+            )
     rows += [row for model in models for run in model.memories if (row := _memory(model, run)) is not None]
-    return Evidence(_uses(times), _alone(times), rows)
+    return Evidence(_uses(times), _train_use(trained) or 1.0, _alone(times), rows)
 
 
 def _case(clip: tuple[int, int, int], cards: int, card: str | None, more: str = "") -> str:
@@ -232,6 +258,46 @@ def _timed(model: VideoModel, run: DisclosedRun) -> _Timed | None:
         float(numbers["clip_talk_seconds"]),
         run.seconds.value,
     )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A share of the peak that a training reached: of a timed step, or as its makers say."""
+
+    model: VideoModel
+    case: str
+    use: float
+    grade: Grade
+
+
+def _trained(model: VideoModel) -> list[_Trained]:
+    """Every one that a model disclosed."""
+    found = []
+    for run in model.timed_steps if has_shape(model) else []:
+        question = _question(model, run, run.token_shards.value if run.token_shards else 1)
+        if question is None or not (run.gpu and run.gpus and run.seconds and run.samples):
+            continue
+        inputs = question.inputs(1.0, 1.0, 0.0)
+        inputs["checkpointing.full"] = float(run.checkpointing is not None and run.checkpointing.value)
+        numbers = spend(question.subject, inputs)
+        work = run.samples.value * float(numbers["train_flops"] + numbers["recomputed_flops"])
+        speed = question.card.peak("bfloat16") * run.gpus.value
+        clip = (question.frames, question.height, question.width)
+        case = _case(clip, run.gpus.value, run.gpu.value, "a step")
+        found.append(_Trained(model, case, work / speed / run.seconds.value, model.grade(run)))
+    if model.training is not None and model.training.mfu is not None:
+        fact = model.training.mfu
+        case = f"all of it, {model.training.gpu.value}"
+        found.append(_Trained(model, case, fact.value, model.grades[fact.source]))
+    return found
+
+
+def _train_use(trained: Sequence[_Trained]) -> float | None:
+    """Share of the peak in training: the median model's median."""
+    shares: dict[str, list[float]] = {}
+    for each in trained:
+        shares.setdefault(each.model.name, []).append(each.use)
+    return median(median(each) for each in shares.values()) if shares else None
 
 
 def _memory(model: VideoModel, run: DisclosedRun) -> HeldOut | None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# What an interval rests on: counts that must agree, bytes against what torch keeps, disclosed memory and time, prices.
-Error = Literal["exact", "counts", "bytes", "memory", "time", "money"]
+# What an interval rests on: counts that must agree, bytes against what torch keeps, disclosed memory and time, prices;
+# what is made in a time or bought for money is the less the more that takes.
+Error = Literal["exact", "counts", "bytes", "memory", "time", "rate", "money", "bought"]
 WORK, MEMORY, MONEY = "What it is", "Memory of a card", "Time and money"
 
 
@@ -63,7 +64,7 @@ LINES: tuple[Line, ...] = (
         "clip_talk_share", "communication over compute", "share", "exact", "derived", "{layout}", MONEY, "clip",
         "many",
     ),
-    Line("clips_per_hour", "clips an hour, all cards", "", "time", "use", "{use}", MONEY, "clip"),
+    Line("clips_per_hour", "clips an hour, all cards", "", "rate", "use", "{use}", MONEY, "clip"),
     Line("clip_cost", "a clip", "$", "money", "sourced", "listed rent", MONEY, "clip", "", True),
     Line("clip_energy", "a clip", "kWh", "time", "sourced", "boards and hosts", MONEY, "clip"),
     Line("train_step_seconds", "one step", "s", "time", "use", "{use}", MONEY, "train", "", True),
@@ -71,12 +72,12 @@ LINES: tuple[Line, ...] = (
         "train_talk_share", "communication over compute", "share", "exact", "derived", "{layout}", MONEY, "train",
         "many",
     ),
-    Line("train_samples_per_second", "clips a second", "", "time", "use", "{use}", MONEY, "train"),
+    Line("train_samples_per_second", "clips a second", "", "rate", "use", "{use}", MONEY, "train"),
     Line("train_total_flops", "all of it", "FLOP", "counts", "derived", "{samples}", MONEY, "train", "samples"),
     Line("train_card_hours", "all of it", "card-hours", "time", "use", "{samples}", MONEY, "train", "samples"),
     Line("train_days", "all of it", "days", "time", "use", "{samples}", MONEY, "train", "samples", True),
     Line("train_cost", "all of it", "$", "money", "sourced", "listed rent", MONEY, "train", "samples", True),
     Line("train_energy", "all of it", "kWh", "time", "sourced", "boards and hosts", MONEY, "train", "samples"),
     Line("break_even_clips", "clips for as much", "", "time", "derived", "over one clip", MONEY, "train", "samples"),
-    Line("budget_samples", "clips seen for {budget}", "", "money", "sourced", "listed rent", MONEY, "train", "budget"),
+    Line("budget_samples", "clips seen for {budget}", "", "bought", "sourced", "listed rent", MONEY, "train", "budget"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, cast
 import jinja2
 from markupsafe import Markup
 
-from minisora.plan.answer import Plan, error_factors, train_use
+from minisora.plan.answer import Plan, error_factors
 from minisora.plan.lines import LINES
 from minisora.plan.question import (
     BYTES,
@@ -123,7 +123,6 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
         "keptFree": KEPT_FREE,
         "overhead": power_overhead(),
         "alone": known.alone,
-        "trainUse": train_use()[1],
         "cards": {
             name: {
                 "peaks": {each: card.peak(each) for each in PRECISIONS if _has(card, each)},
@@ -131,7 +130,7 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
                 "link": card.link,
                 "power": card.power,
                 "price": card.price[1] if card.price else None,
-                "use": card.use or [known.use_of(name), train_use()[1]],
+                "use": card.use or [known.use_of(name), known.train],
             }
             for name, card in cards.items()
         },

@@ -78,12 +78,15 @@ class Subject:
         return replace(self, attention=attention)
 
 
+def has_shape(model: VideoModel) -> bool:
+    """Whether its shape is known well enough to plan it."""
+    return bool(model.shape() and model.grid() and model.attention)
+
+
 @cache
 def disclosed() -> dict[str, VideoModel]:
-    """Models whose shape is known well enough to plan them, by name."""
-    return {
-        model.name: model for model in load_models() if model.shape() and model.grid() and model.attention
-    }
+    """Models that can be planned, by name."""
+    return {model.name: model for model in load_models() if has_shape(model)}
 
 
 def named(name: str) -> Subject:
