@@ -18,6 +18,7 @@ from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
 from minisora.models.build import latent_grid
+from minisora.models.precision import sampling_context
 from minisora.screen import say
 from minisora.training.launch import device_name, process_device
 from minisora.training.loop import run_stage
@@ -172,9 +173,10 @@ def _time_clips(config: Config, trial: Path) -> tuple[float, float]:
     read = time.perf_counter() - start
     start = time.perf_counter()
     videos = to_float(clips.to(vae.device))
-    vae.to_latents(videos)
-    for video in videos:
-        actions.codes_of(video)
+    with sampling_context(vae.device, config.dit.width, torch.float32):
+        vae.to_latents(videos)
+        for video in videos:
+            actions.codes_of(video)
     coded = time.perf_counter() - start
     count = len(train) + len(validation)
     held = min(len(train), config.train_vae.max_clips) + min(len(train), 1000) + 2 * len(validation)

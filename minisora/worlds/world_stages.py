@@ -130,7 +130,8 @@ def train_dynamics(
         given: list[Any] = []
         for dataset, name in ((train, "training"), (validation, "validation")):
             given.append(build_latents(config, vae, dataset, run / "cache", console, name, accelerator))
-            given.append(find_codes(actions, dataset, run / "actions" / f"{name}.safetensors", console))
+            file = run / "actions" / f"{name}.safetensors"
+            given.append(find_codes(actions, dataset, file, console, accelerator))
         return DynamicsTask(config, *given)
 
     def finish(task: DynamicsTask, weights: dict[str, Tensor]) -> Dream | None:
@@ -173,15 +174,24 @@ def load_actions(folder: Path) -> ActionModel:
     return read_model(ActionModel, folder, again).eval().requires_grad_(False)
 
 
-def find_codes(actions: ActionModel, dataset: ClipDataset, file: Path, console: Console) -> Tensor:
+def find_codes(
+    actions: ActionModel, dataset: ClipDataset, file: Path, console: Console, accelerator: Accelerator
+) -> Tensor:
     """The codes of all steps of all clips, N T-1, found once and kept in a file.
 
     `codes[:, t]` leads from frame t to frame t + 1.
 
+    Args:
+        actions: what finds them, on the stage's device.
+        dataset: the clips.
+        file: where they are kept.
+        console: where progress is shown.
+        accelerator: of the stage: in its precision.
+
     Raises:
         UserError: the file cannot be written.
     """
-    key = f"{dataset.fingerprint()} {fingerprint(actions)}"
+    key = f"{dataset.fingerprint()} {fingerprint(actions)} {accelerator.mixed_precision}"
     kept = read_shard(file, key)
     if kept is not None and len(kept.get("codes", ())) == len(dataset):
         return kept["codes"]
@@ -189,7 +199,8 @@ def find_codes(actions: ActionModel, dataset: ClipDataset, file: Path, console: 
     with StepProgress(console, "finding codes", 0, len(dataset), unit="", at_least=200) as progress:
         for start in range(0, len(dataset), _CLIPS_AT_ONCE):
             clips = dataset.clips(range(start, min(start + _CLIPS_AT_ONCE, len(dataset))))
-            found += [actions.codes_of(to_float(clip.to(actions.device))).cpu() for clip in clips]
+            with accelerator.autocast():
+                found += [actions.codes_of(to_float(clip.to(actions.device))).cpu() for clip in clips]
             progress.update(len(found))
     codes = torch.stack(found)
     try:
