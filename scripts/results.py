@@ -603,7 +603,7 @@ def costs() -> str:
 - In a published estimate of Sora {wrong} numbers do not follow from its own inputs. Mended, its {months}
   H100-months of training are {mended}; a pass with full attention costs {ours:,.2f} times its rule.
 - Each of {models} disclosed models on an H100 takes {others} times what the others predict; by the
-  published rule, {naive} times."""
+  published rule, {naive}."""
 
 
 BLOCKS: dict[str, Callable[[], str]] = {"how-good": how_good, "costs": costs}
