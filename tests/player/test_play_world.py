@@ -4,18 +4,40 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from minisora.cli import app
+from minisora.config import load
 from minisora.data.video.read_video import probe
 from minisora.errors import UserError
-from minisora.player.play_world import Start, make_game
-from minisora.worlds.arena import ArenaSettings
+from minisora.models.build import build_vae
+from minisora.player.play_world import Start, make_game, open_world
+from minisora.worlds.actions import ActionModel
+from minisora.worlds.arena import BUTTONS, ArenaSettings
+from minisora.worlds.dream import NAMES, Dream, DreamSettings
+from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.first_frames import BEFORE
+from minisora.worlds.naming import name_codes
 from minisora.worlds.recording import Recording, play, record
-from minisora.worlds.session import write_session
+from minisora.worlds.session import read_session, write_session
 
 SMALL = ArenaSettings(32, 32, movers=1)
+
+
+@pytest.fixture(scope="module")
+def dream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world that learned nothing, with the arena's names."""
+    vae = ["vae.widths=[16, 16]", "vae.blocks_per_level=1", "vae.latent_channels=4"]
+    dit = ["dit.width=24", "dit.depth=1", "dit.heads=2", "world.window=3", "world.frames=3"]
+    config = load("world", [*vae, *dit], {})
+    torch.manual_seed(0)
+    parts = build_vae(config), build_dynamics(config), ActionModel(width=16, depth=2)
+    starts = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    folder = tmp_path_factory.mktemp("dream")
+    Dream(*parts, DreamSettings(32, 32, 10.0, 2, 0.1), starts).save_pretrained(folder)
+    name_codes([3, 1, 4, 0, 6], range(5), 8, BUTTONS).write(folder / NAMES)
+    return folder
 
 
 def refusal(*arguments: str) -> str:
@@ -62,3 +84,24 @@ def test_a_saved_session_is_played_again_by_the_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert probe(tmp_path / "played_000002.mp4").frames == 4
     assert (tmp_path / "played_000002.mp4").read_bytes() == file.read_bytes()
+
+
+def test_a_dream_is_played_from_every_first_frame_and_its_session_again(dream: Path, tmp_path: Path) -> None:
+    clips = record(Recording(SMALL, frames=12), 1, tmp_path)
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (40, 50), "red").save(picture)
+    begun = [
+        (Start(2), True, True),
+        (Start(2), False, False),
+        (Start(2, picture=picture), True, False),
+        (Start(2, clip=clips / "clip_000000.mp4"), False, True),
+    ]
+    for start, beside, has_truth in begun:
+        game = make_game(str(dream), SMALL, beside, start)
+        for button in ("left", "noop", "up"):
+            game.step(button)
+        assert (game.now[1] is not None, game.off is not None) == (has_truth, has_truth)
+        file = write_session(tmp_path / "out", game.played(), "dream", 10)
+        again = read_session(file).replay(open_world(str(dream)))
+        assert torch.equal(again.video(), game.played().video())
+        assert again.off == game.played().off
