@@ -20,7 +20,7 @@ from minisora.plan.spending import ELSEWHERE, PLACES, spend
 from minisora.plan.subject import has_shape, of_disclosed
 from minisora.report.backtest import chip
 from minisora.report.units import Number
-from minisora.report.video_models import DisclosedRun, Grade, VideoModel, load_models
+from minisora.report.video_models import DisclosedRun, Grade, VideoModel, shipped_models
 
 Interval = tuple[float, float]
 # Bytes of a weight by the format it is kept in, where that is another than that of the products.
@@ -132,7 +132,7 @@ class _Timed:
 @cache
 def evidence() -> Evidence:
     """Of the shipped models, predicted once a process."""
-    return weigh(load_models())
+    return weigh(shipped_models())
 
 
 def weigh(models: Sequence[VideoModel]) -> Evidence:

@@ -10,7 +10,7 @@ from minisora.errors import UserError, nearest
 from minisora.plan.blocks import CODES, DECODERS, OWN, TYPICAL, TYPICAL_DECODER, BlockCode, Decoder
 from minisora.report.cost import ATTENTIONS, Attention, Band, TransformerShape
 from minisora.report.model import BLOCK_WEIGHTS, MLP_RATIO
-from minisora.report.video_models import VideoModel, load_models
+from minisora.report.video_models import VideoModel, shipped_models
 
 Triple = tuple[int, int, int]
 
@@ -86,7 +86,7 @@ def has_shape(model: VideoModel) -> bool:
 @cache
 def disclosed() -> dict[str, VideoModel]:
     """Models that can be planned, by name."""
-    return {model.name: model for model in load_models() if has_shape(model)}
+    return {model.name: model for model in shipped_models() if has_shape(model)}
 
 
 def named(name: str) -> Subject:

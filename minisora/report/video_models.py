@@ -6,6 +6,7 @@ figure) and *unverified*. What is undisclosed is None, never a guess without a m
 """
 
 from collections.abc import Iterator
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -300,7 +301,7 @@ def load_models(path: Path | None = None) -> list[VideoModel]:
         UserError: it cannot be read, or a field is missing, unknown or wrong; the message names it.
     """
     file = path or config_folder() / "report" / "video_models.yaml"
-    tree = read_yaml(file)
+    tree = read_yaml(file, shipped=path is None)
     if not isinstance(tree.get("sources"), dict) or not isinstance(tree.get("models"), list):
         raise UserError(f"{file} needs 'sources', a table, and 'models', a list")
     sources = {key: _validate(Source, fields, f"sources.{key}") for key, fields in tree["sources"].items()}
@@ -314,6 +315,12 @@ def load_models(path: Path | None = None) -> list[VideoModel]:
                 raise UserError(f"{model.name}: source '{key}' is not in the table{nearest(key, grades)}")
         models.append(model.model_copy(update={"grades": grades}))
     return models
+
+
+@cache
+def shipped_models() -> tuple[VideoModel, ...]:
+    """The shipped ones, read once a process."""
+    return tuple(load_models())
 
 
 M = TypeVar("M", bound=BaseModel)
