@@ -72,6 +72,7 @@ def plan(
     text: Annotated[
         Text, typer.Option(help="With --params: the prompt in the sequence, or seen by cross-attention.")
     ] = Text.joint,
+    text_tokens: Annotated[int, typer.Option(min=0, max=1 << 20, help="Of the prompt, with --params.")] = 256,
     hidden: Annotated[int | None, typer.Option(min=1, max=1 << 22, help="Of the MLP, with --params.")] = None,
     seconds: Annotated[
         float | None, typer.Option(callback=finite, help="Length of the clip; default as the model's.")
@@ -157,7 +158,7 @@ def plan(
     from minisora.plan.remedies import cheapest, fitting, verdict
     from minisora.plan.subject import parse_numbers
 
-    subject = _subject(model, params, config, attention, vae, patch, layers, width, hidden, text)
+    subject = _subject(model, params, config, attention, vae, patch, layers, width, hidden, text, text_tokens)
     sides = parse_numbers(size, 2) if size is not None else None
     if size is not None and sides is None:
         raise UserError(f"--size {size} is not HEIGHTxWIDTH in pixels, such as 480x832")
@@ -225,7 +226,7 @@ def plan(
             "--width": width,
             "--hidden": hidden,
         }
-        own |= {"--text": text.value}
+        own |= {"--text": text.value, "--text-tokens": str(text_tokens)}
         words = [model] if model else ["--params", params] if params else ["--config", config]
         if params:
             words += [part for name, value in own.items() if value for part in (name, str(value))]
@@ -252,6 +253,7 @@ def _subject(
     width: int | None,
     hidden: int | None,
     text: Text,
+    text_tokens: int,
 ) -> "Subject":
     """The model that is asked about."""
     from minisora.plan.subject import named, of_config, of_size, parse_attention, parse_count, parse_triple
@@ -270,10 +272,12 @@ def _subject(
             width=width,
             hidden=hidden,
             text=text.value,
+            text_tokens=text_tokens,
         )
     shaped = {"--vae": vae != "4x8x8", "--patch": patch != "1x2x2"}
     shaped |= {
         "--text": text is not Text.joint,
+        "--text-tokens": text_tokens != 256,
         "--layers": layers is not None,
         "--width": width is not None,
         "--hidden": hidden is not None,

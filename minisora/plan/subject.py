@@ -174,11 +174,12 @@ def of_size(
     width: int | None = None,
     hidden: int | None = None,
     text: str = "joint",
+    text_tokens: int = TEXT_TOKENS,
 ) -> Subject:
     """A DiT of that many weights; what is not given follows from the others.
 
     Without a shape it is the report's: adaLN-Zero blocks, 122 times as wide as deep, heads of 128 channels, an MLP four
-    times as wide, text in the sequence ("joint") or seen by cross-attention ("cross").
+    times as wide, a prompt of so many tokens in the sequence ("joint") or seen by cross-attention ("cross").
 
     Raises:
         UserError: no such model can be: it is too small, or a width is no whole number of heads.
@@ -196,7 +197,7 @@ def of_size(
         layers=1,
         width=width,
         hidden=hidden,
-        text_tokens=TEXT_TOKENS,
+        text_tokens=text_tokens,
         text="cross" if text == "cross" else "joint",
         modulation=text != "cross",
     )
