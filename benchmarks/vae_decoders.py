@@ -2,7 +2,7 @@
 
     python benchmarks/vae_decoders.py --json benchmarks/results/vae-decoders_MACHINE_DATE.json
 
-The estimate's `serve.decode_macs_per_pixel` rests on these.
+The estimate's `serve.decode_macs_per_pixel` rests on the first three, the planner's decoders on all.
 """
 
 import argparse
@@ -11,7 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from diffusers import (
+    AutoencoderKLAllegro,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
+)
 from interleave import write
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,15 +34,20 @@ DECODERS = (
     (AutoencoderKLCogVideoX, COGVIDEOX, (13, 16, 16)),
     (AutoencoderKLHunyuanVideo, {}, (5, 16, 16)),
     (AutoencoderKLWan, {}, (5, 16, 16)),
+    (AutoencoderKLMochi, {}, (5, 16, 16)),
+    (AutoencoderKLLTXVideo, {}, (5, 8, 8)),
+    # One tile: it decodes in tiles only.
+    (AutoencoderKLAllegro, {}, (6, 40, 40)),
 )
 
 
 def count(kind: type, config: dict, latent_size: tuple[int, int, int]) -> dict:
     with torch.device("meta"):
         vae = kind(**config).eval()
-        latents = torch.empty(1, 16, *latent_size)
+        channels = vae.config.get("latent_channels") or vae.config["z_dim"]
+        latents = torch.empty(1, channels, *latent_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        video = vae.decode(latents).sample
+        video = vae.decoder(latents) if kind is AutoencoderKLAllegro else vae.decode(latents).sample
     macs, pixels = counter.get_total_flops() / 2, video[0, 0].numel()
     return {
         "model": kind.__name__,

@@ -140,6 +140,7 @@ class Plan:
         """What is told of this question."""
         question = self.question
         told = {
+            "text": bool(self.numbers["text_flops"]),
             "full": question.checkpointing == "full",
             "cache": bool(self.numbers["serve_cache"]),
             "many": question.cards > 1,
@@ -261,7 +262,7 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the numbers rest on, a line each."""
-        shape, answers = self.question.subject.shape, {answer.line.name: answer for answer in self.answers()}
+        answers = {answer.line.name: answer for answer in self.answers()}
         shown = [
             "pass_flops",
             "denoise_flops",
@@ -274,7 +275,7 @@ class Plan:
         lines = [f"{answers[name].label}: {answers[name].source}" for name in shown if name in answers]
         if self.question.subject.assumed:
             lines.append(f"not disclosed, so assumed: {', '.join(self.question.subject.assumed)}")
-        if shape.text != "none" and not self.question.train:
+        if "text_flops" in answers:
             lines.append(f"weights of the text encoders: {count_words(self.question.subject.text_params)}")
         return lines
 

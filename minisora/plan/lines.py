@@ -42,7 +42,7 @@ LINES: tuple[Line, ...] = (
     Line("tokens", "tokens of a clip", "", "exact", "derived", "clip through VAE and patch", WORK, "both"),
     Line("pass_flops", "one pass of the denoiser", "FLOP", "counts", "derived", "{shape}", WORK, "both"),
     Line("denoise_flops", "denoising a clip", "FLOP", "counts", "derived", "{passes}", WORK, "clip"),
-    Line("text_flops", "text encoder", "FLOP", "counts", "derived", "2 FLOPs a weight and token", WORK, "clip"),
+    Line("text_flops", "text encoder", "FLOP", "counts", "derived", "2 FLOPs a weight and token", WORK, "clip", "text"),
     Line("decode_flops", "VAE decode", "FLOP", "exact", "derived", "{decoder}", WORK, "clip"),
     Line("clip_flops", "a whole clip", "FLOP", "counts", "derived", "their sum", WORK, "clip", "", True),
     Line("train_flops", "training, one clip", "FLOP", "counts", "derived", "3 passes", WORK, "train", "", True),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minisora.errors import UserError
+from minisora.limits import check_number
 from minisora.memory import size_text
 from minisora.plan.answer import Plan, plan, quantity_words
 from minisora.plan.held_out import Evidence
@@ -155,8 +156,9 @@ def cheapest(question: Question, seconds: float, known: Evidence | None = None) 
         known: as of `plan`.
 
     Raises:
-        UserError: a training is asked about.
+        UserError: a training is asked about, or the limit is none.
     """
+    check_number("under", seconds, 0.0, 1e9, above=True)
     if question.train:
         raise UserError(f"--under {seconds:g} is of a clip's time: leave out --train")
     found = []

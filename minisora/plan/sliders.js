@@ -158,7 +158,7 @@ function bind(element) {
 
 function told(line, numbers) {
   const cards = state.data * state.sequence * state.tensor;
-  const needs = { full: state.checkpointing === "full", cache: numbers.serve_cache > 0, many: cards > 1 };
+  const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, many: cards > 1 };
   return line.of !== (state.train ? "clip" : "train") && (needs[line.needs] ?? true);
 }
 

@@ -182,7 +182,7 @@ def of_size(
     times as wide, a prompt of so many tokens in the sequence ("joint") or seen by cross-attention ("cross").
 
     Raises:
-        UserError: no such model can be: it is too small, or a width is no whole number of heads.
+        UserError: no such model can be: its shape has another size, or its width is no whole number of heads.
     """
     if width is None:
         cubed = params * WIDTH_PER_LAYER / BLOCK_WEIGHTS if layers is None else None
@@ -202,6 +202,12 @@ def of_size(
         modulation=text != "cross",
     )
     layers = layers or max(1, round(params / float(shape.params())))
+    weights = layers * float(shape.params())
+    if not 0.5 <= weights / params <= 2:
+        raise UserError(
+            f"{layers} blocks of {width} channels have {count_words(weights)} weights, not {count_words(params)}: use "
+            f"--params {count_words(weights)}, or another --layers and --width"
+        )
     return Subject(
         name=f"{count_words(params)} DiT",
         source=f"{layers} blocks of {width} channels",

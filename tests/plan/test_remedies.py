@@ -52,6 +52,11 @@ def test_a_limit_that_nothing_meets_names_the_fastest() -> None:
     assert "the fastest takes" in str(ways.table().caption)
 
 
+def test_a_limit_below_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="above 0"):
+        cheapest(hunyuan(), -5.0)
+
+
 def test_a_limit_is_of_clips() -> None:
     question = ask(named("wan 14b"), card=card_named("h100 sxm"), train=True)
     with pytest.raises(UserError, match="leave out --train"):

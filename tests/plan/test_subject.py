@@ -70,6 +70,13 @@ def test_a_size_alone_becomes_a_model_of_that_size() -> None:
         assert float(subject.shape.width) % 128 == 0
 
 
+def test_a_shape_of_another_size_is_refused_with_the_size_that_it_has() -> None:
+    with pytest.raises(UserError, match="have 540K weights, not 5B: use --params 540K"):
+        of_size(5e9, width=100, layers=3)
+    with pytest.raises(UserError, match="1 blocks of 128 channels"):
+        of_size(1e3)
+
+
 def test_our_own_config_costs_what_the_instrument_counts() -> None:
     from minisora.flops.count_closed_form import dit_terms, total
 
