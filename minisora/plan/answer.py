@@ -74,8 +74,12 @@ def quantity_words(value: float | None, unit: str) -> str:
 def error_factors(question: Question, known: Evidence) -> dict[str, Interval | None]:
     """5 to 95 % factors on a number by what its error rests on; None: exact, or nothing is known."""
     price = question.card.price
-    # Of a machine of one's own nothing is known: the spread of its points is not that of another model.
-    time = None if question.card.use else known.interval("training" if question.train else "seconds")
+    if question.card.use:
+        # Of a machine of one's own: its passes.
+        least, middle, most = question.card.use[question.train]
+        time: Interval | None = (middle / most, middle / least)
+    else:
+        time = known.interval("training" if question.train else "seconds")
     rent = (price[0] / price[1], price[2] / price[1]) if price is not None else None
     money = product(time, rent)
     return {
@@ -199,7 +203,8 @@ class Plan:
     def _use_words(self) -> str:
         card = self.question.card
         if card.use:
-            share, why = card.use[self.question.train], f"measured, {card.source}"
+            least, share, most = card.use[self.question.train]
+            why = f"its passes reached {least:.0%} to {most:.0%}, {card.source}"
         elif self.question.train:
             shares = [1 / row.disclosed[0] for row in self.known.of("training")]
             share = self.known.train

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from minisora.errors import UserError, nearest
-from minisora.flops.calibration import read_calibration
+from minisora.flops.calibration import Calibration, PassKind, read_calibration
 from minisora.flops.peaks import CARDS
 from minisora.limits import check_number
 from minisora.plan.spending import PLACES
@@ -20,6 +21,8 @@ Precision = Literal["bfloat16", "float16", "float32", "float8"]
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float16", "float32", "float8")
 Checkpointing = Literal["none", "selective", "full"]
 Place = Literal["resident", "swapped", "streamed"]
+# Of the peak: least, middle, most.
+Shares = tuple[float, float, float]
 # Of a weight that serves, and of an activation.
 BYTES = {"bfloat16": (2.0, 2.0), "float16": (2.0, 2.0), "float32": (4.0, 4.0), "float8": (1.0, 2.0)}
 # Products in 8 bits made a clip of Wan 1.13 times as fast as in bfloat16, not twice (arXiv 2503.20314).
@@ -44,7 +47,8 @@ class PlanCard:
         link: bytes/s one way to its neighbours.
         power: kW, its own; None: unknown.
         price: $ an hour (low, usual, high); None: unknown.
-        use: shares of the peak (serving, training) that were measured on it; None: those of the back-test.
+        use: shares of the peak (least, middle, most) of the passes (serving, training) that were measured on it; None:
+            the back-test's.
     """
 
     name: str
@@ -54,7 +58,7 @@ class PlanCard:
     link: float
     power: float | None
     price: tuple[float, float, float] | None
-    use: tuple[float, float] | None = None
+    use: tuple[Shares, Shares] | None = None
 
     def peak(self, precision: Precision) -> float:
         """FLOP/s in a precision.
@@ -114,7 +118,7 @@ def card_named(name: str) -> PlanCard:
 def _calibrated(path: Path) -> PlanCard:
     calibration = read_calibration(path)
     dtype = str(calibration.device["dtype"])
-    forward = calibration.best_mfu("forward") or 1.0
+    forward = _shares(calibration, "forward")
     return PlanCard(
         name=calibration.machine,
         source=f"{path.name}, {calibration.date[:10]}",
@@ -123,8 +127,16 @@ def _calibrated(path: Path) -> PlanCard:
         link=NETWORK,
         power=None,
         price=None,
-        use=(forward, calibration.best_mfu("train") or forward),
+        use=(forward or (1.0, 1.0, 1.0), _shares(calibration, "train") or forward or (1.0, 1.0, 1.0)),
     )
+
+
+def _shares(calibration: Calibration, kind: PassKind) -> Shares | None:
+    """Shares of the measured peak that its passes of one kind reached; None: there were none."""
+    uses = [
+        use.mfu_measured for point in calibration.points if (use := calibration.use(point, kind)) is not None
+    ]
+    return (min(uses), median(uses), max(uses)) if uses else None
 
 
 def power_overhead() -> float:
@@ -213,8 +225,8 @@ class Question:
             "card.per_machine": float(PER_MACHINE),
             "card.power": math.nan if self.card.power is None else self.card.power * power_overhead(),
             "card.price": price,
-            "use.serve": self.card.use[0] if self.card.use else serve,
-            "use.train": self.card.use[1] if self.card.use else train,
+            "use.serve": self.card.use[0][1] if self.card.use else serve,
+            "use.train": self.card.use[1][1] if self.card.use else train,
             "use.alone": alone,
             "bytes.weight": weight,
             "bytes.activation": activation,

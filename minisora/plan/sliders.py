@@ -130,7 +130,7 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
                 "link": card.link,
                 "power": card.power,
                 "price": card.price[1] if card.price else None,
-                "use": card.use or [known.use_of(name), known.train],
+                "use": [each[1] for each in card.use] if card.use else [known.use_of(name), known.train],
             }
             for name, card in cards.items()
         },

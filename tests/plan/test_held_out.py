@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from minisora.cli import app, main
+from minisora.flops.machines import shipped_calibrations
 from minisora.plan.answer import plan, product
 from minisora.plan.back_test import back_test_tree
 from minisora.plan.held_out import Evidence, HeldOut, evidence, interval_of_errors, weigh
@@ -118,6 +119,16 @@ def test_every_number_has_a_kind_a_source_and_where_it_is_not_exact_an_interval(
                 assert answer.interval
                 assert answer.value
                 assert answer.interval[0] < answer.value < answer.interval[1]
+
+
+def test_a_machine_of_ones_own_has_the_spread_of_its_passes() -> None:
+    path = shipped_calibrations()[-1].path
+    question = ask(named("wan 14b"), card=card_named(str(path)), precision="float32")
+    seconds = next(each for each in plan(question).answers() if each.line.name == "clip_seconds")
+    assert seconds.kind == "measured"
+    assert seconds.value
+    assert seconds.interval
+    assert seconds.interval[0] < seconds.value < seconds.interval[1]
 
 
 def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:

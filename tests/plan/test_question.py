@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from minisora.errors import UserError
-from minisora.flops.calibration import read_calibration
+from minisora.flops.calibration import PASS_KINDS, read_calibration
 from minisora.flops.machines import shipped_calibrations
 from minisora.plan.question import Question, ask, card_named, cards_by_name
 from minisora.plan.spending import INPUTS
@@ -95,6 +95,8 @@ def test_a_calibration_is_a_card_of_ones_own() -> None:
     assert shipped.path is not None
     calibration = read_calibration(shipped.path)
     card = card_named(str(shipped.path))
-    assert card.use == (calibration.best_mfu("forward"), calibration.best_mfu("train"))
+    assert card.use
+    for (least, middle, most), kind in zip(card.use, PASS_KINDS, strict=True):
+        assert 0 < least <= middle <= most == calibration.best_mfu(kind)
     assert card.peak("float32") == pytest.approx(calibration.measured_peak)
     assert (card.memory, card.price, card.power) == (None, None, None)
