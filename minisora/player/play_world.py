@@ -173,10 +173,13 @@ def replay_session(file: Path, name: str, out: Path) -> str:
         UserError: the session cannot be read, or does not fit the world.
     """
     session = read_session(file)
-    played = session.replay(None if name == ARENA else open_world(name))
+    world = None if name == ARENA else open_world(name)
+    played = session.replay(world)
     told = f"wrote {write_session(out, played, name, session.fps)}"
-    if not played.true_frames:
+    if world is None or not played.true_frames:
         return told
+    if missing := sorted(set(session.buttons) - set(world.buttons)):
+        told += f"; no code means {', '.join(missing)}, so the dream did nothing there"
     last = len(played.buttons)
     steps = sorted({min(step, last) for step in (*_TOLD, last)})
     drift = played.drift()

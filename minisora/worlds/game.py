@@ -114,14 +114,17 @@ class Game:
             )
 
     def step(self, button: str) -> None:
-        """Press a button: `now` is a frame later.
+        """Press a button: `now` is a frame later. What the true world alone has is to the dream as no button pressed.
 
         Raises:
-            UserError: there is no such button.
+            UserError: there is no such button, or the dream has none for doing nothing.
         """
-        if button not in self.world.buttons:
-            raise UserError(f"there is no button '{button}': the world has {', '.join(self.world.buttons)}")
-        frame = self.world.step([self.world.buttons[button]])[0]
+        known = self.world.buttons
+        beside = self._beside.buttons if self._beside is not None else {}
+        code = known.get(button, known.get(IDLE) if button in beside else None)
+        if code is None:
+            raise UserError(f"there is no button '{button}': the world has {', '.join(known)}")
+        frame = self.world.step([code])[0]
         truth = None
         if self._beside is not None:
             truth = self._beside.step([self._beside.buttons[button]])[0]

@@ -50,6 +50,22 @@ def test_how_far_the_player_is_off_is_told_in_pixels(dream: Callable[..., Any]) 
     assert game.played().off == [None]
 
 
+def test_a_button_that_the_true_world_alone_has_is_nothing_to_the_dream(dream: Callable[..., Any]) -> None:
+    game, alone = Game(dream(), TrueWorld(SMALL)), TrueWorld(SMALL)
+    game.begin(Beginning(seed=5))
+    first = game.now[0]
+    game.step("up")
+    alone.start(seed=5)
+    assert torch.equal(game.now[0], first)
+    assert torch.equal(game.played().true_frames[1], alone.step([alone.buttons["up"]])[0])
+    unsaid = dream()
+    unsaid.names = ("right", "down", "left")
+    game = Game(unsaid, TrueWorld(SMALL))
+    game.begin(Beginning(seed=5))
+    with pytest.raises(UserError, match="no button 'up'"):
+        game.step("up")
+
+
 def test_drift_is_psnr() -> None:
     black = torch.zeros(3, 4, 4, dtype=torch.uint8)
     assert drift(black, black + 255) == 0
