@@ -49,6 +49,7 @@ class PlanCard:
         price: $ an hour (low, usual, high); None: unknown.
         use: shares of the peak (least, middle, most) of the passes (serving, training) that were measured on it; None:
             the back-test's.
+        file: of a calibration; None: a listed card.
     """
 
     name: str
@@ -59,6 +60,12 @@ class PlanCard:
     power: float | None
     price: tuple[float, float, float] | None
     use: tuple[Shares, Shares] | None = None
+    file: str | None = None
+
+    @property
+    def typed(self) -> str:
+        """What --card names it by."""
+        return self.file or self.name
 
     def peak(self, precision: Precision) -> float:
         """FLOP/s in a precision.
@@ -128,6 +135,7 @@ def _calibrated(path: Path) -> PlanCard:
         power=None,
         price=None,
         use=(forward or (1.0, 1.0, 1.0), _shares(calibration, "train") or forward or (1.0, 1.0, 1.0)),
+        file=str(path),
     )
 
 

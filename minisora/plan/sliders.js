@@ -214,10 +214,14 @@ function update() {
   document.getElementById("command").textContent = command(inputs, cards);
 }
 
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 // The command line that gives the same answers.
 function command(inputs, cards) {
   const s = state, parts = [PAGE.command, `--frames ${inputs["clip.frames"]} --fps ${s.fps} --size ${s.height}x${s.width}`];
-  parts.push(`--card '${s.card}' --cards ${cards} --data ${s.data} --fsdp ${s.fsdp} --sequence ${s.sequence} --tensor ${s.tensor}`);
+  parts.push(`--card ${quoted(PAGE.cards[s.card].typed)} --cards ${cards} --data ${s.data} --fsdp ${s.fsdp} --sequence ${s.sequence} --tensor ${s.tensor}`);
   parts.push(`--precision ${s.precision} --batch ${s.batch}`);
   parts.push(`--attention ${s.attention}`);
   if (s.train) parts.push(`--train --checkpointing ${s.checkpointing} --samples ${s.samples} --budget ${s.budget}`);

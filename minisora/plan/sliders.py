@@ -126,6 +126,7 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
         "cards": {
             name: {
                 "peaks": {each: card.peak(each) for each in PRECISIONS if _has(card, each)},
+                "typed": plain(card.typed),
                 "memory": card.memory,
                 "link": card.link,
                 "power": card.power,

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from minisora.cli import app
+from minisora.flops.machines import shipped_calibrations
 from minisora.plan.answer import plan
 from minisora.plan.question import ask, card_named, cards_by_name
 from minisora.plan.sliders import FOLDER, kinds, page_data, plan_script, render, settings
@@ -104,6 +105,14 @@ def test_the_sliders_start_at_the_question() -> None:
     expected = {name: float(value) for name, value in plan(question).numbers.items()}
     assert by_python(named("wan 14b"), start)["clip_seconds"] == expected["clip_seconds"]
     assert start["card"] in page_data(plan(question))["cards"]
+
+
+def test_a_machine_of_ones_own_is_named_by_its_file() -> None:
+    path = str(shipped_calibrations()[-1].path)
+    question = ask(named("wan 14b"), card=card_named(path), precision="float32")
+    cards = page_data(plan(question))["cards"]
+    assert cards[question.card.name]["typed"] == path
+    assert cards["H100 SXM"]["typed"] == "H100 SXM"
 
 
 def test_a_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
