@@ -13,8 +13,14 @@ from minisora import cli
 from minisora.data.video.read_video import read_video
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline, weights_digest
+from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.recipe import MODES, Recipe, pack_mask, read_recipe
 from minisora.pipelines.remake import make, remake, write
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_run: Path) -> MiniSoraPipeline:
+    return load_pipeline(tiny_run / "model", device="cpu")
 
 
 def _minisora(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -71,10 +77,16 @@ def test_the_recipe_makes_the_same_bytes(
     ],
 )
 def test_a_video_made_from_others_is_made_again_from_its_file_alone(
-    tiny_run: Path, tmp_path: Path, more: dict[str, Any], frames: int
+    tiny_run: Path,
+    pipeline: MiniSoraPipeline,
+    tmp_path: Path,
+    more: dict[str, Any],
+    frames: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_run / "model"
-    pipeline = load_pipeline(model, device="cpu")
+    # It was read once; the test above has it read anew.
+    monkeypatch.setattr("minisora.pipelines.remake.load_pipeline", lambda _: pipeline)
     parent = Recipe("mine", weights_digest(model), "a red circle", (9, 32, 32), 2, 3.0, 7)
     count = MODES[more["mode"]][0]
     recipe = replace(
@@ -96,8 +108,7 @@ def test_a_video_made_from_others_is_made_again_from_its_file_alone(
         assert not torch.equal(video[:, :, 21:], before[:, :, 21:])
 
 
-def test_a_step_can_end_the_sampling(tiny_run: Path) -> None:
-    pipeline = load_pipeline(tiny_run / "model", device="cpu")
+def test_a_step_can_end_the_sampling(pipeline: MiniSoraPipeline) -> None:
     recipe = Recipe("mine", "0" * 64, "a red circle", (5, 32, 32), 4, 1.0, 0)
     seen: list[float] = []
 

@@ -46,7 +46,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     worker = [sys.executable, str(_HERE / "fake_engine.py")]
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVER, str(tmp_path / "home"), *worker],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.02"},
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.005"},
     )  # fmt: skip
     assert server.stdout is not None
     yield server.stdout.readline().strip()
@@ -54,11 +54,19 @@ def address(tmp_path: Path) -> Iterator[str]:
     server.wait(20)
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    opened = _browser.Browser(tmp_path / "profile")
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    opened = _browser.Browser(tmp_path_factory.mktemp("browser") / "profile")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def browser(opened: Any) -> Iterator[Any]:
+    """One for all tests; each has a studio of its own."""
+    opened.errors.clear()
+    yield opened
+    opened.open("about:blank")
 
 
 def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path) -> None:
@@ -125,10 +133,15 @@ def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path
 
 
 def test_a_region_is_painted_and_the_video_extended(address: str, browser: Any, tmp_path: Path) -> None:
+    browser.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}]
+    )
     browser.open(address)
     browser.until("document.getElementById('go')?.disabled === false")
     browser.run("document.querySelector('#latest .empty button').click()")
     browser.until("document.querySelectorAll('#latest .tile video').length === 4")
+    # For who wants nothing to move, nothing does.
+    assert browser.run("[...document.querySelectorAll('video')].every(video => video.paused)") is True
     browser.run("location.hash = '#edit/inpaint/1'")
     browser.until("document.querySelector('.stage canvas') !== null")
     main = "document.querySelector('.edit .main')"

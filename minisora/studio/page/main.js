@@ -52,7 +52,8 @@ function open(view, ids, mode) {
 
 onChange((changes) => {
   const line = byId("connection");
-  if (changes.connected === false) line.textContent = "The studio does not answer; trying again.";
+  if (changes.why) line.textContent = changes.why;
+  else if (changes.connected === false) line.textContent = "The studio does not answer; trying again.";
   else if (changes.connected || changes.worker) line.textContent = state.worker === "ready" ? "" : state.worker === "starting" ? "The models are being read." : state.worker;
 });
 window.addEventListener("hashchange", show);

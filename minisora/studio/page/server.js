@@ -50,13 +50,28 @@ function follow() {
   source?.close();
   source = new EventSource(`/api/events?after=${state.version}`);
   source.addEventListener("open", () => tell({ connected: true }));
-  source.addEventListener("error", () => tell({ connected: false }));
+  source.addEventListener("error", () => lost());
   source.addEventListener("message", (event) => take(JSON.parse(event.data)));
   source.addEventListener("anew", () => begin().catch(() => tell({ connected: false })));
   source.addEventListener("worker", (event) => {
     Object.assign(state, JSON.parse(event.data));
     tell({ worker: true });
   });
+}
+
+/** The events have stopped: say why, and go on as soon as the studio answers again. */
+async function lost() {
+  const gave = source.readyState === EventSource.CLOSED;
+  tell({ connected: false });
+  // A browser tries again by itself unless it was refused, as it is by a studio that was started anew.
+  if (!gave) return;
+  try {
+    await ask("/api/state");
+    follow();
+  } catch (error) {
+    tell({ connected: false, why: error.message });
+    setTimeout(lost, 3000);
+  }
 }
 
 function take(changes) {
