@@ -338,8 +338,8 @@ class TerminalPlayer:
     def _help(self) -> str:
         if said := self.loop.complaint or self._said:
             return plain(said)
-        digits = sum(key.startswith("Digit") for key in self.keys)
-        held = "arrows or WASD" if {"ArrowLeft", "ArrowUp"} & self.keys.keys() else f"1 to {digits}"
+        arrows = {"ArrowLeft", "ArrowUp"} & self.keys.keys()
+        held = "arrows or WASD" if arrows else "digits"
         space = f"space: {self.keys['Space']}   p" if "Space" in self.keys else "space"
         return f"{held}: play   {space}: pause   r: again   n: next seed   v: save   q: end"
 

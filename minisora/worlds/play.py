@@ -37,10 +37,14 @@ _KEYS = {
 
 
 def keys(buttons: Iterable[str]) -> dict[str, str]:
-    """Which key holds which button: arrows and WASD, the space bar, and digits for all in their order from 1."""
+    """Which key holds which button: arrows and WASD, the space bar, and digits for all in their order.
+
+    The first is 1, unless it is code 0, which nobody named.
+    """
     names = list(buttons)
     held = {key: name for key, wished in _KEYS.items() for name in wished[::-1] if name in names}
-    return held | {f"Digit{place}": name for place, name in enumerate(names[:9], 1)}
+    first = 0 if names[:1] == ["code 0"] else 1
+    return held | {f"Digit{place}": name for place, name in enumerate(names, first) if place <= 9}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_arrows_wasd_and_digits_hold_what_the_world_has() -> None:
     assert "ArrowRight" not in held
     jumps = keys(["left", "jump"])
     assert jumps["ArrowUp"] == jumps["Space"] == "jump"
-    assert keys([f"code {number}" for number in range(8)])["Digit8"] == "code 7"
+    assert keys([f"code {number}" for number in range(16)]) == {f"Digit{n}": f"code {n}" for n in range(10)}
 
 
 def test_the_key_pressed_last_counts_until_it_comes_up() -> None:
