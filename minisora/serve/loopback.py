@@ -27,7 +27,7 @@ def need_server(command: str) -> None:
     """
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{command} needs {' and '.join(missing)}: pip install 'minisora[studio]'")
+        raise UserError(f"{command} needs {', '.join(missing)}: pip install 'minisora[studio]'")
 
 
 def run(

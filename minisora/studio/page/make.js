@@ -28,6 +28,10 @@ function fill(select, entries, value) {
 function showModel(name) {
   if (!name) return;
   const now = state.models[name];
+  // What was chosen for another model stays where this one has it too: so models are compared.
+  const before = state.models[shownModel];
+  const kept = { size: size.value, length: length.value };
+  const isOwn = (field, key) => Boolean(before) && !before.error && field.value !== "" && Number(field.value) !== before[key];
   shownModel = name;
   byId("make-error").textContent = now.error ?? "";
   if (now.error) return;
@@ -36,8 +40,11 @@ function showModel(name) {
   byId("length-note").textContent = `trained: ${(frames / now.fps).toFixed(1)} s`;
   fill(size, now.sizes.map(([tall, wide]) => [`${tall}x${wide}`, `${wide} × ${tall}`]), `${height}x${width}`);
   fill(length, now.lengths.map((each) => [each, each === 1 ? "a picture" : `${(each / now.fps).toFixed(1)} s, ${each} frames`]), frames);
-  steps.value = now.steps;
-  guidance.value = now.guidance;
+  for (const [select, value] of [[size, kept.size], [length, kept.length]]) {
+    if (before && [...select.options].some((option) => option.value === value)) select.value = value;
+  }
+  if (!isOwn(steps, "steps")) steps.value = now.steps;
+  if (!isOwn(guidance, "guidance")) guidance.value = now.guidance;
   prompt.placeholder = now.example ? `Such as: ${now.example}` : "";
   offer(now.words);
 }

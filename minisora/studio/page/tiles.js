@@ -3,10 +3,25 @@ import { ask, fileName, pictureOf, state, videoOf } from "./server.js";
 import { announce, h, icon, still } from "./dom.js";
 
 /** A video that plays over and over without a sound. */
-export function player(clip, playing = !still.matches) {
-  const video = h("video", { src: videoOf(clip), poster: pictureOf(clip), preload: "auto", playsinline: true, "aria-label": `Video: ${clip.recipe.prompt || "without a prompt"}` });
+export function player(clip, playing = !still.matches, preload = "auto") {
+  const video = h("video", { src: videoOf(clip), poster: pictureOf(clip), preload, playsinline: true, "aria-label": `Video: ${clip.recipe.prompt || "without a prompt"}` });
   // As properties: attributes alone do not count for what is made by a script.
-  Object.assign(video, { loop: true, muted: true, autoplay: playing });
+  Object.assign(video, { loop: true, muted: true, autoplay: playing && preload === "auto" });
+  return video;
+}
+
+// Only what is seen is read and plays.
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting && !still.matches) target.play().catch(() => {});
+    else target.pause();
+  }
+});
+
+/** A video that plays while it is seen. */
+function playerWhileSeen(clip) {
+  const video = player(clip, false, "none");
+  seen.observe(video);
   return video;
 }
 
@@ -129,7 +144,7 @@ export function jobTile(job, onRead) {
 export function clipTile(clip, chosen, onPick) {
   const star = starButton(clip);
   const tile = h("article", { class: "tile", "aria-label": `${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` },
-    h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` }, player(clip)),
+    h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` }, playerWhileSeen(clip)),
     h("div", { class: "caption" },
       pickBox(clip, chosen, (id, on) => { tile.classList.toggle("picked", on); onPick(id, on); }),
       h("span", { class: "text" }, `seed ${clip.recipe.seed}`), star));
