@@ -275,12 +275,18 @@ def follow_player(
     marks = [at for at in (1, 8, 32, 128, 512) if at <= frames]
     return {
         "buttons_without_a_code": missing,
-        "median_error": {str(at): float(np.median(distance[at - 1])) for at in marks},
-        "median_error_staying": {str(at): float(np.median(np.stack(stays)[at - 1])) for at in marks},
-        "floor": float(np.median(np.stack(floor))),
+        # None where the player is gone from half of the dreams.
+        "median_error": {str(at): _median(distance[at - 1]) for at in marks},
+        "median_error_staying": {str(at): _median(np.stack(stays)[at - 1]) for at in marks},
+        "floor": _median(np.stack(floor)),
         "player_there": {str(at): float(np.stack(there)[at - 1].mean()) for at in marks},
         "direction_right": [_share(same[:32], (moved_in[:32] == quadrant) & near) for quadrant in range(4)],
     }
+
+
+def _median(distances: np.ndarray) -> float | None:
+    middle = float(np.median(distances))
+    return middle if np.isfinite(middle) else None
 
 
 def _share(right: np.ndarray, which: np.ndarray) -> float | None:
@@ -372,7 +378,7 @@ def measure_table(result: dict[str, Any]) -> Table:
         for at, error in player["median_error"].items():
             table.add_row(
                 f"player off after {at} frames, pixels",
-                f"{error:.1f}",
+                "gone" if error is None else f"{error:.1f}",
                 f"{player['median_error_staying'][at]:.1f} if it stayed; there in {player['player_there'][at]:.0%}",
             )
         shares = ["-" if each is None else f"{each:.0%}" for each in player["direction_right"]]

@@ -45,13 +45,15 @@ class CodeNames:
 
     @property
     def pressed(self) -> dict[str, int]:
-        """The code to press for each button: of those that mean it the one with most labels, or else none."""
+        """The code to press for each button: of those that mean it the one that is often it and seldom another."""
         table, meanings = np.array(self.counts), np.array(self.meanings)
         codes = {}
         for button, name in enumerate(self.buttons):
             own = np.where(meanings == button, table[:, button], 0)
-            if own.max() > 0:
-                codes[name] = int(own.argmax())
+            # Labels of the button, times their share of the code's labels.
+            worth = own**2 / np.maximum(1, table.sum(1))
+            if worth.max() > 0:
+                codes[name] = int(worth.argmax())
         return codes
 
     def accuracy(self, codes: Sequence[int] | np.ndarray, buttons: Sequence[int] | np.ndarray) -> float:

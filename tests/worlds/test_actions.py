@@ -135,6 +135,8 @@ def test_a_table_of_names_is_kept_and_tells_what_is_wrong(tmp_path: object) -> N
     names = name_codes([0, 0, 0, 2, 2], [1, 1, 0, 0, 0], 4, ("stay", "go"))
     assert names.names == ("go", "code 1", "stay", "code 3")
     assert names.pressed == {"stay": 2, "go": 0}
+    # Often and pure is better than more often and mixed.
+    assert name_codes([0] * 9 + [1] * 4, [1] * 5 + [0] * 4 + [1] * 4, 2, ("stay", "go")).pressed == {"go": 1}
     # An unlabelled code is taken for the most common button.
     assert names.meanings == (1, 0, 0, 0)
     file = tmp_path / "names.json"  # type: ignore[operator]
