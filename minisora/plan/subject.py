@@ -319,6 +319,8 @@ def parse_attention(text: str) -> Attention | Band:
                 f"--attention {text}: a frame stands in the middle of its window: use window:{int(extent) + 1}"
             )
         return Band("window", int(extent))
+    if kind in ("causal", "window"):
+        raise UserError(f"--attention {text} has no number of latent frames from 1 on: use {kind}:3")
     hint = nearest(kind, [*ATTENTIONS, "causal", "window"])
     raise UserError(
         f"--attention {text} is none{hint}: full, factorised, divided, causal, causal:CHUNK, window:FRAMES"
