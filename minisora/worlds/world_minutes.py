@@ -46,7 +46,7 @@ from minisora.worlds.world_stages import (
 from minisora.worlds.world_tasks import DynamicsTask
 
 # Shares of what is left of the minutes beside reading and encoding.
-_SHARES = {"vae": 0.22, "actions": 0.13, "dynamics": 0.65}
+_SHARES = {"vae": 0.15, "actions": 0.22, "dynamics": 0.63}
 # Clips that reading, encoding and finding codes are timed by.
 _TIMED_CLIPS = 8
 

@@ -48,8 +48,8 @@ def test_minutes_are_shared_out_over_three_stages(tmp_path: Path, monkeypatch: p
     assert not (run / "trial").exists()
     vae, actions, dynamics = planned
     left = 600 - 8 - 10 - 23
-    assert vae.train_vae.steps == int((0.22 * left - 5) / 0.5)
-    assert actions.train_actions.steps == int((0.13 * left - 5) / 0.5)
+    assert vae.train_vae.steps == int((0.15 * left - 5) / 0.5)
+    assert actions.train_actions.steps == int((0.22 * left - 5) / 0.5)
     # Nothing has been taken by the stages before, so all that is left is the last one's.
     assert dynamics.train_dynamics.steps == pytest.approx((600 - 8 - 10 - 20 - 5) / 0.5, abs=2)
 
