@@ -60,6 +60,7 @@ COMMANDS: dict[str, str] = {
     "plan-memory": "python benchmarks/plan_memory.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
+    "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
     "vae-peers": "python benchmarks/vae_peers.py --to-db 28 --json FILE",
 }
@@ -207,6 +208,34 @@ def planned_memory() -> list[Row]:
         width = row["heads"] * row["head_width"]
         rows.append({**row, "width": width, "checkpointed": checkpointed, "activations": planned / measured})
     return rows
+
+
+def world_codes() -> list[Row]:
+    """What the codes of worlds mean, a number of labels a row."""
+    return [
+        {"labels": int(labels), **told, **{k: world["decoding"][k] for k in ("majority", "shown")}, **place}
+        for place, world in measured("world")
+        for labels, told in world["decoding"]["labels"].items()
+    ]
+
+
+def world_player() -> list[Row]:
+    """Where the player of a dream is after so many frames."""
+    return [
+        {"frames": int(at), "off": off, "staying": world["player"]["median_error_staying"][at],
+         "there": world["player"]["player_there"][at], **place}
+        for place, world in measured("world")
+        for at, off in world["player"]["median_error"].items()
+    ]  # fmt: skip
+
+
+def world_control() -> list[Row]:
+    """How much the codes of worlds steer, and how fast they are."""
+    return [
+        {**world["delta_psnr"], "seconds": world["seconds_a_frame"], "threads": world["machine"]["threads"],
+         "quadrant": min(world["player"]["direction_right"]), **place}
+        for place, world in measured("world")
+    ]  # fmt: skip
 
 
 def _spaced(name: str) -> str:

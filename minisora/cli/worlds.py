@@ -1,6 +1,7 @@
 """Commands of worlds that are played: record, play, train, name, evaluate."""
 
 import enum
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -238,6 +239,9 @@ def world_evaluate(
     json_: JsonOption = None,
 ) -> None:
     """Measure a world against the truth: what its codes mean, how they steer, where its player goes."""
+    import torch
+
+    from minisora.flops.device import describe_device
     from minisora.worlds.dream import load_dream
     from minisora.worlds.measure_world import measure_table, measure_world
 
@@ -245,4 +249,5 @@ def world_evaluate(
     result = measure_world(load_dream(world, "cpu"), recording, frames)
     console.print(measure_table(result))
     if json_ is not None:
-        write_result(json_, result)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_result(json_, {"date": now, "machine": describe_device("cpu", torch.float32), **result})

@@ -6,6 +6,8 @@ never moves. The truth is exact, since the arena can be stepped beside the dream
 Letters: B worlds, T frames, L labels.
 """
 
+import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ _NUM_TESTED = 64
 _SUPERVISED_STEPS, _SUPERVISED_BATCH = 300, 32
 # Frames that are seen before a dream begins, where more than one is, and steps after them (Genie's t = 4).
 _SEEN, _DELTA = 4, 4
+# Steps that fill the window of the past and are not timed, and those that are.
+_WARM, _TIMED = 8, 32
 # Pixels: places nearer to each other than this look alike.
 _SEEN_APART = 0.5
 # Pixels: a step shorter than this is no movement.
@@ -64,6 +68,7 @@ def measure_world(
         "clips": len(tested),
         "decoding": decoding(dream.actions, clips[len(tested) :], tested, labels, _shown(tested, recording)),
         "delta_psnr": delta_psnr(dream, tested),
+        "seconds_a_frame": seconds_a_frame(dream, tested[0].video[:, 0]),
     }
     if tested[0].truth.world == "arena" and dream.code_names is not None:
         result["player"] = follow_player(dream, tested, arena_of(recording), frames)
@@ -232,6 +237,17 @@ def _psnr(made: Tensor, real: Tensor) -> Tensor:
     return 10 * torch.log10(255**2 / errors)
 
 
+def seconds_a_frame(dream: Dream, first: Tensor) -> float:
+    """Median time of a step of one world that begins with a frame, 3 H W, its decoding included."""
+    dream.start(first[None])
+    taken = []
+    for _ in range(_WARM + _TIMED):
+        begun = time.perf_counter()
+        dream.step([0])
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken[_WARM:])
+
+
 def follow_player(
     dream: Dream, tested: Sequence[LabelledClip], settings: ArenaSettings, frames: int
 ) -> dict[str, Any]:
@@ -373,6 +389,8 @@ def measure_table(result: dict[str, Any]) -> Table:
         f"{control['found']:.2f}",
         f"{control['random']:.2f} by random codes (delta {control['delta']:.2f}), {control['copy']:.2f} copied",
     )
+    speed = result["seconds_a_frame"]
+    table.add_row("seconds a frame", f"{speed:.3f}", f"{1 / speed:.0f} frames a second")
     player = result.get("player")
     if player:
         for at, error in player["median_error"].items():
