@@ -407,14 +407,7 @@ def _chosen(plan: dict[str, Any]) -> str:
     if not size:
         return ""
     of = f", chosen of {len(tried)} sizes timed here" if isinstance(tried, list) and len(tried) > 1 else ""
-    augment = dict(_items(plan.get("augment")))
-    views, shift = (number(augment.get(key)) for key in ("views", "shift"))
-    moved = (
-        f"Clips are few: each was shown in {views:g} views, moved by up to {shift:g} pixels. "
-        if views and shift
-        else ""
-    )
-    return f"The DiT has {plain(size)}{of}. {moved}"
+    return f"The DiT has {plain(size)}{of}. "
 
 
 def _seconds(metrics: list[dict[str, Any]], stage: str, config: Config) -> float:

@@ -165,8 +165,8 @@ def conclude(facts: Facts) -> OwnVerdict:
     advice = list(dict.fromkeys(fault.advice for fault in all_faults))
     if facts.overfit > OVERFITTED and not any(fault.state == "memorising" for fault in faults):
         advice.append(
-            f"its error on held-out clips is {facts.overfit:.1f} times that on training clips: more clips, or fewer "
-            "steps, will do more than longer training"
+            f"its error on held-out clips is {facts.overfit:.1f} times that on training clips: more clips, moved views "
+            "of them (--set 'data.augment={views: 3, shift: 4}') or fewer steps will do more than longer training"
         )
     if facts.judge is None or (facts.judge[1] < 1 and not _trusted(facts.judge)):
         advice.append(

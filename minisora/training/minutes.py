@@ -48,10 +48,6 @@ FEWEST_STEPS = 60
 # PSNR of what moves, in dB, at which a VAE is good enough: errors of 2 % of the range, which no eye finds in a DiT's
 # samples, whose own are larger.
 ENOUGH = 34.0
-# Times that the DiT may see each clip before it is shown moved copies too: few clips are learned by heart, and moving
-# them by some pixels is what helps most against it (benchmarks/clip_recipe.py --vae).
-_OFTEN = 150
-_VIEWS = {"views": 3, "shift": 4}
 # Seconds kept for writing the model and the last page.
 RESERVE = 8.0
 
@@ -90,7 +86,6 @@ class Plan:
         dit: width, depth and heads of the DiT chosen.
         encoding: seconds that encoding the clips takes, between the two stages.
         sizes: the DiTs tried, as of `time_sizes`.
-        augment: keys of data.augment that few clips need; empty where the config's own stand.
         settled: whether the steps of the last stage were set by the minutes left before it.
         expected_loss: the validation loss that `LOSS_LAW` expects of the DiT; None where it knows none.
         samples: of its teacher that a student learns from; 0 in other plans.
@@ -103,7 +98,6 @@ class Plan:
     dit: dict[str, int] = field(default_factory=dict)
     encoding: float = 0.0
     sizes: list[dict[str, float]] = field(default_factory=list)
-    augment: dict[str, int] = field(default_factory=dict)
     settled: bool = False
     expected_loss: float | None = None
     samples: int = 0
@@ -112,7 +106,6 @@ class Plan:
     def apply(self, config: Config) -> Config:
         """The config with the plan's size and steps."""
         changes: dict[str, Any] = {f"dit.{key}": value for key, value in self.dit.items()}
-        changes |= {f"data.augment.{key}": value for key, value in self.augment.items()}
         for name, stage in self.stages.items():
             every = max(1, math.ceil(stage.steps / VALIDATIONS))
             changes |= steps_of(name, stage.steps, every)
@@ -305,12 +298,6 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     best = min(sizes, key=lambda size: abs(math.log(size["params"] / size["best_params"])))
-    augment = _views_of(config, best["steps"] * config.train_dit.batch_size / len(train))
-    more = (augment.get("views", 1) - 1) * len(train) / (len(train) + len(validation))
-    vae_rest += more * reading
-    vae_seconds += more * reading
-    dit_seconds -= more * (reading + encoding)
-    encoding += more * encoding
     stages = {
         "vae": stage_of(vae_seconds, vae_step, vae_rest),
         "dit": stage_of(dit_seconds, best["step_seconds"], best["more_seconds"]),
@@ -328,16 +315,9 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
             f"clips {encoding:.0f} s; give --minutes {math.ceil(need / 60) + 1}, or stop what else runs here"
         )
     plan = Plan(minutes, device_name(process_device()), stages, dit, round(encoding, 1), sizes)
-    plan.expected_loss, plan.augment = expected_loss(config, best["flops"]), augment
+    plan.expected_loss = expected_loss(config, best["flops"])
     console.print(_table(plan))
     return plan
-
-
-def _views_of(config: Config, epochs: float) -> dict[str, int]:
-    """Keys of data.augment for a DiT that sees each clip so many times; none where the config has views of its own."""
-    if config.data.source == "shapes" or config.data.augment.views > 1 or epochs <= _OFTEN:
-        return {}
-    return _VIEWS
 
 
 def settle(plan: Plan, run: Path, left: float) -> None:
@@ -366,9 +346,6 @@ def _table(plan: Plan) -> Table:
     table.add_row("encoding", "", "", f"{plan.encoding:,.0f}")
     dit = plan.dit
     table.add_row(f"DiT, width {dit['width']}, depth {dit['depth']}", *_cells(plan.stages["dit"]))
-    if plan.augment:
-        views, shift = plan.augment["views"], plan.augment["shift"]
-        table.caption = f"few clips: each is shown in {views} views, moved by up to {shift} pixels"
     if plan.expected_loss is not None:
         table.caption = (
             f"expected of the DiT: a validation loss of {plan.expected_loss:.3f}, by the ladder's law"

@@ -13,7 +13,6 @@ from minisora.errors import UserError
 from minisora.training import minutes, trial
 from minisora.training.minutes import (
     ENOUGH,
-    RESERVE,
     Enough,
     Pace,
     Plan,
@@ -71,34 +70,6 @@ def test_more_minutes_choose_a_larger_dit(
 ) -> None:
     few, many = (make_plan(tiny_config, tmp_path, QUIET, each) for each in (2, 240))
     assert few.dit["width"] < many.dit["width"]
-
-
-def test_few_clips_are_shown_moved_where_they_would_be_learned_by_heart(
-    steady: dict[str, float], tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Clips(list[int]):
-        def captions(self) -> list[str]:
-            return [""] * len(self)
-
-    few, many = Clips(range(20)), Clips(range(20_000))
-    config = tiny_config.replace(**{"data.source": "folder", "data.path": tmp_path})
-    plans = []
-    for clips in (few, many):
-        monkeypatch.setattr(
-            minutes, "open_dataset", lambda _, split, clips=clips: clips if split == "train" else few
-        )
-        plans.append(make_plan(config, tmp_path, QUIET, 10))
-    assert plans[0].augment == {"views": 3, "shift": 4}
-    assert not plans[1].augment
-    assert plans[0].apply(config).data.augment.views == 3
-    # Reading and encoding them takes longer, and the whole no more.
-    assert plans[0].encoding == 2 * plans[1].encoding
-    for plan in plans:
-        taken = sum(stage.seconds for stage in plan.stages.values()) + plan.encoding
-        assert taken == pytest.approx(600 - RESERVE - steady["begun"], abs=1)
-    own = config.replace(**{"data.augment.views": 2, "data.augment.color": 0.1})
-    monkeypatch.setattr(minutes, "open_dataset", lambda *_: few)
-    assert not make_plan(own, tmp_path, QUIET, 10).augment
 
 
 def test_a_slow_vae_is_paid_by_the_dit_of_what_is_left(
