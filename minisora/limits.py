@@ -17,6 +17,9 @@ MAX_GUIDANCE = 1000.0  # far beyond it a velocity of float32 overflows
 MAX_FRAMES = 1 << 20
 MAX_MINUTES = 525_600.0  # of training: a year
 MAX_SIDE = 1 << 16  # pixels
+MAX_SECONDS = 86_400.0  # of a clip: a day
+MAX_CARDS = 1 << 20  # of a plan
+MAX_CLIPS = 1e15  # of a plan, or dollars
 MAX_COUNT = (1 << 31) - 1  # of anything: what an index of 32 bits takes
 
 

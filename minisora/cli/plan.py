@@ -9,6 +9,7 @@ import typer
 
 from minisora.cli.options import JsonOption, check_output, console, finite, refuse_beside, write_result
 from minisora.errors import UserError
+from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS
 from minisora.screen import say
 
 if TYPE_CHECKING:
@@ -75,28 +76,45 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, max=1 << 20, help="Of the prompt, with --params.")] = 256,
     hidden: Annotated[int | None, typer.Option(min=1, max=1 << 22, help="Of the MLP, with --params.")] = None,
     seconds: Annotated[
-        float | None, typer.Option(callback=finite, help="Length of the clip; default as the model's.")
+        float | None,
+        typer.Option(
+            min=0.0, max=MAX_SECONDS, callback=finite, help="Length of the clip; default as the model's."
+        ),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="The same in frames.")] = None,
-    fps: Annotated[float | None, typer.Option(callback=finite, help="Frames a second.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES, help="The same in frames.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, max=1000.0, callback=finite, help="Frames a second.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=100_000, help="Denoising steps.")] = None,
     passes: Annotated[
         int | None, typer.Option(min=1, max=4, help="Passes a step: 2 with guidance, 1 without or distilled.")
     ] = None,
     reused: Annotated[
-        float, typer.Option(callback=finite, help="Share of the passes that a cache between steps replaces.")
+        float,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            callback=finite,
+            help="Share of the passes that a cache between steps replaces.",
+        ),
     ] = 0.0,
     card: Annotated[
         str, typer.Option(help="A card, or words of its name; or a calibration.json of yours.")
     ] = "H100 SXM",
-    cards: Annotated[int, typer.Option(help="How many.")] = 1,
-    data: Annotated[int | None, typer.Option(help="Ranks with clips of their own.")] = None,
-    fsdp: Annotated[int | None, typer.Option(help="Ranks that share the weights.")] = None,
-    sequence: Annotated[int | None, typer.Option(help="Ranks that share the tokens of a clip.")] = None,
-    tensor: Annotated[int, typer.Option(help="Ranks that share every matrix.")] = 1,
+    cards: Annotated[int, typer.Option(min=1, max=MAX_CARDS, help="How many.")] = 1,
+    data: Annotated[
+        int | None, typer.Option(min=1, max=MAX_CARDS, help="Ranks with clips of their own.")
+    ] = None,
+    fsdp: Annotated[
+        int | None, typer.Option(min=1, max=MAX_CARDS, help="Ranks that share the weights.")
+    ] = None,
+    sequence: Annotated[
+        int | None, typer.Option(min=1, max=MAX_CARDS, help="Ranks that share the tokens of a clip.")
+    ] = None,
+    tensor: Annotated[int, typer.Option(min=1, max=MAX_CARDS, help="Ranks that share every matrix.")] = 1,
     precision: Annotated[Precision, typer.Option(help="Of products and weights.")] = Precision.bfloat16,
-    batch: Annotated[int, typer.Option(help="Clips at once, of each data rank.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=1 << 20, help="Clips at once, of each data rank.")] = 1,
     place: Annotated[
         Place, typer.Option(help="Weights on the card always, while they work, or a block at a time.")
     ] = Place.resident,
@@ -107,10 +125,16 @@ def plan(
     ] = Checkpointing.none,
     samples: Annotated[str | None, typer.Option(help="With --train: clips seen in all, such as 10M.")] = None,
     budget: Annotated[
-        float, typer.Option(callback=finite, help="With --train: how many clips so many $ buy.")
+        float,
+        typer.Option(
+            min=0.0, max=MAX_CLIPS, callback=finite, help="With --train: how many clips so many $ buy."
+        ),
     ] = 0.0,
     under: Annotated[
-        float | None, typer.Option(callback=finite, help="The cheapest ways to a clip in so many seconds.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1e9, callback=finite, help="The cheapest ways to a clip in so many seconds."
+        ),
     ] = None,
     back_test: Annotated[
         bool, typer.Option("--back-test", help="Only: predictions beside everything that was disclosed.")

@@ -10,7 +10,7 @@ from typing import Literal
 from minisora.errors import UserError, nearest
 from minisora.flops.calibration import Calibration, PassKind, read_calibration
 from minisora.flops.peaks import CARDS
-from minisora.limits import check_number
+from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS, check_number
 from minisora.plan.spending import PLACES
 from minisora.plan.subject import Subject
 from minisora.report.assumptions import gpus, shipped
@@ -33,7 +33,6 @@ NETWORK, PER_MACHINE = 50e9, 8
 HOST = 32e9
 # What a process on a card takes before anything is allocated, and an allocator's waste: not to be planned with.
 KEPT_FREE = 1 << 30
-MAX_CARDS, MAX_CLIPS = 1 << 20, 1e15
 
 
 @dataclass(frozen=True)
@@ -288,12 +287,12 @@ def ask(
     fps = subject.fps if fps is None else fps
     check_number("fps", fps, 0.01, 1000.0)
     if seconds is not None:
-        check_number("seconds", seconds, 0.0, 86400.0, above=True)
+        check_number("seconds", seconds, 0.0, MAX_SECONDS, above=True)
         frames = max(1, int(_fitting(subject, seconds * fps)))
     elif frames is None:
         frames = subject.clip[0]
     else:
-        check_number("frames", frames, 1, 1 << 20)
+        check_number("frames", frames, 1, MAX_FRAMES)
         _check_frames(subject, frames)
     height, width = size or subject.clip[1:]
     _check_size(subject, height, width)

@@ -112,7 +112,7 @@ def test_killed_at_any_moment_no_video_is_lost_or_made_twice(store: JobStore, as
     command = [sys.executable, str(FAKE), str(store.home), "toy=toy"]
     kills, deadline = 0, time.monotonic() + 120
     while len([n for n in numbers if store.clip(n)]) < len(numbers) and time.monotonic() < deadline:
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "FAKE_SECONDS": "0.01"})
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "FAKE_SECONDS": "0.08"})
         if kills < KILLS:
             before = store.version
             # Only a worker that is at work.
