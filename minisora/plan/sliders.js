@@ -1,5 +1,6 @@
 "use strict";
-// The controls: settings that move, answers that follow. Needs PLANS, fitFrames and the JSON that sliders.py writes.
+// The controls: settings that move, answers that follow. Needs PLANS, fitFrames, numbers.js and the JSON
+// that sliders.py writes.
 
 const PAGE = JSON.parse(document.getElementById("plan-data").textContent);
 const STEPS = 1000; // positions of a slider
@@ -34,25 +35,7 @@ function inputsOf(s) {
   };
 }
 
-// How numbers look, as words.py and memory.py write them.
-
-function plain(value) {
-  return value.toLocaleString("en-US", { maximumFractionDigits: 10 });
-}
-
-function human(value, unit, digits = 3) {
-  if (!Number.isFinite(value)) return "–";
-  const compute = unit.startsWith("FLOP"), sign = unit === "$" ? "$" : "";
-  const size = Number(value.toPrecision(digits));
-  if (size === 0 || (size >= 1e-3 && size < (compute ? 1e5 : 1e6))) return sign + plain(size);
-  if (size >= 1e6 && size < 1e15 && !compute) {
-    const [scale, word] = [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]].find((pair) => size >= pair[0]);
-    return `${sign}${plain(Number((size / scale).toPrecision(digits)))} ${word}`;
-  }
-  const [mantissa, exponent] = size.toExponential(digits - 1).split("e");
-  const raised = String(Number(exponent)).replace(/[-0-9]/g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
-  return `${sign}${plain(Number(mantissa))} × 10${raised}`;
-}
+// How numbers look, as words.py and memory.py write them, to three digits.
 
 function words(value, unit) {
   if (!Number.isFinite(value)) return "–";
@@ -62,10 +45,10 @@ function words(value, unit) {
   }
   if (unit === "s") {
     const found = [[86400, "days"], [3600, "h"], [60, "min"]].find((pair) => value >= 2 * pair[0]) || [1, "s"];
-    return `${human(value / found[0], "")} ${found[1]}`;
+    return `${human(value / found[0], "", 3)} ${found[1]}`;
   }
-  if (unit === "share") return `${human(100 * value, "")} %`;
-  const text = human(value, unit);
+  if (unit === "share") return `${human(100 * value, "", 3)} %`;
+  const text = human(value, unit, 3);
   return unit === "$" || unit === "" ? text : `${text} ${unit}`;
 }
 
@@ -144,7 +127,7 @@ function bind(element) {
   box.addEventListener("input", () => {
     if (box.type === "checkbox") return set(name, box.checked);
     if (box.tagName === "SELECT") return set(name, typeof PAGE.start[name] === "number" ? Number(box.value) : box.value);
-    const value = box.value.trim() === "" ? NaN : Number(box.value.replace(/[,_\s]/g, ""));
+    const value = numberIn(box.value);
     const [low, high] = RANGES[name];
     if (!Number.isFinite(value) || value < low || value > high) return box.setAttribute("aria-invalid", "true");
     return set(name, WHOLE.includes(name) ? rounded(name, value) : value);

@@ -31,6 +31,7 @@ from minisora.plan.spending import INPUTS, PLACES, spend
 from minisora.plan.subject import Subject, attention_words, parse_attention
 from minisora.report.cost import fitting_frames
 from minisora.report.javascript import SCRIPT_HEAD, Traced, function_script
+from minisora.report.words import numbers_script
 from minisora.screen import plain
 
 FOLDER = Path(__file__).parent
@@ -174,5 +175,8 @@ def render(own: Plan, command: str) -> str:
         assumed=[plain(each) for each in subject.assumed],
         data=page_data(own, plain(command)),
         notes=[plain(each) for each in own.notes()],
-        scripts=[Markup(plan_script(subject)), Markup((FOLDER / "sliders.js").read_text())],
+        scripts=[
+            Markup(each)
+            for each in (plan_script(subject), numbers_script(), (FOLDER / "sliders.js").read_text())
+        ],
     )

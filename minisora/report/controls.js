@@ -1,5 +1,5 @@
 "use strict";
-// The controls: assumptions that move, results that follow. Needs the model and the JSON that page.py writes.
+// The controls: assumptions that move, results that follow. Needs the model, numbers.js and the JSON that page.py writes.
 
 const PAGE = JSON.parse(document.getElementById("model-data").textContent);
 const STEPS = 1000; // positions of a slider
@@ -7,27 +7,7 @@ const BY_NAME = Object.fromEntries(PAGE.assumptions.map((row) => [row.name, row]
 const BY_GPU = ["hardware.peak", "hardware.power", "hardware.price"];
 const state = { preset: null, values: {}, reference: {} };
 
-// How numbers look. `human` writes what words.py writes.
-
-function plain(value) {
-  return value.toLocaleString("en-US", { maximumFractionDigits: 10 });
-}
-
-function human(value, unit, digits = 4) {
-  if (!Number.isFinite(value)) return "–";
-  const compute = /^(FLOP|MAC)/.test(unit), sign = (value < 0 ? "-" : "") + (unit.startsWith("$") ? "$" : "");
-  let size = Math.abs(value);
-  if (size >= 1e4 && size < 1e5 && digits >= 4) digits = 5;
-  size = Number(size.toPrecision(digits));
-  if (size === 0 || (size >= 1e-3 && size < (compute ? 1e5 : 1e6))) return sign + plain(size);
-  if (size >= 1e6 && size < 1e15 && !compute) {
-    const [scale, word] = [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]].find((pair) => size >= pair[0]);
-    return `${sign}${plain(Number((size / scale).toPrecision(digits)))} ${word}`;
-  }
-  const [mantissa, exponent] = size.toExponential(digits - 1).split("e");
-  const raised = String(Number(exponent)).replace(/[-0-9]/g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
-  return `${sign}${plain(Number(mantissa))} × 10${raised}`;
-}
+// How numbers look, beside numbers.js.
 
 // 20e9 for 20000000000: every digit that the number has, so that Python reads the same number back.
 function compact(value) {
@@ -84,7 +64,7 @@ function show(name) {
 }
 
 function read(name, text) { // the value, or null if it cannot be one
-  const row = BY_NAME[name], value = text.trim() === "" ? NaN : Number(text.replace(/[,_\s]/g, ""));
+  const row = BY_NAME[name], value = numberIn(text);
   return Number.isFinite(value) && value >= row.limits[0] && value <= row.limits[1] ? value : null;
 }
 

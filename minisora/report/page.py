@@ -81,7 +81,8 @@ def render_page(data: ReportPage) -> str:
         folded={title: rows for title, rows in folded.items() if rows},
         model=model,
         headline={name: result.label for name, result in words.result_words().items() if result.headline},
-        scripts=[Markup(model_script(data.assumptions.inputs())), Markup((FOLDER / "controls.js").read_text())],
+        scripts=[Markup(each) for each in (model_script(data.assumptions.inputs()), words.numbers_script(),
+                                           (FOLDER / "controls.js").read_text())],
     )  # fmt: skip
 
 

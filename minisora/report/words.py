@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from minisora.config import config_folder, read_yaml
@@ -144,7 +145,7 @@ def unit_beside(label: str, unit: str) -> str:
 def human(value: float | None, unit: str = "", digits: int = 4) -> str:
     """A number as a reader would write it: 4,211, 15.3 million, 2.42 × 10²⁵, $0.35.
 
-    `human` of controls.js writes the same.
+    `human` of numbers.js writes the same.
 
     Args:
         value: None and what is not finite become a dash.
@@ -164,6 +165,11 @@ def human(value: float | None, unit: str = "", digits: int = 4) -> str:
         return f"{sign}{_plain(float(f'{size / scale:.{digits}g}'))} {word}"
     mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
     return f"{sign}{_plain(float(mantissa))} × {_ten_to(int(exponent))}"
+
+
+def numbers_script() -> str:
+    """`human` as JavaScript, and numbers out of boxes, for the pages that are made in Python."""
+    return (Path(__file__).parent / "numbers.js").read_text()
 
 
 def _ten_to(exponent: int) -> str:

@@ -128,4 +128,4 @@ def test_a_name_is_never_markup() -> None:
     made = plan(ask(of_size(5e9), card=card_named("h100 sxm")))
     page = render(made, "minisora plan --params '</script><img src=x>'")
     assert "<img" not in page
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
