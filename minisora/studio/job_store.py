@@ -109,14 +109,10 @@ class JobStore:
     @contextmanager
     def _change(self) -> Iterator[int]:
         """A transaction that writes; gives the version of its changes."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
             row = self._db.execute("UPDATE counter SET version = version + 1 RETURNING version").fetchone()
             yield int(row[0])
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     # What a page asks for.
 
@@ -242,8 +238,8 @@ class JobStore:
 
     def changes(self, since: int, most: int = 200) -> dict[str, Any] | None:
         """Jobs and clips that changed after a version, and the version now; None: more than a page should be sent."""
-        self._db.execute("BEGIN")
-        try:
+        with self._db:
+            self._db.execute("BEGIN")
             version = self.version
             jobs = self._db.execute(
                 f"SELECT {_JOB} FROM jobs WHERE version > ? LIMIT ?", (since, most + 1)
@@ -251,8 +247,6 @@ class JobStore:
             clips = self._db.execute(
                 f"SELECT {_CLIP}, deleted FROM clips WHERE version > ? LIMIT ?", (since, most + 1)
             ).fetchall()
-        finally:
-            self._db.execute("COMMIT")
         if len(jobs) > most or len(clips) > most:
             return None
         return {

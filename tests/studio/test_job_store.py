@@ -167,9 +167,24 @@ def test_more_than_can_be_made_is_refused(
 ) -> None:
     monkeypatch.setattr(job_store, "MOST_WAITING", 3)
     store.add_jobs([asked(0), asked(1)], 3)
+    known = store.version
     with pytest.raises(UserError, match="2 videos wait already"):
         store.add_jobs([asked(2), asked(3)], 3)
     assert len(_order(store)) == 2
+    assert store.version == known
+
+
+def test_a_change_that_breaks_off_leaves_nothing_and_no_lock(store: JobStore, asked: Any) -> None:
+    (job,) = store.add_jobs([asked(0)], 3)
+    store.take()
+    known = store.version
+    # The clip is written before its parents are; a parent that is no number ends it in between.
+    with pytest.raises(sqlite3.Error):
+        store.finish(job, {**CLIP, "parents": [{}]})
+    assert (store.version, store.clip(job)) == (known, None)
+    other = JobStore(store.home)
+    assert other.cancel(job)
+    other.close()
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
