@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minisora.config import Config, config_folder, find, load, save
+from minisora.config import Config, load, save
+from minisora.config_files import config_folder, find
 from minisora.errors import UserError
 from minisora.scaling.ladder import read_ladder
 
@@ -93,7 +94,7 @@ def test_an_installed_package_reads_no_configs_of_others(
     package = tmp_path / "site-packages" / "minisora"
     (tmp_path / "site-packages" / "configs").mkdir(parents=True)  # of another wheel, or of a checkout
     package.mkdir()
-    monkeypatch.setattr("minisora.config.__file__", str(package / "config.py"))
+    monkeypatch.setattr("minisora.config_files.__file__", str(package / "config_files.py"))
     assert config_folder() == tmp_path / "site-packages" / "configs"
     (package / "configs").mkdir()
     assert config_folder() == package / "configs"

@@ -26,7 +26,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from minisora.cli import app
-from minisora.config import find
+from minisora.config_files import find
 
 # Every command of every page: not for the inner loop.
 pytestmark = pytest.mark.slow

@@ -88,7 +88,7 @@ def flops(
 
         show(count_table(), json_)
     elif diffusers is not None:
-        from minisora.config import read_yaml
+        from minisora.config_files import read_yaml
         from minisora.flops.count_module import count_diffusers
 
         show(count_diffusers(diffusers, read_yaml(args) if args else None), json_)

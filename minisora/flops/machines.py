@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.text import Text
 
-from minisora.config import config_folder, read_yaml
+from minisora.config_files import config_folder, read_yaml
 from minisora.errors import UserError
 from minisora.flops.calibration import Calibration, read_calibration
 from minisora.screen import Table, plain

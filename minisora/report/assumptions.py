@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from minisora.config import config_folder
+from minisora.config_files import config_folder
 from minisora.errors import UserError, nearest
 from minisora.flops.peaks import CARDS
 from minisora.report.model import Inputs, Results, estimate

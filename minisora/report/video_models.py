@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )  # fmt: skip
 
-from minisora.config import config_folder, read_yaml
+from minisora.config_files import config_folder, read_yaml
 from minisora.errors import UserError, nearest
 from minisora.report.cost import Attention, TransformerShape, latent_frames
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minisora.config import config_folder, read_yaml
+from minisora.config_files import config_folder, read_yaml
 from minisora.report.units import parse_unit
 
 

@@ -23,7 +23,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from minisora.config import Config, config_folder, load, read_yaml
+from minisora.config import Config, load
+from minisora.config_files import config_folder, read_yaml
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_training
 from minisora.flops.device import built_on

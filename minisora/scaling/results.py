@@ -15,7 +15,8 @@ import yaml
 from filelock import FileLock
 from pydantic import ValidationError
 
-from minisora.config import Config, read_yaml
+from minisora.config import Config
+from minisora.config_files import read_yaml
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.scaling.ladder import LadderConfig, plan, shared_config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from minisora.config import config_folder
+from minisora.config_files import config_folder
 from minisora.errors import UserError
 from minisora.report.video_models import DisclosedRun, VideoModel, load_models
 

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from minisora.config import Config, config_folder, load, override
+from minisora.config import Config, load, override
+from minisora.config_files import config_folder
 from minisora.data.folder.pack import pack_folder
 from minisora.data.folder.scan import scan_folder
 from minisora.data.shapes_world.shapes_dataset import make_shapes
