@@ -8,7 +8,8 @@ Letters: B clips, Z channels, T H W frames and pixels, T' H' W' latent grid.
 """
 
 import hashlib
-from collections import defaultdict
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self, TypeVar
@@ -31,15 +32,14 @@ _DRAWS, _KINDS, _WINDOWS = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(ABC):
     """What a task computes its loss from; `indices` name the clips, for error messages."""
 
     indices: list[int]
 
-    @property
-    def samples(self) -> Tensor:
-        """What a model looks at, a row for each clip; their shape says what a step costs."""
-        raise NotImplementedError
+    @abstractmethod
+    def clips_by_shape(self) -> Counter[tuple[int, ...]]:
+        """How many clips there are of each shape, without the batch axis; shapes say what a step costs."""
 
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
@@ -54,7 +54,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class VAEBatch(Batch):
+class SizedBatch(Batch):
+    """Clips that are all of one size."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> Tensor:
+        """What a model looks at, a row for each clip."""
+
+    def clips_by_shape(self) -> Counter[tuple[int, ...]]:
+        """As `Batch`: one shape."""
+        return Counter({tuple(self.samples.shape[1:]): len(self.indices)})
+
+
+@dataclass(frozen=True)
+class VAEBatch(SizedBatch):
     """Crops (`video`, B 3 T H W uint8), the noise of the posterior draw (B Z T' H' W'), what moves (B 1 T H W bool)."""
 
     video: Tensor
@@ -63,12 +77,12 @@ class VAEBatch(Batch):
 
     @property
     def samples(self) -> Tensor:
-        """As `Batch`."""
+        """As `SizedBatch`."""
         return self.video
 
 
 @dataclass(frozen=True)
-class DiTBatch(Batch):
+class DiTBatch(SizedBatch):
     """Latents, captions, and the point on the path to noise.
 
     Args:
@@ -90,7 +104,7 @@ class DiTBatch(Batch):
 
     @property
     def samples(self) -> Tensor:
-        """As `Batch`."""
+        """As `SizedBatch`."""
         return self.latents
 
     def images(self) -> Self:
@@ -105,6 +119,10 @@ class PackedBatch(Batch):
     """Clips of several sizes for one step, those of a size together."""
 
     parts: tuple[DiTBatch, ...]
+
+    def clips_by_shape(self) -> Counter[tuple[int, ...]]:
+        """As `Batch`; images of clips of two sizes may have one shape."""
+        return sum((part.clips_by_shape() for part in self.parts), Counter())
 
     def to(self, device: torch.device) -> Self:
         """Every part on `device`."""

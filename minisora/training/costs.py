@@ -1,8 +1,6 @@
 """What a stage costs on this machine: counted and timed before its first step, and printed."""
 
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +8,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.data.batches import Batch, PackedBatch
+from minisora.data.batches import Batch
 from minisora.errors import UserError
 from minisora.flops.count_torch import count_step
 from minisora.flops.measured_peak import measure_peak
@@ -41,17 +39,7 @@ class Costs:
 
     def flops(self, batch: Batch) -> float:
         """Of forward and backward on a batch of clips of any of the shapes."""
-        return sum(clips * self.clip_flops[shape] for shape, clips in clips_by_shape(batch).items())
-
-
-def clips_by_shape(batch: Batch) -> Counter[tuple[int, ...]]:
-    """How many clips of a batch there are of each shape, without the batch axis."""
-    # Of a packed batch two sizes have the same shape where their images do.
-    parts: Sequence[Batch] = batch.parts if isinstance(batch, PackedBatch) else (batch,)
-    counts: Counter[tuple[int, ...]] = Counter()
-    for part in parts:
-        counts[tuple(part.samples.shape[1:])] += len(part.indices)
-    return counts
+        return sum(clips * self.clip_flops[shape] for shape, clips in batch.clips_by_shape().items())
 
 
 def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Costs:
@@ -83,7 +71,7 @@ def measure_costs(task: Task, model: nn.Module, accelerator: Accelerator) -> Cos
             loss().backward()
             _finish(accelerator.device)
             seconds += (time.perf_counter() - start) * settings.accumulation / len(batches)
-        for shape, clips in clips_by_shape(batch).items():
+        for shape, clips in batch.clips_by_shape().items():
             clip_flops[shape] = count.model_flops / clips
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     peak = measure_peak(str(accelerator.device), dtype, budget=_PEAK_SECONDS).flops_per_second * world

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisora.data.batches import Batch, LatentSource
+from minisora.data.batches import LatentSource, SizedBatch
 from minisora.data.clips import ClipMemory
 from minisora.data.draws import rng, sample_indices
 
@@ -21,7 +21,7 @@ _DRAWS = 1
 
 
 @dataclass(frozen=True)
-class StepBatch(Batch):
+class StepBatch(SizedBatch):
     """Steps from one frame to the next.
 
     Args:
@@ -38,7 +38,7 @@ class StepBatch(Batch):
 
     @property
     def samples(self) -> Tensor:
-        """As `Batch`."""
+        """As `SizedBatch`."""
         return self.frames
 
 
@@ -75,7 +75,7 @@ class StepBatches:
 
 
 @dataclass(frozen=True)
-class WindowBatch(Batch):
+class WindowBatch(SizedBatch):
     """Windows of T frames to be made, each with the frame before it and the code that leads to it.
 
     Args:
@@ -99,7 +99,7 @@ class WindowBatch(Batch):
 
     @property
     def samples(self) -> Tensor:
-        """As `Batch`."""
+        """As `SizedBatch`."""
         return self.latents
 
 

@@ -10,7 +10,6 @@ from minisora.config import load
 from minisora.data.batches import DiTBatch, PackedBatch
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.training.costs import clips_by_shape
 from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit
 
@@ -39,7 +38,7 @@ def test_parts_of_one_shape_are_counted_together() -> None:
     parts = tuple(
         DiTBatch(list(range(n)), images[:n], images[:n], images[:n, 0, 0, 0, 0], [""] * n) for n in (3, 2)
     )
-    assert clips_by_shape(PackedBatch(list(range(5)), parts)) == {(4, 1, 2, 2): 5}
+    assert PackedBatch(list(range(5)), parts).clips_by_shape() == {(4, 1, 2, 2): 5}
 
 
 def test_a_row_too_short_for_a_size_is_refused_before_training(
