@@ -151,12 +151,11 @@ _convolutions: list[Callable[[], Tensor]] = []
 _attentions: list[Callable[[], Tensor]] = []
 
 
-@torch.library.custom_op(CONVOLUTION, mutates_args=())
-def _convolution(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    raise NotImplementedError("stands in for a convolution on meta tensors only")
+# For meta tensors only: it has a shape and no kernel.
+torch.library.define(CONVOLUTION, "(Tensor x, Tensor weight, bool transposed) -> Tensor")
 
 
-@_convolution.register_fake
+@torch.library.register_fake(CONVOLUTION)
 def _(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
     return _convolutions[-1]()
 
