@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from minisora.config import BucketConfig, ClipConfig, Config
+from minisora.config import BucketConfig, ClipConfig, Config, DiTConfig
 from minisora.models.clip_grid import check_clip
 from minisora.models.dit import VideoDiT
 from minisora.models.text import PretrainedTextEncoder, TextEncoder
@@ -64,25 +64,33 @@ def build_dit(config: Config, text_width: int | None) -> VideoDiT:
     dit, channels = config.dit, config.vae.latent_channels
     model = VideoDiT(
         in_channels=channels,
-        patch=dit.patch,
-        width=dit.width,
-        depth=dit.depth,
-        heads=dit.heads,
-        mlp_ratio=dit.mlp_ratio,
         attention=dit.attention,
-        modulation=dit.modulation,
-        qk_norm=dit.qk_norm,
         text_width=text_width if dit.text_conditioning else None,
         num_classes=dit.num_classes,
         out_channels=2 * channels if dit.learn_sigma else None,
-        rope_theta=dit.rope_theta,
+        **shape_of(dit),
     )
+    set_training(model, dit)
+    return model
+
+
+def shape_of(dit: DiTConfig) -> dict[str, Any]:
+    """Arguments of a `VideoDiT` that stand in its section as they are, whatever goes into it and comes out of it."""
+    return dit.model_dump(
+        include={"patch", "width", "depth", "heads", "mlp_ratio", "modulation", "qk_norm", "rope_theta"}
+    )
+
+
+def set_training(model: VideoDiT, dit: DiTConfig) -> None:
+    """Set how a model is trained as its section says: what is dropped, and what is computed again.
+
+    Neither is saved with it, so a copy of a saved model needs both.
+    """
     model.set_dropout(dit.dropout)
     if dit.checkpointing:
         model.enable_gradient_checkpointing(
             selective_checkpoint if dit.checkpointing == "selective" else None
         )
-    return model
 
 
 def selective_checkpoint(block: Callable[..., Tensor], *arguments: Any) -> Tensor:

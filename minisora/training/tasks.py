@@ -33,7 +33,7 @@ from minisora.flow.known_frames import FrameCondition
 from minisora.flow.path import FlowSample, flow_loss, interpolate, logit_normal
 from minisora.limits import seed_after
 from minisora.memory import available_memory
-from minisora.models.build import build_dit, build_text_encoder, build_vae, latent_grid
+from minisora.models.build import build_dit, build_text_encoder, build_vae, latent_grid, set_training
 from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
 from minisora.models.packed import PACKED_NEEDS_FULL, pack, packed_velocities
@@ -484,7 +484,7 @@ class StudentTask(DiTTask):
         """A copy of the teacher."""
         student = copy.deepcopy(Denoiser(self.teacher.dit, self.teacher.text_encoder)).float()
         student.dit.requires_grad_(True)
-        student.dit.set_dropout(self.config.dit.dropout)
+        set_training(student.dit, self.config.dit)
         # A pretrained one stays frozen.
         if isinstance(student.text_encoder, TextEncoder):
             student.text_encoder.requires_grad_(True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from minisora.config import Config
 from minisora.flow.path import broadcast_sigma, interpolate, logit_normal
+from minisora.models.build import set_training, shape_of
 from minisora.models.dit import VideoDiT
 from minisora.models.frame_memory import FrameMemory
 from minisora.worlds.step_batches import WindowBatch
@@ -37,19 +38,12 @@ def build_dynamics(config: Config) -> VideoDiT:
     model = VideoDiT(
         in_channels=2 * channels + 1,
         out_channels=channels,
-        patch=dit.patch,
-        width=dit.width,
-        depth=dit.depth,
-        heads=dit.heads,
-        mlp_ratio=dit.mlp_ratio,
         attention="factorised",
-        modulation=dit.modulation,
-        qk_norm=dit.qk_norm,
         num_classes=world.codes,
-        rope_theta=dit.rope_theta,
         causal_window=world.window,
+        **shape_of(dit),
     )
-    model.set_dropout(dit.dropout)
+    set_training(model, dit)
     return model
 
 

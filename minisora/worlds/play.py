@@ -209,7 +209,7 @@ class Loop:
         self._paused = self._stopped = False
         self._waits = game.idle is None
         self._next: Beginning | None = None
-        self._failed: BaseException | None = None
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
         self._shown = Shown(1, 0, *game.now, None, off=game.off)
 
@@ -288,7 +288,7 @@ class Loop:
         try:
             while self._until_due():
                 self.beat()
-        except BaseException as error:
+        except Exception as error:
             with self._changed:
                 self._failed = error
             self.on_picture()

@@ -68,7 +68,10 @@ class ActionTask(Task):
             )
 
     def loss(self, model: nn.Module, batch: StepBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The error of the best guess, and of all guesses a part that falls; "codes" is how many won here."""
+        """The error of the guess by each step's code, and a falling part of the mean over the guesses made.
+
+        "codes" is how many codes the steps of the batch have.
+        """
         frames = to_float(batch.frames)
         before = torch.where(batch.hidden[:, None, None, None], frames[:, :, 1], frames[:, :, 0])
         frames = torch.stack([before, frames[:, :, 1], frames[:, :, 2]], dim=2)  # B 3 3 H W
@@ -85,7 +88,11 @@ class ActionTask(Task):
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
-        """Error of the best guess on unseen clips, and of a guess by any code: how much codes tell."""
+        """Error on unseen clips of the guess by the code that a step has, and "loss_any_code" beside it.
+
+        That is the mean error over the guesses by all codes under "winner": how much codes tell. Under "fsq", which
+        guesses by the encoder's code alone, it is the same guess's, and "loss" is more by what pushes codes apart.
+        """
         device = next(model.parameters()).device
         any_code = torch.zeros((), device=device)
 

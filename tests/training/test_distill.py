@@ -19,6 +19,7 @@ from minisora.flow.schedules import euler_sigmas, make_scheduler
 from minisora.models.dit import VideoDiT
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.distill import distill_model, make_trajectories, teacher_of
+from minisora.training.tasks import StudentTask
 
 FEW = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
 QUIET = Console(quiet=True)
@@ -175,6 +176,19 @@ def test_a_student_learns_at_the_noise_levels_of_its_steps_and_takes_them_unguid
     student.dit.register_forward_pre_hook(lambda _, args: taken.append(args[1]))
     student("a red circle moving left", progress=False)
     torch.testing.assert_close(torch.cat(taken), euler_sigmas(3, 2.0)[:-1].float())
+
+
+def test_a_student_is_trained_as_its_own_config_says(tiny_run: Path) -> None:
+    teacher = load_pipeline(tiny_run / "model", device="cpu")
+    states = torch.randn(8, 3, *teacher.latent_shape(*teacher.config.default_size))
+    samples = TrajectoryBatches(states, [1.0, 0.5, 0.0], ["a red circle"] * 8, seed=0)
+    config = load(teacher_of(tiny_run, tiny_run / "student")[0])
+    for kept in (False, True):
+        changed = config.replace(**{"dit.checkpointing": kept, "dit.dropout": 0.25})
+        dit = StudentTask(changed, teacher, samples).model.dit
+        assert dit.gradient_checkpointing is kept
+        assert {block.dropout for block in dit.blocks} == {0.25}
+    assert not teacher.dit.gradient_checkpointing
 
 
 def test_a_folder_without_a_run_and_the_teachers_own_are_refused(tiny_run: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from minisora.training import checkpoint
 from minisora.training.progress import read_metrics
 from minisora.worlds.arena import ArenaSettings
 from minisora.worlds.dream import load_dream
+from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.naming import name_codes
 from minisora.worlds.recording import Recording, record
 from minisora.worlds.world import World
@@ -121,6 +122,26 @@ def test_a_damaged_or_missing_world_is_refused(run: Path, tmp_path: Path) -> Non
         load_dream(run)
     with pytest.raises(UserError, match="run 'minisora world train' first"):
         load_dream(tmp_path)
+
+
+def test_checkpointing_computes_a_worlds_blocks_again_and_changes_no_gradient(config: Config) -> None:
+    gradients = []
+    for kept in (False, True):
+        config = config.replace(**{"dit.checkpointing": kept})
+        torch.manual_seed(0)
+        model = build_dynamics(config)
+        # Fresh, it says nothing: the last layer is zero.
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        calls: list[None] = []
+        model.blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(None))
+        latents = torch.randn(1, 9, 3, 4, 4)
+        model(latents, torch.rand(1, 3), labels=torch.zeros(1, 3, dtype=torch.long)).square().sum().backward()
+        assert len(calls) == 1 + kept
+        gradients.append(next(model.blocks[0].parameters()).grad)
+    assert gradients[0] is not None
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_a_world_needs_a_vae_of_single_frames(config: Config, tmp_path: Path) -> None:
