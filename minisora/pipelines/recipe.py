@@ -22,7 +22,8 @@ from minisora.limits import MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, check
 VERSION = 1
 SCHEDULERS = ("euler", "heun", "dpm++")
 MAX_PROMPT = 2000
-_MOST_BYTES = 1 << 18
+# Letters of a recipe, those that it was made from within it: a video of two that were of two each doubles every time.
+MOST_LETTERS = 1 << 18
 # Videos made one from another.
 _MOST_DEEP = 64
 # Videos that a mode is made from, and what it needs beside them.
@@ -119,6 +120,10 @@ class Recipe:
             check_number("the recipe's strength", self.strength, 0.0, 1.0, above=True)
         if self.source is not None and (not isinstance(self.source, str) or len(self.source) > MAX_PROMPT):
             raise UserError(f"the recipe's source must be a text of at most {MAX_PROMPT} characters")
+        if len(self.to_text()) > MOST_LETTERS:
+            raise UserError(
+                f"the recipe and those that it was made from are more than {MOST_LETTERS} letters: begin a new video"
+            )
         if self.mask is not None and not any(any(row) for row in unpack_mask(self.mask, *self.size[1:])):
             raise UserError("the mask is empty: mark what is to change")
 
@@ -209,7 +214,7 @@ def read_recipe(file: Path) -> Recipe:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is no mp4 that can be read: {error}") from error
     try:
-        if not text or len(text) > _MOST_BYTES:
+        if not text or len(text) > MOST_LETTERS:
             raise UserError("it has none")
         return recipe_of(json.loads(text))
     except (UserError, ValueError, RecursionError) as error:

@@ -122,17 +122,22 @@ class _Remaker:
     def __init__(self, file: Path, model: Path | None, folder: Path):
         self._file, self._model, self._folder = file, model, folder
         self._pipelines: dict[str, MiniSoraPipeline] = {}
-        self._count = 0
+        # By the text of the recipe: what several were made from is made once.
+        self._made: dict[str, Path] = {}
 
     def make(self, recipe: Recipe, out: Path) -> None:
         pipeline = self._pipeline(recipe)
-        parents = []
-        for parent in recipe.parents:
-            self._count += 1
-            place = self._folder / f"{self._count}.mp4"
-            self.make(parent, place)
-            parents.append(place)
+        parents = [self._parent(parent) for parent in recipe.parents]
         write(out, make(pipeline, recipe, parents), recipe, float(pipeline.config.fps))
+
+    def _parent(self, recipe: Recipe) -> Path:
+        text = recipe.to_text()
+        if text not in self._made:
+            place = self._folder / f"{len(self._made) + 1}.mp4"
+            # Its place in the folder is taken before those of its own parents are.
+            self._made[text] = place
+            self.make(recipe, place)
+        return self._made[text]
 
     def _pipeline(self, recipe: Recipe) -> MiniSoraPipeline:
         if recipe.weights in self._pipelines:

@@ -302,9 +302,16 @@ class JobStore:
             found.append((recipe["model"], tuple(recipe["size"]), row["flops"], row["seconds"]))
         return found
 
+    def model_names(self) -> list[str]:
+        """Of the models that the worker has told of: asked for often, so without their facts."""
+        return [str(row["name"]) for row in self._db.execute("SELECT name FROM models ORDER BY rowid")]
+
     def models(self) -> dict[str, dict[str, Any]]:
         """What the worker has told of its models, by name."""
-        return {row["name"]: json.loads(row["facts"]) for row in self._db.execute("SELECT * FROM models")}
+        return {
+            row["name"]: json.loads(row["facts"])
+            for row in self._db.execute("SELECT * FROM models ORDER BY rowid")
+        }
 
     # What the worker does.
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from minisora.studio.job_store import JobStore
 from minisora.studio.studio_app import studio_app
 
 WORKER = (sys.executable, "-m", "minisora.studio.worker")
-# A worker that ends sooner did not get to work; after so many in a row there is no use in another.
-_SOON, _TRIES = 20.0, 3
+# Workers in a row that ended before they had told of all models; after so many there is no use in another.
+_TRIES = 3
+# Seconds between the end of a worker and the next one.
+_PAUSE = 1.0
 
 
 def run_studio(
@@ -47,7 +48,9 @@ def run_studio(
     except Timeout as error:
         raise UserError(f"another studio runs in {home}: end it, or choose another --home") from error
     store.forget_models(())
-    keeper = _WorkerKeeper(store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())])
+    keeper = WorkerKeeper(
+        store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
+    )
     try:
         run(studio_app(store, keeper.state, keeper.lifespan), host, port, announce)
     finally:
@@ -83,16 +86,25 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
     return named
 
 
-class _WorkerKeeper:
-    """Keeps one worker alive as long as the server runs."""
+class WorkerKeeper:
+    """Keeps one worker alive as long as the server runs.
 
-    def __init__(self, store: JobStore, command: Sequence[str]):
-        self._store, self._command = store, list(command)
+    Args:
+        store: jobs, and what the worker tells of its models.
+        command: of the worker.
+        names: of all its models.
+    """
+
+    def __init__(self, store: JobStore, command: Sequence[str], names: Collection[str]):
+        self._store, self._command, self._names = store, list(command), frozenset(names)
         self._down = ""
 
     def state(self) -> str:
-        """As of `studio_app`."""
-        return self._down or ("ready" if self._store.models() else "starting")
+        """As of `studio_app`: ready when all models were read; those that were can be used before."""
+        return self._down or ("ready" if self._is_told() else "starting")
+
+    def _is_told(self) -> bool:
+        return self._names <= set(self._store.model_names())
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -108,7 +120,6 @@ class _WorkerKeeper:
     async def _keep(self) -> None:
         failures = 0
         while failures < _TRIES:
-            begin = time.monotonic()
             process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.PIPE)
             try:
                 await process.wait()
@@ -116,7 +127,9 @@ class _WorkerKeeper:
                 # The server ends: so does the worker, when this closes.
                 if process.stdin is not None:
                     process.stdin.close()
-            failures = failures + 1 if time.monotonic() - begin < _SOON else 0
+            # What it told says how far it came, on a machine of any speed.
+            failures = 0 if self._is_told() else failures + 1
+            self._store.forget_models(())
             self._store.note_death()
-            await asyncio.sleep(1)
+            await asyncio.sleep(_PAUSE)
         self._down = "the worker does not start: the terminal of the studio says why"

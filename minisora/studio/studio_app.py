@@ -20,7 +20,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from minisora.errors import UserError
-from minisora.limits import MAX_STEPS, NUM_SEEDS, check_number, seed_after
+from minisora.limits import MAX_STEPS, check_number, check_seed, seed_after
 from minisora.pipelines.recipe import VERSION, recipe_of
 from minisora.serve.web_pages import ERRORS, json_object, page_routes
 from minisora.studio.job_plan import plan
@@ -108,7 +108,7 @@ class _Pages:
     async def _changes(self, known: int) -> AsyncIterator[str]:
         # So that a page sees at once that it is connected.
         yield "retry: 1000\n\n"
-        quiet, worker = 0.0, ""
+        quiet, told = 0.0, ("", [""])
         while True:
             if self.store.version != known:
                 changes = self.store.changes(known)
@@ -122,10 +122,12 @@ class _Pages:
                         changes |= {"speeds": _speeds(self.store), "total": self.store.clips(limit=0)[0]}
                     yield f"id: {known}\ndata: {json.dumps(changes)}\n\n"
                 quiet = 0.0
-            if (now := self.worker_state()) != worker:
-                worker = now
-                models = self.store.models()
-                yield f"event: worker\ndata: {json.dumps({'worker': worker, 'models': models})}\n\n"
+            # Of several models each is told as soon as it was read.
+            if (now := (self.worker_state(), self.store.model_names())) != told:
+                told = now
+                about = {"worker": now[0], "models": self.store.models()}
+                yield f"event: worker\ndata: {json.dumps(about)}\n\n"
+                quiet = 0.0
             if quiet >= _ALIVE:
                 yield ":\n\n"
                 quiet = 0.0
@@ -162,7 +164,7 @@ class _Pages:
             raise UserError(f"only {free / 1e6:.0f} MB of the disk are free: delete something first")
         seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
         steps, guidance = asked.get("steps", facts["steps"]), float(asked.get("guidance", facts["guidance"]))
-        check_number("seed", seed, 0, NUM_SEEDS - 1)
+        check_seed(seed)
         request = {
             "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
             "scheduler": "euler", "mode": asked.get("mode", "sample"),

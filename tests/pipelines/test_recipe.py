@@ -9,7 +9,9 @@ import torch
 
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
-from minisora.pipelines.recipe import Recipe, pack_mask, read_recipe, recipe_of, unpack_mask
+from minisora.flow import schedules
+from minisora.pipelines import recipe
+from minisora.pipelines.recipe import MOST_LETTERS, Recipe, pack_mask, read_recipe, recipe_of, unpack_mask
 
 RECIPE = Recipe("toy", "ab" * 32, "a “red” <b>circle</b>\n{}; é 圆", (9, 32, 32), 4, 3.0, 7)
 VIDEO = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 9, 32, 32)).astype(np.float32))
@@ -100,3 +102,17 @@ def test_a_recipe_that_lacks_something_is_refused() -> None:
     del value["seed"]
     with pytest.raises(UserError, match="lacks 'seed'"):
         recipe_of(value)
+
+
+def test_a_recipe_that_has_grown_too_long_is_refused_when_it_is_made() -> None:
+    """One of two that were of two each doubles every time; a file of it could not be read again."""
+    grown = RECIPE
+    while 2 * len(grown.to_text()) + 1000 < MOST_LETTERS:
+        grown = replace(RECIPE, mode="connect", parents=(grown, grown))
+    with pytest.raises(UserError, match="are more than 262144 letters: begin a new video"):
+        replace(RECIPE, mode="connect", parents=(grown, grown))
+    assert recipe_of(json.loads(grown.to_text())) == grown
+
+
+def test_the_schedulers_of_a_recipe_are_those_that_a_pipeline_has() -> None:
+    assert set(recipe.SCHEDULERS) == set(schedules.SCHEDULERS)

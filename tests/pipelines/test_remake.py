@@ -121,3 +121,25 @@ def test_a_step_can_end_the_sampling(pipeline: MiniSoraPipeline) -> None:
         make(pipeline, recipe, progress=False, on_step=stop)
     assert len(seen) == 2
     assert seen[0] == 1.0
+
+
+def test_what_several_were_made_from_is_made_once(
+    pipeline: MiniSoraPipeline, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_run / "model"
+    monkeypatch.setattr("minisora.pipelines.remake.load_pipeline", lambda _: pipeline)
+    made: list[str] = []
+
+    def counted(pipeline: MiniSoraPipeline, recipe: Recipe, *_: object) -> torch.Tensor:
+        made.append(recipe.mode)
+        return torch.zeros(3, 5, 32, 32)
+
+    monkeypatch.setattr("minisora.pipelines.remake.make", counted)
+    first = Recipe("mine", weights_digest(model), "a red circle", (5, 32, 32), 2, 3.0, 7)
+    looped = replace(first, mode="loop", parents=(first,))
+    joined = replace(
+        first, mode="connect", parents=(looped, replace(first, mode="extend", parents=(looped,)))
+    )
+    write(tmp_path / "joined.mp4", torch.zeros(3, 5, 32, 32), joined, 8.0)
+    remake(tmp_path / "joined.mp4", tmp_path / "again.mp4", model)
+    assert made == ["sample", "loop", "extend", "connect"]

@@ -306,8 +306,28 @@ def test_events_go_on_where_the_page_was(store: JobStore, engine: Any, send: Any
     assert [clip["id"] for clip in changes["clips"]] == [job]
     assert changes["total"] == 1
     assert changes["speeds"]["toy"][""][1] == 1
+    # Each of several models is told as soon as it was read.
+    store.tell_model("bad", {"error": "it is damaged"})
+    told = json.loads(_events(app, [], f"after={store.version}".encode(), 1)[0]["data"])
+    assert list(told["models"]) == store.model_names() == ["toy", "bad"]
     for wrong in (b"after=x", b"after=-1", "after=١".encode(), b"after=" + b"9" * 30):
         assert send("GET", f"/api/events?{wrong.decode()}").status == 400
+
+
+def test_a_model_that_is_read_later_is_told_later(store: JobStore, engine: Any) -> None:
+    """The page is at the stream already when the second one comes, and nothing else changes."""
+    looks = 0
+
+    def state() -> str:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            store.tell_model("second", {"steps": 3})
+        return "starting"
+
+    events = _events(studio_app(store, state), [], f"after={store.version}".encode(), 3)
+    told = [list(value["models"]) for event in events if "models" in (value := json.loads(event["data"]))]
+    assert told == [["toy"], ["toy", "second"]]
 
 
 def test_behind_the_guard_nothing_is_open(store: JobStore, engine: Any, ask: Any) -> None:

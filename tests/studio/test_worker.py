@@ -1,5 +1,6 @@
 """The queue and its worker: with an engine without torch, in processes of their own where they are killed."""
 
+import asyncio
 import os
 import random
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from minisora.pipelines.recipe import read_recipe
+from minisora.studio import run_studio
 from minisora.studio.job_store import JobStore
 from minisora.studio.worker import work, work_one
 
@@ -135,3 +138,37 @@ def test_killed_at_any_moment_no_video_is_lost_or_made_twice(store: JobStore, as
     assert sorted(clip["recipe"]["seed"] for clip in clips) == list(range(8))
     assert len(list(store.clips_folder.glob("[0-9]*.mp4"))) == len(numbers)
     assert {job["state"] for number in numbers if (job := store.job(number))} == {"done"}
+
+
+@pytest.mark.parametrize(("told", "down"), [(["toy"], False), (["toy", "second"], True), ([], True)])
+def test_whether_another_worker_is_of_use_shows_what_the_last_one_told(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, told: list[str], down: bool
+) -> None:
+    """Workers that end at once, on a machine of any speed: those that read no model, or not all, are given up."""
+    monkeypatch.setattr(run_studio, "_PAUSE", 0.0)
+    names = ["toy"] if told == ["toy"] else ["toy", "second", "third"]
+    keeper = run_studio.WorkerKeeper(store, [], names)
+    starts = 0
+
+    class Ended:
+        stdin = None
+
+        async def wait(self) -> int:
+            nonlocal starts
+            starts += 1
+            for name in told:
+                store.tell_model(name, {})
+            if starts == 9:
+                raise asyncio.CancelledError
+            return 1
+
+    async def start(*_: object, **__: object) -> Ended:
+        assert store.model_names() == []
+        assert keeper.state() == "starting"
+        return Ended()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    with suppress(asyncio.CancelledError):
+        asyncio.run(keeper._keep())
+    assert starts == (3 if down else 9)
+    assert ("does not start" in keeper.state()) is down

@@ -6,6 +6,8 @@ import { chooseNone } from "./chosen.js";
 
 const view = byId("view-compare");
 let timer = 0;
+// Counts what was asked for: an answer to an earlier question is dropped.
+let shown = 0;
 
 const ROWS = [
   ["Prompt", (clip) => titleOf(clip.recipe)],
@@ -19,14 +21,19 @@ const ROWS = [
 ];
 
 export function hideCompare() {
+  shown += 1;
   clearInterval(timer);
+  timer = 0;
+  view.onkeydown = null;
   view.replaceChildren();
 }
 
 export async function showCompare(ids) {
   hideCompare();
+  const now = shown;
   const found = await Promise.allSettled(ids.slice(0, 4).map(clipOf));
   const clips = found.filter((each) => each.status === "fulfilled").map((each) => each.value);
+  if (now !== shown) return;
   if (clips.length < 2) {
     view.replaceChildren(h("div", { class: "empty" }, h("p", {}, h("b", {}, "Nothing to compare.")), h("p", {}, "Choose two to four videos by their boxes, then press Compare."), h("a", { class: "button", href: "#gallery" }, "To the gallery")));
     return;

@@ -1,4 +1,5 @@
 // What it will cost: FLOPs as the ledger counts them, seconds as this machine has been measured by its last videos.
+import { h } from "./dom.js";
 
 const UNITS = [[1e18, "EFLOPs"], [1e15, "PFLOPs"], [1e12, "TFLOPs"], [1e9, "GFLOPs"], [1e6, "MFLOPs"]];
 
@@ -29,4 +30,15 @@ export function flopsOf(facts, size, steps, guidance) {
 export function secondsOf(speeds, size, flops) {
   const speed = speeds?.[size.join("x")] ?? speeds?.[""];
   return speed ? { seconds: flops / speed[0], videos: speed[1], same: Boolean(speeds[size.join("x")]) } : null;
+}
+
+/** The lines that a form shows of so many videos of `flops` each. */
+export function costLines(speeds, size, many, flops) {
+  const known = secondsOf(speeds, size, many * flops);
+  return [
+    h("p", {}, h("b", {}, flopsText(many * flops)), many > 1 ? h("span", { class: "soft" }, ` ${many} × ${flopsText(flops)}`) : null),
+    h("p", {}, known
+      ? [`About ${timeText(known.seconds)} here`, h("span", { class: "soft" }, `, by the last ${known.videos === 1 ? "video" : `${known.videos} videos`}${known.same ? " of this size" : " of other sizes"}`)]
+      : h("span", { class: "soft" }, "Seconds are known once the first video was made here.")),
+  ];
 }

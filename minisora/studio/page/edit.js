@@ -1,7 +1,7 @@
 // Edit: what can be made from a video that is there, one mode after another.
 import { ask, clipOf, state, videoOf } from "./server.js";
 import { announce, byId, h, still } from "./dom.js";
-import { flopsText, secondsOf, timeText } from "./cost.js";
+import { costLines } from "./cost.js";
 import { numberOfVariations, wrongNumber } from "./fields.js";
 import { maskPainter } from "./mask.js";
 import { titleOf } from "./tiles.js";
@@ -45,17 +45,21 @@ export async function showEdit(mode, ids) {
     return;
   }
   // A model may still be being read.
-  for (let tries = 0; !Object.keys(state.models).length && tries < 600; tries += 1) await new Promise((done) => setTimeout(done, 100));
+  while (!usable().length && now === shown && state.worker === "starting") await new Promise((done) => setTimeout(done, 100));
   if (now !== shown) return;
-  build(mode, about, clips);
+  if (usable().length) build(mode, about, clips);
+  else empty("No model can be used.", Object.values(state.models)[0]?.error ?? state.worker);
 }
+
+/** Names of the models that could be read. */
+const usable = () => Object.keys(state.models).filter((name) => !state.models[name].error);
 
 /** The longest length on offer that is no longer than the clip. */
 const within = (facts, clip) => facts.lengths.filter((length) => length <= clip.frames).at(-1) ?? facts.lengths[0];
 
 function build(mode, about, clips) {
   const [clip] = clips;
-  const names = Object.keys(state.models).filter((name) => !state.models[name].error);
+  const names = usable();
   const [, height, width] = clip.recipe.size;
   const field = (label, element, id) => { element.id = id; return h("div", { class: "field" }, h("label", { for: id }, label), element); };
 
@@ -171,10 +175,7 @@ function build(mode, about, clips) {
       go.disabled = true;
       return;
     }
-    const known = secondsOf(state.speeds[wanted.model], size, many * found.flops);
-    cost.replaceChildren(
-      h("p", {}, h("b", {}, flopsText(many * found.flops)), many > 1 ? h("span", { class: "soft" }, ` ${many} × ${flopsText(found.flops)}`) : null),
-      h("p", {}, known ? [`About ${timeText(known.seconds)} here`, h("span", { class: "soft" }, `, by the last ${known.videos === 1 ? "video" : `${known.videos} videos`}`)] : h("span", { class: "soft" }, "Seconds are known once the first video was made here.")));
+    cost.replaceChildren(...costLines(state.speeds[wanted.model], size, many, found.flops));
   }
 
   form.addEventListener("input", (event) => {

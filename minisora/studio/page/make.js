@@ -1,7 +1,7 @@
 // Make: what is asked for, what it will cost, and what becomes of it.
 import { ask, onChange, state } from "./server.js";
 import { announce, byId, h, keep, still } from "./dom.js";
-import { flopsOf, flopsText, secondsOf, timeText } from "./cost.js";
+import { costLines, flopsOf } from "./cost.js";
 import { clipTile, inStep, isShownFailure, jobTile, titleOf } from "./tiles.js";
 import { choose, isChosen, onChosen } from "./chosen.js";
 import { numberOfVariations, wrongNumber } from "./fields.js";
@@ -52,8 +52,9 @@ function showModel(name) {
 function showModels() {
   const names = Object.keys(state.models);
   byId("model-field").hidden = names.length < 2;
-  const before = model.value;
-  fill(model, names.map((name) => [name, name]), names.includes(before) ? before : names[0] ?? "");
+  // The one that was shown, also where the worker was started anew meanwhile; else one that could be read.
+  const first = names.find((name) => !state.models[name].error) ?? names[0] ?? "";
+  fill(model, names.map((name) => [name, name]), names.includes(shownModel) ? shownModel : first);
   if (model.value !== shownModel) showModel(model.value);
 }
 
@@ -85,13 +86,7 @@ function showCost() {
     return;
   }
   const each = flopsOf(facts(), chosenSize(), wanted.steps, wanted.guidance);
-  const known = secondsOf(state.speeds[wanted.model], chosenSize(), many * each);
-  cost.replaceChildren(
-    h("p", {}, h("b", {}, flopsText(many * each)), many > 1 ? h("span", { class: "soft" }, ` ${many} × ${flopsText(each)}`) : null),
-    h("p", {}, known
-      ? [`About ${timeText(known.seconds)} here`, h("span", { class: "soft" }, `, by the last ${known.videos === 1 ? "video" : `${known.videos} videos`}${known.same ? " of this size" : " of other sizes"}`)]
-      : h("span", { class: "soft" }, "Seconds are known once the first video was made here.")),
-  );
+  cost.replaceChildren(...costLines(state.speeds[wanted.model], chosenSize(), many, each));
 }
 
 /** Fill the form with the settings of a clip. */

@@ -41,7 +41,8 @@ export async function begin() {
   Object.assign(state, { version: all.version, worker: all.worker, models: all.models, speeds: all.speeds, total: all.clips });
   state.jobs = new Map(all.jobs.map((job) => [job.id, job]));
   const latest = await ask("/api/clips?limit=48");
-  for (const clip of latest.clips) state.clips.set(clip.id, clip);
+  // Anew: what was deleted meanwhile is not told of, so nothing of before stays.
+  state.clips = new Map(latest.clips.map((clip) => [clip.id, clip]));
   tell({ anew: true });
   follow();
 }

@@ -1,5 +1,5 @@
 // A video on the page: while it waits, as it forms, and when it is there.
-import { ask, fileName, pictureOf, state, videoOf } from "./server.js";
+import { ask, fileName, pictureOf, videoOf } from "./server.js";
 import { announce, h, icon, still } from "./dom.js";
 
 /** A video that plays over and over without a sound. */
@@ -153,7 +153,7 @@ export function clipTile(clip, chosen, onPick) {
   return tile;
 }
 
-export const download = (clip, ...more) => h("a", { class: "button", href: videoOf(clip), download: fileName(clip), ...more[0] }, "Download");
+export const download = (clip) => h("a", { class: "button", href: videoOf(clip), download: fileName(clip) }, "Download");
 
 /** The newest of these in step: when one begins anew, all do. */
 export function inStep(tiles) {
@@ -164,5 +164,3 @@ export function inStep(tiles) {
     video.play().catch(() => {});
   }
 }
-
-export const modelNames = () => Object.keys(state.models);
