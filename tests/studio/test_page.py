@@ -129,8 +129,9 @@ def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path
     browser.run("location.hash = '#gallery'; document.getElementById('favourites').click()")
     browser.until("document.getElementById('found').textContent === '1 video'")
     # What was deleted while a page slept is gone when it begins anew.
-    anew = "({state, begin}) => { state.clips.set(99, state.clips.get(1)); await begin(); return [...state.clips.keys()]; }"
-    assert sorted(browser.run(f"import('/server.js').then(async {anew})")) == [1, 2, 3, 4]
+    anew = "state.clips.set(99, state.clips.get(1)); await begin(); return [...state.clips.keys()];"
+    found = browser.run(f"import('/server.js').then(async ({{ state, begin }}) => {{ {anew} }})")
+    assert sorted(found) == [1, 2, 3, 4]
     # Nothing was refused by the page's own policy, and nothing failed.
     assert browser.errors == []
 
