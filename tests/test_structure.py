@@ -12,7 +12,7 @@ PACKAGE = Path(minisora.__file__).parent
 # A module may import its own package and what stands in a row above it.
 LAYERS: list[set[str]] = [
     {"errors", "files", "screen"},
-    {"limits", "memory", "serve", "config_files"},
+    {"limits", "memory", "serve", "config_files", "run_metrics"},
     {"section"},
     {"config"},
     {"models", "flow", "data"},

@@ -46,9 +46,9 @@ from minisora.flops.sweep import calibrate
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
+from minisora.run_metrics import read_metrics
 from minisora.screen import say
 from minisora.training.minutes import open_plan, train_for_minutes
-from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import check_dit
 

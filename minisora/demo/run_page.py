@@ -35,8 +35,8 @@ from minisora.evaluate.memorisation import COPY
 from minisora.files import write_whole
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.run_metrics import read_metrics
 from minisora.screen import plain, say
-from minisora.training.progress import read_metrics
 
 # Of the time that a stage trains, the share that pages may take of it.
 LIVE_SHARE = 0.03

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minisora.evaluate.memorisation import Finding
+from minisora.evaluate.memorisation import EARLY, Finding
 
 # Held-out clips from which a spread and a distance of sets can be told: of three, one clip decides.
 FEW = 4
@@ -35,7 +35,7 @@ FOLLOWS = 0.8
 FAR = 3.0
 # Captions that a sentence names of several, and letters of each.
 NAMED, LETTERS = 3, 60
-# Loss on held-out clips over that on training clips, from which more steps make it worse rather than better.
+# Loss on held-out clips over that on training clips, from which a model learns these by heart.
 OVERFITTED = 3.0
 
 
@@ -89,6 +89,8 @@ class Facts:
         samples: by caption, "" for all: amounts of samples beside those of `real`.
         frechet: of samples, of training clips (the floor, at most), of still pictures; None: too few clips.
         real: the real clips that samples' motion is read beside, in words.
+        best_at: where in the DiT's steps its validation loss was least, in (0, 1]; None: not known.
+        views: how often each training clip stands in the set, altered all but once.
     """
 
     training: int
@@ -105,6 +107,18 @@ class Facts:
     samples: Mapping[str, Amounts]
     frechet: tuple[float, float, float] | None
     real: str = "held-out clips"
+    best_at: float | None = None
+    views: int = 1
+
+    @property
+    def by_heart(self) -> list[str]:
+        """What says that training clips are learned by heart, so that more steps make it no better; empty: nothing."""
+        signs = []
+        if self.best_at is not None and self.best_at < EARLY:
+            signs.append(f"its validation loss was least after {self.best_at:.0%} of its steps")
+        if self.overfit > OVERFITTED:
+            signs.append(f"its error on held-out clips is {self.overfit:.1f} times that on training clips")
+        return signs
 
 
 @dataclass(frozen=True)
@@ -163,11 +177,8 @@ def conclude(facts: Facts) -> OwnVerdict:
     exceptions = [f"{fault.state}: {fault.sentence}" for fault in partial]
     not_told = _not_told(facts)
     advice = list(dict.fromkeys(fault.advice for fault in all_faults))
-    if facts.overfit > OVERFITTED and not any(fault.state == "memorising" for fault in faults):
-        advice.append(
-            f"its error on held-out clips is {facts.overfit:.1f} times that on training clips: more clips, moved views "
-            "of them (--set 'data.augment={views: 3, shift: 4}') or fewer steps will do more than longer training"
-        )
+    if facts.by_heart and (more := _more_learning(facts)) not in advice:
+        advice.append(more)
     if facts.judge is None or (facts.judge[1] < 1 and not _trusted(facts.judge)):
         advice.append(
             "write captions that say what differs from clip to clip: "
@@ -211,25 +222,41 @@ def _faults(facts: Facts) -> list[Fault | None]:
     finding = facts.finding
     memorises = finding.state == "memorising" and facts.same < facts.held_out
     stuck = finding.state == "stuck at predicting the mean"
-    longer = "train longer, --minutes or more steps" + (
-        "" if facts.overfit < OVERFITTED else ", on more clips"
-    )
+    remedy = _more_learning(facts)
+    unlearned: Fault | None = None
+    if stuck and facts.by_heart:
+        unlearned = Fault("learned by heart", finding.sentence.partition(": ")[2], remedy)
+    elif stuck:
+        unlearned = Fault("stuck", finding.sentence.partition(": ")[2], f"{remedy}, then try another lr")
     return [
         Fault(
             "memorising",
             f"{finding.copies:.0%} of its samples are copies of training clips",
-            f"record more clips ({facts.training} now), or train for fewer steps: it learns by heart",
+            remedy if facts.by_heart else f"it learns by heart: {_against_heart(facts)}",
         )
         if memorises
         else None,
         *_vae_faults(facts),
-        Fault("stuck", finding.sentence.partition(": ")[2], f"{longer}, then try another lr")
-        if stuck
-        else None,
-        _caption_fault(facts, longer),
-        *_motion_faults(facts, longer),
-        _distance_fault(facts, longer),
+        unlearned,
+        _caption_fault(facts, remedy),
+        *_motion_faults(facts, remedy),
+        _distance_fault(facts, remedy),
     ]
+
+
+def _more_learning(facts: Facts) -> str:
+    """What makes the DiT better: longer training, or what helps where that only learns clips by heart."""
+    if not facts.by_heart:
+        return "train longer, --minutes or more steps"
+    return f"{' and '.join(facts.by_heart)}: longer training will not help, {_against_heart(facts)} will"
+
+
+def _against_heart(facts: Facts) -> str:
+    """What keeps a model from learning its clips by heart."""
+    views = "" if facts.views > 1 else "moved views of them (--set 'data.augment={views: 3, shift: 4}'), "
+    return (
+        f"more clips ({facts.training} now), {views}a smaller model (dit.width, dit.depth) or fewer minutes"
+    )
 
 
 def _vae_faults(facts: Facts) -> list[Fault]:
@@ -269,7 +296,7 @@ def _vae_faults(facts: Facts) -> list[Fault]:
     return faults
 
 
-def _caption_fault(facts: Facts, longer: str) -> Fault | None:
+def _caption_fault(facts: Facts, remedy: str) -> Fault | None:
     if facts.judge is None or facts.followed is None or not _trusted(facts.judge) or facts.held_out < FEW:
         return None
     right, chance = facts.judge
@@ -279,11 +306,11 @@ def _caption_fault(facts: Facts, longer: str) -> Fault | None:
         "not following captions",
         f"{facts.followed:.0%} of its samples show what their captions say, {right:.0%} of real clips do, "
         f"{chance:.0%} would by chance",
-        longer,
+        remedy,
     )
 
 
-def _motion_faults(facts: Facts, longer: str) -> list[Fault]:
+def _motion_faults(facts: Facts, remedy: str) -> list[Fault]:
     through = _departures(facts.copies)
     # What the VAE loses or adds is no fault of what is sampled.
     if any(not each.only for each in through):
@@ -297,14 +324,14 @@ def _motion_faults(facts: Facts, longer: str) -> list[Fault]:
         Fault(
             "moving too little" if each.less else "moving too much",
             f"its samples {each.measured(facts.real)}",
-            longer,
+            remedy,
             each.only,
         )
         for each in departures
     ]
 
 
-def _distance_fault(facts: Facts, longer: str) -> Fault | None:
+def _distance_fault(facts: Facts, remedy: str) -> Fault | None:
     if facts.frechet is None:
         return None
     samples, floor, still = facts.frechet
@@ -314,7 +341,7 @@ def _distance_fault(facts: Facts, longer: str) -> Fault | None:
         "far from real clips",
         f"its samples lie {samples / max(floor, 1e-9):.1f} times as far from held-out clips as other real clips do, "
         "and further than still pictures",
-        longer,
+        remedy,
     )
 
 

@@ -211,6 +211,8 @@ def _evaluated(evaluation: Evaluation, curves: Curves | None) -> Experiment:
     if curves is not None:
         points["curves"] = curves.to_dict()
         lines.append((curves.finding.sentence, "bold"))
+        if curves.finding.remedy:
+            lines.append((f"  advice: {curves.finding.remedy}", ""))
     whole = evaluation.score.whole
     worst = [(clip.line(), clip.video) for clip in evaluation.worst]
     lines.append(

@@ -144,6 +144,7 @@ class GatheredClips:
     Args:
         training: the training clips as far as there are latents of them.
         num_training: how many the run has, without altered views.
+        views: how often each of them stands in the set.
         held_out: first clips that were not trained on.
         sampled: for their captions.
         matched: training clips to compare with.
@@ -152,6 +153,7 @@ class GatheredClips:
 
     training: TrainingClips
     num_training: int
+    views: int
     held_out: HeldOut
     sampled: Sampled
     matched: Matched
@@ -217,7 +219,8 @@ def gather(
             f"{len(sampled.one_round)} samples: how far they lie from real clips cannot be told below {FEW}"
         )
     matched = look.at_training(sampled.one_round, trained_on)
-    return GatheredClips(trained_on, num_unaltered(training), unseen, sampled, matched, not_told)
+    own = num_unaltered(training)
+    return GatheredClips(trained_on, own, len(training) // own, unseen, sampled, matched, not_told)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from minisora.errors import UserError
 from minisora.flow.path import broadcast_sigma, flow_loss, interpolate
 from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.run_metrics import place_of_best
 
 SPLITS: tuple[Literal["train", "validation"], ...] = ("train", "validation")
 # Noise levels: the middles of eighths of [0, 1].
@@ -46,6 +47,9 @@ STUCK = 0.9
 COPY = 0.5
 # So many more copies among the samples than among unseen clips; a share of 32 has a deviation of 0.09 at worst.
 TOO_MANY = 0.25
+# Share of a stage's steps before which its validation loss was least, from which on it learned no more of unseen clips:
+# of a stage that still learns, the last steps are the best, as the learning rate falls there.
+EARLY = 0.75
 # Training clips compared at a time.
 _BLOCK = 512
 
@@ -77,10 +81,11 @@ class LossCurve:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a model is doing, in one line, and the numbers that say so."""
+    """What a model is doing, in one line, what mends it, and the numbers that say so."""
 
     state: State
     sentence: str
+    remedy: str  # "" where there is nothing to mend
     copies: float  # share of the samples
     unseen_copies: float  # share of the unseen clips
     distance: float  # median of the samples, over that of the unseen clips; NaN if that is 0
@@ -160,7 +165,8 @@ def measure_curves(
             on_progress(passes + indices[-1] + 1, passes + count)
     of_samples = nearest(torch.cat(samples), blocks(training))
     of_unseen = nearest(unseen[:count], blocks(training))
-    return Curves(curve, of_samples, of_unseen, diagnose(curve, of_samples, of_unseen))
+    finding = diagnose(curve, of_samples, of_unseen, place_of_best(run))
+    return Curves(curve, of_samples, of_unseen, finding)
 
 
 def sample_latents(
@@ -348,13 +354,16 @@ def nearest(latents: Tensor, training: Iterable[Tensor]) -> list[float]:
     return [each.distance for each in nearest_clips(latents, training)]
 
 
-def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]) -> Finding:
+def diagnose(
+    curve: LossCurve, samples: Sequence[float], unseen: Sequence[float], best_at: float | None = None
+) -> Finding:
     """Which of the three it is; copies tell before the loss does, as memorised clips make it bad on others.
 
     Args:
         curve: flow loss of unseen clips by noise level.
         samples: distance of each sample to the nearest training clip.
         unseen: the same for unseen clips, best of the same captions.
+        best_at: as of `minisora.run_metrics.place_of_best`; None: not known.
 
     Raises:
         UserError: no samples or no unseen clips.
@@ -372,21 +381,25 @@ def diagnose(curve: LossCurve, samples: Sequence[float], unseen: Sequence[float]
     if usual == 0:
         away = "whether it memorises cannot be told, as its unseen clips are training clips"
     state: State
+    remedy = ""
     if near[0] - near[1] >= TOO_MANY:
         state = "memorising"
         explanation = (
             f"{near[0]:.0%} of its samples are copies of training clips ({near[1]:.0%} of unseen clips come as "
-            f"near); {away}. Train on more clips, or for fewer steps"
+            f"near); {away}"
         )
+        remedy = "train on more clips, or for fewer steps"
     elif curve.ratio > STUCK:
         state = "stuck at predicting the mean"
-        explanation = (
-            f"{learned} (1 is nothing learned). Train longer, then try another lr, then look at the captions"
-        )
+        explanation = f"{learned} (1 is nothing learned)"
+        remedy = "train longer, then try another lr, then look at the captions"
+        if best_at is not None and best_at < EARLY:
+            explanation += f", and its validation loss was least after {best_at:.0%} of its steps"
+            remedy = "train on more clips, or for fewer steps"
     else:
         state = "learning"
         explanation = f"{learned} (1 is nothing learned, 0 is perfect), and {away} (near 0 would be copying)"
-    return Finding(state, f"{state}: {explanation}", near[0], near[1], distance)
+    return Finding(state, f"{state}: {explanation}", remedy, near[0], near[1], distance)
 
 
 def _mean_velocity(noisy: Tensor, sigma: Tensor, training: Moments) -> Tensor:

@@ -15,6 +15,7 @@ Letters: B clips of a batch, N clips of a set, T frames, H W pixels, Z T' H' W' 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from minisora.limits import MAX_COUNT, check_number, check_seed, seed_after
 from minisora.models.tokenizer import words
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
+from minisora.run_metrics import place_of_best
 
 # Training clips that the judge of captions and the space of features are learned from, evenly over all.
 MOST_LEARNED = 2048
@@ -111,6 +113,8 @@ class _Evaluation:
             flicker=(vae["flicker"]["real"], vae["flicker"]["copies"]),
             finding=curves.finding,
             overfit=overfit,
+            best_at=self.best_at,
+            views=clips.views,
             judge=None if judge is None else (judge["real"], judge["chance"]),
             followed=None if judge is None else judge["samples"],
             samples=samples,
@@ -152,7 +156,8 @@ class _Evaluation:
             },
             "captions": None if judge is None else {k: v for k, v in judge.items() if k != "each"},
             "frechet": frechet or None,
-            "memorisation": curves.to_dict() | {"held_out_over_training_loss": overfit},
+            "memorisation": curves.to_dict()
+            | {"held_out_over_training_loss": overfit, "best_validation_at": self.best_at},
             "settings": self.settings(),
         }
         table = evaluation_table(points, copies, samples)
@@ -169,6 +174,11 @@ class _Evaluation:
         """Training clips that the judge and the space of features are of."""
         total = self.clips.training.unaltered
         return np.unique(np.linspace(0, total - 1, min(total, MOST_LEARNED)).round().astype(int)).tolist()
+
+    @cached_property
+    def best_at(self) -> float | None:
+        """As `place_of_best`, of the run that trained the model; None for a model of another run."""
+        return place_of_best(self.options.run) if self.options.model is None else None
 
     def memorisation(self) -> tuple[Curves, float]:
         """The curves of `minisora.evaluate.memorisation`, and the loss on held-out over that on training clips."""
@@ -190,7 +200,7 @@ class _Evaluation:
         of_training = loss("training", matched.real, matched.captions)
         samples = [each.distance for each in self.clips.sampled.nearest]
         unseen = [each.distance for each in held_out.nearest]
-        curves = Curves(of_held_out, samples, unseen, diagnose(of_held_out, samples, unseen))
+        curves = Curves(of_held_out, samples, unseen, diagnose(of_held_out, samples, unseen, self.best_at))
         return curves, sum(of_held_out.loss) / max(sum(of_training.loss), 1e-12)
 
     def frechet(self) -> dict[str, Any]:

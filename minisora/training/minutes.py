@@ -25,9 +25,9 @@ from minisora.config import Config, save
 from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
+from minisora.run_metrics import read_metrics
 from minisora.screen import Table, say
 from minisora.training.launch import device_name, process_device
-from minisora.training.progress import read_metrics
 from minisora.training.stages import OnValidate, train_dit, train_vae
 from minisora.training.trial import (
     VALIDATIONS,

@@ -6,10 +6,10 @@ metrics.jsonl holds one JSON object a line, of all stages of a run; accelerate t
 import json
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -24,6 +24,7 @@ from rich.progress import (
 
 from minisora.errors import UserError
 from minisora.files import write_whole
+from minisora.run_metrics import read_metrics
 from minisora.screen import say
 
 # How many lines a stage leaves in a log file.
@@ -165,12 +166,3 @@ class MetricsLog:
                 f"cannot write {self.path}: {error.strerror}; free space and run again"
             ) from error
         self.accelerator.log({f"{self.stage}/{k}": v for k, v in values.items()}, step=step)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics file; a line cut short by a crash is left out."""
-    records = []
-    for line in path.read_text(errors="replace").splitlines():
-        with suppress(ValueError):
-            records.append(json.loads(line))
-    return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]

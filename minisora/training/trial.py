@@ -15,8 +15,8 @@ from torch import Tensor
 from minisora.config import Config
 from minisora.data.clips import ClipDataset, to_float
 from minisora.models.build import build_dit, latent_grid
+from minisora.run_metrics import read_metrics
 from minisora.training.launch import process_device
-from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit_on, train_vae
 
 # N* = k C^a: parameters of the DiT against its training FLOPs, of benchmarks/results/ladder/law.json.

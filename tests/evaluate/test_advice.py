@@ -194,7 +194,45 @@ def test_clips_held_out_of_nothing_are_no_ground_for_praise_or_blame() -> None:
 def test_a_loss_that_parts_from_trainings_asks_for_clips_and_not_for_time() -> None:
     verdict = conclude(Facts(**GOOD | {"overfit": 5.0}))
     assert verdict.state == "good"
-    assert "5.0 times that on training clips: more clips" in verdict.advice[0]
+    (advice,) = verdict.advice
+    assert "5.0 times that on training clips: longer training will not help, more clips" in advice
+    assert "data.augment" in advice
+    assert "data.augment" not in conclude(Facts(**GOOD | {"overfit": 5.0, "views": 3})).advice[0]
+
+
+UNLEARNED: list[dict[str, Any]] = [
+    {"followed": 0.5},
+    {"samples": {"": WILD}},
+    {"frechet": (4.0, 0.5, 3.0)},
+    {"finding": diagnose(LossCurve([0.5], [0.95], [1.0]), [1.0], [1.0])},
+]
+
+
+@pytest.mark.parametrize("fault", UNLEARNED, ids=str)
+def test_a_run_that_still_learns_is_to_train_longer(fault: dict[str, Any]) -> None:
+    for still in ({"best_at": None}, {"best_at": 0.9}, {"best_at": 1.0, "overfit": 2.0}):
+        (advice,) = conclude(Facts(**GOOD | fault | still)).advice
+        assert advice.startswith("train longer")
+
+
+@pytest.mark.parametrize("fault", UNLEARNED, ids=str)
+def test_a_run_that_learned_its_clips_by_heart_is_not_to_train_longer(fault: dict[str, Any]) -> None:
+    for sign, said in (
+        ({"best_at": 0.38}, "its validation loss was least after 38% of its steps: longer training will not"),
+        (
+            {"overfit": 4.0},
+            "its error on held-out clips is 4.0 times that on training clips: longer training",
+        ),
+        ({"best_at": 0.38, "overfit": 4.0}, "after 38% of its steps and its error on held-out clips is 4.0"),
+    ):
+        verdict = conclude(Facts(**GOOD | fault | sign))
+        (advice,) = verdict.advice
+        assert said in advice
+        assert "train longer" not in " ".join([advice, verdict.sentence]).lower()
+        for what in ("more clips (200 now)", "data.augment", "a smaller model", "fewer minutes"):
+            assert what in advice
+        if "finding" in fault:
+            assert verdict.sentence.startswith("learned by heart: its error on unseen clips is 0.95")
 
 
 def test_it_goes_into_json() -> None:

@@ -127,6 +127,14 @@ def test_the_threshold_of_stuck() -> None:
     assert diagnose(LossCurve([0.5], [0.89], [1.0]), [1.0], [1.0]).state == "learning"
 
 
+def test_what_mends_a_stuck_run_depends_on_where_its_best_validation_was() -> None:
+    bad = LossCurve([0.5], [0.95], [1.0])
+    assert [diagnose(bad, [1.0], [1.0], at).remedy.partition(",")[0] for at in (None, 0.8, 0.3)] == [
+        "train longer", "train longer", "train on more clips"]  # fmt: skip
+    assert "least after 30% of its steps" in diagnose(bad, [1.0], [1.0], 0.3).sentence
+    assert diagnose(LEARNED, [1.0], [1.0], 0.3).remedy == ""
+
+
 def test_nearest_is_the_root_mean_square_over_all_blocks() -> None:
     blocks = [torch.zeros(2, *SHAPE), torch.full((1, *SHAPE), 3.0), torch.full((5, *SHAPE), -9.0)]
     queries = torch.stack([torch.full(SHAPE, 2.5), torch.full(SHAPE, 0.25), torch.full(SHAPE, 3.0)])
@@ -177,7 +185,7 @@ def test_the_curves_find_that_a_model_copies(tiny_run: Path, monkeypatch: pytest
 
 def test_the_loss_is_the_one_that_training_validates_with(tiny_run: Path, tiny_config: object) -> None:
     """The same model, sigma convention and captions: near the last validation loss that training wrote."""
-    from minisora.training.progress import read_metrics
+    from minisora.run_metrics import read_metrics
 
     records = read_metrics(tiny_run / "metrics.jsonl")
     last = [record["val_loss"] for record in records if "val_loss" in record][-1]

@@ -270,6 +270,20 @@ def test_a_loss_that_parts_from_trainings_is_told(perfect: Perfect) -> None:
     assert any("8.0 times that on training clips" in line for line in points["advice"])
 
 
+def test_a_run_whose_validation_was_best_early_is_not_told_to_train_longer(
+    perfect: Perfect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_clips, "place_of_best", lambda run: {perfect.run: 0.25}[run])
+    perfect.loses([0.95], [0.9])
+    points = perfect.points(samples=8)
+    assert points["memorisation"]["best_validation_at"] == 0.25
+    assert points["verdict"]["state"] == "learned by heart"
+    assert any(
+        "least after 25% of its steps: longer training will not help" in each for each in points["advice"]
+    )
+    assert not any("train longer" in each for each in points["advice"])
+
+
 @pytest.mark.parametrize("held_out", [1, 3])
 def test_few_held_out_clips_give_words_and_no_nan(held_out: int, tiny_config: Config, tmp_path: Path) -> None:
     run = folder_run(tiny_config, tmp_path, held_out, 5)

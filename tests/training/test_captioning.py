@@ -18,6 +18,7 @@ from minisora.data.latent_cache import LatentCache, fingerprint
 from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
 from minisora.models.captioner import VideoCaptioner
+from minisora.run_metrics import read_metrics
 from minisora.training.captioning import (
     CaptionTask,
     hold_out,
@@ -28,7 +29,6 @@ from minisora.training.captioning import (
     write_captions,
 )
 from minisora.training.checkpoint import checkpoints
-from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae
 
 

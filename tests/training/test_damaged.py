@@ -14,9 +14,9 @@ from minisora.data.folder.folder_dataset import FolderDataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.folder.scan import scan_folder
 from minisora.errors import UserError
+from minisora.run_metrics import read_metrics
 from minisora.training import checkpoint
 from minisora.training.optimizer import lr_scale, steps_changed
-from minisora.training.progress import read_metrics
 from minisora.training.stages import load_vae, train_dit, train_vae
 
 QUIET = Console(quiet=True)

@@ -12,8 +12,8 @@ from minisora.config import load
 from minisora.errors import UserError
 from minisora.models.build import selective_checkpoint
 from minisora.models.dit import VideoDiT
+from minisora.run_metrics import read_metrics
 from minisora.training.launch import compile_blocks, explained, missing_compiler
-from minisora.training.progress import read_metrics
 from minisora.training.stages import train_dit
 
 BUCKET = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}]"

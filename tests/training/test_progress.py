@@ -7,7 +7,8 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from minisora.config import Config
-from minisora.training.progress import MetricsLog, read_metrics
+from minisora.run_metrics import read_metrics
+from minisora.training.progress import MetricsLog
 from minisora.training.stages import train_dit
 
 

@@ -18,8 +18,9 @@ from minisora.config_files import config_folder
 from minisora.data.folder.pack import pack_folder
 from minisora.data.folder.scan import scan_folder
 from minisora.data.shapes_world.shapes_dataset import make_shapes
+from minisora.run_metrics import read_metrics
 from minisora.training.checkpoint import checkpoints
-from minisora.training.progress import MetricsLog, read_metrics
+from minisora.training.progress import MetricsLog
 from minisora.training.stages import train_dit, train_vae
 from minisora.training.tasks import Denoiser, DiTTask
 

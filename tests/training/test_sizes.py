@@ -10,7 +10,7 @@ from minisora.config import load
 from minisora.data.batches import DiTBatch, PackedBatch
 from minisora.errors import UserError
 from minisora.pipelines.model_folder import load_pipeline
-from minisora.training.progress import read_metrics
+from minisora.run_metrics import read_metrics
 from minisora.training.stages import train_dit
 
 BUCKETS = "data.buckets=[{frames: 5, height: 16, width: 32, share: 1}, {frames: 1, height: 48, width: 32}]"

@@ -8,11 +8,11 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.errors import UserError
+from minisora.run_metrics import read_metrics
 from minisora.training import distill, stage_minutes
 from minisora.training.captioning import train_captioner
 from minisora.training.distill import distill_model, teacher_of
 from minisora.training.minutes import plan_file, stage_of
-from minisora.training.progress import read_metrics
 from minisora.training.stage_minutes import open_stage_plan, plan_stage
 
 QUIET = Console(quiet=True)

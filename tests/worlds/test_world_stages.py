@@ -10,8 +10,8 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.errors import UserError
+from minisora.run_metrics import read_metrics
 from minisora.training import checkpoint
-from minisora.training.progress import read_metrics
 from minisora.worlds.arena import ArenaSettings
 from minisora.worlds.dream import load_dream
 from minisora.worlds.dynamics import build_dynamics

@@ -1,0 +1,45 @@
+"""What metrics.jsonl says of how a stage went, also where it is damaged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minisora.run_metrics import place_of_best
+
+
+def written(run: Path, losses: dict[int, Any], stage: str = "dit") -> Path:
+    rows = [{"stage": "vae", "step": 9000, "val_psnr": 30.0, "val_loss": 0.0}]
+    for step, loss in losses.items():
+        rows += [
+            {"stage": stage, "step": step, "val_loss": loss},
+            {"stage": stage, "step": step, "loss": 0.1},
+        ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("losses", "place"),
+    [
+        ({100: 0.9, 200: 0.5, 300: 0.6, 400: 0.7}, 0.5),
+        ({100: 0.9, 200: 0.5, 300: 0.4}, 1.0),
+        ({100: 0.5, 200: 0.5, 300: 0.5}, 1.0),
+        ({100: 0.5, 200: 0.6}, None),
+        ({100: 0.5, 200: float("nan"), 300: 0.6}, 1 / 3),
+        ({100: 0.5, 200: "0.1", 400: 0.6}, None),
+        ({}, None),
+    ],
+)
+def test_the_place_of_the_best_validation(
+    tmp_path: Path, losses: dict[int, Any], place: float | None
+) -> None:
+    assert place_of_best(written(tmp_path, losses)) == place
+
+
+def test_a_run_without_metrics_has_no_best_and_each_stage_its_own(tmp_path: Path) -> None:
+    assert place_of_best(tmp_path) is None
+    losses = {100: 0.9, 200: 0.5, 300: 0.6, 400: 0.7}
+    assert place_of_best(written(tmp_path, losses, "caption")) is None
+    assert place_of_best(tmp_path, "caption") == 0.5
