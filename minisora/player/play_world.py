@@ -85,8 +85,8 @@ def play(
 
         need_server("the page")
     game = make_game(name, arena, beside, start)
-    save = partial(_save, game, name, fps or game.world.fps, out)
     loop = Loop(game, fps)
+    save = partial(save_session, loop, name, out)
     # A person begins, by a key.
     loop.pause(True)
     with loop:
@@ -154,8 +154,16 @@ def open_world(name: str) -> World:
     return load_dream(Path(name))
 
 
-def _save(game: Game, name: str, fps: float, out: Path) -> Path:
-    return write_session(out, game.played(), name, fps)
+def save_session(loop: Loop, name: str, out: Path) -> Path:
+    """Write what was played since the beginning, at the pace that it is played at now; arguments as of `play`.
+
+    Returns:
+        The mp4.
+
+    Raises:
+        UserError: as of `write_session`.
+    """
+    return write_session(out, loop.game.played(), name, loop.fps)
 
 
 def replay_session(file: Path, name: str, out: Path) -> str:

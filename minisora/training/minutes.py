@@ -147,7 +147,7 @@ def train_for_minutes(
         train_vae(config, run, console, on_validate, steps_by=enough)
         # A run that goes on has no more time than it had: its plan stands as it is.
         if not (plan.settled or begun):
-            settle(plan, run, left=60 * minutes - elapsed() - RESERVE - after)
+            settle(plan, run, "dit", left=60 * minutes - elapsed() - RESERVE - after)
             say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
         config = plan.apply(config)
         pace = None if begun else Pace(plan, run, "dit", 60 * minutes - RESERVE - after)
@@ -320,11 +320,19 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
     return plan
 
 
-def settle(plan: Plan, run: Path, left: float) -> None:
-    """Set the DiT's steps by the seconds that are left, encoding included, and keep the plan."""
-    before = plan.stages["dit"]
-    rest = before.seconds - before.steps * before.step_seconds
-    plan.stages["dit"] = stage_of(left - plan.encoding, before.step_seconds, rest)
+def settle(plan: Plan, run: Path, name: str, left: float) -> None:
+    """Set the steps of a plan's last stage by the seconds that are left, encoding included, and keep the plan.
+
+    Args:
+        plan: to be changed.
+        run: its folder.
+        name: of the stage.
+        left: seconds.
+    """
+    before = plan.stages[name]
+    # Below 0 where steps were rounded up.
+    rest = max(0.0, before.seconds - before.steps * before.step_seconds)
+    plan.stages[name] = stage_of(left - plan.encoding, before.step_seconds, rest)
     plan.settled = True
     keep_plan(plan, run)
 

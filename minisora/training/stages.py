@@ -97,7 +97,7 @@ def train_vae(
         title="VAE",
         width=config.vae.widths[0],
         inputs=train.fingerprint(),
-        begin=lambda: _save_config(config, run, record),
+        begin=lambda: save_config(config, run, record),
         make_task=lambda accelerator: VAETask(config, train, validation),
         model=out / "model",
         finish=finish,
@@ -304,7 +304,7 @@ def _run_dit(
         title=title,
         width=config.dit.width,
         inputs=inputs,
-        begin=lambda: _save_config(config, run, record),
+        begin=lambda: save_config(config, run, record),
         make_task=make,
         model=run / "model",
         finish=partial(_pipeline, config),
@@ -370,7 +370,7 @@ def _pipeline(config: Config, task: DiTTask, weights: dict[str, Tensor]) -> Mini
     return MiniSoraPipeline.build(config, task.vae, fresh.dit, fresh.text_encoder).to(task.vae.device)
 
 
-def _save_config(config: Config, run: Path, record: DataRecord | None) -> None:
+def save_config(config: Config, run: Path, record: DataRecord | None) -> None:
     """Write down what the run is and what the stage is begun on; raises OSError where that cannot be written."""
     save(config, run / "config.yaml")
     if record is not None:

@@ -26,13 +26,12 @@ class LabelledClip:
     truth: Truth
 
 
-def labelled_clips(recording: Path, size: tuple[int, int], most: int | None = None) -> Iterator[LabelledClip]:
+def labelled_clips(recording: Path, size: tuple[int, int]) -> Iterator[LabelledClip]:
     """The clips of a recording, in the order of their names.
 
     Args:
         recording: folder with clips/ and truth/, as of `minisora world record`.
         size: (height, width) to which frames are brought.
-        most: clips; None: all.
 
     Raises:
         UserError: it is no recording, or a clip and its truth do not fit each other.
@@ -43,7 +42,7 @@ def labelled_clips(recording: Path, size: tuple[int, int], most: int | None = No
             f"{recording} is no recording with its truth: it needs clips/ and truth/, as 'minisora world record --out' "
             "writes"
         )
-    for file in truths[:most]:
+    for file in truths:
         clip = recording / "clips" / f"{file.name.removesuffix(SUFFIX)}.mp4"
         if not clip.is_file():
             raise UserError(f"{clip} is missing, {file} is there: record the clips again")
@@ -52,6 +51,8 @@ def labelled_clips(recording: Path, size: tuple[int, int], most: int | None = No
             raise UserError(
                 f"{clip} has {about.frames} frames, its truth {len(truth.buttons)} buttons: record the clips again"
             )
+        if about.frames < 2:
+            raise UserError(f"{clip} has one frame, and no step: leave it out of the recording, and {file}")
         video = read_video(
             clip, frames=about.frames, height=size[0], width=size[1], fps=about.fps, short="error"
         )
@@ -98,14 +99,16 @@ def name_world(world: Path, recording: Path, labels: int) -> CodeNames:
         UserError: the world or the recording cannot be read, or has too few steps.
     """
     dream = load_dream(world, "cpu")
-    codes, buttons, names = [], [], None
-    clips = 1 + labels // 8
-    for clip in labelled_clips(recording, dream.size, most=clips):
-        found, pressed = codes_and_buttons(dream.actions, clip)
-        codes.append(found)
-        buttons.append(pressed)
+    codes: list[np.ndarray] = []
+    buttons: list[np.ndarray] = []
+    names: tuple[str, ...] = ()
+    # Of several clips, since one shows one arena; of as many as it takes where clips are short.
+    for clip in labelled_clips(recording, dream.size):
+        for held, found in zip((codes, buttons), codes_and_buttons(dream.actions, clip), strict=True):
+            held.append(found)
         names = clip.truth.button_names
-    assert names is not None
+        if len(codes) > labels // 8 and sum(map(len, codes)) >= labels:
+            break
     found, pressed = np.concatenate(codes), np.concatenate(buttons)
     chosen = draw_labels(len(found), labels)
     table = name_codes(found[chosen], pressed[chosen], dream.num_codes, names)

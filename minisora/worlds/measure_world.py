@@ -64,15 +64,34 @@ def measure_world(
     tested = clips[: min(_NUM_TESTED, len(clips) // 2)]
     if len(tested) < 1:
         raise UserError(f"{recording} has {len(clips)} clip: record two or more")
+    named = clips[len(tested) :]
+    _check_enough(recording, named, tested, labels)
     result: dict[str, Any] = {
         "clips": len(tested),
-        "decoding": decoding(dream.actions, clips[len(tested) :], tested, labels, _shown(tested, recording)),
+        "decoding": decoding(dream.actions, named, tested, labels, _shown(tested, recording)),
         "delta_psnr": delta_psnr(dream, tested),
         "seconds_a_frame": seconds_a_frame(dream, tested[0].video[:, 0]),
     }
     if tested[0].truth.world == "arena" and dream.code_names is not None:
         result["player"] = follow_player(dream, tested, arena_of(recording), frames)
     return result
+
+
+def _check_enough(
+    recording: Path, named: Sequence[LabelledClip], tested: Sequence[LabelledClip], labels: Sequence[int]
+) -> None:
+    """Raise UserError, before anything is measured, where steps are too few for any labels or clips too short."""
+    steps, fewest = sum(len(clip.truth.buttons) for clip in named), min(labels)
+    if steps < fewest:
+        raise UserError(
+            f"{recording} has {steps} steps beside those that are measured, too few for {fewest} labels: record more "
+            "clips"
+        )
+    longest, length = max(clip.video.shape[1] for clip in tested), _SEEN + _DELTA
+    if longest < length:
+        raise UserError(
+            f"{recording} has clips of {longest} frames, and control is measured on {length}: record longer ones"
+        )
 
 
 def _shown(tested: Sequence[LabelledClip], recording: Path) -> np.ndarray | None:
@@ -108,14 +127,15 @@ def decoding(
         actions: what finds codes.
         named: clips that labels are drawn from.
         tested: clips that are judged.
-        labels: how many labels; numbers that are not there are left out.
+        labels: how many labels; of more than there are steps, that they were left out is all that is told.
         shown: which steps of `tested` show their button, if that is known: shares of these alone are told too.
     """
     (codes, buttons), (seen, pressed) = (_joined(actions, part) for part in (named, tested))
     names = tested[0].truth.button_names
     common = np.bincount(buttons, minlength=len(names)).argmax()
     by_labels: dict[str, Any] = {}
-    for count in (each for each in labels if each <= len(codes)):
+    too_many = [each for each in labels if each > len(codes)]
+    for count in (each for each in labels if each not in too_many):
         chosen = draw_labels(len(codes), count)
         table = name_codes(codes[chosen], buttons[chosen], actions.config.codes, names)
         by_labels[str(count)] = {}
@@ -133,6 +153,8 @@ def decoding(
         "chance": 1 / len(names),
         "codes_used": int((used > 0.01 * used.sum()).sum()),
         "steps": len(seen),
+        "steps_for_labels": len(codes),
+        "labels_left_out": too_many,
         "shown": None if shown is None else float(shown.mean()),
     }
 
@@ -208,18 +230,21 @@ def _steps(video: Tensor) -> Tensor:
 def delta_psnr(dream: Dream, tested: Sequence[LabelledClip]) -> dict[str, float]:
     """Control as Genie measures it (arXiv 2402.15391): PSNR of the fourth frame by the codes found, less by others.
 
-    Raises:
-        UserError: clips are too short.
+    Args:
+        dream: the world.
+        tested: clips, of which those of eight frames or more are measured on; one at least.
+
+    Returns:
+        dB, means over the clips: "found" and "random" codes, "copy" of the last frame seen, and "delta", the first
+        less the second; and how many "clips".
     """
     length = _SEEN + _DELTA
-    if tested[0].video.shape[1] < length:
-        raise UserError(
-            f"clips of {length} frames or more are needed to measure control by: record longer ones"
-        )
-    videos = torch.stack([clip.video[:, :length] for clip in tested])  # B 3 T H W
+    long_enough = [clip.video[:, :length] for clip in tested if clip.video.shape[1] >= length]
+    videos = torch.stack(long_enough)  # B 3 T H W
     codes = np.stack([dream.actions.codes_of(to_float(video)).numpy() for video in videos])[:, _SEEN - 1 :]
     random = rng(0, 2).integers(dream.num_codes, size=codes.shape)
-    last, found = videos[:, :, -1], {}
+    last = videos[:, :, -1]
+    found: dict[str, float] = {}
     for name, pressed in (("found", codes), ("random", random)):
         dream.start(videos[:, :, :_SEEN])
         frame = last
@@ -228,6 +253,7 @@ def delta_psnr(dream: Dream, tested: Sequence[LabelledClip]) -> dict[str, float]
         found[name] = float(_psnr(frame, last).mean())
     found["copy"] = float(_psnr(videos[:, :, _SEEN - 1], last).mean())
     found["delta"] = found["found"] - found["random"]
+    found["clips"] = len(videos)
     return found
 
 
@@ -378,6 +404,9 @@ def measure_table(result: dict[str, Any]) -> Table:
                 f"{each['codes_where_shown']:.1%}",
                 f"{each['supervised_where_shown']:.1%} supervised",
             )
+    if told.get("labels_left_out"):
+        counts = " and ".join(map(str, told["labels_left_out"]))
+        table.add_row(f"{counts} labels", "-", f"there are {told['steps_for_labels']:,} steps to label")
     table.add_row(
         "codes in use",
         str(told["codes_used"]),

@@ -140,7 +140,7 @@ class Pace:
 
     def __init__(self, fps: float) -> None:
         check_number("fps", fps, 0.0, MAX_FPS, above=True)
-        self.period = 1 / fps
+        self.beats, self.period = fps, 1 / fps
         self.late = 0
         self._due: float | None = None
         self._last = 0.0
@@ -267,7 +267,7 @@ class Loop:
     @property
     def fps(self) -> float:
         """The pace, steps a second."""
-        return 1 / self._pace.period
+        return self._pace.beats
 
     def set_fps(self, fps: float) -> None:
         """Another pace; raises UserError as `Pace`."""

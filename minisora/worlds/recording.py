@@ -112,8 +112,12 @@ def state_at(truth: Truth, frame: int) -> ArenaState:
 def true_world_at(clip: Path, frame: int) -> TrueWorld | None:
     """The true arena that begins at a frame of a recorded clip; None of a clip that `record` did not write.
 
+    Args:
+        clip: the mp4.
+        frame: which; of a shorter clip its last one.
+
     Raises:
-        UserError: what was recorded with it is damaged, or the clip is shorter.
+        UserError: what was recorded with it is damaged.
     """
     truth = clip.parent.parent / "truth"
     file, about = truth / f"{clip.stem}{SUFFIX}", truth / "recording.json"
@@ -124,7 +128,8 @@ def true_world_at(clip: Path, frame: int) -> TrueWorld | None:
         if known["world"] != "arena":
             return None
         settings = ArenaSettings(**{field.name: known[field.name] for field in fields(ArenaSettings)})
-        state = state_at(read_truth(file), frame)
+        recorded = read_truth(file)
+        state = state_at(recorded, min(frame, len(recorded.buttons)))
         return TrueWorld(settings, state, float(known["fps"]))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{about} or {file.name} is damaged: record the clips again") from error

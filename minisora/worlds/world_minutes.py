@@ -32,6 +32,7 @@ from minisora.training.minutes import (
     keep_plan,
     kept_plan,
     plan_file,
+    settle,
     stage_of,
 )
 from minisora.training.stages import load_vae, train_vae
@@ -43,7 +44,7 @@ from minisora.worlds.world_stages import (
     train_actions,
     train_dynamics,
 )
-from minisora.worlds.world_tasks import DynamicsTask
+from minisora.worlds.world_tasks import MOST_CLIPS, DynamicsTask
 
 # Shares of what is left of the minutes beside reading and encoding.
 _SHARES = {"vae": 0.15, "actions": 0.22, "dynamics": 0.63}
@@ -79,13 +80,7 @@ def train_world_for_minutes(config: Config, run: Path, console: Console, minutes
         train_vae(plan.apply(config), run, console)
         train_actions(plan.apply(config), run, console)
         if not (plan.settled or begun):
-            before = plan.stages["dynamics"]
-            rest = before.seconds - before.steps * before.step_seconds
-            plan.stages["dynamics"] = stage_of(
-                end - elapsed() - plan.encoding, before.step_seconds, max(0.0, rest)
-            )
-            plan.settled = True
-            keep_plan(plan, run)
+            settle(plan, run, "dynamics", left=end - elapsed())
             say(
                 console,
                 f"{plan.stages['dynamics'].steps} steps of the dynamics in the time left",
@@ -179,6 +174,6 @@ def _time_clips(config: Config, trial: Path) -> tuple[float, float]:
             actions.codes_of(video)
     coded = time.perf_counter() - start
     count = len(train) + len(validation)
-    held = min(len(train), config.train_vae.max_clips) + min(len(train), 1000) + 2 * len(validation)
+    held = min(len(train), config.train_vae.max_clips) + min(len(train), MOST_CLIPS) + 2 * len(validation)
     # Latents and codes each read the clips.
     return read / len(some) * held, (2 * read + coded) / len(some) * count

@@ -21,16 +21,15 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor
 
-from minisora.config import Config, save
+from minisora.config import Config
 from minisora.data.clips import ClipDataset, to_float
 from minisora.data.dataset import open_dataset
-from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import fingerprint, read_shard, write_shard
 from minisora.errors import UserError
 from minisora.training.latents import build_latents
 from minisora.training.loop import StageResult, run_stage
 from minisora.training.progress import StepProgress
-from minisora.training.stages import load_vae, open_record, read_model, train_vae
+from minisora.training.stages import load_vae, open_record, read_model, save_config, train_vae
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.dream import Dream, DreamSettings, load_dream
 from minisora.worlds.world_tasks import ActionTask, DynamicsTask
@@ -97,7 +96,7 @@ def train_actions(config: Config, run: Path, console: Console) -> StageResult:
         title="Actions",
         width=config.world.action_width,
         inputs=train.fingerprint(),
-        begin=lambda: _begin(config, run, record),
+        begin=lambda: save_config(config, run, record),
         make_task=lambda accelerator: ActionTask(config, train, validation),
         model=out / "model",
         finish=finish,
@@ -154,7 +153,7 @@ def train_dynamics(
         title="Dynamics",
         width=config.dit.width,
         inputs=f"{train.fingerprint()}-{fingerprint(actions)}-{fingerprint(vae)}",
-        begin=lambda: _begin(config, run, record),
+        begin=lambda: save_config(config, run, record),
         make_task=make_task,
         model=run / "world",
         finish=finish,
@@ -209,12 +208,6 @@ def find_codes(
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {file}: {error}; free space or use another --out") from error
     return codes
-
-
-def _begin(config: Config, run: Path, record: DataRecord) -> None:
-    """Write down what the run is and what the stage is begun on; raises OSError where that cannot be written."""
-    save(config, run / "config.yaml")
-    record.keep()
 
 
 def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:

@@ -1,13 +1,12 @@
 """What the training loop trains of a world beside the VAE: the finding of codes, and the dynamics."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from minisora.config import ActionTrainConfig, Config, DynamicsTrainConfig
-from minisora.data.batches import Batch, LatentSource
+from minisora.data.batches import LatentSource
 from minisora.data.clip_views import move
 from minisora.data.clips import ClipDataset, ClipMemory, to_float
 from minisora.errors import UserError
@@ -27,7 +26,7 @@ _MEAN_UNTIL = 0.7
 # Of a side: standard deviation of how far an encoder sees frames moved.
 _SHIFT = 0.1
 # Clips that codes are found in, at most: a step shows little of a clip, and all of them are held.
-_MOST_CLIPS = 1000
+MOST_CLIPS = 1000
 # Steps of the validation for each of its clips.
 _STEPS_OF_A_CLIP = 8
 
@@ -46,7 +45,7 @@ class ActionTask(Task):
         if config.clip.frames < 2:
             raise UserError("a world is learned from clips of two frames or more: set clip.frames=32")
         self.model = self.fresh_model()
-        self.memory = ClipMemory(train, _MOST_CLIPS)
+        self.memory = ClipMemory(train, MOST_CLIPS)
         seen = ClipMemory(validation, limit=available_memory() // 8)
         samples = self.settings.steps * self.settings.batch_size
         self.source = StepBatches(self.memory, config.world.history_dropout, config.seed, samples)
@@ -154,10 +153,6 @@ class DynamicsTask(Task):
     def loss(self, model: nn.Module, batch: WindowBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared error of the clean frames."""
         return window_errors(model, batch, self.config).mean(), {}
-
-    def cost_batches(self, clips: int) -> Sequence[Batch]:
-        """All windows are of one shape."""
-        return [self.source.at(range(clips))]
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:

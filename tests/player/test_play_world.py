@@ -12,13 +12,14 @@ from minisora.config import load
 from minisora.data.video.read_video import probe
 from minisora.errors import UserError
 from minisora.models.build import build_vae
-from minisora.player.play_world import Start, make_game, open_world
+from minisora.player.play_world import Start, make_game, open_world, save_session
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import BUTTONS, ArenaSettings
 from minisora.worlds.dream import NAMES, Dream, DreamSettings
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.first_frames import BEFORE
 from minisora.worlds.naming import name_codes
+from minisora.worlds.play import Loop
 from minisora.worlds.recording import Recording, play, record
 from minisora.worlds.session import read_session, write_session
 
@@ -105,3 +106,20 @@ def test_a_dream_is_played_from_every_first_frame_and_its_session_again(dream: P
         again = read_session(file).replay(open_world(str(dream)))
         assert torch.equal(again.video(), game.played().video())
         assert again.off == game.played().off
+
+
+def test_a_session_keeps_the_pace_that_it_was_played_at(tmp_path: Path) -> None:
+    game = make_game("arena", SMALL, False, Start())
+    game.step("up")
+    loop = Loop(game, 49)
+    assert read_session(save_session(loop, "arena", tmp_path)).fps == 49
+    # The page's menu and the terminal choose another.
+    loop.set_fps(5)
+    assert read_session(save_session(loop, "arena", tmp_path)).fps == 5
+
+
+def test_a_recorded_clip_shorter_than_what_is_shown_of_it_is_played_on_from_its_end(tmp_path: Path) -> None:
+    clips = record(Recording(SMALL, frames=4), 1, tmp_path)
+    videos, _, _ = play(Recording(SMALL, frames=4), [0])
+    game = make_game("arena", SMALL, False, Start(clip=clips / "clip_000000.mp4"))
+    assert torch.equal(game.now[0], videos[0, :, -1])

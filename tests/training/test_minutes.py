@@ -77,7 +77,7 @@ def test_a_slow_vae_is_paid_by_the_dit_of_what_is_left(
 ) -> None:
     plan = make_plan(tiny_config, tmp_path, QUIET, 10)
     planned = plan.stages["dit"].steps
-    settle(plan, tmp_path, left=plan.stages["dit"].seconds + plan.encoding - 60)
+    settle(plan, tmp_path, "dit", left=plan.stages["dit"].seconds + plan.encoding - 60)
     assert plan.stages["dit"].steps == pytest.approx(planned - 60 / plan.stages["dit"].step_seconds, abs=2)
     assert plan.settled
 

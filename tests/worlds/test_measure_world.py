@@ -1,12 +1,14 @@
 """A dream is measured against the truth: each measure is right where the answer is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.models.vae import VideoVAE
 from minisora.worlds import measure_world as measures
@@ -17,6 +19,7 @@ from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.labels import labelled_clips, name_world
 from minisora.worlds.measure_world import locate, measure_table, measure_world
 from minisora.worlds.recording import Recording, record
+from minisora.worlds.truth import Truth, read_truth, write_truth
 
 SETTINGS = ArenaSettings(64, 64, walls=1, movers=1, coins=1)
 
@@ -77,6 +80,9 @@ def test_a_world_is_named_and_measured(
     monkeypatch.setattr(measures, "_SUPERVISED_STEPS", 3)
     result = measure_world(load_dream(world, "cpu"), recording, 2, labels=(8, 999))
     assert set(result["decoding"]["labels"]) == {"8"}
+    # What was left out is told, not left unsaid.
+    assert result["decoding"]["labels_left_out"] == [999]
+    assert "999 labels" in str([column._cells for column in measure_table(result).columns])
     assert "player" not in result
     names = name_world(world, recording, labels=20)
     assert sum(sum(row) for row in names.counts) == 20
@@ -92,3 +98,45 @@ def test_a_world_is_named_and_measured(
         name_world(world, tmp_path, 20)
     with pytest.raises(UserError, match="record more clips"):
         name_world(world, recording, 20_000)
+
+
+def test_short_clips_name_codes_and_what_they_cannot_measure_is_a_line(world: Path, tmp_path: Path) -> None:
+    record(Recording(SETTINGS, frames=3), 12, tmp_path)
+    # Twelve clips have two steps each.
+    names = name_world(world, tmp_path, labels=20)
+    (world / NAMES).unlink()
+    assert sum(sum(row) for row in names.counts) == 20
+    dream = load_dream(world, "cpu")
+    with pytest.raises(UserError, match="12 steps beside those that are measured, too few for 20 labels"):
+        measure_world(dream, tmp_path, 2)
+    with pytest.raises(UserError, match="clips of 3 frames, and control is measured on 8"):
+        measure_world(dream, tmp_path, 2, labels=(8,))
+
+
+def test_a_clip_of_one_frame_has_no_step_and_is_told(tmp_path: Path) -> None:
+    clips = record(Recording(SETTINGS, frames=2), 1, tmp_path)
+    truth = read_truth(tmp_path / "truth" / "clip_000000.npz")
+    write_truth(tmp_path / "truth" / "clip_000000.npz", replace(truth, buttons=truth.buttons[:0]))
+    write_video(clips / "clip_000000.mp4", torch.zeros(3, 1, 64, 64, dtype=torch.uint8), 10)
+    with pytest.raises(UserError, match="has one frame, and no step"):
+        list(labelled_clips(tmp_path, (64, 64)))
+
+
+def test_others_games_are_measured_where_clips_end_early_and_no_state_is_known(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "_SUPERVISED_STEPS", 3)
+    for number in range(6):
+        name = f"clip_{number:06d}"
+        # One of them ended after four frames, as a level of a game does.
+        frames = 4 if number == 1 else 10
+        video = torch.randint(0, 256, (3, frames, 64, 64), dtype=torch.uint8)
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        write_video(tmp_path / "clips" / f"{name}.mp4", video, 15)
+        truth = Truth("pong", "sticky", ("noop", "up", "down"), np.arange(frames - 1) % 3, {})
+        write_truth(tmp_path / "truth" / f"{name}.npz", truth)
+    result = measure_world(load_dream(world, "cpu"), tmp_path, 2, labels=(8,))
+    assert result["decoding"]["shown"] is None
+    assert result["delta_psnr"]["clips"] == 2
+    assert "player" not in result
+    json.dumps(result, allow_nan=False)
