@@ -75,6 +75,12 @@ def sample(
             help="Instead: an mp4 of the studio, made again from the recipe inside it; no .gif or .png."
         ),
     ] = None,
+    upload: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --recipe: a file that was sent to the studio and is part of the recipe (repeatable)."
+        ),
+    ] = None,
 ) -> None:
     """Sample videos from prompts."""
     from minisora.flow.denoise import SampleSettings
@@ -90,13 +96,15 @@ def sample(
         "--scheduler": scheduler is not None,
         "--seed": seed != 0,
     }
+    if upload and recipe is None:
+        raise UserError("--upload gives a file to --recipe: pass that too, or leave --upload out")
     if recipe is not None:
         from minisora.pipelines.remake import remake
 
         refuse_beside("--recipe", {**choices, "--latents": latents is not None})
-        check_output(out, (".mp4",), [recipe])
+        check_output(out, (".mp4",), [recipe, *(upload or ())])
         # The default is no choice of the user's.
-        remake(recipe, out, None if model == Path("toy") else model)
+        remake(recipe, out, None if model == Path("toy") else model, upload or ())
         say(console, f"wrote {out}")
         return
     if latents is not None:

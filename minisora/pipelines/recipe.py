@@ -36,9 +36,13 @@ MODES: dict[str, tuple[int, frozenset[str]]] = {
     "connect": (2, frozenset()),
     "restyle": (1, frozenset({"strength"})),
     "inpaint": (1, frozenset({"mask"})),
+    "upload": (0, frozenset({"name", "digest"})),
 }
+# What a recipe says where nothing is sampled.
+UNSAMPLED = {"steps": 1, "guidance": 1.0, "seed": 0, "scheduler": "euler"}
+MAX_NAME = 200
 _ALWAYS = ("model", "weights", "prompt", "size", "steps", "guidance", "seed", "scheduler", "mode")
-_SOMETIMES = ("parents", "frame", "strength", "source", "mask")
+_SOMETIMES = ("parents", "frame", "strength", "source", "mask", "name", "digest")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -52,12 +56,14 @@ class Recipe:
         prompt: what it shows; "" is none.
         size: (frames, height, width) sampled.
         steps, guidance, scheduler, seed: as of `SampleSettings` and `make_scheduler`.
-        mode: one of `MODES`; all but "sample" make a video from others.
+        mode: one of `MODES`; all but "sample" and "upload" make a video from others.
         parents: recipes of those.
         frame: of "animate", which frame of the parent begins.
         strength: of "restyle", the noise level to begin from.
         source: of "restyle", what the parent shows; keeps what the prompts share. None: it is noised and denoised.
         mask: of "inpaint", `pack_mask` of what is to change, in every frame.
+        name, digest: of "upload", what the file was called, and the SHA-256 of its bytes, 64 hex digits. Nothing is
+            sampled (`UNSAMPLED`): the video is the file, fitted to the model's rate and to `size`.
 
     Raises:
         UserError: a value is out of its range, or does not belong to the mode.
@@ -77,6 +83,8 @@ class Recipe:
     strength: float | None = field(default=None, kw_only=True)
     source: str | None = field(default=None, kw_only=True)
     mask: str | None = field(default=None, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    digest: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.mode, str) or self.mode not in MODES:
@@ -109,7 +117,7 @@ class Recipe:
             raise UserError(
                 f"it is made from more than {_MOST_DEEP} videos, one after another: begin a new one"
             )
-        for name in ("frame", "strength", "source", "mask"):
+        for name in ("frame", "strength", "source", "mask", "name", "digest"):
             given = getattr(self, name) is not None
             optional = name == "source" and self.mode == "restyle"
             if given != (name in needed) and not optional:
@@ -120,6 +128,10 @@ class Recipe:
             check_number("the recipe's strength", self.strength, 0.0, 1.0, above=True)
         if self.source is not None and (not isinstance(self.source, str) or len(self.source) > MAX_PROMPT):
             raise UserError(f"the recipe's source must be a text of at most {MAX_PROMPT} characters")
+        if self.name is not None and (not isinstance(self.name, str) or not 0 < len(self.name) <= MAX_NAME):
+            raise UserError(f"the recipe's name must be a text of 1 to {MAX_NAME} characters")
+        if self.digest is not None and not (isinstance(self.digest, str) and _DIGEST.fullmatch(self.digest)):
+            raise UserError("the recipe's digest must be 64 hex digits")
         if len(self.to_text()) > MOST_LETTERS:
             raise UserError(
                 f"the recipe and those that it was made from are more than {MOST_LETTERS} letters: begin a new video"

@@ -1,12 +1,17 @@
 """Make the video of a recipe, and write it with the recipe inside: the same bytes each time on one machine."""
 
+import hashlib
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from minisora.data.media_kind import MAGIC_BYTES, kind_of
+from minisora.data.video.read_upload import read_upload
 from minisora.data.video.read_video import probe, read_video
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
@@ -34,7 +39,7 @@ def make(
     Args:
         pipeline: of the recipe's model; gets the recipe's scheduler.
         recipe: of the video.
-        videos: mp4 files of its parents.
+        videos: mp4 files of its parents; of "upload" the file itself.
         progress, on_step: as of `SampleSettings`.
 
     Raises:
@@ -52,6 +57,10 @@ def make(
     prompt, frames = recipe.prompt, recipe.size[0]
     if recipe.mode == "sample":
         return pipeline.videos(prompt, recipe.size, settings)[0]
+    if recipe.mode == "upload":
+        assert recipe.name is not None
+        sizes, fps = [recipe.size[1:]], float(pipeline.config.fps)
+        return read_upload(videos[0], recipe.name, sizes, most_frames=frames, fps=fps)
     clips = [_read(pipeline, file, recipe) for file in videos]
     clip = clips[0]
     match recipe.mode:
@@ -96,48 +105,81 @@ def write(out: Path, video: Tensor, recipe: Recipe, fps: float) -> None:
     write_video(out, video, fps, comment=recipe.to_text())
 
 
-def remake(file: Path, out: Path, model: Path | None = None) -> Recipe:
+def remake(file: Path, out: Path, model: Path | None = None, uploads: Sequence[Path] = ()) -> Recipe:
     """Make the video of an mp4 again from the recipe inside it, and before it those that it was made from.
 
     Args:
         file: an mp4 of `minisora studio`.
         out: the new mp4.
         model: the folder of the recipe's model; None: the shipped one of its name.
+        uploads: files that it was made from besides: those that were sent to the studio, or their mp4 of its gallery.
 
     Returns:
         The recipe.
 
     Raises:
-        UserError: there is no recipe, or the model is not the one that made the video.
+        UserError: there is no recipe, the model is not the one that made the video, or an upload is missing.
     """
     recipe = read_recipe(file)
     with TemporaryDirectory() as folder:
-        _Remaker(file, model, Path(folder)).make(recipe, out)
+        _Remaker(file, model, Path(folder), uploads).make(recipe, out)
     return recipe
 
 
 class _Remaker:
     """Makes a recipe and what is in it, with one model."""
 
-    def __init__(self, file: Path, model: Path | None, folder: Path):
+    def __init__(self, file: Path, model: Path | None, folder: Path, uploads: Sequence[Path]):
         self._file, self._model, self._folder = file, model, folder
+        self._uploads = uploads
         self._pipelines: dict[str, MiniSoraPipeline] = {}
         # By the text of the recipe: what several were made from is made once.
         self._made: dict[str, Path] = {}
 
     def make(self, recipe: Recipe, out: Path) -> None:
         pipeline = self._pipeline(recipe)
-        parents = [self._parent(parent) for parent in recipe.parents]
+        if recipe.mode == "upload":
+            parents = [self._upload(recipe)]
+        else:
+            parents = [self._parent(parent) for parent in recipe.parents]
         write(out, make(pipeline, recipe, parents), recipe, float(pipeline.config.fps))
 
     def _parent(self, recipe: Recipe) -> Path:
         text = recipe.to_text()
+        if text not in self._made and recipe.mode == "upload" and (kept := self._of_gallery(recipe)):
+            self._made[text] = kept
         if text not in self._made:
             place = self._folder / f"{len(self._made) + 1}.mp4"
             # Its place in the folder is taken before those of its own parents are.
             self._made[text] = place
             self.make(recipe, place)
         return self._made[text]
+
+    def _of_gallery(self, recipe: Recipe) -> Path | None:
+        """What the studio made of an upload, if it was passed instead of the file that was sent."""
+        for file in self._uploads:
+            with suppress(UserError):
+                if read_recipe(file) == recipe:
+                    return file
+        return None
+
+    def _upload(self, recipe: Recipe) -> Path:
+        """The file of an upload, under a name of which the suffix fits."""
+        for file in self._uploads:
+            if not file.is_file():
+                raise UserError(f"{file}: no such file")
+            with file.open("rb") as opened:
+                digest, suffix = hashlib.file_digest(opened, "sha256").hexdigest(), ""
+                opened.seek(0)
+                suffix = kind_of(opened.read(MAGIC_BYTES)) or ""
+            if digest == recipe.digest and suffix:
+                place = self._folder / f"upload-{digest}{suffix}"
+                shutil.copyfile(file, place)
+                return place
+        raise UserError(
+            f"{self._file} was made from the file '{recipe.name}' (SHA-256 {str(recipe.digest)[:12]}…): pass it by "
+            "--upload"
+        )
 
     def _pipeline(self, recipe: Recipe) -> MiniSoraPipeline:
         if recipe.weights in self._pipelines:

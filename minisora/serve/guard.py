@@ -8,8 +8,8 @@ Fetch    where the browser says who asks (Sec-Fetch-Site): this server's own pag
 Method   GET, HEAD, POST, PUT, PATCH or DELETE.
 Token    the one printed at the start, in the address (exchanged for a cookie at once) or as a bearer token.
 Origin   for every change and every websocket: this server's own. A missing one and "null" are refused.
-Type     for every change: JSON, or bytes where uploads are allowed. Neither can be sent from another page without a
-         question that is never answered here (CORS preflight).
+Type     for every change: JSON, or bytes at the paths that take uploads. Neither can be sent from another page without
+         a question that is never answered here (CORS preflight).
 Length   said beforehand, within bounds, and kept to.
 
 Answers carry a Content-Security-Policy under which a page runs no script but this server's files, loads nothing from
@@ -23,8 +23,9 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -75,7 +76,7 @@ class Guard:
         names: of this server in the Host header, as in an address, lower-case, without a port: "localhost", "[::1]".
         any_address: admit every numeric address as Host too. That is safe, as only a name can be made to point to
             another machine, and needed where the server listens on all of a machine's addresses.
-        upload_bytes: the most that a change of type application/octet-stream may carry; 0: none may be.
+        uploads: paths that take changes of type application/octet-stream, and the most bytes of each; no other may be.
         cookie: its name, so that servers on several ports do not log each other out.
 
     Raises:
@@ -89,13 +90,13 @@ class Guard:
         *,
         names: Iterable[str] = LOOPBACK_NAMES,
         any_address: bool = False,
-        upload_bytes: int = 0,
+        uploads: Mapping[str, int] = MappingProxyType({}),
         cookie: str = "minisora",
     ):
         if len(token) < 22:
             raise ValueError("the token is too short: use minisora.serve.guard.new_token()")
         self.app, self._token, self.cookie = app, token, cookie
-        self.names, self.any_address, self.upload_bytes = frozenset(names), any_address, upload_bytes
+        self.names, self.any_address, self.uploads = frozenset(names), any_address, dict(uploads)
         # Not the token itself: the jar of a browser outlives the address.
         self._session = hashlib.sha256(f"minisora session {token}".encode()).hexdigest()
 
@@ -140,13 +141,14 @@ class Guard:
             return None
         if headers.one("origin") != f"http://{host}":
             return 403, "asked by another page: a change needs this server's own Origin"
-        return None if method == "websocket" else self._body_refusal(headers)
+        return None if method == "websocket" else self._body_refusal(scope["path"], headers)
 
-    def _body_refusal(self, headers: "_Headers") -> tuple[int, str] | None:
+    def _body_refusal(self, path: str, headers: "_Headers") -> tuple[int, str] | None:
         kind = (headers.one("content-type") or "").partition(";")[0].strip().lower()
-        most = {"application/json": JSON_BYTES, "application/octet-stream": self.upload_bytes}.get(kind, 0)
-        if not most:
-            return 415, "send application/json"
+        wanted = "application/octet-stream" if path in self.uploads else "application/json"
+        if kind != wanted:
+            return 415, f"send {wanted}"
+        most = self.uploads.get(path, JSON_BYTES)
         length = headers.one("content-length") or ""
         if not re.fullmatch("[0-9]{1,18}", length) or headers.one("transfer-encoding") is not None:
             return 411, "say the length of what is sent (Content-Length)"

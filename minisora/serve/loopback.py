@@ -4,7 +4,8 @@ import importlib.util
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from minisora.errors import UserError
 from minisora.serve.guard import LOOPBACK_NAMES, Application, Guard, new_token
@@ -36,7 +37,7 @@ def run(
     port: int,
     announce: Callable[[str], None],
     *,
-    upload_bytes: int = 0,
+    uploads: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -45,7 +46,7 @@ def run(
         host: an address or name of this machine to listen on, for other machines to reach it; None: 127.0.0.1.
         port: 0 takes a free one.
         announce: called once, with the address that holds the token. It stands nowhere else, in no log either.
-        upload_bytes: as of `Guard`.
+        uploads: as of `Guard`.
 
     Raises:
         UserError: a package is missing, or the address is not this machine's or in use.
@@ -57,7 +58,7 @@ def run(
     with listening:
         port = listening.getsockname()[1]
         token = new_token()
-        guarded = guard(app, token, host, port, upload_bytes)
+        guarded = guard(app, token, host, port, uploads)
         config = uvicorn.Config(
             guarded,
             # Lines of access would hold the token of the first request.
@@ -73,7 +74,13 @@ def run(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def guard(app: Application, token: str, host: str | None, port: int, upload_bytes: int = 0) -> Guard:
+def guard(
+    app: Application,
+    token: str,
+    host: str | None,
+    port: int,
+    uploads: Mapping[str, int] = MappingProxyType({}),
+) -> Guard:
     """The guard of a server that listens on `host` (None: 127.0.0.1 alone) and `port`."""
     names, everywhere = set(LOOPBACK_NAMES), False
     if host is not None:
@@ -84,7 +91,7 @@ def guard(app: Application, token: str, host: str | None, port: int, upload_byte
         token,
         names=names,
         any_address=everywhere,
-        upload_bytes=upload_bytes,
+        uploads=uploads,
         cookie=f"minisora-{port}",
     )
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from minisora.data.clips import to_uint8
+from minisora.data.video.read_upload import read_upload
 from minisora.data.video.write_video import shown_frames
 from minisora.files import whole
 from minisora.flow.denoise import RESAMPLE_ABOVE
@@ -24,6 +25,8 @@ from minisora.studio.job_cost import costs, lengths_and_sizes
 from minisora.studio.job_plan import plan
 from minisora.studio.worker import OnStep, Parent
 
+# Of a file that was sent; its start is taken.
+MOST_FRAMES = 128
 # Of a forming video: frames side by side.
 _SHOWN = 4
 # One that works in the shapes world.
@@ -91,24 +94,42 @@ class PipelineEngine:
             UserError: the request does not fit the model, or memory or the disk is full.
         """
         pipeline, weights = self._model(request["model"])
-        recipes = [recipe for recipe, _ in parents]
-        recipe = recipe_of({**request, "weights": weights, "parents": recipes, "minisora": VERSION})
-        begin = time.monotonic()
-        forming = _Forming(pipeline, recipe, on_step)
+        recipes = [recipe for recipe, _ in parents if recipe is not None]
         files = [file for _, file in parents]
-        made = remake.make(pipeline, recipe, files, progress=False, on_step=forming)
+        begin = time.monotonic()
+        common = {"weights": weights, "parents": recipes, "minisora": VERSION}
+        if request["mode"] == "upload":
+            made = self._fitted(request, files[0], on_step)
+            recipe = recipe_of({**request, **common, "size": list(made.shape[1:])})
+        else:
+            recipe = recipe_of({**request, **common})
+            forming = _Forming(pipeline, recipe, on_step)
+            made = remake.make(pipeline, recipe, files, progress=False, on_step=forming)
         remake.write(video, made, recipe, float(pipeline.config.fps))
         seconds = time.monotonic() - begin
         with whole(picture) as partial:
             Image.fromarray(_pixels(made[:, made.shape[1] // 2])).save(partial, format="PNG")
         return {
             "recipe": recipe.to_dict(),
-            "words": f"{recipe.prompt} {recipe.model} {recipe.mode} {recipe.seed}",
+            "words": f"{recipe.prompt} {recipe.name or ''} {recipe.model} {recipe.mode} {recipe.seed}",
             "width": made.shape[3], "height": made.shape[2], "frames": made.shape[1],
             "fps": float(pipeline.config.fps),
             "seconds": seconds,
             "flops": plan(self.facts(recipe.model), recipe.to_dict())[1],
         }  # fmt: skip
+
+    def _fitted(self, request: dict[str, Any], file: Path, on_step: OnStep) -> Tensor:
+        """A file that was sent, 3 T H W: of the size on offer that is nearest in shape."""
+        pipeline, _ = self._model(request["model"])
+        sizes = [(height, width) for height, width in self.facts(request["model"])["sizes"]]
+        return read_upload(
+            file,
+            request["name"],
+            sizes,
+            most_frames=MOST_FRAMES,
+            fps=float(pipeline.config.fps),
+            on_frames=lambda: on_step(0, lambda: None),
+        )
 
     def _model(self, name: str) -> tuple[MiniSoraPipeline, str]:
         """A model and the digest of its weights, read once."""

@@ -10,13 +10,15 @@ from typing import Any
 
 
 def plan(facts: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[int, float | None]:
-    """Steps and FLOPs of a job; None where its size is not on offer or its scheduler not Euler's.
+    """Steps and FLOPs of a job; None where nothing is sampled, its size is not on offer or its scheduler not Euler's.
 
     Args:
         facts: of the model.
         request: mode, size, steps, guidance, scheduler; of restyle also strength and source.
     """
     mode, guidance = request["mode"], float(request["guidance"])
+    if mode == "upload":
+        return 1, None
     levels = _levels(facts, request)
     costs = facts["costs"].get("x".join(map(str, request["size"])))
     if costs is None or request["scheduler"] != "euler":

@@ -12,6 +12,7 @@ saying so writes the same file again.
 HOME/studio.sqlite     jobs and clips
     /clips/000012.mp4  the video of job 12, with its recipe inside
     /clips/000012.png  its picture in the gallery
+    /uploads/...       files that were sent, until the worker has made a clip of each
 """
 
 import json
@@ -88,7 +89,9 @@ class JobStore:
 
     def __init__(self, home: Path):
         self.home, self.clips_folder = home, home / "clips"
+        self.uploads_folder = home / "uploads"
         try:
+            self.uploads_folder.mkdir(parents=True, exist_ok=True)
             self.clips_folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(home / "studio.sqlite", timeout=10, isolation_level=None)
             self._db.row_factory = sqlite3.Row
@@ -145,6 +148,16 @@ class JobStore:
             self._db.execute("UPDATE jobs SET batch = id WHERE batch = 0")
         return numbers
 
+    def keep_uploads(self) -> None:
+        """Remove files that were sent and that no open job needs; only while nobody sends any."""
+        needed = {
+            json.loads(row["request"]).get("file")
+            for row in self._db.execute("SELECT request FROM jobs WHERE state IN ('queued', 'running')")
+        }
+        for file in self.uploads_folder.iterdir():
+            if file.name not in needed:
+                file.unlink(missing_ok=True)
+
     def cancel(self, job: int) -> bool:
         """Take a job out of the queue, or tell the worker to stop it; False: it had ended, or never was."""
         with self._change() as version:
@@ -161,7 +174,9 @@ class JobStore:
         row = self._db.execute(
             "SELECT request, steps FROM jobs WHERE id = ? AND state IN ('failed', 'cancelled')", (job,)
         ).fetchone()
-        return self.add_jobs([json.loads(row["request"])], row["steps"])[0] if row else None
+        request = json.loads(row["request"]) if row else {}
+        # Of an upload the file is gone.
+        return self.add_jobs([request], row["steps"])[0] if row and "file" not in request else None
 
     def move(self, job: int, before: int | None) -> bool:
         """Put a waiting job before another waiting one, or last; False: one of them does not wait."""

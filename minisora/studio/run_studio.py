@@ -13,6 +13,7 @@ from minisora.pipelines.shipped_models import find_model, shipped
 from minisora.serve.loopback import run
 from minisora.studio.job_store import JobStore
 from minisora.studio.studio_app import studio_app
+from minisora.studio.upload_pages import UPLOADS
 
 WORKER = (sys.executable, "-m", "minisora.studio.worker")
 # Workers in a row that ended before they had told of all models; after so many there is no use in another.
@@ -48,11 +49,13 @@ def run_studio(
     except Timeout as error:
         raise UserError(f"another studio runs in {home}: end it, or choose another --home") from error
     store.forget_models(())
+    store.keep_uploads()
     keeper = WorkerKeeper(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )
     try:
-        run(studio_app(store, keeper.state, keeper.lifespan), host, port, announce)
+        app = studio_app(store, keeper.state, keeper.lifespan)
+        run(app, host, port, announce, uploads=UPLOADS)
     finally:
         lock.release()
         store.close()

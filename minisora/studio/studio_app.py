@@ -6,7 +6,6 @@ A page gives numbers of jobs and clips and names of models that it was told, nev
 import asyncio
 import json
 import secrets
-import shutil
 import statistics
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -25,11 +24,10 @@ from minisora.pipelines.recipe import VERSION, recipe_of
 from minisora.serve.web_pages import ERRORS, json_object, page_routes
 from minisora.studio.job_plan import plan
 from minisora.studio.job_store import JobStore
+from minisora.studio.upload_pages import check_disk, upload_routes
 
 PAGE = Path(__file__).parent / "page"
 MOST_VARIATIONS = 8
-# Of the disk, below which nothing is made any more.
-LEAST_FREE = 500 * 10**6
 # Seeds that nobody chose: few enough digits to be read and typed.
 _FRESH = 10**6
 _NOTHING = type(None)
@@ -69,6 +67,7 @@ def studio_app(
         Route(clip, pages.delete, methods=["DELETE"]),
         Route("/clips/{number:int}.mp4", pages.video),
         Route("/clips/{number:int}.png", pages.picture),
+        *upload_routes(store, pages.facts),
     ]
     app = Starlette(routes=routes, exception_handlers=ERRORS, lifespan=lifespan)
     # Else an address with one slash more is answered with another address.
@@ -146,7 +145,7 @@ class _Pages:
                 "mask": (str, _NOTHING),
             },
         )  # fmt: skip
-        facts = self._facts(asked.get("model", ""))
+        facts = self.facts(asked.get("model", ""))
         parents = [self._parent(each) for each in asked.get("parents", [])[:3]]
         frames, height, width = facts["default_size"]
         size = [asked.get("frames", frames), asked.get("height", height), asked.get("width", width)]
@@ -159,9 +158,7 @@ class _Pages:
         prompt = " ".join(asked.get("prompt", "").split())
         if not prompt and facts["text"]:
             raise UserError("say what to show, such as 'a red circle moving left'")
-        free = shutil.disk_usage(self.store.home).free
-        if free < LEAST_FREE:
-            raise UserError(f"only {free / 1e6:.0f} MB of the disk are free: delete something first")
+        check_disk(self.store)
         seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
         steps, guidance = asked.get("steps", facts["steps"]), float(asked.get("guidance", facts["guidance"]))
         check_seed(seed)
@@ -175,6 +172,8 @@ class _Pages:
         if asked.get("keep"):
             # All that both prompts say stays: of what the parent shows, its own prompt is the best description.
             request["source"] = parents[0]["recipe"]["prompt"] if parents else ""
+            if parents and not request["source"]:
+                raise UserError("no words say what the video shows: leave out to keep what both prompts say")
         # Refuses here, in one line, what the worker would refuse later.
         recipe_of(
             {**request, "seed": seed, "weights": "0" * 64, "minisora": VERSION,
@@ -200,7 +199,7 @@ class _Pages:
     async def plan(self, request: Request) -> Response:
         """What a video that is made from others would cost."""
         asked = request.query_params
-        facts = self._facts(asked.get("model", ""))
+        facts = self.facts(asked.get("model", ""))
         try:
             wanted: dict[str, Any] = {
                 "mode": asked["mode"], "steps": int(asked["steps"]), "guidance": float(asked["guidance"]),
@@ -214,7 +213,8 @@ class _Pages:
         steps, flops = plan(facts, wanted)
         return JSONResponse({"steps": steps, "flops": flops})
 
-    def _facts(self, model: str) -> dict[str, Any]:
+    def facts(self, model: str) -> dict[str, Any]:
+        """What the worker told of a model; raises UserError where there is none that can be used."""
         facts = self.store.models().get(model)
         if facts is None:
             raise UserError(f"there is no model '{model[:40]}' here, or it is still being read")
@@ -224,7 +224,12 @@ class _Pages:
 
     async def cancel(self, request: Request) -> Response:
         """Stop a job, or take it out of the queue."""
-        return _found(self.store.cancel(_id(request)))
+        number = _id(request)
+        cancelled = self.store.cancel(number)
+        job = self.store.job(number)
+        if cancelled and job is not None and job["state"] == "cancelled" and "file" in job["request"]:
+            (self.store.uploads_folder / job["request"]["file"]).unlink(missing_ok=True)
+        return _found(cancelled)
 
     async def retry(self, request: Request) -> Response:
         """Ask again for what failed or was cancelled."""

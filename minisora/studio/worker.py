@@ -29,10 +29,10 @@ _IDLE = 0.1
 _PICTURE_EVERY, _PICTURE_SHARE = 0.25, 0.1
 
 
-# Called after each step with the steps done; makes the PNG of what forms where it is wanted.
-OnStep = Callable[[int, Callable[[], bytes]], None]
-# Recipe (as JSON) and mp4 of what a video is made from.
-Parent = tuple[dict[str, Any], Path]
+# Called after each step with the steps done; makes the PNG of what forms where it is wanted and there is one.
+OnStep = Callable[[int, Callable[[], bytes | None]], None]
+# Recipe (as JSON) and mp4 of what a video is made from; of a file that was sent None, and the file.
+Parent = tuple[dict[str, Any] | None, Path]
 
 
 class Cancelled(Exception):
@@ -78,12 +78,19 @@ def work_one(store: JobStore, engine: Engine) -> bool:
     if job is None:
         return False
     number = job["id"]
+    sent: Path | None = None
     try:
         pictures = _Steps(store, number)
         files = (store.clip_file(number, ".mp4"), store.clip_file(number, ".png"))
         request = dict(job["request"])
         numbers = request.pop("parents", [])
-        made = engine.make(request, _parents(store, numbers), *files, pictures)
+        parents = _parents(store, numbers)
+        if "file" in request:
+            sent = store.uploads_folder / request.pop("file")
+            if not sent.is_file():
+                raise UserError(f"{request['name']} is not there any more: send it again")
+            parents = [(None, sent)]
+        made = engine.make(request, parents, *files, pictures)
         store.finish(number, {**made, "parents": numbers})
     except Cancelled:
         store.end(number, None)
@@ -96,6 +103,8 @@ def work_one(store: JobStore, engine: Engine) -> bool:
         else:
             _log.exception("job %d failed", number)
             store.end(number, f"it failed ({type(error).__name__}): the terminal of the studio says more")
+    if sent is not None:
+        sent.unlink(missing_ok=True)
     return True
 
 
@@ -116,7 +125,7 @@ class _Steps:
         self._store, self._job = store, job
         self._next = 0.0
 
-    def __call__(self, step: int, picture: Callable[[], bytes]) -> None:
+    def __call__(self, step: int, picture: Callable[[], bytes | None]) -> None:
         if self._store.is_cancelled(self._job):
             raise Cancelled
         begin = time.monotonic()

@@ -29,7 +29,7 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"seen"})
 
 
-GUARD = Guard(_app, TOKEN, upload_bytes=1000)
+GUARD = Guard(_app, TOKEN, uploads={"/files": 1000})
 
 
 def _without(name: str, *added: tuple[str, str]) -> list[tuple[str, str]]:
@@ -148,16 +148,23 @@ def test_what_a_foreign_form_can_send_is_no_change(ask: Any, kind: str) -> None:
 
 
 def test_bodies_are_bounded_said_and_kept_to(ask: Any) -> None:
-    def sent(length: str, body: bytes, kind: str = "application/json", *more: tuple[str, str]) -> int:
+    def sent(
+        length: str, body: bytes, kind: str = "application/json", *more: tuple[str, str], path: str = "/jobs"
+    ) -> int:
         headers = [HOST, ORIGIN, BEARER, ("content-type", kind), ("content-length", length), *more]
         parts = [body[:10], body[10:]]
-        return int(ask(GUARD, "POST", "/jobs", headers, parts).status)
+        return int(ask(GUARD, "POST", path, headers, parts).status)
 
     assert sent("20", b"x" * 20) == 200
     assert sent(str(JSON_BYTES + 1), b"") == 413
     assert sent("9" * 18, b"") == 413
-    assert sent("1000", b"x" * 1000, "application/octet-stream") == 200
-    assert sent("1001", b"", "application/octet-stream") == 413
+    bytes_ = "application/octet-stream"
+    assert sent("1000", b"x" * 1000, bytes_, path="/files") == 200
+    assert sent("1001", b"", bytes_, path="/files") == 413
+    # Each at its own path alone: JSON is read into memory as a whole.
+    assert sent("2", b"{}", path="/files") == 415
+    for other in ("/jobs", "/files/", "/files/../jobs", "//files"):
+        assert sent("2", b"{}", bytes_, path=other) == 415
     for length in ("", "-1", "1e3", "0x10", " 2"):
         assert sent(length, b"{}") == 411
     assert sent("2", b"{}", "application/json", ("transfer-encoding", "chunked")) == 411

@@ -126,6 +126,11 @@ class Browser:
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=buttons, clickCount=1
             )
 
+    def choose_file(self, script: str, file: Path) -> None:
+        """Give a file to a field, as a person chooses one."""
+        found = self.call("Runtime.evaluate", expression=script)["result"]["objectId"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found)
+
     def picture(self, file: Path) -> None:
         """What is seen now, as a PNG."""
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

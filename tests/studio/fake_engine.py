@@ -72,8 +72,21 @@ class FakeEngine:
         picture: Path,
         on_step: Callable[[int, Callable[[], bytes]], None],
     ) -> dict[str, Any]:
+        if request["mode"] == "upload":
+            # torch is read for it alone.
+            from minisora.data.video.read_upload import read_upload
+
+            sizes = [(64, 64), (48, 80), (80, 48)]
+            looks = {"on_frames": lambda: on_step(0, lambda: None)}
+            sent = read_upload(parents[0][1], request["name"], sizes, most_frames=128, fps=8.0, **looks)
+            request = {**request, "size": list(sent.shape[1:])}
         recipe = recipe_of(
-            {**request, "weights": "0" * 64, "parents": [recipe for recipe, _ in parents], "minisora": 1}
+            {
+                **request,
+                "weights": "0" * 64,
+                "parents": [recipe for recipe, _ in parents if recipe],
+                "minisora": 1,
+            }
         )
         begin, words = time.monotonic(), recipe.prompt.split()
         frames, height, width = recipe.size
@@ -86,6 +99,8 @@ class FakeEngine:
         for t in range(frames):
             left = int((t / max(frames - 1, 1)) * (width - side))
             made[t, top : top + side, left : left + side] = color
+        if recipe.mode == "upload":
+            made = ((sent.numpy() + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 3, 0)
         noise = rng.integers(0, 255, made.shape, dtype=np.uint8)
         for step in range(1, recipe.steps + 1):
             time.sleep(20 * self.seconds if "slow" in words else self.seconds)
@@ -112,9 +127,12 @@ class FakeEngine:
         with whole(picture) as partial:
             Image.fromarray(made[frames // 2]).save(partial, format="PNG")
         self.made.append(recipe.seed)
-        fixed, each = self.facts("toy")["costs"]["x".join(map(str, recipe.size))]["guided"]
+        fixed, each = self.facts("toy")["costs"].get("x".join(map(str, recipe.size)), {"guided": (0, 0)})[
+            "guided"
+        ]
+        words = f"{recipe.prompt} {recipe.name or ''} toy {recipe.seed}"
         return {
-            "recipe": recipe.to_dict(), "words": f"{recipe.prompt} toy {recipe.seed}", "width": width, "height": height,
+            "recipe": recipe.to_dict(), "words": words, "width": width, "height": height,
             "frames": frames, "fps": 8.0, "seconds": max(time.monotonic() - begin, 1e-3),
             "flops": float(fixed + each * recipe.steps),
         }  # fmt: skip

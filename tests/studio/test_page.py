@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from minisora.pipelines.recipe import read_recipe, unpack_mask
 
@@ -180,6 +181,40 @@ def test_a_region_is_painted_and_the_video_extended(address: str, browser: Any, 
     assert rows[32][32]
     assert not any(rows[2])
     assert browser.errors == []
+
+
+def test_a_file_is_uploaded_and_gone_on_from(address: str, browser: Any, tmp_path: Path) -> None:
+    browser.open(f"{address}#gallery")
+    browser.until("document.getElementById('upload-model')?.value === 'toy'")
+    Image.new("RGB", (80, 48), (200, 40, 40)).save(tmp_path / "<b>me & you.png")
+    (tmp_path / "no.mp4").write_bytes(b"#EXTM3U")
+    browser.run("location.hash = '#gallery'; document.querySelector('#upload-open').open = true")
+    line = "document.getElementById('upload-line').textContent"
+    for name, said in (
+        ("no.mp4", "no.mp4 is no mp4, mov, webm, gif, png, jpeg or webp"),
+        ("<b>me & you.png", "<b>me & you.png is in the gallery."),
+    ):
+        browser.choose_file("document.getElementById('upload-file')", tmp_path / name)
+        browser.run("document.getElementById('upload').requestSubmit()")
+        browser.until(f"{line} === {said!r}")
+    browser.until("document.querySelectorAll('#grid .tile').length === 1")
+    assert browser.run("document.querySelector('#grid .title').textContent") == "<b>me & you.png"
+    browser.run("location.hash = '#clip/1'")
+    browser.until("document.querySelector('dialog a[href=\"#edit/animate/1\"]') !== null")
+    assert "--upload ORIGINAL" in browser.run("document.querySelector('dialog').textContent")
+    browser.run("location.hash = '#edit/animate/1'")
+    main = "document.querySelector('.edit .main')"
+    browser.until(f"{main} !== null")
+    browser.run("document.getElementById('edit-prompt').value = 'a red circle moving left'")
+    browser.run("document.getElementById('edit-prompt').dispatchEvent(new Event('input', {bubbles: true}))")
+    browser.until(f"{main}.disabled === false")
+    browser.run(f"{main}.click()")
+    # The upload stands there too, and the two that were made from it.
+    browser.until("document.querySelectorAll('#latest .tile video').length === 3")
+    recipe = read_recipe(tmp_path / "home" / "clips" / "000002.mp4")
+    assert [recipe.mode, recipe.parents[0].name] == ["animate", "<b>me & you.png"]
+    # The one that was refused is a line in the browser's own log as well.
+    assert [error for error in browser.errors if "400" not in error] == []
 
 
 def test_what_fails_is_told_and_a_killed_worker_comes_back(address: str, browser: Any) -> None:

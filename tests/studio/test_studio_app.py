@@ -12,7 +12,7 @@ pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[
 
 from minisora.pipelines.recipe import pack_mask
 from minisora.serve.guard import Guard, new_token
-from minisora.studio import studio_app as room
+from minisora.studio import upload_pages
 from minisora.studio.job_store import JobStore
 from minisora.studio.studio_app import PAGE, studio_app
 from minisora.studio.worker import work_one
@@ -189,7 +189,7 @@ def test_nan_is_refused(store: JobStore, send: Any) -> None:
 
 
 def test_a_full_disk_is_told_before(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LEAST_FREE", 10**18)
+    monkeypatch.setattr(upload_pages, "LEAST_FREE", 10**18)
     answer = send("POST", "/api/jobs", ASKED)
     assert answer.status == 400
     assert "of the disk are free" in answer.json["error"]

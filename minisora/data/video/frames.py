@@ -110,9 +110,16 @@ def read_header(path: Path) -> Header:
         return Header(stream.frames, seconds, context.name, _TRANSFERS.get(int(context.color_trc or 0)))
 
 
-def decode(path: Path, start: float = 0.0) -> Iterator[Frame]:
-    """Every frame from the last key frame before `start` (seconds), in the order of time."""
+def decode(path: Path, start: float = 0.0, most_pixels: int | None = None) -> Iterator[Frame]:
+    """Every frame from the last key frame before `start` (seconds), in the order of time.
+
+    Raises:
+        UserError: a picture has more than `most_pixels`, as the file says before it is decoded.
+    """
     if is_image(path):
+        if most_pixels is not None:
+            with _open_image(path) as image:
+                _check_pixels(path, image.height, image.width, most_pixels)
         yield from _decode_pictures(path)
         return
     with _open(path) as container:
@@ -125,6 +132,10 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Frame]:
         aspect = float(stream.sample_aspect_ratio or 1)
         transposed = False
         flips: tuple[int, ...] = ()
+        if most_pixels is not None:
+            _check_pixels(path, stream.codec_context.height, stream.codec_context.width, most_pixels)
+            # For those that say another size further on.
+            stream.codec_context.options = {"max_pixels": str(most_pixels)}
         for count, frame in enumerate(container.decode(stream)):
             time = (frame.pts - origin) * tick if frame.pts is not None else count / rate
             # Every frame carries the matrix of the whole track; to look it up takes as long as to decode a frame.
@@ -132,6 +143,11 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Frame]:
                 transposed, flips = _orientation(frame)
             length, key = (frame.duration or 0) * tick, bool(frame.key_frame)
             yield Frame(time, length, key, frame, aspect, transposed, flips)
+
+
+def _check_pixels(path: Path, height: int, width: int, most: int) -> None:
+    if height * width > most:
+        raise UserError(f"{path.name} is of {height}x{width} pixels, more than {most:,}: make it smaller")
 
 
 def demux(path: Path) -> Iterator[Frame]:

@@ -6,7 +6,7 @@ Videos are `C T H W` float32 in [-1, 1] and sizes (height, width), as a player s
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,14 +112,15 @@ def read_video(
     chosen: list[Tensor] = []
     with _named_errors(path):
         if _is_still(path):
-            chosen.append(_fit(open_image(path), 1.0, height, width, fit))
+            chosen.append(fit_frame(open_image(path), 1.0, height, width, fit))
         else:
-            for frame, repeats in _frames_at(path, [start + k / fps for k in range(frames)], fps):
+            wanted = [start + k / fps for k in range(frames)]
+            for frame, repeats in nearest_frames(decode(path, start), wanted, fps):
                 if distinct and repeats > 1:
                     raise ClipTooShort(
                         f"{path}: a frame would come twice at {fps:g} fps; choose a lower rate"
                     )
-                chosen += [_fit(*upright(frame), height, width, fit)] * repeats
+                chosen += [fit_frame(*upright(frame), height, width, fit)] * repeats
     if not chosen:
         raise ClipTooShort(f"{path}: there is no frame at {start:g} s; choose an earlier start")
     if len(chosen) < frames:
@@ -129,7 +130,7 @@ def read_video(
                 "ask for fewer frames or a higher rate, or set short_clips to 'pad'"
             )
         chosen += chosen[-1:] * (frames - len(chosen))
-    return _to_video(chosen[:frames])
+    return to_video(chosen[:frames])
 
 
 def read_clips(
@@ -164,17 +165,18 @@ def read_clips(
     chosen: list[list[Tensor]] = [[] for _ in starts]
     done = first = 0
     with _named_errors(path):
-        for frame, repeats in _frames_at(path, [time for time, _ in wanted], fps):
-            picture = _fit(*upright(frame), height, width, fit)
+        times = [time for time, _ in wanted]
+        for frame, repeats in nearest_frames(decode(path, times[0]), times, fps):
+            picture = fit_frame(*upright(frame), height, width, fit)
             for _, number in wanted[done : done + repeats]:
                 chosen[number].append(picture)
             done += repeats
             while first < len(chosen) and len(chosen[first]) == frames:
-                yield _to_video(chosen[first])
+                yield to_video(chosen[first])
                 chosen[first] = []
                 first += 1
     for pictures in filter(None, chosen[first:]):
-        yield _to_video(pictures + pictures[-1:] * (frames - len(pictures)))
+        yield to_video(pictures + pictures[-1:] * (frames - len(pictures)))
 
 
 def probe(path: str | os.PathLike[str], verify: bool = True) -> VideoInfo:
@@ -266,10 +268,10 @@ def _truncation(
     return None
 
 
-def _frames_at(path: Path, wanted: list[float], fps: float) -> Iterator[tuple[Frame, int]]:
-    """(frame, how many of the wanted times it is the nearest to); ends where the video does."""
+def nearest_frames(frames: Iterable[Frame], wanted: list[float], fps: float) -> Iterator[tuple[Frame, int]]:
+    """(frame, how many of the wanted times it is the nearest to); ends where the frames do."""
     done, held, gap = 0, None, 0.0
-    for frame in decode(path, wanted[0]):
+    for frame in frames:
         if held is not None:
             before = done
             while done < len(wanted) and wanted[done] <= (held.time + frame.time) / 2:
@@ -300,12 +302,12 @@ def _frames_until(duration: float, period: float, fps: float) -> int:
     return max(1, math.ceil((duration - period + _tail(period, fps)) * fps))
 
 
-def _to_video(chosen: Sequence[Tensor]) -> Tensor:
+def to_video(chosen: Sequence[Tensor]) -> Tensor:
     """Frames `3 H W` in [0, 255] -> `3 T H W` in [-1, 1]."""
     return torch.stack(list(chosen), dim=1) / 127.5 - 1
 
 
-def _fit(pixels: Tensor, stretch: float, height: int, width: int, fit: Fit) -> Tensor:
+def fit_frame(pixels: Tensor, stretch: float, height: int, width: int, fit: Fit) -> Tensor:
     """`h w 3` uint8 -> `3 height width` float32 in [0, 255]; see `fit_pictures`."""
     return fit_pictures(pixels.permute(2, 0, 1)[None].float(), height, width, fit, stretch)[0]
 

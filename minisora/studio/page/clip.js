@@ -2,7 +2,7 @@
 import { ask, clipOf, familyOf, pictureOf, state } from "./server.js";
 import { announce, byId, h, icon, still } from "./dom.js";
 import { flopsText, timeText } from "./cost.js";
-import { download, player, starButton, titleOf } from "./tiles.js";
+import { download, player, starButton, seedText, titleOf } from "./tiles.js";
 import { useSettings } from "./make.js";
 import { MODES } from "./edit.js";
 
@@ -27,9 +27,12 @@ function family(title, ids) {
   if (!ids.length) return null;
   const row = h("div", { class: "family" });
   Promise.allSettled(ids.slice(-12).map(clipOf)).then((found) => row.replaceChildren(...found.filter((each) => each.status === "fulfilled").map(({ value }) =>
-    h("a", { href: `#clip/${value.id}`, "aria-label": `${titleOf(value.recipe)}, ${value.recipe.mode}, seed ${value.recipe.seed}` }, h("img", { src: pictureOf(value), alt: "" }), h("span", {}, value.recipe.mode)))));
+    h("a", { href: `#clip/${value.id}`, "aria-label": `${titleOf(value.recipe)}, ${value.recipe.mode}, ${seedText(value.recipe)}` }, h("img", { src: pictureOf(value), alt: "" }), h("span", {}, value.recipe.mode)))));
   return h("div", { class: "field" }, h("h3", {}, title), row);
 }
+
+/** Whether it needs a file that was sent. */
+const isFromUpload = (recipe) => recipe.mode === "upload" || (recipe.parents ?? []).some(isFromUpload);
 
 /** Show a clip above the view that was open. */
 export async function showClip(id, from) {
@@ -44,10 +47,11 @@ export async function showClip(id, from) {
   }
   const { recipe } = clip;
   const [, height, width] = recipe.size;
+  const sent = recipe.mode === "upload";
   const rows = [
-    ...(recipe.mode === "sample" ? [] : [["Made by", MODES[recipe.mode]?.name ?? recipe.mode]]),
-    ["Seed", recipe.seed], ["Model", recipe.model], ["Size", `${width} × ${height}, ${clip.frames} frames at ${clip.fps} per second`],
-    ["Steps", recipe.steps], ["Guidance", recipe.guidance],
+    ...(recipe.mode === "sample" || sent ? [] : [["Made by", MODES[recipe.mode]?.name ?? recipe.mode]]),
+    ...(sent ? [["File", recipe.name]] : [["Seed", recipe.seed]]), [sent ? "Fitted to" : "Model", recipe.model], ["Size", `${width} × ${height}, ${clip.frames} frames at ${clip.fps} per second`],
+    ...(sent ? [] : [["Steps", recipe.steps], ["Guidance", recipe.guidance]]),
     ["Cost", `${clip.flops ? `${flopsText(clip.flops)}, ` : ""}${timeText(clip.seconds)} here`],
     ["Made", new Date(clip.made * 1000).toLocaleString()],
   ];
@@ -86,14 +90,14 @@ export async function showClip(id, from) {
       h("div", { class: "about" },
         h("h2", { id: "clip-title" }, titleOf(recipe)),
         h("div", { class: "actions" },
-          h("button", { class: "button main-action", type: "button", onclick: () => use(true) }, sampled ? "Use these settings" : "Take this step again"),
+          sent ? null : h("button", { class: "button main-action", type: "button", onclick: () => use(true) }, sampled ? "Use these settings" : "Take this step again"),
           sampled ? h("button", { type: "button", onclick: () => use(false) }, "With fresh seeds") : null),
         h("div", { class: "actions" }, download(clip), starButton(clip), remove),
         h("div", { class: "field" }, h("h3", {}, "Go on from here"), h("div", { class: "actions" }, Object.entries(MODES).filter(([mode]) => mode !== "connect").map(([mode, { name }]) =>
           h("a", { class: "button", href: `#edit/${mode}/${clip.id}` }, name)))),
         family("Made from", clip.parents), family("Became", clip.children),
         h("table", {}, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value)))))),
-        h("p", { class: "note" }, "The file carries this recipe: ", h("code", {}, `minisora sample --recipe FILE --out again.mp4`), " makes the same bytes again."))),
+        h("p", { class: "note" }, "The file carries this recipe: ", h("code", {}, `minisora sample --recipe FILE ${isFromUpload(recipe) ? "--upload ORIGINAL " : ""}--out again.mp4`), " makes the same bytes again."))),
     h("button", { class: "plain close", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")));
   if (!dialog.open) dialog.showModal();
 }

@@ -1,7 +1,7 @@
 // Two to four videos in step: one clock moves them all, frame by frame.
 import { clipOf, videoOf } from "./server.js";
 import { byId, h, icon, still } from "./dom.js";
-import { titleOf } from "./tiles.js";
+import { seedText, titleOf } from "./tiles.js";
 import { chooseNone } from "./chosen.js";
 
 const view = byId("view-compare");
@@ -42,7 +42,7 @@ export async function showCompare(ids) {
   const frames = Math.max(...clips.map((clip) => clip.frames));
   const fps = Math.max(...clips.map((clip) => clip.fps));
   const videos = clips.map((clip) => {
-    const video = h("video", { src: videoOf(clip), preload: "auto", playsinline: true, "aria-label": `${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` });
+    const video = h("video", { src: videoOf(clip), preload: "auto", playsinline: true, "aria-label": `${titleOf(clip.recipe)}, ${seedText(clip.recipe)}` });
     video.muted = true;
     return video;
   });
@@ -81,7 +81,7 @@ export async function showCompare(ids) {
     return h("tr", {}, h("th", { scope: "row" }, name), values.map((each) => h("td", { class: differs ? "differs" : "" }, each)));
   })));
   const panels = h("div", { class: "compare-grid" }, clips.map((clip, place) =>
-    h("figure", {}, videos[place], h("figcaption", {}, h("a", { href: `#clip/${clip.id}` }, `${titleOf(clip.recipe)}, seed ${clip.recipe.seed}`)))));
+    h("figure", {}, videos[place], h("figcaption", {}, h("a", { href: `#clip/${clip.id}` }, `${titleOf(clip.recipe)}, ${seedText(clip.recipe)}`)))));
   panels.style.setProperty("--columns", clips.length);
   view.replaceChildren(h("div", { class: "compare" },
     h("h2", {}, "Compare, frame by frame"),

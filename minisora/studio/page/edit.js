@@ -75,7 +75,9 @@ function build(mode, about, clips) {
   const seed = h("input", { type: "number", min: 0, max: 4294967295, placeholder: "fresh", disabled: true, inputmode: "numeric" });
   const lock = h("input", { type: "checkbox" });
   const keep = h("input", { type: "checkbox" });
-  keep.checked = true;
+  // What a video shows is known by its own prompt alone.
+  keep.checked = Boolean(clip.recipe.prompt);
+  keep.disabled = !clip.recipe.prompt;
   const strength = h("input", { type: "range", min: 0.05, max: 1, step: 0.05 });
   const cost = h("div", { class: "cost", "aria-live": "polite" });
   const go = h("button", { class: "main", type: "submit" });
@@ -112,7 +114,7 @@ function build(mode, about, clips) {
   const form = h("form", { "aria-label": about.name, novalidate: true },
     names.length > 1 ? field("Model", model, "edit-model") : null,
     h("div", { class: "field" }, h("label", { for: "edit-prompt" }, mode === "restyle" ? "What it is to become" : "What to show"), prompt, note, words),
-    mode === "restyle" ? h("label", { class: "check-line" }, keep, " Keep what both prompts say") : null,
+    mode === "restyle" ? h("label", { class: "check-line" }, keep, clip.recipe.prompt ? " Keep what both prompts say" : " Keep what both prompts say: this video has none") : null,
     mode === "restyle" ? h("div", { class: "field" }, h("label", { for: "edit-strength" }, "Strength ", number), Object.assign(strength, { id: "edit-strength" }), h("p", { class: "note" }, "Low keeps more of the video, 1 keeps nothing.")) : null,
     h("div", { class: "row" }, field("Steps", steps, "edit-steps"), field("Guidance", guidance, "edit-guidance")),
     h("div", { class: "row" }, field("Seed", seed, "edit-seed"), h("div", { class: "field check" }, h("label", {}, lock, " Keep the seed"))),

@@ -1,7 +1,7 @@
 // The gallery: as many tiles as the window shows, however many videos there are.
 import { ask, onChange, state } from "./server.js";
 import { byId, h, still } from "./dom.js";
-import { pickBox, starButton, still_or_playing, titleOf } from "./tiles.js";
+import { pickBox, starButton, still_or_playing, seedText, titleOf } from "./tiles.js";
 import { choose, isChosen, onChosen } from "./chosen.js";
 
 const PAGE = 60;
@@ -118,13 +118,13 @@ function play(tile) {
 }
 
 function makeTile(clip) {
-  const frame = h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` });
+  const frame = h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, ${seedText(clip.recipe)}` });
   const moving = still_or_playing(clip, frame);
   const star = starButton(clip);
   const element = h("div", { class: "tile", role: "listitem" }, frame,
     h("div", { class: "caption" },
       h("span", { class: "text title", title: titleOf(clip.recipe) }, titleOf(clip.recipe)),
-      pickBox(clip, isChosen(clip.id), choose), h("span", { class: "text" }, `seed ${clip.recipe.seed}`), star));
+      pickBox(clip, isChosen(clip.id), choose), h("span", { class: "text" }, seedText(clip.recipe)), star));
   element.classList.toggle("picked", isChosen(clip.id));
   const tile = { element, frame, star, place: 0, ...moving };
   frame.addEventListener("focus", () => { current = tile.place; });

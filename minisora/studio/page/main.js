@@ -3,6 +3,7 @@ import { begin, onChange, state } from "./server.js";
 import { byId } from "./dom.js";
 import "./queue.js";
 import "./make.js";
+import "./upload.js";
 import { showGallery } from "./gallery.js";
 import { hideCompare, showCompare } from "./compare.js";
 import { hideEdit, showEdit } from "./edit.js";

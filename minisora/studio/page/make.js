@@ -165,7 +165,7 @@ function makeBatch() {
     title.textContent = titleOf(recipe);
     const [sampled, height, width] = recipe.size;
     const frames = entries.find((entry) => entry.clip)?.clip.frames ?? sampled;
-    about.textContent = `${recipe.mode && recipe.mode !== "sample" ? `${recipe.mode} · ` : ""}${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames · ${recipe.steps} steps · guidance ${recipe.guidance}`;
+    about.textContent = `${recipe.mode && recipe.mode !== "sample" ? `${recipe.mode} · ` : ""}${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames${recipe.mode === "upload" ? "" : ` · ${recipe.steps} steps · guidance ${recipe.guidance}`}`;
     const ready = entries.filter((entry) => entry.clip);
     const open = entries.filter((entry) => entry.job && entry.job.state !== "failed");
     const shown = `${ready.map((entry) => entry.id)}|${open.map((entry) => entry.id)}`;

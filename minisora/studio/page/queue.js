@@ -2,7 +2,7 @@
 import { ask, onChange, state } from "./server.js";
 import { announce, byId, h, icon, keep } from "./dom.js";
 import { flopsOf, secondsOf, timeText } from "./cost.js";
-import { titleOf } from "./tiles.js";
+import { seedText, titleOf } from "./tiles.js";
 
 const list = byId("queue-list");
 const note = byId("queue-note");
@@ -21,7 +21,7 @@ function make(job) {
   const bar = h("progress", { max: job.steps, value: 0, "aria-label": "Progress" });
   const row = h("li", {}, what, h("span", { class: "tools" }, up, down, cancel), how);
   row.update = (now, place, count) => {
-    what.textContent = `${titleOf(now.request)} · seed ${now.request.seed}`;
+    what.textContent = `${titleOf(now.request)} · ${seedText(now.request)}`;
     what.title = what.textContent;
     up.hidden = now.state !== "queued" || place === 0;
     down.hidden = now.state !== "queued" || place === count - 1;

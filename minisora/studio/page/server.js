@@ -2,7 +2,10 @@
 
 /** Ask the server; an answer that refuses becomes an Error with its line. */
 export async function ask(path, change, method = "POST") {
-  const asked = change === undefined ? {} : { method, headers: { "content-type": "application/json" }, body: JSON.stringify(change) };
+  const asked = change === undefined ? {} : change instanceof Blob
+    // A file, as it is.
+    ? { method, headers: { "content-type": "application/octet-stream" }, body: change }
+    : { method, headers: { "content-type": "application/json" }, body: JSON.stringify(change) };
   let answer;
   try {
     answer = await fetch(path, asked);
@@ -97,8 +100,8 @@ export const pictureOf = (clip) => `/clips/${clip.id}.png?made=${clip.made}`;
 
 /** What a downloaded file is called: words and the seed. */
 export function fileName(clip) {
-  const words = clip.recipe.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60);
-  return `${words || "video"}-${clip.recipe.seed}.mp4`;
+  const words = (clip.recipe.prompt || clip.recipe.name || "").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60);
+  return `${words || "video"}-${clip.recipe.mode === "upload" ? clip.id : clip.recipe.seed}.mp4`;
 }
 
 /** A promise of the clip, from memory or from the server. */

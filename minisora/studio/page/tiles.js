@@ -64,12 +64,15 @@ export function starButton(clip) {
 
 /** The box by which a clip is chosen to be compared. */
 export function pickBox(clip, chosen, onChange) {
-  const box = h("input", { type: "checkbox", "aria-label": `Choose: ${clip.recipe.prompt}, seed ${clip.recipe.seed}`, onchange: () => onChange(clip.id, box.checked) });
+  const box = h("input", { type: "checkbox", "aria-label": `Choose: ${clip.recipe.prompt}, ${seedText(clip.recipe)}`, onchange: () => onChange(clip.id, box.checked) });
   box.checked = chosen;
   return h("label", { class: "pick", title: "Choose to compare" }, box);
 }
 
-export const titleOf = (recipe) => recipe.prompt || "without a prompt";
+export const titleOf = (recipe) => recipe.prompt || recipe.name || "without a prompt";
+
+/** What tells a video from others of its prompt. */
+export const seedText = (recipe) => (recipe.mode === "upload" ? "upload" : `seed ${recipe.seed}`);
 
 /** Draw what forms: the strip of frames comes as one picture, and is shown one after another. */
 function forming(canvas) {
@@ -106,17 +109,18 @@ export const isShownFailure = (job) => job.state === "failed" && !dismissed.has(
 
 /** A tile for a job that waits, runs or has failed; `onRead` is called when its failure was read. */
 export function jobTile(job, onRead) {
-  const { seed } = job.request;
+  const which = seedText(job.request);
   const act = (path) => ask(`/api/jobs/${job.id}/${path}`, {}).catch((error) => announce(error.message));
   const frame = h("div", { class: "frame" });
-  const text = h("span", { class: "text" }, `seed ${seed}`);
+  const text = h("span", { class: "text" }, which);
   const caption = h("div", { class: "caption" }, text);
-  const tile = h("article", { class: "tile", "aria-label": `${titleOf(job.request)}, seed ${seed}` }, frame, caption);
+  const tile = h("article", { class: "tile", "aria-label": `${titleOf(job.request)}, ${which}` }, frame, caption);
   if (job.state === "failed") {
     const read = () => { dismiss(job.id); onRead(); };
     frame.append(h("div", { class: "forming" }, h("p", { class: "why" }, job.error)));
+    // Of a file that was sent nothing is kept.
+    if (!job.request.file) caption.append(h("button", { class: "plain", type: "button", onclick: () => { read(); act("retry"); } }, "Try again"));
     caption.append(
-      h("button", { class: "plain", type: "button", onclick: () => { read(); act("retry"); } }, "Try again"),
       h("button", { class: "plain", type: "button", "aria-label": "Dismiss", title: "Dismiss", onclick: read }, icon("close")));
     tile.update = () => {};
     return tile;
@@ -124,16 +128,16 @@ export function jobTile(job, onRead) {
   const [, height, width] = job.request.size;
   const canvas = h("canvas", { width, height, "aria-hidden": "true" });
   const waits = h("span", { class: "state" }, "waits");
-  const bar = h("progress", { max: job.steps, value: 0, "aria-label": `Progress of seed ${seed}` });
+  const bar = h("progress", { max: job.steps, value: 0, "aria-label": `Progress of ${which}` });
   const show = forming(canvas);
   frame.append(h("div", { class: "forming" }, canvas, waits, bar));
-  caption.append(h("button", { class: "plain", type: "button", "aria-label": `Cancel seed ${seed}`, title: "Cancel", onclick: () => act("cancel") }, icon("close")));
+  caption.append(h("button", { class: "plain", type: "button", "aria-label": `Cancel ${which}`, title: "Cancel", onclick: () => act("cancel") }, icon("close")));
   tile.update = (now) => {
     bar.value = now.step;
     // Beside the picture, never over what one wants to judge.
     const running = now.state === "running";
     waits.hidden = running;
-    text.textContent = running ? `seed ${seed}, ${now.step}/${now.steps}` : `seed ${seed}`;
+    text.textContent = running ? `${which}, ${now.step}/${now.steps}` : which;
     if (now.forming && running) show(`/api/jobs/${now.id}/preview?step=${now.step}`);
   };
   tile.update(job);
@@ -143,11 +147,11 @@ export function jobTile(job, onRead) {
 /** A tile for a clip among those that were just made. */
 export function clipTile(clip, chosen, onPick) {
   const star = starButton(clip);
-  const tile = h("article", { class: "tile", "aria-label": `${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` },
-    h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, seed ${clip.recipe.seed}` }, playerWhileSeen(clip)),
+  const tile = h("article", { class: "tile", "aria-label": `${titleOf(clip.recipe)}, ${seedText(clip.recipe)}` },
+    h("a", { class: "frame", href: `#clip/${clip.id}`, "aria-label": `Open: ${titleOf(clip.recipe)}, ${seedText(clip.recipe)}` }, playerWhileSeen(clip)),
     h("div", { class: "caption" },
       pickBox(clip, chosen, (id, on) => { tile.classList.toggle("picked", on); onPick(id, on); }),
-      h("span", { class: "text" }, `seed ${clip.recipe.seed}`), star));
+      h("span", { class: "text" }, seedText(clip.recipe)), star));
   tile.classList.toggle("picked", chosen);
   tile.update = (now) => star.setAttribute("aria-pressed", String(now.favourite));
   return tile;
