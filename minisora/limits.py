@@ -37,8 +37,9 @@ def check_number(name: str, value: float, low: float, high: float, *, above: boo
     """
     whole = isinstance(low, int) and isinstance(high, int)
     kind = numbers.Integral if whole else numbers.Real
-    fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high or (above and value == low):
+    # Compared before all else: a whole number of hundreds of digits is no float, which isfinite asks for.
+    fits = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+    if not fits or not math.isfinite(value) or (above and value == low):
         what = "a whole number, " if whole and not isinstance(value, kind) else ""
         start = f"above {low:g}" if above else f"at least {low:g}"
         raise UserError(

@@ -16,6 +16,15 @@ def studio(
             "--model", "-m", help="A model folder, or a shipped one by its name (repeatable). Default: toy."
         ),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data", "-d", help="Folder of clips to train on, or a folder of such folders (repeatable)."
+        ),
+    ] = None,
+    runs: Annotated[
+        Path, typer.Option("--runs", help="Folder of the runs: those shown, and those that are begun.")
+    ] = Path("runs"),
     home: Annotated[Path, typer.Option(help="Folder of the videos and the queue.")] = Path("studio"),
     host: Annotated[
         str | None,
@@ -26,7 +35,7 @@ def studio(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
 ) -> None:
-    """A workshop in the browser: make videos, see them form, compare and keep them. Ctrl-C ends it; its queue stays.
+    """A workshop in the browser: make videos and edit them, train models, play worlds. Ctrl-C ends it; its queue stays.
 
     The address that is printed holds a token, which is needed to open it.
     """
@@ -36,10 +45,13 @@ def studio(
     from minisora.studio.run_studio import run_studio
 
     check_folder(home)
+    check_folder(runs)
     run_studio(
         model or ["toy"],
         home,
         host,
         port,
         announce=lambda address: say(console, "open ", (address, "bold"), " (Ctrl-C ends it)"),
+        data=data or (),
+        runs=runs,
     )

@@ -143,7 +143,7 @@ class _Seat:
         self._saved.append(file)
         return {
             "said": f"saved {plain(str(file))}",
-            "video": f"/saved/{len(self._saved)}.mp4",
+            "video": f"saved/{len(self._saved)}.mp4",
             "name": file.name,
         }
 

@@ -1,7 +1,10 @@
 """Jobs and clips in SQLite: what was asked for is kept before it is answered, and each video is made once.
 
     queued -> running -> done | failed | cancelled
-    queued -> cancelled;  running -> queued where the worker was killed
+    queued -> cancelled;  running -> queued where the worker was killed, of a training -> cancelled
+
+A job makes a video, or trains a run: then its request says {"kind": "train"} (`minisora.studio.training_job`), and its
+steps are seconds.
 
 Every change of a row takes the next number of one counter (`version`). A page that knows all up to a number asks for
 what changed since, after however long: nothing is missed, and nothing has to be kept for it.
@@ -50,6 +53,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, place);
 CREATE INDEX IF NOT EXISTS jobs_version ON jobs (version);
+CREATE INDEX IF NOT EXISTS jobs_trained ON jobs (json_extract(request, '$.run'))
+  WHERE json_extract(request, '$.kind') = 'train';
 CREATE TABLE IF NOT EXISTS clips (
   id INTEGER PRIMARY KEY,              -- of its job
   batch INTEGER NOT NULL,
@@ -246,6 +251,14 @@ class JobStore:
         row = self._db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (job,)).fetchone()
         return _job(row) if row else None
 
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """The last job of each run that was trained here, by the name of the run."""
+        rows = self._db.execute(
+            f"SELECT {_JOB} FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE json_extract(request, '$.kind') = "
+            "'train' GROUP BY json_extract(request, '$.run'))"
+        )
+        return {job["request"]["run"]: job for job in map(_job, rows)}
+
     def preview(self, job: int) -> bytes | None:
         """The PNG of what forms."""
         row = self._db.execute("SELECT preview FROM jobs WHERE id = ?", (job,)).fetchone()
@@ -343,8 +356,17 @@ class JobStore:
             self._db.execute(f"DELETE FROM models WHERE name NOT IN ({marks})", names)
 
     def requeue(self) -> None:
-        """Queue again, in their old places, the jobs that ran when server and worker ended."""
+        """Queue again, in their old places, the jobs that ran when server and worker ended.
+
+        But a training, which takes the machine for long, has stopped: a person says when it goes on.
+        """
         with self._change() as version:
+            self._db.execute(
+                "UPDATE jobs SET state = 'cancelled', finished = ?, version = ?, error = "
+                "CASE cancel WHEN 0 THEN 'the studio ended while it trained' END "
+                "WHERE state = 'running' AND json_extract(request, '$.kind') = 'train'",
+                (time.time(), version),
+            )
             self._db.execute(
                 "UPDATE jobs SET state = CASE cancel WHEN 1 THEN 'cancelled' ELSE 'queued' END, step = 0, "
                 "preview = NULL, started = NULL, version = ? WHERE state = 'running'",
@@ -408,6 +430,14 @@ class JobStore:
                 self._db.execute("INSERT OR IGNORE INTO origins VALUES (?, ?)", (job, parent))
             self._db.execute(
                 "UPDATE jobs SET state = 'done', step = steps, preview = NULL, finished = ?, version = ? WHERE id = ?",
+                (time.time(), version, job),
+            )
+
+    def complete(self, job: int) -> None:
+        """A job that makes no clip is done."""
+        with self._change() as version:
+            self._db.execute(
+                "UPDATE jobs SET state = 'done', step = steps, finished = ?, version = ? WHERE id = ?",
                 (time.time(), version, job),
             )
 

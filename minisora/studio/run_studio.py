@@ -11,9 +11,12 @@ from filelock import FileLock, Timeout
 from minisora.errors import UserError
 from minisora.pipelines.shipped_models import find_model, shipped
 from minisora.serve.loopback import run
+from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
 from minisora.studio.studio_app import studio_app
+from minisora.studio.train_pages import train_routes
 from minisora.studio.upload_pages import UPLOADS
+from minisora.studio.world_pages import world_routes
 
 WORKER = (sys.executable, "-m", "minisora.studio.worker")
 # Workers in a row that ended before they had told of all models; after so many there is no use in another.
@@ -29,6 +32,8 @@ def run_studio(
     port: int,
     announce: Callable[[str], None],
     worker: Sequence[str] = WORKER,
+    data: Sequence[Path] = (),
+    runs: Path = Path("runs"),
 ) -> None:
     """Serve the studio until it is interrupted.
 
@@ -37,11 +42,13 @@ def run_studio(
         home: folder of the videos and the queue; made if need be.
         host, port, announce: as of `minisora.serve.loopback.run`.
         worker: the command of the worker, which gets `home` and NAME=FOLDER for each model.
+        data: folders with clips to train on, or with folders of clips.
+        runs: folder of the runs.
 
     Raises:
         UserError: there is no such model, the folder is in use or cannot be written, or the address is.
     """
-    named = name_models(models)
+    named, folders = name_models(models), Folders(data, runs)
     store = JobStore(home)
     lock = FileLock(home / "studio.lock")
     try:
@@ -50,11 +57,13 @@ def run_studio(
         raise UserError(f"another studio runs in {home}: end it, or choose another --home") from error
     store.forget_models(())
     store.keep_uploads()
+    folders.keep(home)
+    more = [*train_routes(store, folders), *world_routes(folders, home)]
     keeper = WorkerKeeper(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )
     try:
-        app = studio_app(store, keeper.state, keeper.lifespan)
+        app = studio_app(store, keeper.state, keeper.lifespan, more)
         run(app, host, port, announce, uploads=UPLOADS)
     finally:
         lock.release()

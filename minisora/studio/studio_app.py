@@ -7,7 +7,7 @@ import asyncio
 import json
 import secrets
 import statistics
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
 from minisora.limits import MAX_STEPS, check_number, check_seed, seed_after
@@ -40,7 +40,10 @@ Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
 def studio_app(
-    store: JobStore, worker_state: Callable[[], str], lifespan: Lifespan | None = None
+    store: JobStore,
+    worker_state: Callable[[], str],
+    lifespan: Lifespan | None = None,
+    more: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application.
 
@@ -48,6 +51,7 @@ def studio_app(
         store: jobs and clips.
         worker_state: "starting", "ready", or a line that says why there is none.
         lifespan: what runs beside it.
+        more: routes of the other views.
     """
     pages = _Pages(store, worker_state)
     job, clip = "/api/jobs/{number:int}", "/api/clips/{number:int}"
@@ -68,6 +72,7 @@ def studio_app(
         Route("/clips/{number:int}.mp4", pages.video),
         Route("/clips/{number:int}.png", pages.picture),
         *upload_routes(store, pages.facts),
+        *more,
     ]
     app = Starlette(routes=routes, exception_handlers=ERRORS, lifespan=lifespan)
     # Else an address with one slash more is answered with another address.

@@ -1,5 +1,7 @@
 """The worker: one process that owns the models and makes one video after another, until its server ends.
 
+A training is a job as well: it runs in a process of the worker's, and videos wait until it is done or stopped.
+
     python -m minisora.studio.worker HOME NAME=FOLDER ...
 
 It ends at once when its standard input closes, which the system does for it however the server ended; the job that it
@@ -20,6 +22,7 @@ from filelock import FileLock
 
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
+from minisora.studio import training_job
 from minisora.studio.job_store import JobStore
 
 _log = logging.getLogger(__name__)
@@ -73,13 +76,16 @@ def work(store: JobStore, engine: Engine, stop: threading.Event) -> None:
 
 
 def work_one(store: JobStore, engine: Engine) -> bool:
-    """Make the next video, if one waits; whether one did."""
+    """Do the next job, if one waits; whether one did."""
     job = store.take()
     if job is None:
         return False
     number = job["id"]
     sent: Path | None = None
     try:
+        if job["request"].get("kind") == training_job.TRAIN:
+            training_job.train(store, number, job["request"])
+            return True
         pictures = _Steps(store, number)
         files = (store.clip_file(number, ".mp4"), store.clip_file(number, ".png"))
         request = dict(job["request"])
@@ -92,7 +98,7 @@ def work_one(store: JobStore, engine: Engine) -> bool:
             parents = [(None, sent)]
         made = engine.make(request, parents, *files, pictures)
         store.finish(number, {**made, "parents": numbers})
-    except Cancelled:
+    except (Cancelled, training_job.Stopped):
         store.end(number, None)
     except UserError as error:
         store.end(number, str(error))
@@ -140,7 +146,8 @@ def end_with_server() -> None:
     """End this process as soon as its standard input closes."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not by way of sys.stdin, whose lock would break the end of this process.
+        while os.read(0, 1):
             pass
         os._exit(0)
 

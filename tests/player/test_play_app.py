@@ -119,7 +119,7 @@ def test_a_key_comes_back_as_a_picture_and_what_was_played_is_saved(tmp_path: Pa
         page.send({"do": "pause", "paused": True})
         page.send({"do": "save"})
         saved = await page.until(lambda told: "video" in told)
-        assert saved["video"] == "/saved/1.mp4"
+        assert saved["video"] == "saved/1.mp4"
         assert (tmp_path / saved["name"]).is_file()
         page.send({"do": "begin", "seed": 7})
         await page.until(lambda told: told.get("seed") == 7 and told["step"] == 0)

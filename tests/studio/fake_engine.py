@@ -23,6 +23,7 @@ from PIL import Image
 from minisora.errors import UserError
 from minisora.files import whole
 from minisora.pipelines.recipe import recipe_of
+from minisora.studio import training_job
 from minisora.studio.job_store import JobStore
 from minisora.studio.worker import end_with_server, work
 
@@ -142,5 +143,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_server()
     home = Path(sys.argv[1])
+    training_job.COMMAND = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
     with FileLock(home / "worker.lock"):
         work(JobStore(home), FakeEngine(float(os.environ.get("FAKE_SECONDS", "0.02"))), threading.Event())

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from minisora.data.media_suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from minisora.data.shards import find, open_file
-from minisora.data.video.frames import IMAGE_SUFFIXES
-from minisora.data.video.read_video import VIDEO_SUFFIXES
 from minisora.errors import UserError
 from minisora.files import write_whole
 from minisora.screen import plain

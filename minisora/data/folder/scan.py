@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from minisora.config import ClipConfig
 from minisora.data.folder.metadata import METADATA_NAMES, FileNames, read_metadata, read_sidecar
+from minisora.data.media_suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from minisora.data.shards import SHARD_SUFFIX, FileState, exists, members, open_file, state
-from minisora.data.video.frames import IMAGE_SUFFIXES
-from minisora.data.video.read_video import VIDEO_SUFFIXES, ShortClips, VideoInfo, probe
+from minisora.data.video.read_video import ShortClips, VideoInfo, probe
 from minisora.errors import UserError
 from minisora.files import checksum
 from minisora.screen import Progress

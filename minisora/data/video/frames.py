@@ -20,10 +20,9 @@ from av.stream import Disposition
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from minisora.data.media_suffixes import IMAGE_SUFFIXES
 from minisora.data.shards import open_file
 from minisora.errors import UserError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 # White, as on a page: what shows through wherever a picture or a video does.
 BACKGROUND = (255, 255, 255)

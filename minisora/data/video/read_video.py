@@ -38,8 +38,6 @@ from minisora.data.video.frames import (
 )
 from minisora.errors import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v", ".gif")
-
 ShortClips = Literal["pad", "skip", "error"]
 Fit = Literal["crop", "pad", "squash"]
 

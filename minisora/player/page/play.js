@@ -1,8 +1,11 @@
 // Plays a world: keys and fingers go to the server, its pictures come back. The form of both is told in play_app.py.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const socket = new WebSocket(`ws://${location.host}/play`);
+// Beside this page, which another server may have below an address of its own.
+const socket = new WebSocket(new URL("play", location.href.replace(/^http/, "ws")));
 socket.binaryType = "arraybuffer";
+// Alone it is the first page of its server; the studio has it below an address of its own.
+$("back").hidden = location.pathname === "/";
 
 let facts = null; // of the world
 let latest = null; // the picture that came last and is not drawn yet

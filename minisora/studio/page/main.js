@@ -8,8 +8,11 @@ import { showGallery } from "./gallery.js";
 import { hideCompare, showCompare } from "./compare.js";
 import { hideEdit, showEdit } from "./edit.js";
 import { hideClip, showClip } from "./clip.js";
+import { hideTrain, showTrain } from "./train.js";
+import { showWorlds } from "./worlds.js";
+import "./held.js";
 
-const VIEWS = ["make", "gallery", "compare", "edit"];
+const VIEWS = ["make", "gallery", "compare", "edit", "train", "worlds"];
 let shown = "";
 // The last view that was no single video.
 let base = "#make";
@@ -43,12 +46,15 @@ function open(view, ids, mode) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${{ make: "Make", gallery: "Gallery", compare: "Compare", edit: "Edit" }[view]} · minisora studio`;
+  document.title = `${{ make: "Make", gallery: "Gallery", compare: "Compare", edit: "Edit", train: "Train", worlds: "Worlds" }[view]} · minisora studio`;
   if (view === "compare") showCompare(ids);
   else hideCompare();
   if (view === "edit") showEdit(mode, ids);
   else hideEdit();
   if (view === "gallery") showGallery();
+  if (view === "train") showTrain(mode);
+  else hideTrain();
+  if (view === "worlds") showWorlds();
 }
 
 onChange((changes) => {

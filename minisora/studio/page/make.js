@@ -149,6 +149,8 @@ function batches() {
   const put = (batch, entry) => found.set(batch, [...(found.get(batch) ?? []), entry]);
   for (const clip of state.clips.values()) put(clip.batch, { id: clip.id, clip, recipe: clip.recipe });
   for (const job of state.jobs.values()) {
+    // A training makes no video.
+    if (job.request.kind) continue;
     if (job.state === "queued" || job.state === "running" || isShownFailure(job)) put(job.batch, { id: job.id, job, recipe: job.request });
   }
   return [...found].sort(([a], [b]) => b - a).slice(0, SHOWN).map(([batch, entries]) => ({ batch, entries: entries.sort((a, b) => a.id - b.id) }));

@@ -21,12 +21,13 @@ function make(job) {
   const bar = h("progress", { max: job.steps, value: 0, "aria-label": "Progress" });
   const row = h("li", {}, what, h("span", { class: "tools" }, up, down, cancel), how);
   row.update = (now, place, count) => {
-    what.textContent = `${titleOf(now.request)} · ${seedText(now.request)}`;
+    const trains = now.request.kind === "train";
+    what.textContent = trains ? `Training of ${now.request.run}` : `${titleOf(now.request)} · ${seedText(now.request)}`;
     what.title = what.textContent;
     up.hidden = now.state !== "queued" || place === 0;
     down.hidden = now.state !== "queued" || place === count - 1;
     bar.value = now.step;
-    if (now.state === "running") how.replaceChildren(bar, `step ${now.step} of ${now.steps}`);
+    if (now.state === "running") how.replaceChildren(bar, trains ? `about ${timeText(Math.max(0, now.steps - now.step))} left` : `step ${now.step} of ${now.steps}`);
     else how.replaceChildren(place === 0 ? "next" : `${place + 1} in the queue`);
   };
   return row;
@@ -48,6 +49,10 @@ async function move(id, by) {
 function secondsLeft(jobs) {
   let seconds = 0;
   for (const { request, step, steps } of jobs) {
+    if (request.kind === "train") {
+      seconds += Math.max(0, steps - step);
+      continue;
+    }
     const facts = state.models[request.model];
     // Of the other modes the steps alone are known here: taken for such of sampling.
     const flops = facts?.costs && flopsOf(facts, request.size, steps, request.guidance);
@@ -62,7 +67,10 @@ function show() {
   const queued = waiting();
   const shown = [...[...state.jobs.values()].filter((job) => job.state === "running"), ...queued];
   const seconds = secondsLeft(shown);
-  note.textContent = shown.length ? `${shown.length === 1 ? "1 video" : `${shown.length} videos`}${seconds === null ? "" : `, about ${timeText(seconds)}`}` : "nothing waits";
+  const trainings = shown.filter((job) => job.request.kind === "train").length;
+  const videos = shown.length - trainings;
+  const count = (number, word) => (number ? [`${number} ${word}${number === 1 ? "" : "s"}`] : []);
+  note.textContent = shown.length ? `${[...count(trainings, "training"), ...count(videos, "video")].join(", ")}${seconds === null ? "" : `, about ${timeText(seconds)}`}` : "nothing waits";
   keep(list, shown, (job) => job.id, make, (row, job) => row.update(job, queued.indexOf(job), queued.length));
 }
 

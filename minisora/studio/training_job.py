@@ -1,0 +1,144 @@
+"""A training as a job of the queue: `minisora train` in a process of its own, watched, stopped and taken up again.
+
+What a person asked for is the job's request:
+
+    {"kind": "train", "run": name, "data": id or null, "sets": {...}, "minutes": 20}
+
+The run's folder says the rest: where it has a config.yaml, the command goes on by that. So a run that was stopped, by a
+person or by the end of the studio, is asked for again by the same request.
+
+HOME/trainings/NAME.log    what the command said
+              /NAME.json   what the doctor said of the clips
+              /NAME.lock   held while it trains
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minisora.errors import UserError
+from minisora.files import read_json
+from minisora.screen import plain
+from minisora.studio.folders import Folders
+from minisora.studio.job_store import JobStore
+
+TRAIN = "train"
+# What precedes the lock and the words of the command.
+COMMAND = (sys.executable, "-m", "minisora.studio.tied_command")
+# Seconds between looks, between two words on how far it is, and until what does not stop is ended.
+_LOOK, _TELL, _PATIENCE = 0.1, 1.0, 120.0
+# Of the log, at its end.
+_TAIL = 20_000
+
+
+class Stopped(Exception):
+    """The training was asked to stop, and has."""
+
+
+def training_file(home: Path, run: str, suffix: str) -> Path:
+    """A file of the studio about a run: .log, .json, .lock."""
+    return home / "trainings" / f"{run}{suffix}"
+
+
+def words_of(request: Mapping[str, Any], folders: Folders) -> list[str]:
+    """The command of a training, as typed after `minisora`.
+
+    Raises:
+        UserError: what it learns from is not there.
+    """
+    run = folders.run(request["run"])
+    words = ["train", "--out", str(run), "--minutes", f"{request['minutes']:g}"]
+    if (run / "config.yaml").is_file():
+        return [*words, "--config", str(run / "config.yaml")]
+    if request["data"] is None:
+        words += ["--config", "toy"]
+    else:
+        words += ["--data", str(folders.data_folder(request["data"]).path)]
+    for key, value in request["sets"].items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    return words
+
+
+def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
+    """Train until it is done.
+
+    Args:
+        store: of the job.
+        job: its number.
+        request: what was asked for.
+
+    Raises:
+        Stopped: a person stopped it; what it learned is saved.
+        UserError: it failed; the message is its own.
+    """
+    folders = Folders.of(store.home)
+    run = folders.run(request["run"])
+    log, lock = (training_file(store.home, request["run"], suffix) for suffix in (".log", ".lock"))
+    log.parent.mkdir(exist_ok=True)
+    command = [*COMMAND, str(lock), *words_of(request, folders)]
+    with log.open("ab") as output:
+        begin = output.tell()
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+    stopping = _watch(store, job, process, run, 60 * request["minutes"])
+    if process.returncode == 0:
+        store.complete(job)
+    elif stopping:
+        raise Stopped
+    else:
+        raise UserError(_why(log, begin, process.returncode))
+
+
+def _watch(store: JobStore, job: int, process: "subprocess.Popen[bytes]", run: Path, seconds: float) -> bool:
+    """Tell how far a process is until it ends, and stop it when that is asked for; whether it was."""
+    begin, before = time.monotonic(), spent_before(run)
+    told, asked = 0.0, 0.0
+    while process.poll() is None:
+        now = time.monotonic()
+        if not asked and store.is_cancelled(job):
+            asked = now
+            process.send_signal(signal.SIGTERM)
+        elif asked and now - asked > _PATIENCE:
+            process.kill()
+        if now - told >= _TELL:
+            told = now
+            store.tell_step(job, min(int(before + now - begin), int(seconds)))
+        time.sleep(_LOOK)
+    if process.stdin is not None:
+        process.stdin.close()
+    return asked > 0
+
+
+def spent_before(run: Path) -> float:
+    """Seconds that earlier commands have worked on a run."""
+    try:
+        taken = read_json(run / "plan.json")["taken"]
+        return float(taken) if isinstance(taken, int | float) else 0.0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def log_tail(log: Path, begin: int = 0, most: int = _TAIL) -> str:
+    """The end of a log, from a place on; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(begin, end - most))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _why(log: Path, begin: int, code: int) -> str:
+    """Why a training failed, in the line that it ended with."""
+    if code < 0:
+        return (
+            f"it was ended by signal {-code}, perhaps for want of memory: go on takes up its last checkpoint"
+        )
+    lines = [line.strip() for line in log_tail(log, begin).splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return plain((errors or lines or [f"it ended with code {code} and no word"])[-1])[:1000]

@@ -1,0 +1,180 @@
+"""A person who trains and plays, in a headless Chromium: begins, watches, stops, goes on; and finds a world to play."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HERE = Path(__file__).parent
+
+
+def _module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_browser = _module("browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
+    ),
+]
+# The visit of the doctor and the world are not real ones, as the training is none.
+_SERVER = """
+import sys
+from pathlib import Path
+from minisora.studio import folder_checks, world_pages
+from minisora.studio.run_studio import run_studio
+home, doctor, world, *worker = sys.argv[1:]
+folder_checks.COMMAND = (sys.executable, "-c", doctor)
+world_pages.COMMAND = (sys.executable, world)
+place = Path(home).parent
+run_studio(["toy"], Path(home), None, 0, lambda address: print(address, flush=True), worker,
+           data=[place / "clips"], runs=place / "runs")
+"""
+_DOCTOR = """
+import json
+part = {"usable": 12, "files": 13, "kept": 12, "clip": {"frames": 17, "height": 64, "width": 64, "fps": 8.0},
+        "seconds": [2.0, 3.0], "without_caption": 0, "dropped": ["<b>bad</b>.mp4: no video"], "num_dropped": 1,
+        "words": "usable: 12 clips"}
+other = part | {"usable": 30, "clip": {"frames": 17, "height": 48, "width": 80, "fps": 15.0}}
+print(json.dumps({"found": {"clips": part, "suggested": other, "reasons": "", "sets": {"clip.fps": 15}}}))
+"""
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Of a studio in which nothing is learned."""
+    (tmp_path / "clips" / "games").mkdir(parents=True)
+    (tmp_path / "clips" / "games" / "a.mp4").write_text("x")
+    (tmp_path / "runs" / "garden" / "world").mkdir(parents=True)
+    (tmp_path / "runs" / "garden" / "world" / "world.json").write_text(
+        json.dumps({"height": 64, "width": 64, "fps": 10, "steps": 2})
+    )
+    worker = [sys.executable, str(_HERE / "fake_engine.py")]
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(tmp_path / "home"), _DOCTOR, str(_HERE / "fake_world.py"), *worker],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.04"},
+    )  # fmt: skip
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    opened = _browser.Browser(tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+_TEXT = "(document.querySelector('{}')?.textContent ?? '')"
+
+
+def press(browser: Any, words: str) -> None:
+    """Press the button or link of the view with these words."""
+    found = f"[...document.querySelectorAll('main button, main a')].find((each) => each.textContent === '{words}')"
+    browser.until(f"{found} !== undefined && !{found}.disabled")
+    browser.run(f"{found}.click()")
+
+
+def test_a_run_is_begun_watched_stopped_and_taken_up_again(
+    address: str, browser: Any, tmp_path: Path
+) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    browser.run("document.querySelector('nav a[data-view=train]').click()")
+    press(browser, "Check the clips")
+    browser.until(f"{_TEXT.format('.verdict')} === 'Usable: 30 clips to learn from'")
+    # What the doctor says is text.
+    assert browser.run(_TEXT.format(".dropped li")) == "<b>bad</b>.mp4: no video"
+    assert browser.run("document.querySelector('.dropped b')") is None
+    browser.run("document.querySelector('input[name=train-clip][value=clips]').click()")
+    browser.until(f"{_TEXT.format('.verdict')} === 'Usable: 12 clips to learn from'")
+    browser.run("document.querySelector('input[name=train-clip][value=suggested]').click()")
+    browser.run("document.getElementById('train-minutes').value = '3'")
+    browser.run(
+        "document.getElementById('train-minutes').dispatchEvent(new Event('input', { bubbles: true }))"
+    )
+    press(browser, "Train for 3 min")
+
+    # The curves and the samples come while it trains.
+    browser.until(f"{_TEXT.format('.run h2')} === 'games' && {_TEXT.format('.run .badge')} === 'trains'")
+    browser.until("document.querySelectorAll('.curve svg polyline').length > 0")
+    browser.until("document.querySelectorAll('.shown-grid video').length >= 4")
+    assert "<b>red</b>" in browser.run(_TEXT.format(".shown-grid figcaption"))
+    assert browser.run("document.querySelector('.shown-grid figcaption b')") is None
+    assert "at step" in browser.run("document.querySelector('.curve svg').getAttribute('aria-label')")
+    # Where videos are asked for, it is said that they wait.
+    browser.run("location.hash = '#make'")
+    browser.until(f"{_TEXT.format('.holds')}.startsWith('games trains.')")
+    assert "1 training" in browser.run(_TEXT.format("#queue-note"))
+    assert browser.run("document.querySelectorAll('#latest .tile').length") == 0
+    press(browser, "Stop and save")
+    browser.until("document.querySelector('.holds').hidden")
+    browser.run("location.hash = '#train'")
+    browser.until(f"{_TEXT.format('.run-row .badge')} === 'stopped'")
+    browser.run("document.querySelector('.run-row a').click()")
+    press(browser, "Go on")
+    browser.until(f"{_TEXT.format('.run .badge')} === 'done'")
+    rows = [
+        json.loads(line) for line in (tmp_path / "runs" / "games" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [(row["stage"], row["step"]) for row in rows] == (
+        [("vae", step) for step in range(1, 41)] + [("dit", step) for step in range(1, 61)]
+    )
+    assert json.loads((tmp_path / "runs" / "games" / "config.yaml").read_text())["data"] is None
+    assert "Plan of 3 min" in browser.run(_TEXT.format(".run"))
+
+    # Nothing has to be scrolled to sideways, on a desk and on a telephone.
+    for width in (1280, 375):
+        browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
+        browser.until(f"innerWidth === {width} && document.documentElement.scrollWidth <= {width}")
+        browser.until(
+            "[...document.querySelectorAll('.curve svg')].every((svg) => svg.clientWidth <= innerWidth)"
+        )
+    assert browser.errors == []
+    # Its page is shown where its own script may not run, for it is not the one that plays videos.
+    browser.open(browser.run("document.querySelector('a[href$=\"/page\"]').href"))
+    browser.until("document.querySelector('h1')?.textContent === 'What it learned'")
+    assert browser.run("[document.title, origin]") == ["run", "null"]
+    assert browser.run(
+        "(() => { try { return document.cookie; } catch { return 'none to be read'; } })()"
+    ) == ("none to be read")
+    assert browser.run("fetch('/api/state').then(() => 'reached', () => 'refused')") == "refused"
+
+
+def test_a_world_is_played_and_left(address: str, browser: Any) -> None:
+    browser.open(f"{address}")
+    browser.until("document.getElementById('go')?.disabled === false")
+    browser.run("document.querySelector('nav a[data-view=worlds]').click()")
+    browser.until("document.querySelectorAll('.world').length === 2")
+    assert browser.run("[...document.querySelectorAll('.world h2')].map((each) => each.textContent)") == [
+        "The arena", "garden",
+    ]  # fmt: skip
+    browser.run("document.querySelectorAll('.world button')[1].click()")
+    # The page of the world, below the studio's own address; here what answers is no world, so it says nothing.
+    browser.until("location.pathname === '/world/' && document.getElementById('back')?.hidden === false")
+    browser.run("document.getElementById('back').click()")
+    browser.until(f"{_TEXT.format('.playing')}.startsWith('garden is being played.')")
+    press(browser, "End it")
+    browser.until("document.querySelector('.playing').hidden")

@@ -1,0 +1,238 @@
+"""Trainings as jobs: begun, watched, stopped, taken up again, and never begun twice by themselves."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from minisora.studio import training_job
+from minisora.studio.folders import Folders
+from minisora.studio.job_store import JobStore
+from minisora.studio.training_job import log_tail, spent_before, training_file, words_of
+from minisora.studio.worker import work_one
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+
+
+@pytest.fixture
+def folders(store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    """Named to a studio whose trainings learn nothing."""
+    for name in ("games", "fail"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "a.mp4").write_text("x")
+    named = Folders([tmp_path / "clips"], tmp_path / "runs")
+    named.keep(store.home)
+    fake = (sys.executable, str(FAKE.with_name("fake_trainer.py")))
+    monkeypatch.setattr(training_job, "COMMAND", fake)
+    return named
+
+
+@pytest.fixture
+def asked_to_train(folders: Folders) -> Callable[..., dict[str, Any]]:
+    """Makes a request: (name of the run, name of the data folder)."""
+
+    def asked(run: str = "games", data: str | None = "clips/games") -> dict[str, Any]:
+        ids = {each.name: each.id for each in folders.data_folders()}
+        return {
+            "kind": "train",
+            "run": run,
+            "data": data and ids[data],
+            "sets": {"clip.fps": 15},
+            "minutes": 2,
+        }
+
+    return asked
+
+
+def steps_of(run: Path) -> list[tuple[str, int]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["stage"], row["step"]) for row in rows]
+
+
+WHOLE = [("vae", step) for step in range(1, 41)] + [("dit", step) for step in range(1, 61)]
+
+
+def test_the_command_is_what_a_person_would_type(folders: Folders, asked_to_train: Any) -> None:
+    run = folders.run("games")
+    begin = ["train", "--out", str(run), "--minutes", "2"]
+    data = ["--data", str(folders.data[0] / "games")]
+    assert words_of(asked_to_train(), folders) == [*begin, *data, "--set", "clip.fps=15"]
+    shapes = {**asked_to_train(data=None), "sets": {}}
+    assert words_of(shapes, folders) == [*begin, "--config", "toy"]
+    # What has begun goes on by its own config, wherever the folder of clips is now.
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    assert words_of({**asked_to_train(), "data": "0" * 12}, folders) == [
+        *begin,
+        "--config",
+        str(run / "config.yaml"),
+    ]
+
+
+def test_a_run_is_trained_and_the_next_video_made(
+    store: JobStore,
+    folders: Folders,
+    asked_to_train: Any,
+    asked: Any,
+    fake: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_job, "_TELL", 0.05)
+    monkeypatch.setenv("FAKE_SECONDS", "0.003")
+    (training,) = store.add_jobs([asked_to_train()], 120)
+    (video,) = store.add_jobs([asked(1)], 3)
+    engine = fake.FakeEngine()
+    version = store.version
+    assert work_one(store, engine)
+    assert store.job(training)["state"] == "done"  # type: ignore[index]
+    assert store.job(training)["step"] == 120  # type: ignore[index]
+    assert store.version > version + 3
+    assert steps_of(folders.run("games")) == WHOLE
+    assert "Model is there" in log_tail(training_file(store.home, "games", ".log"))
+    # It made no clip.
+    assert store.clips()[0] == 0
+    assert work_one(store, engine)
+    assert store.job(video)["state"] == "done"  # type: ignore[index]
+
+
+def test_a_stopped_training_goes_on_where_it_was(
+    store: JobStore, folders: Folders, asked_to_train: Any, fake: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.02")
+    (first,) = store.add_jobs([asked_to_train()], 120)
+    run = folders.run("games")
+    told = store.tell_step
+
+    def stop_after_some(job: int, step: int, preview: bytes | None = None) -> None:
+        told(job, step, preview)
+        if (run / "metrics.jsonl").is_file() and len(steps_of(run)) > 5:
+            store.cancel(job)
+
+    monkeypatch.setattr(training_job, "_TELL", 0.02)
+    monkeypatch.setattr(store, "tell_step", stop_after_some)
+    work_one(store, fake.FakeEngine())
+    assert (store.job(first) or {})["state"] == "cancelled"
+    assert (store.job(first) or {})["error"] is None
+    some = steps_of(run)
+    assert some == WHOLE[: len(some)]
+    assert 5 < len(some) < len(WHOLE)
+    assert spent_before(run) > 0
+    monkeypatch.setattr(store, "tell_step", told)
+    monkeypatch.setenv("FAKE_SECONDS", "0.002")
+    again = store.retry(first)
+    assert again is not None
+    work_one(store, fake.FakeEngine())
+    assert (store.job(again) or {})["state"] == "done"
+    # No step was lost and none done twice.
+    assert steps_of(run) == WHOLE
+    assert store.trainings()["games"]["id"] == again
+
+
+def test_a_training_that_fails_says_why(
+    store: JobStore, asked_to_train: Any, folders: Folders, fake: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, gone) = store.add_jobs([asked_to_train("a", "clips/fail"), asked_to_train("b")], 60)
+    (folders.data[0] / "games" / "a.mp4").unlink()
+    for _ in range(2):
+        work_one(store, fake.FakeEngine())
+    assert (store.job(first) or {})["error"] == "1 minutes are too few on this machine: give --minutes 11"
+    assert "there is no such folder of clips here" in (store.job(gone) or {})["error"]
+    # A training that is killed, as by a system without memory.
+    monkeypatch.setattr(training_job, "COMMAND", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    (killed,) = store.add_jobs([asked_to_train("c", None)], 60)
+    work_one(store, fake.FakeEngine())
+    assert "signal 9" in (store.job(killed) or {})["error"]
+
+
+def test_a_training_that_was_left_behind_has_stopped_and_a_video_is_made_again(
+    store: JobStore, asked_to_train: Any, asked: Any
+) -> None:
+    training, video, waits = store.add_jobs(
+        [asked_to_train(), asked(1, '{"kind": "train"}'), asked_to_train("b")], 9
+    )
+    store.take()
+    store.take()
+    store.requeue()
+    states = [(store.job(job) or {})["state"] for job in (training, video, waits)]
+    assert states == ["cancelled", "queued", "queued"]
+    assert (store.job(training) or {})["error"] == "the studio ended while it trained"
+    # What waits was asked for, and is still wanted.
+    assert set(store.trainings()) == {"games", "b"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["worker", "server"])
+def test_killed_meanwhile_a_run_saves_itself_and_does_not_begin_again(
+    store: JobStore, folders: Folders, asked_to_train: Any, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is killed, or the server, whose end of the worker's pipe then closes."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.05")
+    (training,) = store.add_jobs([asked_to_train()], 120)
+    run = folders.run("games")
+    command = [sys.executable, str(FAKE), str(store.home), "toy=toy"]
+
+    def until(check: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not check():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert worker.stdin is not None
+    until(lambda: (run / "metrics.jsonl").is_file() and len(steps_of(run)) > 3)
+    if who == "worker":
+        worker.kill()
+    else:
+        worker.stdin.close()
+    worker.wait(20)
+    lock = FileLock(training_file(store.home, "games", ".lock"))
+    until(lambda: _is_free(lock))
+    some = steps_of(run)
+    assert spent_before(run) > 0
+    # The next worker finds it stopped, and lets it be.
+    after = subprocess.Popen(command, stdin=subprocess.PIPE)
+    until(lambda: (store.job(training) or {})["state"] == "cancelled")
+    until(lambda: bool(store.models()))
+    assert after.stdin is not None
+    after.stdin.close()
+    after.wait(20)
+    assert steps_of(run) == some
+    assert some == WHOLE[: len(some)]
+
+
+def _is_free(lock: FileLock) -> bool:
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+@pytest.mark.slow
+def test_a_command_is_tied_to_who_started_it(tmp_path: Path) -> None:
+    """What waits for its input is asked to stop when that closes; what ends before ends well."""
+    waits = "import time; from minisora.studio.tied_command import stop_with_starter; stop_with_starter();"
+    process = subprocess.Popen([sys.executable, "-c", f"{waits} time.sleep(60)"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(30) == -15
+    tied = [sys.executable, "-m", "minisora.studio.tied_command", str(tmp_path / "deep" / "a.lock")]
+    # With its input open until after it has ended.
+    process = subprocess.Popen(
+        [*tied, "data", "check", str(tmp_path / "nowhere")],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    error = process.stderr.read()
+    assert process.wait(60) == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
