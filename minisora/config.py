@@ -67,6 +67,8 @@ class AugmentConfig(Section):
     mirror: bool = False
     # times faster or slower, at most: every n-th frame of a file with enough frames; not where a caption names a speed
     speed: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
+    # the DiT learns from altered views only until its learning rate falls: samples then look like the clips as they are
+    until_fall: bool = True
 
 
 class DataConfig(Section):

@@ -211,15 +211,23 @@ class LatentSource(Protocol):
 
 
 class LatentBatches:
-    """Latents, noise and captions for the DiT; a share of the captions is dropped for guidance."""
+    """Latents, noise and captions for the DiT; a share of the captions is dropped for guidance.
 
-    def __init__(self, source: LatentSource, flow: FlowConfig, seed: int):
+    Args:
+        source: of the latents.
+        flow: what is dropped, and which frames are known.
+        seed: decides the order of the clips and all draws.
+        num_clips: only so many of the first clips; None: all.
+    """
+
+    def __init__(self, source: LatentSource, flow: FlowConfig, seed: int, num_clips: int | None = None):
         self.source, self.flow, self.seed = source, flow, seed
+        self.num_clips = len(source) if num_clips is None else num_clips
         self.all_captions = source.captions()
 
     def at(self, positions: Sequence[int]) -> DiTBatch:
         """The batch of these positions."""
-        indices = sample_indices(len(self.source), positions, self.seed)
+        indices = sample_indices(self.num_clips, positions, self.seed)
         latents = self.source.latents(indices)
         generators = [rng(self.seed, _DRAWS, p) for p in positions]
         noise = torch.stack([_normal(generator, latents.shape[1:]) for generator in generators])

@@ -162,8 +162,9 @@ class ClipViews:
             self.seed,
         ]
         # Views of the captioner are only shifted, and were before there was more.
-        more = self.augment.model_dump(exclude={"views", "shift"}) | {"spread": self.spread}
-        if more != AugmentConfig().model_dump(exclude={"views", "shift"}) | {"spread": False}:
+        apart = {"views", "shift", "until_fall"}
+        more = self.augment.model_dump(exclude=apart) | {"spread": self.spread}
+        if more != AugmentConfig().model_dump(exclude=apart) | {"spread": False}:
             facts.append(more)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 

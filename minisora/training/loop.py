@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from minisora.config import Config, TrainConfig
-from minisora.data.batches import check_batch_size, load_batches
+from minisora.data.batches import Batch, BatchSource, check_batch_size, load_batches
 from minisora.data.draws import rng
 from minisora.errors import UserError
 from minisora.files import SavesItself, replace_folder, settle_folder
@@ -168,19 +168,6 @@ class Trainer:
     def _run(self, progress: StepProgress, signals: StopSignals) -> None:
         settings, accelerator = self.settings, self.accelerator
         device = accelerator.device
-        loader = load_batches(
-            self.task.source,
-            start_step=self.step,
-            # More than there will be, where their number is not known yet.
-            stop_step=settings.steps if self._steps_by is None else _AT_MOST * settings.steps,
-            batch_size=settings.batch_size,
-            accumulation=settings.accumulation,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            # A forked worker cannot use this process's GPU, nor should it hold a VAE of its own.
-            workers=0 if encodes_in_step(self.task.source) else settings.workers,
-            pin_memory=device.type == "cuda",
-        )
         self.model.train()
         # Looked at only where a number is read.
         first_bad = torch.full((), -1, device=device, dtype=torch.long)
@@ -189,7 +176,7 @@ class Trainer:
         recent: list[list[int]] = []
         # FLOPs since the clock was set.
         clock, clock_step, flops = time.perf_counter(), self.step, 0.0
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(self._batches()):
             self._seed_dropout(number % settings.accumulation)
             recent.append(batch.indices)
             flops += self.costs.flops(batch)
@@ -248,6 +235,40 @@ class Trainer:
                     progress.note(self.step, self._told_patience())
                 return
 
+    @property
+    def _is_falling(self) -> bool:
+        """Whether the learning rate has left its plateau, from where on the number of steps stands."""
+        return self.step > (1 - self.settings.decay_share) * self.settings.steps
+
+    def _batches(self) -> Iterator[Batch]:
+        """Micro-batches from the step that the stage stands at; those of the fall of the learning rate may differ."""
+        while True:
+            falling = self._is_falling
+            source = self.task.source_of_fall if falling else self.task.source
+            for batch in self._load(source):
+                yield batch
+                if self._is_falling != falling:
+                    break
+            else:
+                return
+
+    def _load(self, source: BatchSource[Batch]) -> Iterator[Batch]:
+        """Micro-batches of a source, to the last step."""
+        settings, accelerator = self.settings, self.accelerator
+        return load_batches(
+            source,
+            start_step=self.step,
+            # More than there will be, where their number is not known yet.
+            stop_step=settings.steps if self._steps_by is None else _AT_MOST * settings.steps,
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            # A forked worker cannot use this process's GPU, nor should it hold a VAE of its own.
+            workers=0 if encodes_in_step(source) else settings.workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+
     def _told_patience(self) -> str:
         return (
             f"stopped: {self.waited} validations in a row were no better than val_loss {self.least:.4g} "
@@ -301,9 +322,9 @@ class Trainer:
 
     def _set_steps(self, progress: StepProgress) -> None:
         """Ask how many steps there are in all, while the learning rate stands on its plateau; more than were done."""
-        plateau = 1 - self.settings.decay_share
-        if self._steps_by is None or self.step > plateau * self.settings.steps:
+        if self._steps_by is None or self._is_falling:
             return
+        plateau = 1 - self.settings.decay_share
         steps = max(self._steps_by(self.step), math.ceil(self.step / plateau), self.step + 1)
         self.settings = self.settings.replace(steps=min(steps, _AT_MOST * self.task.settings.steps))
         self.config[f"train_{self.task.name}"]["steps"] = self.settings.steps

@@ -21,7 +21,7 @@ import psutil
 import torch
 from rich.console import Console
 
-from minisora.config import Config, save
+from minisora.config import AugmentConfig, Config, save
 from minisora.data.dataset import open_dataset
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
@@ -48,6 +48,8 @@ FEWEST_STEPS = 60
 # PSNR of what moves, in dB, at which a VAE is good enough: errors of 2 % of the range, which no eye finds in a DiT's
 # samples, whose own are larger.
 ENOUGH = 34.0
+# Times that a DiT may see a clip before it learns it by heart: on few clips of footage validation turns soon after.
+BY_HEART = 150
 # Seconds kept for writing the model and the last page.
 RESERVE = 8.0
 
@@ -89,6 +91,7 @@ class Plan:
         settled: whether the steps of the last stage were set by the minutes left before it.
         expected_loss: the validation loss that `LOSS_LAW` expects of the DiT; None where it knows none.
         samples: of its teacher that a student learns from; 0 in other plans.
+        augment: `data.augment` where the DiT sees each clip so often that it would learn it by heart.
         taken: seconds of the commands that have worked on it, each until its training ended.
     """
 
@@ -101,6 +104,7 @@ class Plan:
     settled: bool = False
     expected_loss: float | None = None
     samples: int = 0
+    augment: dict[str, int] = field(default_factory=dict)
     taken: float = 0.0
 
     def apply(self, config: Config) -> Config:
@@ -110,6 +114,8 @@ class Plan:
             every = max(1, math.ceil(stage.steps / VALIDATIONS))
             changes |= steps_of(name, stage.steps, every)
             changes[f"train_{name}.warmup_steps"] = stage.warmup
+        if self.augment:
+            changes["data.augment"] = self.augment
         return config.replace(**changes)
 
 
@@ -316,8 +322,22 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         )
     plan = Plan(minutes, device_name(process_device()), stages, dit, round(encoding, 1), sizes)
     plan.expected_loss = expected_loss(config, best["flops"])
+    plan.augment = _views(config, stages["dit"].steps * config.train_dit.batch_size / len(train))
+    plan.encoding = round(encoding * plan.augment.get("views", 1), 1)
     console.print(_table(plan))
     return plan
+
+
+def _views(config: Config, epochs: float) -> dict[str, int]:
+    """Moved views of clips that the DiT would else learn by heart; none where the config says how clips are altered.
+
+    Args:
+        config: of the run.
+        epochs: how often the DiT would see each clip.
+    """
+    if config.data.source == "shapes" or config.data.augment != AugmentConfig() or epochs < BY_HEART:
+        return {}
+    return {"views": 3, "shift": min(config.clip.height, config.clip.width) // 16}
 
 
 def settle(plan: Plan, run: Path, name: str, left: float) -> None:
@@ -357,6 +377,11 @@ def _table(plan: Plan) -> Table:
     if plan.expected_loss is not None:
         table.caption = (
             f"expected of the DiT: a validation loss of {plan.expected_loss:.3f}, by the ladder's law"
+        )
+    if plan.augment:
+        table.caption = (
+            f"few clips for so many steps: beside each of them {plan.augment['views'] - 1} views, moved by up to "
+            f"{plan.augment['shift']} pixels, until the learning rate falls"
         )
     return table
 

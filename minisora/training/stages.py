@@ -66,8 +66,8 @@ def train_vae(
     """
     out = run / "vae"
     record = open_record(out)
-    # Files of every shape: the DiT's clips of all sizes are its latents.
-    data = config.replace(**{"data.buckets_by_shape": False})
+    # Files of every shape: the DiT's clips of all sizes are its latents. As they are: its crops lie anywhere already.
+    data = config.replace(**{"data.buckets_by_shape": False, "data.augment": {}})
     train, validation = (open_dataset(data, split, record) for split in ("train", "validation"))
     _check_not_in_use(config, run)
 

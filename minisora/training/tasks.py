@@ -83,6 +83,11 @@ class Task(ABC):
         """Facts to print before step 0."""
 
     @property
+    def source_of_fall(self) -> BatchSource[Any]:
+        """Where the batches come from while the learning rate falls."""
+        return self.source
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the model is the averaged weights of the least validation "loss", not those of the last step."""
         return False
@@ -355,19 +360,17 @@ class DiTTask(Task):
     ):
         self.config, self.settings, self.vae = config, config.train_dit, vae
         flow = config.flow
-        self._sizes = parts = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
-        self.source = parts[0]
-        shares = [1.0, *(bucket.share for bucket in config.data.buckets)]
-        if config.data.packing is not None:
-            self.source = PackedBatches(parts, shares, image_share=flow.image_share, seed=config.seed)
-        elif buckets or flow.image_share:
-            self.source = MixedBatches(
-                parts,
-                shares,
-                image_share=flow.image_share,
-                batch_size=self.settings.batch_size,
-                seed=config.seed,
-            )
+        self._sizes = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
+        self.source = self._joined(self._sizes)
+        self._of_fall = self.source
+        augment = config.data.augment
+        if augment.views > 1 and augment.until_fall:
+            # The first views of all clips are the clips as they are.
+            plain = [
+                LatentBatches(source, flow, config.seed, num_clips=len(source) // augment.views)
+                for source in (train, *buckets)
+            ]
+            self._of_fall = self._joined(plain)
         self.model = self.fresh_model()
         # Validation draws its noise from a seed of its own and always from the same positions.
         plain = flow.replace(caption_dropout=0.0, known_share=0.0)
@@ -376,6 +379,24 @@ class DiTTask(Task):
             validation, plain, seed_after(config.seed, 1) if seed is None else seed
         )
         self._num_validation = len(validation)
+
+    def _joined(self, parts: Sequence[LatentBatches]) -> LatentBatches | MixedBatches | PackedBatches:
+        """One source of the clips of every size, the first that of `clip`."""
+        config, flow = self.config, self.config.flow
+        shares = [1.0, *(bucket.share for bucket in config.data.buckets)]
+        if config.data.packing is not None:
+            return PackedBatches(parts, shares, image_share=flow.image_share, seed=config.seed)
+        if len(parts) > 1 or flow.image_share:
+            size = self.settings.batch_size
+            return MixedBatches(
+                parts, shares, image_share=flow.image_share, batch_size=size, seed=config.seed
+            )
+        return parts[0]
+
+    @property
+    def source_of_fall(self) -> BatchSource[Any]:
+        """Clips as they are, where altered views are learned `until_fall`: samples should look like the clips."""
+        return self._of_fall
 
     def fresh_model(self) -> Denoiser:
         """The model as it is before training; always the same for the same config and captions."""
@@ -479,6 +500,7 @@ class StudentTask(DiTTask):
 
     # All samples are of one shape.
     cost_batches = Task.cost_batches
+    source_of_fall = Task.source_of_fall
 
     def fresh_model(self) -> Denoiser:
         """A copy of the teacher."""

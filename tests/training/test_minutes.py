@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minisora.config import Config, load
+from minisora.config import AugmentConfig, Config, load
+from minisora.data.dataset import open_dataset
+from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.errors import UserError
 from minisora.training import minutes, trial
 from minisora.training.minutes import (
+    BY_HEART,
     ENOUGH,
     Enough,
     Pace,
@@ -114,6 +117,26 @@ def test_a_vae_that_copies_what_moves_well_leaves_the_rest_of_its_time(
         # The rate falls for the last two fifths in either case.
         assert enough(step) == steps
     assert open_plan(tiny_config, tmp_path, QUIET, 10).stages["vae"].steps == 150 < planned
+
+
+def test_clips_that_would_be_seen_too_often_are_seen_in_views(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path
+) -> None:
+    make_shapes(tmp_path / "clips", 40, 0, tiny_config.clip, progress=False)
+    footage = tiny_config.replace(**{"data.source": "folder", "data.path": tmp_path / "clips"})
+    few, many = (
+        make_plan(footage.replace(**{"train_dit.batch_size": size}), tmp_path, QUIET, 2) for size in (1, 32)
+    )
+    count = len(open_dataset(footage, "train"))
+    assert few.stages["dit"].steps / count < BY_HEART <= 32 * many.stages["dit"].steps / count
+    assert few.augment == {}
+    assert many.augment == {"views": 3, "shift": 2}
+    assert many.encoding == 3 * few.encoding
+    assert many.apply(footage).data.augment == AugmentConfig(views=3, shift=2)
+    # Who says how clips are altered is asked no more, and a world that is drawn has clips enough.
+    recolored = footage.replace(**{"data.augment": {"views": 2, "color": 0.2}, "train_dit.batch_size": 32})
+    for config in (recolored, tiny_config.replace(**{"train_dit.batch_size": 32})):
+        assert make_plan(config, tmp_path, QUIET, 2).augment == {}
 
 
 def test_a_run_that_goes_on_keeps_its_plan(

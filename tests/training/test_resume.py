@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 
 from minisora.config import Config, load, override
 from minisora.config_files import config_folder
+from minisora.data.batches import DiTBatch
+from minisora.data.dataset import open_dataset
 from minisora.data.folder.pack import pack_folder
 from minisora.data.folder.scan import scan_folder
 from minisora.data.shapes_world.shapes_dataset import make_shapes
@@ -118,6 +121,49 @@ def test_dropout_is_resumed_alike_changes_training_and_nothing_else(
     train_dit(config.replace(**{"dit.dropout": 0.0}), plain, QUIET)
     assert losses(plain, "dit")[6] != losses(whole, "dit")[6]
     assert (plain / "model/dit/config.json").read_bytes() == (whole / "model/dit/config.json").read_bytes()
+
+
+def test_altered_views_are_learned_until_the_rate_falls_resumed_or_not(
+    tiny_config: Config, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["train_dit.steps=8", "train_dit.save_every=2", "train_dit.decay_share=0.5"]
+    config = override(tiny_config, [*settings, "data.augment={views: 3, shift: 1}"])
+    seen: list[list[int]] = []
+    real = DiTTask.loss
+
+    def loss(task: DiTTask, model: Denoiser, batch: DiTBatch) -> Any:
+        seen.append(batch.indices)
+        if len(seen) == killed_at:
+            raise KeyboardInterrupt
+        return real(task, model, batch)
+
+    monkeypatch.setattr(DiTTask, "loss", loss)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for run in (whole, killed):
+        link_vae(tiny_run, run)
+    killed_at = 0
+    train_dit(config, whole, QUIET)
+    clips = len(open_dataset(config.replace(**{"data.augment": {}}), "train"))
+    # Costs are counted on the first, before the steps.
+    steps = seen[-8:]
+    assert max(index for batch in steps[:5] for index in batch) >= clips
+    assert all(index < clips for batch in steps[5:] for index in batch)
+    seen.clear()
+    killed_at = 7
+    with pytest.raises(KeyboardInterrupt):
+        train_dit(config, killed, QUIET)
+    killed_at = 0
+    train_dit(config, killed, QUIET)
+    assert losses(killed, "dit") == losses(whole, "dit")
+    # Where samples may be of altered views, they are learned to the end.
+    seen.clear()
+    train_dit(
+        config.replace(**{"data.augment.until_fall": False}),
+        tmp_path / "all",
+        QUIET,
+        tiny_run / "vae" / "model",
+    )
+    assert max(index for batch in seen[-3:] for index in batch) >= clips
 
 
 def _worse_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
