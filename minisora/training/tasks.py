@@ -366,11 +366,11 @@ class DiTTask(Task):
         augment = config.data.augment
         if augment.views > 1 and augment.until_fall:
             # The first views of all clips are the clips as they are.
-            plain = [
+            as_they_are = [
                 LatentBatches(source, flow, config.seed, num_clips=len(source) // augment.views)
                 for source in (train, *buckets)
             ]
-            self._of_fall = self._joined(plain)
+            self._of_fall = self._joined(as_they_are)
         self.model = self.fresh_model()
         # Validation draws its noise from a seed of its own and always from the same positions.
         plain = flow.replace(caption_dropout=0.0, known_share=0.0)
