@@ -13,7 +13,7 @@ gradients, for each token and channel, and of VAE decoders, for each pixel of th
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +164,10 @@ def subject_of(case: Case, params: int) -> Subject:
         text="joint" if joint else "cross",
         patch_values=patch[1] * patch[2] * 16,
     )
-    known = vars(of_size(1e9)) | {
-        "name": case.model, "shape": shape, "heads": case.heads, "params": float(params), "vae": (1, 1, 1),
-        "causal": False, "patch": patch, "code": CODES[case.model], "clip": case.latents,
-    }  # fmt: skip
-    return Subject(**known)
+    return replace(
+        of_size(1e9), name=case.model, shape=shape, heads=case.heads, params=float(params), vae=(1, 1, 1),
+        causal=False, patch=patch, code=CODES[case.model], clip=case.latents,
+    )  # fmt: skip
 
 
 def predict(case: Case, params: int) -> float:

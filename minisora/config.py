@@ -332,6 +332,11 @@ class SampleConfig(Section):
     guidance: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     scheduler: Literal["euler", "heun"] = "euler"
 
+    @property
+    def evaluations(self) -> int:
+        """Of the model, in one sample: one a step, and under Heun two a step but the last."""
+        return 2 * self.steps - 1 if self.scheduler == "heun" else self.steps
+
 
 class Config(Section):
     """A whole run."""

@@ -64,6 +64,9 @@ def commands_page() -> str:
         lines += ["| Option | Takes | Default | What it does |", "|---|---|---|---|"]
         hints = get_type_hints(callback, include_extras=True)
         for key, parameter in inspect.signature(callback).parameters.items():
+            # Typer's own, which nobody types.
+            if hints[key] is typer.Context:
+                continue
             lines.append(_option_row(key, parameter.default, hints[key]))
         lines.append("")
     return "\n".join(lines)

@@ -138,6 +138,17 @@ def refuse_beside(option: str, others: dict[str, bool]) -> None:
         raise UserError(f"{' and '.join(idle)} would do nothing beside {option}: leave one of them out")
 
 
+def typed(context: typer.Context) -> dict[str, bool]:
+    """Every argument and option of a command, as typed, and whether it was given on the command line."""
+    found = {}
+    for each in context.command.params:
+        source = context.get_parameter_source(each.name) if each.name else None
+        name = each.opts[0] if each.param_type_name == "option" else str(each.name).upper()
+        # By its name: typer carries a click of its own, beside which another may be installed.
+        found[name] = source is not None and source.name == "COMMANDLINE"
+    return found
+
+
 class Printable(Protocol):
     """What the instrument returns: a rich table, and JSON."""
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minisora.cli.options import JsonOption, check_output, console, finite, refuse_beside, write_result
+from minisora.cli.options import (
+    JsonOption,
+    check_output,
+    console,
+    finite,
+    refuse_beside,
+    typed,
+    write_result,
+)
 from minisora.errors import UserError
 from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS
 from minisora.screen import say
@@ -49,6 +57,7 @@ class Checkpointing(StrEnum):
 
 
 def plan(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -168,10 +177,11 @@ def plan(
     check_output(json_, (".json",))
     check_output(page, (".html",))
     if back_test:
-        refuse_beside(
-            "--back-test", {"MODEL": model is not None, "--params": params is not None, "--train": train}
-        )
-        from minisora.plan.back_test import back_test_table, back_test_tree
+        others = {
+            name: given for name, given in typed(context).items() if name not in ("--back-test", "--json")
+        }
+        refuse_beside("--back-test", others)
+        from minisora.plan.scores import back_test_table, back_test_tree
 
         console.print(back_test_table())
         if json_ is not None:
@@ -180,8 +190,10 @@ def plan(
     from minisora.plan.answer import plan as answer
     from minisora.plan.question import ask, card_named
     from minisora.plan.remedies import cheapest, fitting, verdict
-    from minisora.plan.subject import parse_numbers
+    from minisora.plan.subject import parse_count, parse_numbers
 
+    if under is not None:
+        refuse_beside("--under, which is of a clip's time", {"--train": train})
     subject = _subject(model, params, config, attention, vae, patch, layers, width, hidden, text, text_tokens)
     sides = parse_numbers(size, 2) if size is not None else None
     if size is not None and sides is None:
@@ -218,10 +230,11 @@ def plan(
         train=train,
         checkpointing=checkpointing.value,
         reused=reused,
-        samples=_samples(samples),
+        samples=parse_count(samples, "--samples") if samples is not None else 0.0,
         budget=budget,
     )
     made = answer(question)
+    ways = cheapest(question, under) if under is not None else None
     tree = made.to_dict()
     console.print(made.table())
     for line in made.notes():
@@ -232,8 +245,7 @@ def plan(
         say(console, f"  fits with {line}")
     if made.fits is False and not tree["fitting"]:
         say(console, "  nothing that was tried fits: a smaller --size, fewer --frames or a smaller model")
-    if under is not None:
-        ways = cheapest(question, under)
+    if ways is not None:
         console.print(ways.table())
         tree["under"] = ways.to_dict()
     if json_ is not None:
@@ -254,16 +266,8 @@ def plan(
         words = [model] if model else ["--params", params] if params else ["--config", config]
         if params:
             words += [part for name, value in own.items() if value for part in (name, str(value))]
-        write_whole(page, render(made, shlex.join(["minisora", "plan", *map(str, words)])))
+        write_whole(page, render(made, shlex.join(["minisora", "plan", *map(str, words)]), under))
         say(console, f"wrote {page}")
-
-
-def _samples(text: str | None) -> float:
-    if text is None:
-        return 0.0
-    from minisora.plan.subject import parse_count
-
-    return parse_count(text, "--samples")
 
 
 def _subject(

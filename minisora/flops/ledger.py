@@ -129,12 +129,11 @@ def video_cost(sample: SampleConfig, macs: Mapping[str, int]) -> VideoCost:
     """
     guided = sample.guidance != 1 and "text_encoder" in macs
     per_step = 2 if guided else 1
-    evaluations = 2 * sample.steps - 1 if sample.scheduler == "heun" else sample.steps
     return VideoCost(
         steps=sample.steps,
         guidance=sample.guidance if guided else 1.0,
         passes_per_step=per_step,
-        passes=evaluations * per_step,
+        passes=sample.evaluations * per_step,
         step_flops=2 * macs["dit"] * per_step,
         text_flops=2 * macs.get("text_encoder", 0) * per_step,
         decode_flops=2 * macs["vae_decode"],

@@ -36,10 +36,6 @@ class LiveMemory(TorchDispatchMode):
         for tensor in tensors:
             self._see(tensor)
 
-    def restart(self) -> None:
-        """Forget the peak so far."""
-        self.peak = self.now
-
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):

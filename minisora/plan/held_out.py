@@ -19,6 +19,7 @@ from minisora.plan.question import BYTES, Question, ask, cards_by_name
 from minisora.plan.spending import ELSEWHERE, PLACES, spend
 from minisora.plan.subject import has_shape, of_disclosed
 from minisora.report.backtest import chip
+from minisora.report.one_more import one_more
 from minisora.report.units import Number
 from minisora.report.video_models import DisclosedRun, Grade, VideoModel, shipped_models
 
@@ -92,18 +93,10 @@ class Evidence:
 
 def interval_of_errors(rows: Sequence[HeldOut]) -> Interval | None:
     """Where the error of one more developer lies; None for fewer than three developers."""
-    # Here, as it takes as long to import as everything else together.
-    from scipy.special import stdtrit
-
     logs: dict[str, list[float]] = {}
     for row in rows:
         logs.setdefault(row.developer, []).append(float(np.log(row.error)))
-    means = [float(np.mean(each)) for each in logs.values()]
-    if len(means) < 3:
-        return None
-    spread = float(np.std(means, ddof=1) * np.sqrt(1 + 1 / len(means)) * stdtrit(len(means) - 1, 0.95))
-    middle = float(np.mean(means))
-    return float(np.exp(middle - spread)), float(np.exp(middle + spread))
+    return one_more([float(np.mean(each)) for each in logs.values()])
 
 
 @dataclass(frozen=True)
@@ -243,7 +236,7 @@ def _timed(model: VideoModel, run: DisclosedRun) -> _Timed | None:
     if run.weights is not None and run.weights.value in ("int8", "nf4", "float8"):
         return None
     question = _question(model, run, run.gpus.value)
-    if question is None or "bfloat16" not in question.card.tflops:
+    if question is None or "bfloat16" not in question.card.precisions:
         return None
     numbers = spend(question.subject, question.inputs(1.0, 1.0, 0.0))
     only_denoising = run.covers is not None and run.covers.value == "denoising"

@@ -14,7 +14,6 @@ from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS, check
 from minisora.plan.spending import PLACES
 from minisora.plan.subject import Subject
 from minisora.report.assumptions import gpus, shipped
-from minisora.report.cost import fitting_frames
 from minisora.report.units import Number
 
 Precision = Literal["bfloat16", "float16", "float32", "float8"]
@@ -66,21 +65,27 @@ class PlanCard:
         """What --card names it by."""
         return self.file or self.name
 
+    @property
+    def precisions(self) -> list[Precision]:
+        """Those in which a peak is known."""
+        return [each for each in PRECISIONS if self._key(each) in self.tflops]
+
     def peak(self, precision: Precision) -> float:
         """FLOP/s in a precision.
 
         Raises:
             UserError: none is known.
         """
-        if precision == "float8" and "float8" in self.tflops:
-            return FLOAT8_SPEED * self.tflops["bfloat16"] * 1e12
-        key = "tf32" if precision == "float32" and "tf32" in self.tflops else precision
-        if key not in self.tflops:
-            known = [each for each in PRECISIONS if each in self.tflops]
+        if precision not in self.precisions:
             raise UserError(
-                f"no peak of {self.name} in {precision} is known: use --precision {' or '.join(known)}"
+                f"no peak of {self.name} in {precision} is known: use --precision {' or '.join(self.precisions)}"
             )
-        return self.tflops[key] * 1e12
+        if precision == "float8":
+            return FLOAT8_SPEED * self.tflops["bfloat16"] * 1e12
+        return self.tflops[self._key(precision)] * 1e12
+
+    def _key(self, precision: Precision) -> str:
+        return "tf32" if precision == "float32" and "tf32" in self.tflops else precision
 
 
 def cards_by_name() -> dict[str, PlanCard]:
@@ -288,7 +293,7 @@ def ask(
     check_number("fps", fps, 0.01, 1000.0)
     if seconds is not None:
         check_number("seconds", seconds, 0.0, MAX_SECONDS, above=True)
-        frames = max(1, int(_fitting(subject, seconds * fps)))
+        frames = int(subject.fitting(seconds * fps))
     elif frames is None:
         frames = subject.clip[0]
     else:
@@ -330,13 +335,9 @@ def ask(
     )
 
 
-def _fitting(subject: Subject, frames: float) -> float:
-    return float(fitting_frames(float(frames), subject.vae[0], causal=subject.causal, chunk=subject.chunk))
-
-
 def _check_frames(subject: Subject, frames: int) -> None:
     # The clip that a model was made for is as its makers say.
-    near = int(max(1.0, _fitting(subject, frames)))
+    near = int(subject.fitting(float(frames)))
     if near != frames and frames != subject.clip[0]:
         stride, rule = subject.vae[0], "1 + a multiple of it" if subject.causal else "a multiple of it"
         raise UserError(f"{frames} frames fit no stride of {stride} ({rule}): use --frames {near}")
@@ -364,16 +365,15 @@ def _layout(
     train: bool,
 ) -> tuple[int, int, int, int]:
     """(data, fsdp, sequence, tensor) of so many cards."""
-    heads, limits = (
-        subject.heads,
-        {"cards": cards, "data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor},
-    )
+    heads = subject.heads
+    limits = {"cards": cards, "data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}
     for name, value in limits.items():
         if value is not None:
             check_number(name, value, 1, MAX_CARDS)
-    if tensor > heads or heads % tensor:
-        near = max(each for each in range(1, min(tensor, heads) + 1) if heads % each == 0)
-        raise UserError(f"--tensor {tensor}: {subject.name} has {heads} heads to divide: use --tensor {near}")
+    if heads % tensor:
+        raise UserError(
+            f"--tensor {tensor}: {subject.name} has {heads} heads to divide: use --tensor {_divisor(heads, tensor)}"
+        )
     if cards % tensor:
         raise UserError(
             f"--tensor {tensor} does not divide --cards {cards}: use --cards {tensor * (cards // tensor + 1)}"
@@ -381,12 +381,10 @@ def _layout(
     left = cards // tensor
     if sequence is None:
         # In training every rank has clips of its own; a clip is made the sooner the more cards share it.
-        fits = [n for n in range(1, left + 1) if left % n == 0 and (heads // tensor) % n == 0]
-        sequence = left // data if data and left % data == 0 else 1 if train or data else max(fits)
+        shared = 1 if train or data else math.gcd(left, heads // tensor)
+        sequence = left // data if data and left % data == 0 else shared
     if (heads // tensor) % sequence:
-        near = max(
-            each for each in range(1, min(sequence, heads // tensor) + 1) if (heads // tensor) % each == 0
-        )
+        near = _divisor(heads // tensor, sequence)
         raise UserError(
             f"--sequence {sequence}: {heads // tensor} heads to divide are left: use --sequence {near}"
         )
@@ -400,11 +398,15 @@ def _layout(
     ranks = data * sequence
     fsdp = fsdp or (ranks if train else 1)
     if ranks % fsdp:
-        near = max(each for each in range(1, min(fsdp, ranks) + 1) if ranks % each == 0)
         raise UserError(
-            f"--fsdp {fsdp} does not divide the {ranks} data and sequence ranks: use --fsdp {near}"
+            f"--fsdp {fsdp} does not divide the {ranks} data and sequence ranks: use --fsdp {_divisor(ranks, fsdp)}"
         )
     return data, fsdp, sequence, tensor
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most so large."""
+    return max(each for each in range(1, min(most, number) + 1) if number % each == 0)
 
 
 def on_cards(question: Question, cards: int, **changes: object) -> Question | None:

@@ -1,7 +1,8 @@
 """What to do: what fits where a plan does not, and the cheapest way to a clip within so many seconds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from minisora.errors import UserError
@@ -16,6 +17,25 @@ from minisora.screen import Table
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 # Shorter sides of a picture, with the share of the asked one.
 SMALLER = (0.75, 0.5, 0.375, 0.25)
+# Remedies that change nothing of the result, at most.
+TOLD = 3
+# Ways to a clip that are shown.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One thing to try.
+
+    Args:
+        kind: of each kind only the first that fits is told.
+        words: as it is typed.
+        settings: of the question, that it changes.
+    """
+
+    kind: str
+    words: str
+    settings: dict[str, Any]
 
 
 def fitting(own: Plan) -> list[str]:
@@ -24,69 +44,72 @@ def fitting(own: Plan) -> list[str]:
     Args:
         own: a plan that does not fit its cards.
     """
-    lines = [words for change in _gentle(own.question) if (words := _if_fits(own, *change))][:3]
-    smaller = next((words for change in _smaller(own.question) if (words := _if_fits(own, *change))), None)
-    return [*lines, *([smaller] if smaller else [])]
+    gentle, smaller = (
+        _that_fit(own, gentle_remedies(own.question)),
+        _that_fit(own, smaller_clips(own.question)),
+    )
+    return [*islice(gentle, TOLD), *islice(smaller, 1)]
 
 
-def _if_fits(own: Plan, label: str, question: Question | None) -> str | None:
-    if question is None:
-        return None
-    other = plan(question, own.known)
-    return f"{label}: {size_text(other.memory)}" if other.fits else None
+def _that_fit(own: Plan, remedies: Iterable[Remedy]) -> Iterator[str]:
+    """The first of each kind, with its memory."""
+    kinds: set[str] = set()
+    for remedy in remedies:
+        if remedy.kind not in kinds:
+            other = plan(replace(own.question, **remedy.settings), own.known)
+            if other.fits:
+                kinds.add(remedy.kind)
+                yield f"{remedy.words}: {size_text(other.memory)}"
 
 
-def _gentle(question: Question) -> Iterator[tuple[str, Question | None]]:
+def gentle_remedies(question: Question) -> Iterator[Remedy]:
     """Changes that leave the clip and the model as they are, the cheapest in time first."""
     if question.train:
-        batches = [n for n in (question.batch // 2, question.batch // 4, 1) if 0 < n < question.batch]
-        for batch in batches:
-            yield f"--batch {batch} with accumulation", replace(question, batch=batch)
+        batch = question.batch // 2
+        while batch:
+            yield Remedy("batch", f"--batch {batch}, with accumulation", {"batch": batch})
+            batch //= 2
         for kind in ("selective", "full"):
-            if question.checkpointing == "none" or kind == "full":
-                yield f"--checkpointing {kind}", replace(question, checkpointing=kind)
+            yield Remedy("checkpointing", f"--checkpointing {kind}", {"checkpointing": kind})
+        sharing = question.sequence * question.tensor
         for cards in NUMBERS:
-            if cards > question.cards:
-                many = replace(question, cards=cards, data=cards, fsdp=cards, sequence=1, tensor=1)
-                yield f"--cards {cards}, weights over all", many
-                yield f"--cards {cards} --checkpointing full", replace(many, checkpointing="full")
+            if cards > question.cards and cards % sharing == 0:
+                data, fsdp = cards // sharing, cards // question.tensor
+                words = f"--cards {cards} --data {data} --fsdp {fsdp}"
+                many = {"cards": cards, "data": data, "fsdp": fsdp}
+                yield Remedy("cards", words, many)
+                yield Remedy("cards", f"{words} --checkpointing full", {**many, "checkpointing": "full"})
         return
-    tiles = replace(question, tiles=True)
-    if not question.tiles:
-        yield "--tiles", tiles
-    if question.place == "resident":
-        yield "--place swapped", replace(question, place="swapped")
-        yield "--place swapped --tiles", replace(tiles, place="swapped")
-    if question.place != "streamed":
-        yield "--place streamed --tiles", replace(tiles, place="streamed")
-    if question.precision == "bfloat16":
-        yield "--precision float8 --tiles", replace(tiles, precision="float8")
+    yield Remedy("tiles", "--tiles", {"tiles": True})
+    yield Remedy("place", "--place swapped", {"place": "swapped"})
+    yield Remedy("place", "--place swapped --tiles", {"place": "swapped", "tiles": True})
+    yield Remedy("place", "--place streamed --tiles", {"place": "streamed", "tiles": True})
+    if question.precision in ("bfloat16", "float16") and "float8" in question.card.precisions:
+        yield Remedy("precision", "--precision float8 --tiles", {"precision": "float8", "tiles": True})
+    kept, heads = question.data * question.tensor, question.subject.heads // question.tensor
     for cards in NUMBERS:
-        if cards > question.cards:
-            shared = on_cards(question, cards)
-            yield f"--cards {cards}", shared
-            yield (
-                f"--cards {cards} --fsdp {cards} --tiles",
-                shared and replace(shared, fsdp=cards, tiles=True),
-            )
+        sequence = cards // kept
+        if cards > question.cards and cards % kept == 0 and heads % sequence == 0:
+            words, shared = f"--cards {cards} --sequence {sequence}", {"cards": cards, "sequence": sequence}
+            fsdp = cards // question.tensor
+            if fsdp % question.fsdp == 0:
+                yield Remedy("cards", words, shared)
+            yield Remedy("cards", f"{words} --fsdp {fsdp} --tiles", {**shared, "fsdp": fsdp, "tiles": True})
 
 
-def _smaller(question: Question) -> Iterator[tuple[str, Question]]:
-    """Smaller clips: fewer frames, then smaller pictures."""
+def smaller_clips(question: Question) -> Iterator[Remedy]:
+    """Fewer frames, then smaller pictures, the largest first."""
     subject = question.subject
     for share in SMALLER:
-        stride = subject.vae[0]
-        frames = int(subject.causal) + stride * max(
-            1, int((question.frames - subject.causal) * share) // stride
-        )
+        frames = int(subject.fitting(share * question.frames))
         if frames < question.frames:
-            yield f"--frames {frames}", replace(question, frames=frames)
+            yield Remedy("clip", f"--frames {frames}", {"frames": frames})
     for share in SMALLER:
-        sides = [
+        height, width = (
             step * max(1, int(side * share) // step)
             for side, step in zip((question.height, question.width), subject.stride, strict=True)
-        ]
-        yield f"--size {sides[0]}x{sides[1]}", replace(question, height=sides[0], width=sides[1])
+        )
+        yield Remedy("clip", f"--size {height}x{width}", {"height": height, "width": width})
 
 
 @dataclass(frozen=True)
@@ -102,7 +125,7 @@ class Ways:
         return {"within_seconds": self.seconds, "ways": [_way(each) for each in self.ways]}
 
     def table(self) -> Table:
-        """The five cheapest."""
+        """The cheapest few."""
         title = f"cheapest ways to a clip within {self.seconds:g} s"
         table = Table(
             "cards",
@@ -113,7 +136,7 @@ class Ways:
             title=title,
             title_justify="left",
         )
-        for each in self.ways[:5]:
+        for each in self.ways[:SHOWN]:
             question = each.question
             table.add_row(
                 f"{question.cards} x {question.card.name}",
@@ -163,7 +186,7 @@ def cheapest(question: Question, seconds: float, known: Evidence | None = None) 
         raise UserError(f"--under {seconds:g} is of a clip's time: leave out --train")
     found = []
     for card in cards_by_name().values():
-        if card.price is None or card.memory is None or question.precision not in card.tflops:
+        if card.price is None or card.memory is None or question.precision not in card.precisions:
             continue
         for number in NUMBERS:
             shared = on_cards(question, number, card=card)

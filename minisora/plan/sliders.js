@@ -5,9 +5,9 @@
 const PAGE = JSON.parse(document.getElementById("plan-data").textContent);
 const STEPS = 1000; // positions of a slider
 const state = { ...PAGE.start };
-const RANGES = { // ends of sliders; on a log scale but for the last two
+const RANGES = { // ends of sliders; on a log scale but for the last
   seconds: [0.1, 60], height: [PAGE.stride[0], 2176], width: [PAGE.stride[1], 3840], fps: [4, 60], steps: [1, 250],
-  batch: [1, 64], samples: [1e3, 1e10], budget: [100, 1e9], reused: [0, 0.9],
+  batch: [1, 64], samples: [1e3, 1e10], budget: [100, 1e9], under: [0.1, 36000], reused: [0, 0.9],
 };
 const WHOLE = ["height", "width", "steps", "batch"];
 
@@ -17,7 +17,7 @@ function inputsOf(s) {
   const card = PAGE.cards[s.card], [weight, activation] = PAGE.bytes[s.precision];
   const place = PAGE.places.indexOf(s.place), unknown = (value) => (value === null ? NaN : value);
   return {
-    "clip.frames": Math.max(1, fitFrames({ frames: s.seconds * s.fps }).frames),
+    "clip.frames": fitFrames({ frames: s.seconds * s.fps }).frames,
     "clip.height": s.height, "clip.width": s.width,
     "serve.steps": s.steps, "serve.passes": s.passes, "serve.reused": s.reused, "serve.batch": s.batch,
     "train.batch": s.batch,
@@ -33,6 +33,92 @@ function inputsOf(s) {
     "checkpointing.selective": s.checkpointing === "selective" ? 1 : 0,
     "train.samples": s.samples, "train.budget": s.budget,
   };
+}
+
+// What fits where a plan does not, and the cheapest ways to a clip, as remedies.py looks for them.
+
+function cardsOf(s) {
+  return s.data * s.sequence * s.tensor;
+}
+
+function spent(s) {
+  const numbers = PLANS[s.attention](inputsOf(s)), room = PAGE.cards[s.card].memory;
+  const memory = s.train ? numbers.train_memory : numbers.serve_memory;
+  return { s, numbers, memory, room, fits: room === null ? null : memory <= room - PAGE.keptFree };
+}
+
+function* gentleRemedies(s) {
+  const peaks = PAGE.cards[s.card].peaks;
+  if (s.train) {
+    for (let batch = Math.floor(s.batch / 2); batch; batch = Math.floor(batch / 2)) yield ["batch", `--batch ${batch}, with accumulation`, { batch }];
+    for (const kind of ["selective", "full"]) yield ["checkpointing", `--checkpointing ${kind}`, { checkpointing: kind }];
+    const sharing = s.sequence * s.tensor;
+    for (const cards of PAGE.numbers.filter((n) => n > cardsOf(s) && n % sharing === 0)) {
+      const data = cards / sharing, fsdp = cards / s.tensor, text = `--cards ${cards} --data ${data} --fsdp ${fsdp}`;
+      yield ["cards", text, { data, fsdp }];
+      yield ["cards", `${text} --checkpointing full`, { data, fsdp, checkpointing: "full" }];
+    }
+    return;
+  }
+  yield ["tiles", "--tiles", { tiles: true }];
+  yield ["place", "--place swapped", { place: "swapped" }];
+  yield ["place", "--place swapped --tiles", { place: "swapped", tiles: true }];
+  yield ["place", "--place streamed --tiles", { place: "streamed", tiles: true }];
+  if (["bfloat16", "float16"].includes(s.precision) && "float8" in peaks) yield ["precision", "--precision float8 --tiles", { precision: "float8", tiles: true }];
+  const kept = s.data * s.tensor, heads = PAGE.heads / s.tensor;
+  for (const cards of PAGE.numbers.filter((n) => n > cardsOf(s) && n % kept === 0 && heads % (n / kept) === 0)) {
+    const sequence = cards / kept, fsdp = cards / s.tensor, text = `--cards ${cards} --sequence ${sequence}`;
+    if (fsdp % s.fsdp === 0) yield ["cards", text, { sequence }];
+    yield ["cards", `${text} --fsdp ${fsdp} --tiles`, { sequence, fsdp, tiles: true }];
+  }
+}
+
+function* smallerClips(s) {
+  const own = inputsOf(s)["clip.frames"];
+  for (const share of PAGE.smaller) {
+    const { frames } = fitFrames({ frames: share * own });
+    if (frames < own) yield ["clip", `--frames ${frames}`, { seconds: frames / s.fps }];
+  }
+  for (const share of PAGE.smaller) {
+    const [height, width] = [s.height, s.width].map((side, i) => PAGE.stride[i] * Math.max(1, Math.floor(Math.floor(side * share) / PAGE.stride[i])));
+    yield ["clip", `--size ${height}x${width}`, { height, width }];
+  }
+}
+
+function thatFit(s, remedies, most) {
+  const told = new Map();
+  for (const [kind, text, changes] of remedies) {
+    if (told.size === most) break;
+    if (told.has(kind)) continue;
+    const other = spent({ ...s, ...changes });
+    if (other.fits) told.set(kind, [text, other.memory]);
+  }
+  return [...told.values()];
+}
+
+function fitting(s) {
+  return [...thatFit(s, gentleRemedies(s), PAGE.told), ...thatFit(s, smallerClips(s), 1)];
+}
+
+function cheapest(s) {
+  const found = [];
+  for (const [name, card] of Object.entries(PAGE.cards)) {
+    if (card.price === null || card.memory === null || !(s.precision in card.peaks)) continue;
+    for (const n of PAGE.numbers.filter((each) => PAGE.heads % each === 0)) {
+      const shared = { ...s, card: name, data: 1, fsdp: 1, sequence: n, tensor: 1 };
+      const tries = [shared, { ...shared, tiles: true }].concat(n > 1 ? { ...shared, tiles: true, fsdp: n } : []);
+      for (const each of tries) {
+        const way = spent(each);
+        if (!way.fits) continue;
+        found.push(way);
+        break;
+      }
+    }
+  }
+  const seconds = (way) => way.numbers.clip_seconds, dollars = (way) => way.numbers.clip_cost;
+  const ways = found.filter((way) => seconds(way) <= s.under).sort((a, b) => dollars(a) - dollars(b) || seconds(a) - seconds(b));
+  const fastest = found.length ? found.reduce((a, b) => (seconds(b) < seconds(a) ? b : a)) : null;
+  return { ways, fastest };
 }
 
 // How numbers look, as words.py and memory.py write them, to three digits.
@@ -77,12 +163,16 @@ function rounded(name, value) {
   return Number(inside.toPrecision(3));
 }
 
+function divisors(number) {
+  const small = Array.from({ length: Math.floor(Math.sqrt(number)) }, (_, i) => i + 1).filter((n) => number % n === 0);
+  return small.concat(small.map((n) => number / n).reverse()).filter((n, i, all) => n !== all[i - 1]);
+}
+
 function choices(name) {
-  if (name === "tensor") return PAGE.ranks;
-  if (name === "sequence") return PAGE.ranks.filter((n) => (PAGE.heads / state.tensor) % n === 0);
+  if (name === "tensor") return divisors(PAGE.heads);
+  if (name === "sequence") return divisors(PAGE.heads / state.tensor);
   if (name === "data") return [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024].concat(state.data).filter((n, i, all) => all.indexOf(n) === i).sort((a, b) => a - b);
-  const ranks = state.data * state.sequence;
-  return Array.from({ length: Math.min(ranks, 4096) }, (_, i) => i + 1).filter((n) => ranks % n === 0);
+  return divisors(state.data * state.sequence);
 }
 
 // What does not divide any more becomes the largest that does.
@@ -111,7 +201,7 @@ function show() {
     box.removeAttribute("aria-invalid");
     element.classList.toggle("moved", value !== PAGE.start[name]);
     element.hidden = { samples: !state.train, budget: !state.train, checkpointing: !state.train, steps: state.train,
-      passes: state.train, reused: state.train, place: state.train, tiles: state.train }[name] || false;
+      passes: state.train, reused: state.train, place: state.train, tiles: state.train, under: state.train }[name] || false;
   }
 }
 
@@ -140,7 +230,7 @@ function bind(element) {
 // Answers.
 
 function told(line, numbers) {
-  const cards = state.data * state.sequence * state.tensor;
+  const cards = cardsOf(state);
   const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, many: cards > 1 };
   return line.of !== (state.train ? "clip" : "train") && (needs[line.needs] ?? true);
 }
@@ -153,7 +243,7 @@ function interval(value, factors, unit) {
 
 function update() {
   show();
-  const inputs = inputsOf(state), numbers = PLANS[state.attention](inputs);
+  const inputs = inputsOf(state), { numbers, memory, room, fits } = spent(state);
   const factors = PAGE.factors[state.train ? "train" : "clip"][state.card], rows = [];
   let group = "";
   for (const line of PAGE.lines.filter((each) => told(each, numbers))) {
@@ -179,9 +269,7 @@ function update() {
     rows.push(row);
   }
   document.getElementById("answers").replaceChildren(...rows);
-  const cards = state.data * state.sequence * state.tensor;
-  const memory = state.train ? numbers.train_memory : numbers.serve_memory, room = PAGE.cards[state.card].memory;
-  const fits = room === null ? null : memory <= room - PAGE.keptFree, tiles = {
+  const cards = cardsOf(state), tiles = {
     time: words(state.train ? numbers.train_step_seconds : numbers.clip_seconds, "s"),
     money: state.train ? words(numbers.train_cost, "$") : words(numbers.clip_cost, "$"),
     memory: words(memory, "bytes"),
@@ -193,8 +281,41 @@ function update() {
   const verdict = document.getElementById("verdict"), left = room === null ? "" : words(room - PAGE.keptFree, "bytes");
   verdict.textContent = fits === null ? "a card; its memory is unknown" : fits ? `a card, of ${left}: fits` : `a card, of ${left}: does not fit`;
   verdict.className = fits === false ? "wrong" : "soft";
+  showRemedies(fits);
+  showWays();
   document.getElementById("clip").textContent = `${inputs["clip.frames"]} frames of ${state.height} × ${state.width} on ${cards} × ${state.card}`;
   document.getElementById("command").textContent = command(inputs, cards);
+}
+
+function showRemedies(fits) {
+  const lines = fits === false ? fitting(state) : [], list = document.getElementById("remedies");
+  document.getElementById("what-fits").hidden = fits !== false;
+  if (!lines.length) lines.push(["nothing that was tried fits: a smaller picture, fewer seconds or a smaller model", null]);
+  list.replaceChildren(...lines.map(([text, memory]) => {
+    const item = document.createElement("li");
+    item.textContent = memory === null ? text : `${text}: ${words(memory, "bytes")}`;
+    return item;
+  }));
+}
+
+function showWays() {
+  document.getElementById("cheapest").hidden = state.train;
+  if (state.train) return;
+  const { ways, fastest } = cheapest(state), about = document.getElementById("ways-none");
+  document.getElementById("ways").replaceChildren(...ways.slice(0, PAGE.shown).map((way) => {
+    const row = document.createElement("tr"), s = way.s;
+    const how = `${s.place}${s.tiles ? ", tiles" : ""}${s.fsdp > 1 ? ", fsdp" : ""}`;
+    row.append(...[`${cardsOf(s)} × ${s.card}`, how, words(way.numbers.clip_seconds, "s"), words(way.numbers.clip_cost, "$"), words(way.memory, "bytes")].map((text, i) => {
+      const cell = document.createElement(i ? "td" : "th");
+      cell.textContent = text;
+      return cell;
+    }));
+    return row;
+  }));
+  document.getElementById("ways-table").hidden = !ways.length;
+  about.hidden = ways.length > 0;
+  about.textContent = fastest === null ? "None of the listed cards, up to 64 of them." :
+    `None; the fastest takes ${words(fastest.numbers.clip_seconds, "s")}: ${cardsOf(fastest.s)} × ${fastest.s.card}. Fewer steps, a cache or a smaller clip would do it.`;
 }
 
 function quoted(text) {
@@ -208,7 +329,7 @@ function command(inputs, cards) {
   parts.push(`--precision ${s.precision} --batch ${s.batch}`);
   parts.push(`--attention ${s.attention}`);
   if (s.train) parts.push(`--train --checkpointing ${s.checkpointing} --samples ${s.samples} --budget ${s.budget}`);
-  else parts.push(`--steps ${s.steps} --passes ${s.passes} --reused ${s.reused} --place ${s.place}${s.tiles ? " --tiles" : ""}`);
+  else parts.push(`--steps ${s.steps} --passes ${s.passes} --reused ${s.reused} --place ${s.place}${s.tiles ? " --tiles" : ""} --under ${s.under}`);
   return parts.join(" ");
 }
 

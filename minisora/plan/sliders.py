@@ -27,17 +27,18 @@ from minisora.plan.question import (
     cards_by_name,
     power_overhead,
 )
+from minisora.plan.remedies import NUMBERS, SHOWN, SMALLER, TOLD
 from minisora.plan.spending import INPUTS, PLACES, spend
 from minisora.plan.subject import Subject, attention_words, parse_attention
-from minisora.report.cost import fitting_frames
 from minisora.report.javascript import SCRIPT_HEAD, Traced, function_script
 from minisora.report.words import numbers_script
 from minisora.screen import plain
 
 FOLDER = Path(__file__).parent
+# Seconds that a clip may take, where nobody says.
+UNDER = 60.0
 # Kinds of attention that a reader can choose beside the model's own.
 KINDS = ("full", "factorised", "causal:1", "window:3", "window:5", "window:9")
-LARGEST_RANKS = 64
 
 
 def plan_script(subject: Subject) -> str:
@@ -49,7 +50,9 @@ def plan_script(subject: Subject) -> str:
     table = ", ".join(f"{json.dumps(kind)}: {name}" for kind, name in names.items())
     functions.append(f"const PLANS = {{ {table} }};\n")
     functions.append(
-        function_script("fitFrames", ["frames"], lambda numbers: {"frames": fit(subject, numbers["frames"])})
+        function_script(
+            "fitFrames", ["frames"], lambda numbers: {"frames": _fitting(subject, numbers["frames"])}
+        )
     )
     return "\n".join(functions)
 
@@ -58,9 +61,8 @@ def _spend(subject: Subject, numbers: dict[str, Traced]) -> Mapping[str, Any]:
     return spend(subject, cast(Any, numbers))
 
 
-def fit(subject: Subject, frames: Any) -> Any:
-    """The nearest number of frames that fills its latent frames."""
-    return fitting_frames(frames, float(subject.vae[0]), causal=subject.causal, chunk=float(subject.chunk))
+def _fitting(subject: Subject, frames: Traced) -> Any:
+    return subject.fitting(cast(Any, frames))
 
 
 def kinds(subject: Subject) -> list[str]:
@@ -95,11 +97,10 @@ def settings(question: Question) -> dict[str, Any]:
     }
 
 
-def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
+def page_data(own: Plan, command: str = "minisora plan", under: float | None = None) -> dict[str, Any]:
     """What the scripts need beside the arithmetic; arguments as of `render`."""
     question, known, subject = own.question, own.known, own.question.subject
     cards = {**cards_by_name(), question.card.name: question.card}
-    ranks = [n for n in range(1, LARGEST_RANKS + 1) if subject.heads % n == 0]
     factors = {
         "train" if train else "clip": {
             name: error_factors(replace(question, card=card, train=train), known)
@@ -109,10 +110,13 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
     }
     return {
         "command": command,
-        "start": settings(question),
+        "start": {**settings(question), "under": under or UNDER},
+        "numbers": NUMBERS,
+        "smaller": SMALLER,
+        "told": TOLD,
+        "shown": SHOWN,
         "stride": subject.stride,
         "heads": subject.heads,
-        "ranks": ranks,
         "kinds": kinds(subject),
         "places": PLACES[:3],
         "precisions": PRECISIONS,
@@ -126,7 +130,7 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
         "alone": known.alone,
         "cards": {
             name: {
-                "peaks": {each: card.peak(each) for each in PRECISIONS if _has(card, each)},
+                "peaks": {each: card.peak(each) for each in card.precisions},
                 "typed": plain(card.typed),
                 "memory": card.memory,
                 "link": card.link,
@@ -153,16 +157,13 @@ def page_data(own: Plan, command: str = "minisora plan") -> dict[str, Any]:
     }
 
 
-def _has(card: Any, precision: Any) -> bool:
-    return precision in card.tflops or (precision == "float32" and "tf32" in card.tflops)
-
-
-def render(own: Plan, command: str) -> str:
+def render(own: Plan, command: str, under: float | None = None) -> str:
     """The page's HTML.
 
     Args:
         own: where the sliders start.
         command: that names the same model, such as "minisora plan 'wan 14b'".
+        under: seconds that a clip may take, of the cheapest ways to it; None: a minute.
     """
     subject = own.question.subject
     environment = jinja2.Environment(
@@ -173,7 +174,7 @@ def render(own: Plan, command: str) -> str:
         name=plain(subject.name),
         shape=f"{subject.shape.layers:g} blocks of {subject.shape.width:g} channels, {subject.heads} heads",
         assumed=[plain(each) for each in subject.assumed],
-        data=page_data(own, plain(command)),
+        data=page_data(own, plain(command), under),
         notes=[plain(each) for each in own.notes()],
         scripts=[
             Markup(each)

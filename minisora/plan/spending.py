@@ -28,7 +28,7 @@ import numpy as np
 
 from minisora.plan.subject import Subject
 from minisora.report.cost import Band, TransformerShape, attention_keys, forward_macs, latent_frames
-from minisora.report.units import Number
+from minisora.report.units import HOURS_PER_DAY, SECONDS_PER_HOUR, Number
 
 Inputs = Mapping[str, Number]
 Numbers = dict[str, Number]
@@ -39,7 +39,8 @@ WEIGHT, GRADIENT, MOMENTS, AVERAGE = 4.0, 4.0, 8.0, 4.0
 TEXT_BLOCKS = 24.0
 # Blocks whose gathered weights are there at once: the one that works and the next.
 GATHERED = 2.0
-SECONDS_PER_HOUR = 3600.0
+# In seconds, and in hours.
+AN_HOUR, A_DAY = float(SECONDS_PER_HOUR.value), float(HOURS_PER_DAY.value)
 # Where weights are: on the card all the time; there only while their part works; there a block or two at a time; never
 # there (computed elsewhere, or beforehand).
 PLACES = ("resident", "swapped", "streamed", "elsewhere")
@@ -96,16 +97,12 @@ def spend(subject: Subject, inputs: Inputs) -> Numbers:
     numbers: Numbers = {}
     frames, places = token_grid(subject, inputs)
     joint = shape.text_tokens if shape.text == "joint" else 0.0
-    numbers["latent_frames"] = latent_frames(
-        inputs["clip.frames"], subject.vae[0], causal=subject.causal, chunk=subject.chunk
-    )
     numbers["tokens"] = frames * places
     rows = frames * places + joint
 
     macs = forward_macs(shape, frames, places, subject.attention)
     whole = macs.total
     numbers["pass_flops"] = 2 * whole
-    numbers["attention_flops"] = 2 * macs.attention
     numbers["keys_seen"] = attention_keys(subject.attention, frames, places) + joint
     passes = inputs["serve.steps"] * inputs["serve.passes"] * (1 - inputs["serve.reused"])
     pixels = inputs["clip.frames"] * inputs["clip.height"] * inputs["clip.width"]
@@ -182,14 +179,14 @@ def _serve_seconds(
     )
     seconds = compute + talk + np.maximum(0.0, gather - compute) + move
     clips = inputs["cards.data"] * batch / seconds
-    hours = cards / clips / SECONDS_PER_HOUR
+    hours = cards / clips / AN_HOUR
     return {
         "clip_seconds": seconds,
         "step_seconds": seconds * (numbers["denoise_flops"] / numbers["clip_flops"]) / inputs["serve.steps"],
         "clip_compute_seconds": compute,
         "clip_talk_seconds": talk + gather,
         "clip_talk_share": (talk + gather) / compute,
-        "clips_per_hour": SECONDS_PER_HOUR * clips,
+        "clips_per_hour": AN_HOUR * clips,
         "clip_card_hours": hours,
         "clip_cost": hours * inputs["card.price"],
         "clip_energy": hours * inputs["card.power"],
@@ -230,8 +227,6 @@ def _serve_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number
     most = np.maximum(np.maximum(stages["text"], stages["denoiser"]), stages["vae"])
     return {
         "serve_weights": text + dit + vae,
-        "serve_denoiser": dit,
-        "serve_text_encoder": text,
         "serve_activations": activations,
         "serve_cache": cache,
         "serve_decode": decode,
@@ -271,18 +266,16 @@ def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Num
     reduce = 2 * share * (copies - 1) / copies / _group_speed(inputs, cards)
     seconds = compute + talk + np.maximum(0.0, gather + reduce - compute)
     samples = batch * inputs["cards.data"] / seconds
-    sample_hours = cards / samples / SECONDS_PER_HOUR
+    sample_hours = cards / samples / AN_HOUR
     hours = inputs["train.samples"] * sample_hours
     paid = hours * inputs["card.price"]
     return {
         "train_step_seconds": seconds,
-        "train_compute_seconds": compute,
-        "train_talk_seconds": talk + gather + reduce,
         "train_talk_share": (talk + gather + reduce) / compute,
         "train_samples_per_second": samples,
         "train_total_flops": inputs["train.samples"] * numbers["train_flops"],
         "train_card_hours": hours,
-        "train_days": hours / cards / 24,
+        "train_days": hours / cards / A_DAY,
         "train_cost": paid,
         "train_energy": hours * inputs["card.power"],
         "budget_samples": inputs["train.budget"] / (sample_hours * inputs["card.price"]),

@@ -8,8 +8,9 @@ from functools import cache
 from minisora.config import Config
 from minisora.errors import UserError, nearest
 from minisora.plan.blocks import CODES, DECODERS, OWN, TYPICAL, TYPICAL_DECODER, BlockCode, Decoder
-from minisora.report.cost import ATTENTIONS, Attention, Band, TransformerShape
+from minisora.report.cost import ATTENTIONS, Attention, Band, TransformerShape, fitting_frames
 from minisora.report.model import BLOCK_WEIGHTS, MLP_RATIO
+from minisora.report.units import Number
 from minisora.report.video_models import VideoModel, shipped_models
 
 Triple = tuple[int, int, int]
@@ -20,6 +21,8 @@ HEAD_WIDTH = 128
 WIDTH_PER_LAYER = 122
 # What released models have, where nobody says.
 STEPS, GUIDANCE_PASSES, FPS, TEXT_TOKENS = 50, 2, 24.0, 256
+# A clip, where nobody says: so many latent frames after the first, and pixels of "480p" (height, width).
+LATENTS, PICTURE = 30, (480, 832)
 # Encoder half of T5-XXL, by arithmetic from its config: 24 blocks of 4 x 4096^2 + 3 x 4096 x 10240, 32,128 words.
 T5_XXL = 4.762e9
 _SIZES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
@@ -72,6 +75,10 @@ class Subject:
     def stride(self) -> tuple[int, int]:
         """Pixels (height, width) of a token."""
         return self.vae[1] * self.patch[1], self.vae[2] * self.patch[2]
+
+    def fitting(self, frames: Number) -> Number:
+        """The nearest number of frames that fills its latent frames, of a number above 0."""
+        return fitting_frames(frames, float(self.vae[0]), causal=self.causal, chunk=float(self.chunk))
 
     def seeing(self, attention: Attention | Band) -> "Subject":
         """The same with another kind of attention."""
@@ -185,8 +192,8 @@ def of_size(
         UserError: no such model can be: its shape has another size, or its width is no whole number of heads.
     """
     if width is None:
-        cubed = params * WIDTH_PER_LAYER / BLOCK_WEIGHTS if layers is None else None
-        exact = cubed ** (1 / 3) if cubed is not None else (params / BLOCK_WEIGHTS / (layers or 1)) ** 0.5
+        squares = params / BLOCK_WEIGHTS
+        exact = (squares * WIDTH_PER_LAYER) ** (1 / 3) if layers is None else (squares / layers) ** 0.5
         width = HEAD_WIDTH * max(1, round(exact / HEAD_WIDTH))
     if width % HEAD_WIDTH and width > HEAD_WIDTH:
         low = width - width % HEAD_WIDTH
@@ -223,7 +230,7 @@ def of_size(
         vae_params=0.0,
         code=TYPICAL,
         decoder=TYPICAL_DECODER,
-        clip=(1 + 30 * vae[0], 15 * 8 * 4, 26 * 8 * 4),
+        clip=(1 + LATENTS * vae[0], *PICTURE),
         fps=FPS,
         steps=STEPS,
         guidance_passes=GUIDANCE_PASSES,
@@ -235,6 +242,7 @@ def of_config(config: Config, name: str) -> Subject:
     """A model of ours, as its config says; its small VAE and text encoder are left out of memory."""
     # Here, as it is of use for our own models only.
     from minisora.flops.count_closed_form import decode_terms, total
+    from minisora.models.clip_grid import check_clip
 
     dit, vae, clip = config.dit, config.vae, config.clip
     cells = dit.patch[0] * dit.patch[1] * dit.patch[2] * vae.latent_channels
@@ -249,10 +257,11 @@ def of_config(config: Config, name: str) -> Subject:
         patch_values=cells * (1.5 if dit.learn_sigma else 1),
     )
     r, s = vae.temporal_factor, vae.spatial_factor
-    latents = (1 + (clip.frames - 1) // r, clip.height // s, clip.width // s)
+    latents = check_clip(
+        clip.frames, clip.height, clip.width, temporal_factor=r, spatial_factor=s, patch=dit.patch
+    )
     pixels = clip.frames * clip.height * clip.width
     guided = config.sample.guidance != 1 and dit.text_conditioning
-    evaluations = 2 * config.sample.steps - 1 if config.sample.scheduler == "heun" else config.sample.steps
     return Subject(
         name=name,
         source="its config",
@@ -270,7 +279,7 @@ def of_config(config: Config, name: str) -> Subject:
         decoder=replace(TYPICAL_DECODER, macs_per_pixel=total(decode_terms(vae, latents)) / pixels),
         clip=(clip.frames, clip.height, clip.width),
         fps=clip.fps,
-        steps=evaluations,
+        steps=config.sample.evaluations,
         guidance_passes=2 if guided else 1,
         assumed=("a typical decoder's memory",),
     )

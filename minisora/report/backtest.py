@@ -22,12 +22,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from minisora.flops.peaks import CARDS
 from minisora.report.assumptions import shipped
 from minisora.report.cost import PassMacs, TransformerShape, forward_macs
 from minisora.report.model import DIT_PLACES, MLP_RATIO, Inputs, number, sora_shape, token_grid
+from minisora.report.one_more import one_more
 from minisora.report.units import FLOP_PER_MAC, SECONDS_PER_HOUR, Quantity
 from minisora.report.video_models import DisclosedRun, Grade, Triple, VideoModel
 
@@ -172,7 +172,7 @@ def implication(rows: Sequence[BacktestRow]) -> dict[str, Any]:
         logs = [-float(np.mean(np.log(values))) for values in votes.values()]
         implied[f"models_in_{name}_correction"] = len(logs)
         implied[f"{name}_correction"] = float(np.exp(np.mean(logs))) if logs else None
-        implied[f"{name}_correction_interval"] = _interval(logs)
+        implied[f"{name}_correction_interval"] = one_more(logs)
         implied[f"{name}_correction_range"] = [float(np.exp(f(logs))) for f in (min, max)] if logs else None
 
     per_hour = _peaks()[H100] * float(SECONDS_PER_HOUR.value)
@@ -209,15 +209,6 @@ def _votes(rows: Sequence[BacktestRow], values: Sequence[float | None]) -> dict[
         if value is not None:
             votes.setdefault(row.model, []).append(value)
     return votes
-
-
-def _interval(logs: Sequence[float]) -> list[float] | None:
-    """5 to 95 % for one more value, from logarithms; None for fewer than three."""
-    if len(logs) < 3:
-        return None
-    middle, scale = float(np.mean(logs)), float(np.std(logs, ddof=1) * np.sqrt(1 + 1 / len(logs)))
-    spread = scale * float(stdtrit(len(logs) - 1, 0.95))
-    return [float(np.exp(middle - spread)), float(np.exp(middle + spread))]
 
 
 def _peaks() -> dict[str, float]:

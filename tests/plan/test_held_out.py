@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ from typer.testing import CliRunner
 from minisora.cli import app, main
 from minisora.flops.machines import shipped_calibrations
 from minisora.plan.answer import plan, product
-from minisora.plan.back_test import back_test_tree
 from minisora.plan.held_out import Evidence, HeldOut, evidence, interval_of_errors, weigh
 from minisora.plan.question import ask, card_named
+from minisora.plan.scores import back_test_tree
 from minisora.plan.subject import named
+from minisora.report.one_more import one_more
 from minisora.report.video_models import Fact, VideoModel, load_models
 
 
@@ -89,6 +91,15 @@ def test_a_number_that_can_mean_two_things_is_met_by_either() -> None:
     row = HeldOut("m", "d", "", "memory", (9.0, 10.0), 9.5, "primary")
     assert row.error == 1
     assert HeldOut("m", "d", "", "memory", (9.0, 10.0), 20.0, "primary").error == 0.5
+
+
+def test_one_more_value_lies_where_students_t_says() -> None:
+    # Of 1, 2, 3: middle 2, deviation 1, and t of two degrees of freedom at 95 % is 2.920.
+    ends = one_more([1.0, 2.0, 3.0])
+    assert ends
+    spread = 2.919986 * (4 / 3) ** 0.5
+    assert ends == pytest.approx((math.exp(2 - spread), math.exp(2 + spread)), rel=1e-6)
+    assert one_more([1.0, 2.0]) is None
 
 
 def test_few_developers_have_no_interval_and_scattered_ones_a_wide_one() -> None:
@@ -167,6 +178,11 @@ def test_an_answer_needs_no_torch() -> None:
         (["wan 14b", "--samples", "1M"], "--train"),
         (["wan 14b", "--vae", "4x16x16"], "--vae would do nothing"),
         ([], "give one of MODEL"),
+        (["wan 14b", "--train", "--under", "60"], "--train would do nothing beside --under"),
+        (["wan 14b", "--under", "0"], "under = 0.0 must be above 0"),
+        (["--back-test", "--page", "x.html"], "--page would do nothing beside --back-test"),
+        (["--back-test", "--config", "toy", "--under", "60"], "--config and --under would do nothing"),
+        (["wan 14b", "--back-test"], "MODEL would do nothing"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -176,6 +192,7 @@ def test_bad_input_is_one_line(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    error = capsys.readouterr().err
+    printed, error = capsys.readouterr()
+    assert not printed
     assert message in error
     assert len(error.splitlines()) == 1

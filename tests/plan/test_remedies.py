@@ -1,11 +1,14 @@
+import shlex
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from minisora.errors import UserError
 from minisora.plan.answer import plan
 from minisora.plan.question import Question, ask, card_named
-from minisora.plan.remedies import cheapest, fitting, verdict
+from minisora.plan.remedies import cheapest, fitting, smaller_clips, verdict
 from minisora.plan.subject import named
 
 
@@ -24,8 +27,58 @@ def test_what_does_not_fit_is_told_with_what_does() -> None:
 
 def test_a_remedy_that_is_told_fits() -> None:
     question = hunyuan()
-    assert any(line.startswith("--place streamed --tiles: ") for line in fitting(plan(question)))
-    assert plan(replace(question, place="streamed", tiles=True)).fits
+    assert any(line.startswith("--place swapped --tiles: ") for line in fitting(plan(question)))
+    assert plan(replace(question, place="swapped", tiles=True)).fits
+
+
+@pytest.mark.parametrize("card", ["a100 80gb", "h100 nvl"])
+def test_a_card_without_a_peak_in_8_bits_is_not_told_to_use_it(card: str) -> None:
+    question = ask(named("wan 14b"), card=card_named(card), batch=8)
+    assert plan(question).fits is False
+    assert not any("float8" in line for line in fitting(plan(question)))
+
+
+QUESTIONS: list[dict[str, Any]] = [
+    {},
+    {"tiles": True},
+    {"tiles": True, "place": "swapped"},
+    {"cards": 2},
+    {"cards": 4, "tensor": 2, "data": 2},
+    {"train": True},
+    {"train": True, "batch": 8, "cards": 8},
+    {"train": True, "batch": 3, "cards": 8, "sequence": 4, "checkpointing": "full"},
+]
+
+
+@pytest.mark.parametrize("model", ["hunyuanvideo", "wan 14b", "step-video"])
+@pytest.mark.parametrize("changes", QUESTIONS, ids=str)
+def test_what_is_told_is_told_once_and_fits_as_it_is_typed(model: str, changes: dict[str, Any]) -> None:
+    card = card_named("l40s")
+    own = {"cards": 1, "batch": 8, **changes}
+    made = plan(ask(named(model), card=card, **own))
+    assert made.fits is False
+    lines = fitting(made)
+    assert len({line.split(": ")[0] for line in lines}) == len({line.split(": ")[1] for line in lines})
+    for line in lines:
+        parts = shlex.split(line.split(":")[0].split(",")[0])
+        given: dict[str, Any] = {"tiles": True} if "--tiles" in parts else {}
+        for name, value in pairwise(parts):
+            if name in ("--size", "--place", "--precision", "--checkpointing"):
+                given[name[2:]] = tuple(map(int, value.split("x"))) if name == "--size" else value
+            elif name.startswith("--") and not value.startswith("--"):
+                given[name[2:]] = int(value)
+        assert plan(ask(named(model), card=card, **{**own, **given})).fits, line
+
+
+def test_a_smaller_clip_is_one_that_the_vae_can_code() -> None:
+    """Step-Video's VAE starts anew every 17 frames."""
+    frames = [
+        change.settings["frames"]
+        for change in smaller_clips(ask(named("step-video"), card=card_named("l40s")))
+        if "frames" in change.settings
+    ]
+    assert len(frames) == 4
+    assert all(ask(named("step-video"), card=card_named("l40s"), frames=each).frames for each in frames)
 
 
 def test_a_training_that_does_not_fit_has_remedies_too() -> None:

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from minisora.cli import app
 from minisora.flops.machines import shipped_calibrations
+from minisora.memory import size_text
 from minisora.plan.answer import plan
-from minisora.plan.question import ask, card_named, cards_by_name
+from minisora.plan.question import Question, ask, card_named, cards_by_name
+from minisora.plan.remedies import cheapest, fitting
 from minisora.plan.sliders import FOLDER, kinds, page_data, plan_script, render, settings
 from minisora.plan.subject import Subject, named, of_size, parse_attention
 
@@ -55,25 +57,30 @@ def random_setting(subject: Subject, generator: np.random.Generator) -> dict[str
     }
 
 
-def by_python(subject: Subject, setting: dict[str, Any]) -> dict[str, float]:
+def question_of(subject: Subject, setting: dict[str, Any]) -> Question:
     own = dict(setting)
     seen = subject.seeing(parse_attention(own.pop("attention")))
     size = own.pop("height"), own.pop("width")
     cards = own["data"] * own["sequence"] * own["tensor"]
-    question = ask(seen, **{**own, "card": card_named(own["card"]), "size": size, "cards": cards})
-    return {name: float(value) for name, value in plan(question).numbers.items()}
+    return ask(seen, **{**own, "card": card_named(own["card"]), "size": size, "cards": cards})
 
 
-def by_node(subject: Subject, states: list[dict[str, Any]]) -> list[dict[str, float]]:
+def by_python(subject: Subject, setting: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in plan(question_of(subject, setting)).numbers.items()}
+
+
+def by_node(subject: Subject, states: list[dict[str, Any]], result: str) -> list[Any]:
+    """What the page's script says of each state, `result` an expression of `s`."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     data = page_data(plan(ask(subject, card=card_named("h100 sxm"))))
     script = (FOLDER / "sliders.js").read_text()
-    inputs_of = script[script.index("function inputsOf") : script.index("// How numbers look")]
+    arithmetic = script[script.index("function inputsOf") : script.index("// How numbers look")]
+    divisors = script[script.index("function divisors") : script.index("// What does not divide")]
     program = (
-        f"{plan_script(subject)}\nconst PAGE = {json.dumps(data)};\n{inputs_of}\n"
-        f"console.log(JSON.stringify({json.dumps(states)}.map((s) => PLANS[s.attention](inputsOf(s)))));"
+        f"{plan_script(subject)}\nconst PAGE = {json.dumps(data)};\n{arithmetic}\nlet state;\n{divisors}\n"
+        f"console.log(JSON.stringify({json.dumps(states)}.map((s) => {result})));"
     )
     done = subprocess.run(
         [node, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
@@ -88,7 +95,7 @@ def by_node(subject: Subject, states: list[dict[str, Any]]) -> list[dict[str, fl
 def test_the_page_is_the_same_arithmetic(subject: Subject) -> None:
     generator = np.random.default_rng(0)
     states = [random_setting(subject, generator) for _ in range(25)]
-    for state, found in zip(states, by_node(subject, states), strict=True):
+    for state, found in zip(states, by_node(subject, states, "PLANS[s.attention](inputsOf(s))"), strict=True):
         expected = by_python(subject, state)
         assert list(found) == list(expected)
         for name, value in expected.items():
@@ -97,6 +104,49 @@ def test_the_page_is_the_same_arithmetic(subject: Subject) -> None:
                 assert math.isnan(value), name
             else:
                 assert found[name] == pytest.approx(value, rel=5e-7, abs=1e-300), name
+
+
+@pytest.mark.parametrize("subject", [named("wan 14b"), named("step-video")], ids=lambda each: each.name)
+def test_the_page_tells_what_fits_as_the_command_does(subject: Subject) -> None:
+    generator = np.random.default_rng(1)
+    states = [random_setting(subject, generator) | {"batch": 8, "seconds": 10.0} for _ in range(20)]
+    result = "fitting(s).map(([text, memory]) => [text, memory])"
+    told = 0
+    for state, found in zip(states, by_node(subject, states, result), strict=True):
+        made = plan(question_of(subject, state))
+        lines = fitting(made) if made.fits is False else []
+        if made.fits is False:
+            assert [f"{text}: {size_text(memory)}" for text, memory in found] == lines
+            told += len(lines)
+    assert told > 10
+
+
+def test_the_page_finds_the_cheapest_ways_as_the_command_does() -> None:
+    subject, generator = named("cogvideox-5b"), np.random.default_rng(2)
+    states = [
+        random_setting(subject, generator)
+        | {"train": False, "batch": 1, "seconds": 6.0, "height": 480, "width": 720}
+        for _ in range(4)
+    ]
+    for under in (5.0, 120.0):
+        asked = [{**state, "under": under} for state in states]
+        result = (
+            "cheapest(s).ways.map((w) => [w.s.card, cardsOf(w.s), w.s.tiles, w.s.fsdp, w.numbers.clip_cost])"
+        )
+        for state, found in zip(states, by_node(subject, asked, result), strict=True):
+            ways = cheapest(question_of(subject, state), under).ways
+            assert len(found) == len(ways)
+            for (card, cards, tiles, fsdp, cost), way in zip(found, ways, strict=True):
+                own = way.question
+                assert (card, cards, tiles, fsdp) == (own.card.name, own.cards, own.tiles, own.fsdp)
+                assert cost == pytest.approx(float(way.numbers["clip_cost"]), rel=1e-6)
+
+
+def test_every_number_of_ranks_that_divides_can_be_chosen() -> None:
+    ranks = [1, 2, 36, 97, 8192, 1 << 20]
+    found = by_node(named("wan 14b"), [{"n": n} for n in ranks], "divisors(s.n)")
+    expected = [[n for n in range(1, rank + 1) if rank % n == 0] for rank in ranks]
+    assert found == expected
 
 
 def test_the_sliders_start_at_the_question() -> None:

@@ -1,9 +1,13 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minisora.plan import spending
+from minisora.plan.lines import LINES
 from minisora.plan.question import Question, ask, card_named
 from minisora.plan.spending import Numbers, decoder_values, spend
 from minisora.plan.subject import disclosed, named, of_disclosed
@@ -43,6 +47,15 @@ def test_a_clip_is_its_passes_its_prompt_and_its_decoding() -> None:
     half = numbers(asked(steps=20, reused=0.5))
     assert float(half["denoise_flops"]) == pytest.approx(float(one["denoise_flops"]))
     assert half["serve_cache"] > 0
+
+
+def test_every_result_is_read() -> None:
+    """By a line of the answer, by the page, or by the back-test."""
+    told = {line.name for line in LINES}
+    plan, page = Path(spending.__file__).parent, Path(spending.__file__).with_name("sliders.js").read_text()
+    code = page + "".join(path.read_text() for path in plan.glob("*.py") if path.name != "lines.py")
+    for name in numbers(asked()):
+        assert name in told or re.search(rf'numbers(\["{name}"\]|\.{name}\b)', code), name
 
 
 def test_values_may_be_arrays() -> None:

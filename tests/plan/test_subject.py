@@ -7,6 +7,7 @@ from minisora.errors import UserError
 from minisora.plan.question import ask, card_named
 from minisora.plan.spending import spend
 from minisora.plan.subject import (
+    WIDTH_PER_LAYER,
     Subject,
     attention_words,
     disclosed,
@@ -18,6 +19,7 @@ from minisora.plan.subject import (
     parse_count,
     parse_triple,
 )
+from minisora.report.assumptions import shipped
 from minisora.report.cost import Band
 
 
@@ -68,6 +70,15 @@ def test_a_size_alone_becomes_a_model_of_that_size() -> None:
         subject = of_size(params)
         assert float(subject.shape.params()) == pytest.approx(params, rel=0.05)
         assert float(subject.shape.width) % 128 == 0
+
+
+def test_a_size_alone_is_as_wide_as_the_report_takes_it() -> None:
+    assert shipped("measured").entries["sora.width_per_layer"].value == WIDTH_PER_LAYER
+
+
+def test_a_config_has_the_passes_that_its_scheduler_makes() -> None:
+    heun = load("toy", ["sample.scheduler=heun", "sample.steps=10"])
+    assert of_config(heun, "toy").steps == heun.sample.evaluations == 19
 
 
 def test_a_shape_of_another_size_is_refused_with_the_size_that_it_has() -> None:
