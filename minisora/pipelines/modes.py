@@ -4,7 +4,7 @@
     extend             a clip goes on after its end, or begins earlier
     connect            what happens between two clips
     loop               a clip whose end leads back to its start
-    keyframes          what happens between known images
+    keyframes          what happens between known images; keyframe_segments: each two with a prompt of their own
     long_video_pieces  extension without end
 
 Videos are B 3 T H W in [-1, 1], of the model's frame rate; latent frame 0 codes the first frame alone, every later
@@ -212,6 +212,35 @@ def keyframes(
     known[:, cells] = True
     size = (frames, images.shape[3], images.shape[4])
     return pipeline.videos(prompt, size, settings, KnownLatents(latents, frames=known))
+
+
+def keyframe_segments(
+    pipeline: MiniSoraPipeline,
+    prompts: Sequence[str],
+    images: Tensor,
+    num_frames: int | None = None,
+    *,
+    settings: SampleSettings = DEFAULTS,
+) -> Tensor:
+    """A video through known images, between each two a clip with a prompt of its own: 1 3 (1 + (K - 1) (T - 1)) H W.
+
+    Args:
+        pipeline: trained with `flow.known_share` above 0.
+        prompts: K - 1, one for each segment.
+        images: 1 K 3 H W in [-1, 1].
+        num_frames: length T of a segment, both images with it; the training length by default.
+        settings: how to sample; segment k uses seed + 1000 k.
+
+    Raises:
+        UserError: as of `keyframes`.
+    """
+    pieces = []
+    for k, prompt in enumerate(prompts):
+        seeded = replace(settings, seed=seed_after(settings.seed, 1000 * k))
+        piece = keyframes(pipeline, prompt, images[:, k : k + 2], num_frames=num_frames, settings=seeded)
+        # It begins with the image that the one before it ends with.
+        pieces.append(piece if k == 0 else piece[:, :, 1:])
+    return torch.cat(pieces, dim=2)
 
 
 def _sample(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minisora.errors import UserError
 from minisora.limits import MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, check_number, check_seed
@@ -26,23 +26,51 @@ MAX_PROMPT = 2000
 MOST_LETTERS = 1 << 18
 # Videos made one from another.
 _MOST_DEEP = 64
-# Videos that a mode is made from, and what it needs beside them.
-MODES: dict[str, tuple[int, frozenset[str]]] = {
-    "sample": (0, frozenset()),
-    "animate": (1, frozenset({"frame"})),
-    "extend": (1, frozenset()),
-    "prepend": (1, frozenset()),
-    "loop": (1, frozenset()),
-    "connect": (2, frozenset()),
-    "restyle": (1, frozenset({"strength"})),
-    "inpaint": (1, frozenset({"mask"})),
-    "upload": (0, frozenset({"name", "digest"})),
+# Of a video made of several: images that it leads through, and clips that follow each other.
+MOST_KEYFRAMES, MOST_SEGMENTS = 5, 8
+# Frames of a video that a mask is painted for.
+MOST_MASKS = 8
+
+
+class Mode(NamedTuple):
+    """What a video of a mode is made from.
+
+    Args:
+        least, most: how many other videos.
+        needs: fields of the recipe that it must have.
+        may: those that it can have.
+    """
+
+    least: int
+    most: int
+    needs: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
+
+
+MODES: dict[str, Mode] = {
+    "sample": Mode(0, 0),
+    "long": Mode(0, 0, frozenset({"later"})),
+    "animate": Mode(1, 1, frozenset({"frame"})),
+    "extend": Mode(1, 1),
+    "prepend": Mode(1, 1),
+    "loop": Mode(1, 1),
+    "connect": Mode(2, 2),
+    "keyframes": Mode(2, MOST_KEYFRAMES, frozenset({"keyframes"}), frozenset({"later"})),
+    "restyle": Mode(1, 1, frozenset({"strength"}), frozenset({"source"})),
+    "inpaint": Mode(1, 1, frozenset(), frozenset({"mask", "masks"})),
+    "trim": Mode(1, 1, frozenset({"span"})),
+    "upload": Mode(0, 0, frozenset({"name", "digest"})),
 }
 # What a recipe says where nothing is sampled.
 UNSAMPLED = {"steps": 1, "guidance": 1.0, "seed": 0, "scheduler": "euler"}
 MAX_NAME = 200
 _ALWAYS = ("model", "weights", "prompt", "size", "steps", "guidance", "seed", "scheduler", "mode")
-_SOMETIMES = ("parents", "frame", "strength", "source", "mask", "name", "digest")
+# Of some modes; lists in JSON are tuples here.
+_OF_A_MODE = (
+    "frame", "strength", "source", "mask", "name", "digest", "span", "keyframes", "later", "masks",
+)  # fmt: skip
+_LISTS = ("span", "keyframes", "later", "masks")
+_SOMETIMES = ("parents", *_OF_A_MODE)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -56,12 +84,20 @@ class Recipe:
         prompt: what it shows; "" is none.
         size: (frames, height, width) sampled.
         steps, guidance, scheduler, seed: as of `SampleSettings` and `make_scheduler`.
-        mode: one of `MODES`; all but "sample" and "upload" make a video from others.
+        mode: one of `MODES`.
         parents: recipes of those.
         frame: of "animate", which frame of the parent begins.
         strength: of "restyle", the noise level to begin from.
         source: of "restyle", what the parent shows; keeps what the prompts share. None: it is noised and denoised.
         mask: of "inpaint", `pack_mask` of what is to change, in every frame.
+        masks: of "inpaint" instead, (frame, `pack_mask`) of some frames, rising; between them it moves as
+            `minisora.pipelines.mask_path` says.
+        span: of "trim", the first frame of the parent that stays and the first that does not any more. Nothing is
+            sampled.
+        keyframes: of "keyframes", which frame of each parent. What happens between two of them is a segment, sampled
+            of `size`.
+        later: of "long" and "keyframes", prompts of the segments after the first, whose is `prompt`; where there are
+            fewer, the last one goes on.
         name, digest: of "upload", what the file was called, and the SHA-256 of its bytes, 64 hex digits. Nothing is
             sampled (`UNSAMPLED`): the video is the file, fitted to the model's rate and to `size`.
 
@@ -85,6 +121,10 @@ class Recipe:
     mask: str | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     digest: str | None = field(default=None, kw_only=True)
+    span: tuple[int, int] | None = field(default=None, kw_only=True)
+    keyframes: tuple[int, ...] = field(default=(), kw_only=True)
+    later: tuple[str, ...] = field(default=(), kw_only=True)
+    masks: tuple[tuple[int, str], ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.mode, str) or self.mode not in MODES:
@@ -110,18 +150,20 @@ class Recipe:
 
     def _check_mode(self) -> None:
         """Raise UserError unless what belongs to the mode is there, and nothing else."""
-        count, needed = MODES[self.mode]
-        if len(self.parents) != count:
-            raise UserError(f"{self.mode} is made from {count} videos, not from {len(self.parents)}")
+        mode = MODES[self.mode]
+        if not mode.least <= len(self.parents) <= mode.most:
+            wanted = f"{mode.least}" if mode.least == mode.most else f"{mode.least} to {mode.most}"
+            raise UserError(f"{self.mode} is made from {wanted} videos, not from {len(self.parents)}")
         if self.depth > _MOST_DEEP:
             raise UserError(
                 f"it is made from more than {_MOST_DEEP} videos, one after another: begin a new one"
             )
-        for name in ("frame", "strength", "source", "mask", "name", "digest"):
-            given = getattr(self, name) is not None
-            optional = name == "source" and self.mode == "restyle"
-            if given != (name in needed) and not optional:
+        for name in _OF_A_MODE:
+            given = getattr(self, name) not in (None, ())
+            if given != (name in mode.needs) and name not in mode.may:
                 raise UserError(f"{self.mode} {'takes no' if given else 'needs a'} {name}")
+        if self.mode == "inpaint" and (self.mask is None) == (not self.masks):
+            raise UserError("inpaint needs a mask: one for all frames, or some that say of which frame")
         if self.frame is not None:
             check_number("the recipe's frame", self.frame, 0, MAX_FRAMES)
         if self.strength is not None:
@@ -132,12 +174,49 @@ class Recipe:
             raise UserError(f"the recipe's name must be a text of 1 to {MAX_NAME} characters")
         if self.digest is not None and not (isinstance(self.digest, str) and _DIGEST.fullmatch(self.digest)):
             raise UserError("the recipe's digest must be 64 hex digits")
+        self._check_masks()
+        self._check_segments()
         if len(self.to_text()) > MOST_LETTERS:
             raise UserError(
                 f"the recipe and those that it was made from are more than {MOST_LETTERS} letters: begin a new video"
             )
-        if self.mask is not None and not any(any(row) for row in unpack_mask(self.mask, *self.size[1:])):
+
+    def _check_masks(self) -> None:
+        masks = self.masks if self.mask is None else ((0, self.mask),)
+        if len(masks) > MOST_MASKS or any(not isinstance(each, tuple) or len(each) != 2 for each in masks):
+            raise UserError(f"the recipe's masks must be at most {MOST_MASKS} pairs of a frame and a mask")
+        before = -1
+        for frame, _ in masks:
+            check_number("the frame of a mask", frame, before + 1, self.size[0] - 1)
+            before = frame
+        sizes = self.size[1:]
+        if masks and not any(any(any(row) for row in unpack_mask(mask, *sizes)) for _, mask in masks):
             raise UserError("the mask is empty: mark what is to change")
+
+    def _check_segments(self) -> None:
+        if self.span is not None:
+            if not isinstance(self.span, tuple) or len(self.span) != 2:
+                raise UserError("the recipe's span must be two frames")
+            check_number("the first frame that stays", self.span[0], 0, MAX_FRAMES)
+            check_number("the frame after the last that stays", self.span[1], self.span[0] + 1, MAX_FRAMES)
+        if self.keyframes and len(self.keyframes) != len(self.parents):
+            raise UserError(
+                f"{len(self.keyframes)} keyframes of {len(self.parents)} videos: give one of each"
+            )
+        for frame in self.keyframes:
+            check_number("a keyframe", frame, 0, MAX_FRAMES)
+        most = len(self.parents) - 2 if self.mode == "keyframes" else MOST_SEGMENTS - 1
+        if not all(isinstance(text, str) and len(text) <= MAX_PROMPT for text in self.later):
+            raise UserError(f"the prompts of segments must be texts of at most {MAX_PROMPT} characters")
+        if len(self.later) > most:
+            raise UserError(f"{1 + len(self.later)} prompts for at most {1 + most} segments: leave some out")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Of the segments of a video that has several."""
+        count = len(self.keyframes) - 1 if self.keyframes else 1 + len(self.later)
+        given = (self.prompt, *self.later)
+        return tuple(given[min(k, len(given) - 1)] for k in range(count))
 
     @property
     def depth(self) -> int:
@@ -147,8 +226,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without what does not belong to the mode."""
         own = {name: value for name, value in vars(self).items() if value is not None and value != ()}
+        lists: dict[str, Any] = {name: list(own[name]) for name in ("size", *_LISTS) if name in own}
+        if self.masks:
+            lists["masks"] = [list(pair) for pair in self.masks]
         nested = {"parents": [parent.to_dict() for parent in self.parents]} if self.parents else {}
-        return {"minisora": VERSION, **own, "size": list(self.size), **nested}
+        return {"minisora": VERSION, **own, **lists, **nested}
 
     def to_text(self) -> str:
         """The text of the tag; the same recipe gives the same text."""
@@ -177,9 +259,16 @@ def recipe_of(value: Any) -> Recipe:
     size, parents = given["size"], given.get("parents", [])
     if not isinstance(size, list) or len(size) != 3:
         raise UserError("the recipe's size must be three numbers")
-    if not isinstance(parents, list) or len(parents) > 2:
-        raise UserError("the recipe's parents must be at most two recipes")
-    return Recipe(**{**given, "size": tuple(size), "parents": tuple(recipe_of(parent) for parent in parents)})
+    if not isinstance(parents, list) or len(parents) > MOST_KEYFRAMES:
+        raise UserError(f"the recipe's parents must be at most {MOST_KEYFRAMES} recipes")
+    lists = {}
+    for name in _LISTS:
+        if not isinstance(given.get(name, []), list):
+            raise UserError(f"the recipe's {name} must be a list")
+        if name in given:
+            lists[name] = tuple(tuple(each) if isinstance(each, list) else each for each in given[name])
+    parents = tuple(recipe_of(parent) for parent in parents)
+    return Recipe(**{**given, **lists, "size": tuple(size), "parents": parents})
 
 
 def pack_mask(rows: Sequence[Sequence[bool]]) -> str:

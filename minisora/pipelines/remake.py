@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,9 +19,10 @@ from minisora.errors import UserError
 from minisora.flow.denoise import SampleSettings
 from minisora.flow.schedules import make_scheduler
 from minisora.pipelines import modes, restyle
+from minisora.pipelines.mask_path import mask_path
 from minisora.pipelines.model_folder import load_pipeline, weights_digest
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.pipelines.recipe import Recipe, read_recipe, unpack_mask
+from minisora.pipelines.recipe import Recipe, read_recipe
 from minisora.pipelines.shipped_models import shipped
 
 
@@ -52,7 +54,7 @@ def make(
         strength=recipe.strength,
         seed=recipe.seed,
         progress=progress,
-        on_step=on_step,
+        on_step=on_step if on_step is None else _counted(on_step),
     )
     prompt, frames = recipe.prompt, recipe.size[0]
     if recipe.mode == "sample":
@@ -61,9 +63,31 @@ def make(
         assert recipe.name is not None
         sizes, fps = [recipe.size[1:]], float(pipeline.config.fps)
         return read_upload(videos[0], recipe.name, sizes, most_frames=frames, fps=fps)
+    if recipe.mode == "long":
+        _, height, width = recipe.size
+        # Of a clip of few latent frames two would be more than an extension adds.
+        context = max(1, min(2, (pipeline.latent_shape(*pipeline.config.default_size)[1] - 1) // 2))
+        pieces = modes.long_video_pieces(
+            pipeline, prompt, later=recipe.later, context=context, num_frames=frames, height=height, width=width,
+            settings=settings,
+        )  # fmt: skip
+        return torch.cat(list(islice(pieces, len(recipe.prompts))), dim=2)[0]
     clips = [_read(pipeline, file, recipe) for file in videos]
     clip = clips[0]
     match recipe.mode:
+        case "trim":
+            assert recipe.span is not None
+            first, end = recipe.span
+            if end > clip.shape[2]:
+                raise UserError(f"the video has {clip.shape[2]} frames, not {end}: trim fewer")
+            made = clip[:, :, first:end]
+        case "keyframes":
+            shown = [
+                clip[:, :, min(at, clip.shape[2] - 1)]
+                for clip, at in zip(clips, recipe.keyframes, strict=True)
+            ]
+            images = torch.stack(shown, 1)  # 1 K 3 H W
+            made = modes.keyframe_segments(pipeline, recipe.prompts, images, frames, settings=settings)
         case "animate":
             image = clip[:, :, min(recipe.frame or 0, clip.shape[2] - 1)]
             made = modes.image_to_video(pipeline, prompt, image, frames, settings=settings)
@@ -78,11 +102,16 @@ def make(
             cut = clip[:, :, :frames]
             made = restyle.restyle(pipeline, prompt, cut, source=recipe.source, settings=settings)
         case _:
-            assert recipe.mask is not None
-            rows = torch.tensor(unpack_mask(recipe.mask, *recipe.size[1:]))  # H W
-            mask = rows[None, None].expand(1, frames, -1, -1)
+            masks = recipe.masks if recipe.mask is None else ((0, recipe.mask),)
+            mask = mask_path(masks, *recipe.size)[None]  # 1 T H W
             made = restyle.inpaint(pipeline, prompt, clip[:, :, :frames], mask, settings=settings)
     return made[0]
+
+
+def _counted(on_step: Callable[[int, float, Tensor], None]) -> Callable[[int, float, Tensor], None]:
+    """`on_step` with the steps of all segments counted on, where each begins at 0."""
+    steps = count()
+    return lambda _, sigma, latents: on_step(next(steps), sigma, latents)
 
 
 def _read(pipeline: MiniSoraPipeline, file: Path, recipe: Recipe) -> Tensor:

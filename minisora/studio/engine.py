@@ -150,8 +150,9 @@ class _Forming:
     def __init__(self, pipeline: MiniSoraPipeline, recipe: Recipe, on_step: OnStep):
         self._pipeline, self._on_step = pipeline, on_step
         self._before: Tensor | None = None
+        self._sigma = 1.0
         self._guesses = recipe.mode != "inpaint" and recipe.source is None
-        if recipe.mode == "sample":
+        if recipe.mode in ("sample", "long"):
             self._before = pipeline.noise(1, pipeline.latent_shape(*recipe.size), recipe.seed)
 
     def __call__(self, step: int, sigma: float, latents: Tensor) -> None:
@@ -159,7 +160,11 @@ class _Forming:
         shown = latents
         if self._guesses:
             sigmas = self._pipeline.scheduler.sigmas
-            then = float(sigmas[min(step + 1, len(sigmas) - 1)])
+            # Of several segments each begins with noise again.
+            then = float(sigmas[step % (len(sigmas) - 1) + 1])
+            if sigma > self._sigma:
+                self._before = None
+            self._sigma = sigma
             if self._before is not None and then < sigma:
                 shown = latents - then * (latents - self._before.to(latents.device)) / (then - sigma)
             self._before = latents.clone()
@@ -193,5 +198,5 @@ def _modes(pipeline: MiniSoraPipeline) -> dict[str, dict[str, Any]]:
     inpaint = {**usual, "resample": restyle.RESAMPLE, "resample_above": RESAMPLE_ABOVE}
     return {
         "animate": usual, "extend": going_on, "prepend": going_on, "loop": usual, "connect": usual,
-        "restyle": flow_edit, "inpaint": inpaint,
+        "keyframes": usual, "long": usual, "restyle": flow_edit, "inpaint": inpaint,
     }  # fmt: skip

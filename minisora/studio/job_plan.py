@@ -14,11 +14,28 @@ def plan(facts: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[int, flo
 
     Args:
         facts: of the model.
-        request: mode, size, steps, guidance, scheduler; of restyle also strength and source.
+        request: mode, size, steps, guidance, scheduler; of restyle also strength and source, of long videos and
+            keyframes also what tells their segments.
     """
-    mode, guidance = request["mode"], float(request["guidance"])
-    if mode == "upload":
+    mode = request["mode"]
+    if mode in ("upload", "trim"):
         return 1, None
+    if mode == "keyframes":
+        segments = len(request["keyframes"]) - 1
+        steps, flops = _clip(facts, request)
+        return segments * steps, None if flops is None else segments * flops
+    if mode == "long":
+        # Each extension samples a clip of the length that the model was trained with.
+        later = {**request, "size": [facts["default_size"][0], *request["size"][1:]]}
+        first, each = _clip(facts, request), _clip(facts, later)
+        flops = None if first[1] is None or each[1] is None else first[1] + len(request["later"]) * each[1]
+        return first[0] + len(request["later"]) * each[0], flops
+    return _clip(facts, request)
+
+
+def _clip(facts: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[int, float | None]:
+    """Steps and FLOPs of sampling one clip."""
+    mode, guidance = request["mode"], float(request["guidance"])
     levels = _levels(facts, request)
     costs = facts["costs"].get("x".join(map(str, request["size"])))
     if costs is None or request["scheduler"] != "euler":

@@ -308,11 +308,14 @@ class JobStore:
         return _clip(row) if row else None
 
     def family(self, clip: int) -> tuple[list[int], list[int]]:
-        """What a clip was made from, and what was made from it; of those that are still there."""
-        there = "SELECT {} FROM origins JOIN clips ON id = {} WHERE {} = ? AND NOT deleted ORDER BY id"
-        parents = self._db.execute(there.format("parent", "parent", "clip"), (clip,))
-        children = self._db.execute(there.format("clip", "clip", "parent"), (clip,))
-        return [row[0] for row in parents], [row[0] for row in children]
+        """What a clip was made from, as it was asked for, and what was made from it; of those that are still there."""
+        row = self._db.execute("SELECT request FROM jobs WHERE id = ?", (clip,)).fetchone()
+        asked = json.loads(row["request"]).get("parents", []) if row else []
+        children = self._db.execute(
+            "SELECT clip FROM origins JOIN clips ON id = clip WHERE parent = ? AND NOT deleted ORDER BY id",
+            (clip,),
+        )
+        return [each for each in asked if self.clip(each) is not None], [row[0] for row in children]
 
     def clip_file(self, clip: int, suffix: str) -> Path:
         """Where a clip's video (.mp4) or picture (.png) is."""

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
 from minisora.limits import MAX_STEPS, check_number, check_seed, seed_after
-from minisora.pipelines.recipe import VERSION, recipe_of
+from minisora.pipelines.recipe import MOST_KEYFRAMES, MOST_SEGMENTS, UNSAMPLED, VERSION, recipe_of
 from minisora.serve.web_pages import ERRORS, json_object, page_routes
 from minisora.studio.job_plan import plan
 from minisora.studio.job_store import JobStore
@@ -147,11 +147,14 @@ class _Pages:
                 "model": (str,), "prompt": (str,), "frames": (int,), "height": (int,), "width": (int,),
                 "steps": (int,), "guidance": number, "seed": (int, _NOTHING), "count": (int,), "mode": (str,),
                 "parents": (list,), "frame": (int, _NOTHING), "strength": (*number, _NOTHING), "keep": (bool,),
-                "mask": (str, _NOTHING),
+                "mask": (str, _NOTHING), "masks": (list,), "span": (list,), "keyframes": (list,), "later": (list,),
             },
         )  # fmt: skip
         facts = self.facts(asked.get("model", ""))
-        parents = [self._parent(each) for each in asked.get("parents", [])[:3]]
+        parents = [self._parent(each) for each in asked.get("parents", [])[: MOST_KEYFRAMES + 1]]
+        if asked.get("mode") == "trim":
+            check_disk(self.store)
+            return self._trim(asked, parents)
         frames, height, width = facts["default_size"]
         size = [asked.get("frames", frames), asked.get("height", height), asked.get("width", width)]
         if f"{size[0]}x{size[1]}x{size[2]}" not in facts["costs"]:
@@ -171,8 +174,8 @@ class _Pages:
             "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
             "scheduler": "euler", "mode": asked.get("mode", "sample"),
         }  # fmt: skip
-        for name in ("frame", "strength", "mask"):
-            if asked.get(name) is not None:
+        for name in ("frame", "strength", "mask", "masks", "span", "keyframes", "later"):
+            if asked.get(name) not in (None, []):
                 request[name] = asked[name]
         if asked.get("keep"):
             # All that both prompts say stays: of what the parent shows, its own prompt is the best description.
@@ -193,6 +196,26 @@ class _Pages:
         requests = [{**request, "seed": seed_after(seed, place), **numbers} for place in range(count)]
         return JSONResponse({"jobs": self.store.add_jobs(requests, planned)})
 
+    def _trim(self, asked: dict[str, Any], parents: list[dict[str, Any]]) -> Response:
+        """Queue a part of a video, which is cut and not sampled."""
+        if len(parents) != 1:
+            raise UserError(f"trim is made from 1 videos, not from {len(parents)}")
+        (parent,) = parents
+        length, (_, height, width) = parent["frames"], parent["recipe"]["size"]
+        request = {
+            **UNSAMPLED, "seed": parent["recipe"]["seed"], "model": asked["model"], "mode": "trim",
+            "prompt": parent["recipe"]["prompt"], "size": [length, height, width], "span": asked.get("span", []),
+        }  # fmt: skip
+        checked = recipe_of(
+            {**request, "weights": "0" * 64, "minisora": VERSION, "parents": [parent["recipe"]]}
+        )
+        assert checked.span is not None
+        first, end = checked.span
+        if end > length:
+            raise UserError(f"the video has {length} frames, not {end}: trim fewer")
+        request |= {"size": [end - first, height, width], "parents": [parent["id"]]}
+        return JSONResponse({"jobs": self.store.add_jobs([request], 1)})
+
     def _parent(self, number: Any) -> dict[str, Any]:
         """A clip to make another from."""
         is_number = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 63
@@ -211,6 +234,9 @@ class _Pages:
                 "size": [int(side) for side in asked["size"].split("x")], "scheduler": "euler",
                 "strength": float(asked.get("strength", 1)), "source": "" if asked.get("keep") == "1" else None,
             }  # fmt: skip
+            segments = int(asked.get("segments", 1))
+            check_number("segments", segments, 1, MOST_SEGMENTS)
+            wanted |= {"keyframes": [0] * (1 + segments), "later": [""] * (segments - 1)}
             check_number("steps", wanted["steps"], 1, MAX_STEPS)
             check_number("strength", wanted["strength"], 0.0, 1.0, above=True)
         except (KeyError, ValueError) as error:

@@ -73,6 +73,15 @@ def test_a_recipe_of_recipes_comes_back() -> None:
     inpainted = replace(RECIPE, size=(9, 31, 30), mode="inpaint", parents=(extended,), mask=mask)
     connected = replace(RECIPE, mode="connect", parents=(inpainted, RECIPE))
     assert connected.depth == 4
+    shown = replace(RECIPE, mode="keyframes", parents=(connected,) * 4, keyframes=(0, 3, 8, 1), later=("b",))
+    assert shown.prompts == (RECIPE.prompt, "b", "b")
+    follow = replace(RECIPE, mode="inpaint", parents=(RECIPE,), masks=((0, pack_mask([[True] * 32] * 32)),))
+    for each in (
+        shown, follow, replace(RECIPE, mode="trim", parents=(follow,), span=(2, 5)),
+        replace(RECIPE, mode="long", later=("b", "c")), replace(RECIPE, mode="upload", name="é", digest="0" * 64),
+    ):  # fmt: skip
+        assert recipe_of(json.loads(each.to_text())) == each
+        assert json.loads(each.to_text()) == each.to_dict()
     assert recipe_of(json.loads(connected.to_text())) == connected
     assert "mask" not in json.loads(RECIPE.to_text())
     rows = unpack_mask(mask, 31, 30)
@@ -90,6 +99,38 @@ def test_what_belongs_to_another_mode_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=error):
             replace(RECIPE, **more)  # type: ignore[arg-type]
+    two = {"parents": (RECIPE, RECIPE), "keyframes": (0, 3), "mode": "keyframes"}
+    mask, small = pack_mask([[True] * 32] * 32), pack_mask([[True] * 8] * 8)
+    masked = {"mode": "inpaint", "parents": (RECIPE,)}
+    for wrong, error in (
+        ({**two, "parents": (RECIPE,)}, "keyframes is made from 2 to 5 videos, not from 1"),
+        ({**two, "keyframes": (0,)}, "1 keyframes of 2 videos: give one of each"),
+        ({**two, "keyframes": (0, -1)}, "a keyframe = -1 must be at least 0"),
+        ({**two, "keyframes": ()}, "keyframes needs a keyframes"),
+        ({**two, "later": ("x",)}, "2 prompts for at most 1 segments: leave some out"),
+        ({"mode": "long"}, "long needs a later"),
+        ({"mode": "long", "later": ("x",) * 8}, "9 prompts for at most 8 segments"),
+        ({"mode": "long", "later": (3,)}, "must be texts of at most 2000 characters"),
+        (
+            {"mode": "trim", "parents": (RECIPE,), "span": (3, 3)},
+            "after the last that stays = 3 must be at least 4",
+        ),
+        ({"mode": "trim", "parents": (RECIPE,), "span": (1,)}, "the recipe's span must be two frames"),
+        (masked, "inpaint needs a mask: one for all frames"),
+        ({**masked, "mask": mask, "masks": ((0, mask),)}, "inpaint needs a mask: one for all frames"),
+        (
+            {**masked, "masks": ((3, mask), (3, mask))},
+            "the frame of a mask = 3 must be at least 4 and at most 8",
+        ),
+        ({**masked, "masks": ((9, mask),)}, "the frame of a mask = 9 must be at least 0 and at most 8"),
+        ({**masked, "masks": ((0, small),)}, "the mask is not of 32x32 pixels"),
+        ({**masked, "masks": (("0", mask),)}, "the frame of a mask = 0 must be a whole number"),
+        ({**masked, "masks": (mask,)}, "at most 8 pairs of a frame and a mask"),
+        ({"mode": "upload", "name": "x", "digest": "ab"}, "digest must be 64 hex digits"),
+        ({"mode": "upload", "name": "x" * 201, "digest": "ab" * 32}, "name must be a text of 1 to 200"),
+    ):
+        with pytest.raises(UserError, match=error):
+            replace(RECIPE, **wrong)  # type: ignore[arg-type]
     chain = RECIPE
     for _ in range(63):
         chain = replace(RECIPE, mode="extend", parents=(chain,))

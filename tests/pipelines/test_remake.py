@@ -17,6 +17,8 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.recipe import MODES, Recipe, pack_mask, read_recipe
 from minisora.pipelines.remake import make, remake, write
 
+LOW, LOWER = (pack_mask([[row > top for _ in range(32)] for row in range(32)]) for top in (20, 28))
+
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_run: Path) -> MiniSoraPipeline:
@@ -71,9 +73,14 @@ def test_the_recipe_makes_the_same_bytes(
         ({"mode": "loop"}, 16),
         ({"mode": "animate", "frame": 6}, 9),
         ({"mode": "connect"}, 22),
+        ({"mode": "trim", "span": (2, 5)}, 3),
+        ({"mode": "keyframes", "keyframes": (8, 0)}, 9),
+        ({"mode": "keyframes", "keyframes": (8, 0, 4), "later": ("a red square",)}, 17),
+        ({"mode": "long", "later": ("a red square", "a blue circle")}, 25),
         ({"mode": "restyle", "strength": 0.7}, 9),
         ({"mode": "restyle", "strength": 0.9, "source": "a red circle"}, 9),
-        ({"mode": "inpaint", "mask": pack_mask([[row > 20 for _ in range(32)] for row in range(32)])}, 9),
+        ({"mode": "inpaint", "mask": LOW}, 9),
+        ({"mode": "inpaint", "masks": ((0, LOW), (8, LOWER))}, 9),
     ],
 )
 def test_a_video_made_from_others_is_made_again_from_its_file_alone(
@@ -88,9 +95,13 @@ def test_a_video_made_from_others_is_made_again_from_its_file_alone(
     # It was read once; the test above has it read anew.
     monkeypatch.setattr("minisora.pipelines.remake.load_pipeline", lambda _: pipeline)
     parent = Recipe("mine", weights_digest(model), "a red circle", (9, 32, 32), 2, 3.0, 7)
-    count = MODES[more["mode"]][0]
+    count = len(more.get("keyframes", ())) or MODES[more["mode"]].least
     recipe = replace(
-        parent, prompt="a blue circle", seed=9, parents=(parent, replace(parent, seed=8))[:count], **more
+        parent,
+        prompt="a blue circle",
+        seed=9,
+        parents=(parent, replace(parent, seed=8), parent)[:count],
+        **more,
     )
     files = [tmp_path / f"{number}.mp4" for number in range(count)]
     for file, each in zip(files, recipe.parents, strict=True):

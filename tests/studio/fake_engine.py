@@ -33,9 +33,10 @@ WORDS = ["a", "moving", "by", "day", "square", "circle", "triangle", "at", "nigh
 
 
 _USUAL = {"steps": 24, "guidance": 3.0}
+_GOING_ON = {"steps": 24, "guidance": 1.0}
 MODES = {
-    "animate": _USUAL, "extend": {"steps": 24, "guidance": 1.0}, "prepend": {"steps": 24, "guidance": 1.0},
-    "loop": _USUAL, "connect": _USUAL, "inpaint": {**_USUAL, "resample": 6, "resample_above": 0.2},
+    **dict.fromkeys(("animate", "loop", "connect", "keyframes", "long"), _USUAL),
+    **dict.fromkeys(("extend", "prepend"), _GOING_ON), "inpaint": {**_USUAL, "resample": 6, "resample_above": 0.2},
     "restyle": {"steps": 40, "guidance": 20.0, "strength": 0.75, "noises": 4, "interval": [0.68, 1.0],
                 "plain_strength": 0.7},
 }  # fmt: skip

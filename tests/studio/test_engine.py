@@ -74,11 +74,13 @@ def test_a_video_forms_and_is_what_its_recipe_makes(
         {"mode": "sample"},
         {"mode": "sample", "guidance": 1.0},
         {"mode": "extend", "guidance": 1.0},
+        {"mode": "keyframes", "keyframes": (0, 8, 0), "later": ("a red square",)},
+        {"mode": "long", "later": ("a red square", "a blue circle")},
         {"mode": "inpaint", "mask": pack_mask([[row > 20 for _ in range(32)] for row in range(32)])},
         {"mode": "restyle", "strength": 0.7, "steps": 5},
         {"mode": "restyle", "strength": 0.9, "source": "a red circle", "steps": 5, "guidance": 20.0},
     ],
-    ids=["sample", "unguided", "extend", "inpaint", "noised", "flow edit"],
+    ids=["sample", "unguided", "extend", "keyframes", "long", "inpaint", "noised", "flow edit"],
 )
 def test_a_plan_has_the_passes_and_steps_that_are_taken(
     engine: PipelineEngine, tmp_path: Path, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -86,9 +88,8 @@ def test_a_plan_has_the_passes_and_steps_that_are_taken(
     facts = engine.facts("mine")
     pipeline, weights = engine._model("mine")
     first = Recipe("mine", weights, "a red circle", (9, 32, 32), 4, 3.0, 7)
-    recipe = replace(
-        first, prompt="a blue circle", **more, parents=(first,) if MODES[more["mode"]][0] else ()
-    )
+    count = len(more.get("keyframes", ())) or MODES[more["mode"]].least
+    recipe = replace(first, prompt="a blue circle", **more, parents=(first,) * count)
     file = tmp_path / "first.mp4"
     remake_module.write(file, remake_module.make(pipeline, first, progress=False), first, 8.0)
     rows: list[int] = []
@@ -100,11 +101,15 @@ def test_a_plan_has_the_passes_and_steps_that_are_taken(
         return forward(x, *arguments)
 
     monkeypatch.setattr(pipeline.dit, "forward", counted)
-    remake_module.make(pipeline, recipe, [file], progress=False, on_step=lambda step, *_: steps.append(step))
+    remake_module.make(
+        pipeline, recipe, [file] * count, progress=False, on_step=lambda step, *_: steps.append(step)
+    )
     planned, flops = plan(facts, recipe.to_dict())
     assert planned == len(steps)
+    assert steps == list(range(planned))
     fixed = facts["costs"]["9x32x32"]["plain" if recipe.guidance == 1 else "guided"][0]
-    assert flops == fixed + sum(rows) * facts["costs"]["9x32x32"]["plain"][1]
+    clips = len(recipe.prompts) if recipe.mode in ("keyframes", "long") else 1
+    assert flops == clips * fixed + sum(rows) * facts["costs"]["9x32x32"]["plain"][1]
 
 
 def test_the_cost_is_that_of_the_config_it_was_trained_with(

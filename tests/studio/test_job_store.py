@@ -153,13 +153,15 @@ def test_a_removed_clip_is_gone_with_its_files(store: JobStore, asked: Any) -> N
 
 def test_a_clip_knows_where_it_came_from_and_what_became_of_it(store: JobStore, asked: Any) -> None:
     first, second = _make(store, 2, asked)
-    (third,) = store.add_jobs([asked(3)], 3)
+    # In the order in which they were given: from the second to the first is another video.
+    order = [second, first, second]
+    (third,) = store.add_jobs([{**asked(3), "parents": order}], 3)
     store.take()
-    store.finish(third, {**CLIP, "parents": [first, second, first]})
-    assert store.family(third) == ([first, second], [])
+    store.finish(third, {**CLIP, "parents": order})
+    assert store.family(third) == (order, [])
     assert store.family(first) == ([], [third])
     store.delete_clip(first)
-    assert store.family(third) == ([second], [])
+    assert store.family(third) == ([second, second], [])
 
 
 def test_more_than_can_be_made_is_refused(

@@ -90,7 +90,7 @@ def test_a_seed_that_is_not_said_is_fresh(store: JobStore, send: Any) -> None:
         ({"count": 9}, "variations = 9 must be at least 1 and at most 8"),
         ({"count": 0}, "variations = 0 must be at least 1 and at most 8"),
         ({"path": "/etc/passwd"}, "unknown key 'path': use model, prompt, frames, height, width, steps, guidance, "
-         "seed, count, mode, parents, frame, strength, keep, mask"),
+         "seed, count, mode, parents, frame, strength, keep, mask, masks, span, keyframes, later"),
         ({"steps": "3"}, "'steps' has a value of the wrong type"),
     ],
 )  # fmt: skip
@@ -110,6 +110,8 @@ MASK = pack_mask([[20 <= row < 40 and column < 9 for column in range(64)] for ro
         ({"mode": "animate", "parents": [1], "frame": 8}, 3),
         ({"mode": "connect", "parents": [1, 2]}, 3),
         ({"mode": "inpaint", "parents": [2], "mask": MASK}, 3),
+        ({"mode": "inpaint", "parents": [2], "masks": [[0, MASK], [8, MASK]]}, 3),
+        ({"mode": "keyframes", "parents": [1, 2, 1], "keyframes": [0, 8, 3], "later": ["a blue circle"]}, 6),
         # Of noise levels 1, 0.8, 0.5 two lie below 0.9; without what both say, steps are counted from 0.7.
         ({"mode": "restyle", "parents": [1], "strength": 0.9, "keep": True}, 2),
         ({"mode": "restyle", "parents": [1], "strength": 0.7}, 2),
@@ -134,6 +136,7 @@ def test_a_video_is_made_from_others(store: JobStore, engine: Any, send: Any, mo
     # A plan says beforehand what it comes to.
     query = (
         f"model=toy&mode={more['mode']}&size=9x64x64&steps=3&guidance=3&strength={more.get('strength', 1)}"
+        f"&segments={max(1, len(more.get('keyframes', ())) - 1)}"
     )
     planned = send("GET", f"/api/plan?{query}&keep={int(more.get('keep', False))}").json
     assert planned["steps"] == steps
@@ -146,12 +149,23 @@ def test_a_video_is_made_from_others(store: JobStore, engine: Any, send: Any, mo
         ({"mode": "dream"}, "which this minisora does not know"),
         ({"mode": "extend"}, "extend is made from 1 videos, not from 0"),
         ({"mode": "extend", "parents": [1, 1]}, "extend is made from 1 videos, not from 2"),
-        ({"mode": "extend", "parents": [1] * 100}, "parents must be at most two recipes"),
+        ({"mode": "extend", "parents": [1] * 100}, "parents must be at most 5 recipes"),
         ({"mode": "extend", "parents": [99]}, "the video to begin with is not there any more"),
         ({"mode": "extend", "parents": ["../1"]}, "the video to begin with is not there any more"),
         ({"mode": "extend", "parents": [True]}, "the video to begin with is not there any more"),
         ({"mode": "extend", "parents": [10**30]}, "the video to begin with is not there any more"),
         ({"mode": "extend", "parents": [1], "mask": MASK}, "extend takes no mask"),
+        ({"mode": "keyframes", "parents": [1] * 6, "keyframes": [0] * 6}, "at most 5 recipes"),
+        ({"mode": "keyframes", "parents": [1, 1], "keyframes": [0, "x"]}, "a keyframe = x must be a whole number"),
+        ({"mode": "inpaint", "parents": [1], "masks": [[0, MASK, 1]]}, "at most 8 pairs of a frame and a mask"),
+        ({"mode": "inpaint", "parents": [1], "masks": [0]}, "at most 8 pairs of a frame and a mask"),
+        ({"mode": "long", "later": ["x"] * 8}, "9 prompts for at most 8 segments"),
+        ({"mode": "trim", "parents": [1], "span": [0, 99]}, "the video has 9 frames, not 99: trim fewer"),
+        ({"mode": "trim", "parents": [1], "span": [3]}, "the recipe's span must be two frames"),
+        ({"mode": "trim", "parents": [1]}, "trim needs a span"),
+        ({"mode": "trim", "span": [0, 1]}, "trim is made from 1 videos, not from 0"),
+        ({"mode": "trim", "parents": [1, 1], "span": [0, 1]}, "trim is made from 1 videos, not from 2"),
+        ({"mode": "upload"}, "upload needs a name"),
         ({"mode": "inpaint", "parents": [1]}, "inpaint needs a mask"),
         ({"mode": "inpaint", "parents": [1], "mask": "AAAA"}, "the mask is not of 64x64 pixels"),
         ({"mode": "inpaint", "parents": [1], "mask": "<b>"}, "the mask is not base64"),
@@ -170,6 +184,24 @@ def test_what_cannot_be_made_from_others_is_one_line(
     assert answer.status == 400
     assert error in answer.json["error"]
     assert store.open_jobs() == []
+
+
+def test_a_part_is_cut_and_a_long_video_has_its_segments(store: JobStore, engine: Any, send: Any) -> None:
+    asked = {**ASKED, "count": 1, "mode": "long", "later": ["b", "c"]}
+    (long,) = send("POST", "/api/jobs", asked).json["jobs"]
+    assert store.job(long)["steps"] == 9  # type: ignore[index]
+    work_one(store, engine)
+    planned = send("GET", "/api/plan?model=toy&mode=long&size=9x64x64&steps=3&guidance=3&segments=3").json
+    costs = engine.facts("toy")["costs"]
+    each, later = (fixed + 6 * step for fixed, step in (costs[f"{t}x64x64"]["plain"] for t in (9, 17)))
+    assert (planned["steps"], planned["flops"]) == (9, each + 2 * later)
+    asked = {"model": "toy", "mode": "trim", "parents": [long], "span": [2, 7]}
+    (part,) = send("POST", "/api/jobs", asked).json["jobs"]
+    work_one(store, engine)
+    clip = send("GET", f"/api/clips/{part}").json
+    assert (clip["parents"], clip["frames"], clip["recipe"]["span"]) == ([long], 5, [2, 7])
+    assert clip["recipe"]["prompt"] == "a red circle moving left"
+    assert clip["recipe"]["parents"][0]["later"] == ["b", "c"]
 
 
 def test_a_parent_that_is_removed_meanwhile_is_told(store: JobStore, engine: Any, send: Any) -> None:
