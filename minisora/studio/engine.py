@@ -50,6 +50,12 @@ class PipelineEngine:
         """Of the models."""
         return list(self._folders)
 
+    def add(self, name: str, model: Path) -> None:
+        """One more model, or what it has become."""
+        self._folders[name] = model
+        self._loaded.pop(name, None)
+        self._facts.pop(name, None)
+
     def facts(self, name: str) -> dict[str, Any]:
         """What the page has to know of a model: its words, what fits it, and what that costs."""
         if name in self._facts:

@@ -3,8 +3,8 @@
     queued -> running -> done | failed | cancelled
     queued -> cancelled;  running -> queued where the worker was killed, of a training -> cancelled
 
-A job makes a video, or trains a run: then its request says {"kind": "train"} (`minisora.studio.training_job`), and its
-steps are seconds.
+A job makes a video; or its request has a "kind" (`minisora.studio.training_job`): it trains a run, or reads its model.
+The steps of a training are seconds.
 
 Every change of a row takes the next number of one counter (`version`). A page that knows all up to a number asks for
 what changed since, after however long: nothing is missed, and nothing has to be kept for it.

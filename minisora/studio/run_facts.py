@@ -13,6 +13,7 @@ from typing import Any
 from minisora.files import read_json
 from minisora.run_metrics import read_metrics
 from minisora.studio.folders import Folders, run_id
+from minisora.studio.own_models import own_names
 from minisora.studio.training_job import log_tail, spent_before, training_file
 
 # Points of a curve: more than a page shows of it.
@@ -29,13 +30,15 @@ _STAGES_OF_TRAIN = {"vae", "dit"}
 _MOST_TEXT = 2000
 
 
-def list_runs(folders: Folders, jobs: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def list_runs(folders: Folders, home: Path, jobs: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Every run of the folder and every one that was asked for, the last first.
 
     Args:
         folders: what was named.
+        home: of the studio.
         jobs: the last job of each run that was trained here, by name.
     """
+    own = own_names(home)
     there = [name for name in folders.run_names() if _is_run(folders.run(name))]
     rows = []
     for name in dict.fromkeys([*there, *jobs]):
@@ -43,7 +46,7 @@ def list_runs(folders: Folders, jobs: Mapping[str, dict[str, Any]]) -> list[dict
         if name not in there and job is not None and not _is_news(job):
             # Nothing is left of it: it was stopped before it began, or its folder was removed.
             continue
-        rows.append(_row(name, folders.run(name), job))
+        rows.append(_row(name, folders.run(name), job, own))
     return sorted(rows, key=lambda row: row["changed"], reverse=True)
 
 
@@ -59,7 +62,7 @@ def run_facts(folders: Folders, home: Path, name: str, job: dict[str, Any] | Non
     run = folders.run(name)
     plan = _plan(run)
     return {
-        **_row(name, run, job),
+        **_row(name, run, job, own_names(home)),
         "curves": curves(run),
         "plan": plan,
         "shown": {kind: _shown(run, kind) for kind in SHOWN},
@@ -121,7 +124,7 @@ def _thinned(points: Sequence[list[float]]) -> list[list[float]]:
     return [[part[-1][0], sum(value for _, value in part) / len(part)] for part in parts]
 
 
-def _row(name: str, run: Path, job: dict[str, Any] | None) -> dict[str, Any]:
+def _row(name: str, run: Path, job: dict[str, Any] | None, own: Mapping[str, str]) -> dict[str, Any]:
     plan = _plan(run)
     drawn = curves(run)
     steps = {stage: max(each[-1][0] for each in of_stage.values()) for stage, of_stage in drawn.items()}
@@ -144,6 +147,8 @@ def _row(name: str, run: Path, job: dict[str, Any] | None) -> dict[str, Any]:
         "changed": max(changed, job["asked"] if job is not None else 0.0),
         "page": (run / "index.html").is_file(),
         "model": (run / "model" / "model_index.json").is_file(),
+        # The name by which videos are made with it.
+        "offered": own.get(name),
         "world": (run / "world" / "world.json").is_file(),
         # The same request again, or the command by the run's own plan.
         "goes_on": not open_ and not _is_whole(run) and (job is not None or can_go_on(run) is not None),

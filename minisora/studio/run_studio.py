@@ -21,6 +21,8 @@ from minisora.studio.world_pages import world_routes
 WORKER = (sys.executable, "-m", "minisora.studio.worker")
 # Workers in a row that ended before they had told of all models; after so many there is no use in another.
 _TRIES = 3
+# Seconds that the worker of a killed studio may take to end.
+_ENDS = 5.0
 # Seconds between the end of a worker and the next one.
 _PAUSE = 1.0
 
@@ -56,6 +58,10 @@ def run_studio(
     except Timeout as error:
         raise UserError(f"another studio runs in {home}: end it, or choose another --home") from error
     store.forget_models(())
+    # What ran when the last studio was killed is told to have ended before a worker has read its models. The worker of
+    # that one ends with it, or nearly.
+    with suppress(Timeout), FileLock(home / "worker.lock", timeout=_ENDS):
+        store.requeue()
     store.keep_uploads()
     folders.keep(home)
     more = [*train_routes(store, folders), *world_routes(folders, home)]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
@@ -27,7 +27,7 @@ from minisora.studio.folder_checks import FolderChecks
 from minisora.studio.folders import MOST_FILES, Folders, run_id
 from minisora.studio.job_store import JobStore
 from minisora.studio.run_facts import SHOWN, can_go_on, list_runs, run_facts, shown_file
-from minisora.studio.training_job import TRAIN, training_file
+from minisora.studio.training_job import TRAIN, USE, training_file
 from minisora.studio.upload_pages import check_disk
 
 # Of a training, as a person gives them: a week is more than anybody waits for.
@@ -35,8 +35,8 @@ LEAST_MINUTES, MOST_MINUTES = 1, 7 * 24 * 60
 # What is learned where no folder is chosen: clips that are drawn as they are needed.
 SHAPES = "shapes"
 _ID = re.compile("[0-9a-f]{12}")
-# A page holds its videos.
-_MOST_PAGE = 200 * 10**6
+# Bytes of a page, which holds its videos, and of a clip.
+_MOST_PAGE, _MOST_CLIP = 200 * 10**6, 20 * 10**6
 _PLAYS = Path(__file__).parents[1] / "demo" / "videos.js"
 _RENEWS = re.compile(rb'<meta http-equiv="refresh"[^>]*>\n?')
 _Found = TypeVar("_Found")
@@ -59,6 +59,7 @@ def train_routes(store: JobStore, folders: Folders) -> list[BaseRoute]:
         Route(f"{data}/check", pages.end_check, methods=["DELETE"]),
         Route(run, pages.run),
         Route(f"{run}/resume", pages.resume, methods=["POST"]),
+        Route(f"{run}/use", pages.use, methods=["POST"]),
         Route(f"{run}/report", pages.report),
         Route("/runs/{id}/page", pages.page),
         Route("/runs/{id}/{kind}/{number:int}.mp4", pages.shown),
@@ -99,7 +100,7 @@ class _TrainPages:
         """Folders of clips and runs."""
         jobs = self.store.trainings()
         data = await _apart(self.folders.data_folders)
-        runs = await _apart(lambda: list_runs(self.folders, jobs))
+        runs = await _apart(lambda: list_runs(self.folders, self.store.home, jobs))
         return JSONResponse(
             {
                 "data": [{"id": each.id, "name": each.name, "files": each.files} for each in data],
@@ -170,7 +171,7 @@ class _TrainPages:
         asked = await json_object(request, {"minutes": (int, float)})
         name, job = self._run(request)
         jobs, place = self.store.trainings(), self.folders.run(name)
-        rows = await _apart(lambda: list_runs(self.folders, jobs))
+        rows = await _apart(lambda: list_runs(self.folders, self.store.home, jobs))
         row = next((each for each in rows if each["name"] == name), None)
         if row is None or not row["goes_on"]:
             raise UserError("this run cannot go on: it is done, or waits already, or was trained otherwise")
@@ -190,6 +191,15 @@ class _TrainPages:
         check_disk(self.store)
         (number,) = self.store.add_jobs([wanted], round(60 * wanted["minutes"]))
         return JSONResponse({"job": number, "run": run_id(name)})
+
+    async def use(self, request: Request) -> Response:
+        """Queue that the model of a run is read, to make videos by it."""
+        await json_object(request, {})
+        name, _ = self._run(request)
+        if not (self.folders.run(name) / "model" / "model_index.json").is_file():
+            raise UserError("this run has no model yet: train it to its end")
+        (number,) = self.store.add_jobs([{"kind": USE, "run": name}], 1)
+        return JSONResponse({"job": number})
 
     async def report(self, request: Request) -> Response:
         """What the doctor said of the clips of a run."""
@@ -216,8 +226,12 @@ class _TrainPages:
         kind, number = request.path_params["kind"], request.path_params["number"]
         if kind not in SHOWN or number > 99:
             raise HTTPException(404)
-        place = shown_file(Path(), kind, number)
-        return FileResponse(self._file(name, str(place)), media_type="video/mp4")
+        file = self._file(name, str(shown_file(Path(), kind, number)))
+        if file.stat().st_size > _MOST_CLIP:
+            raise HTTPException(404)
+        # At once and not in parts: while it trains the file is written anew, and parts of two would be no video.
+        content = await _apart(file.read_bytes)
+        return Response(content, media_type="video/mp4", headers={"accept-ranges": "none"})
 
     def _run(self, request: Request) -> tuple[str, dict[str, Any] | None]:
         """Name of the run in the address, of those that are there or were asked for, and its last job."""

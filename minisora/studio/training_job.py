@@ -4,6 +4,8 @@ What a person asked for is the job's request:
 
     {"kind": "train", "run": name, "data": id or null, "sets": {...}, "minutes": 20}
 
+Of {"kind": "use", "run": name} only what comes after a training is done: its model is offered where videos are made.
+
 The run's folder says the rest: where it has a config.yaml, the command goes on by that. So a run that was stopped, by a
 person or by the end of the studio, is asked for again by the same request.
 
@@ -27,7 +29,7 @@ from minisora.screen import plain
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
 
-TRAIN = "train"
+TRAIN, USE = "train", "use"
 # What precedes the lock and the words of the command.
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command")
 # Seconds between looks, between two words on how far it is, and until what does not stop is ended.
@@ -65,7 +67,7 @@ def words_of(request: Mapping[str, Any], folders: Folders) -> list[str]:
 
 
 def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
-    """Train until it is done.
+    """Train until all is learned; what becomes of the job then is the worker's.
 
     Args:
         store: of the job.
@@ -85,11 +87,9 @@ def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
         begin = output.tell()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
     stopping = _watch(store, job, process, run, 60 * request["minutes"])
-    if process.returncode == 0:
-        store.complete(job)
-    elif stopping:
-        raise Stopped
-    else:
+    if process.returncode != 0:
+        if stopping:
+            raise Stopped
         raise UserError(_why(log, begin, process.returncode))
 
 

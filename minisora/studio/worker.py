@@ -24,6 +24,7 @@ from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
 from minisora.studio import training_job
 from minisora.studio.job_store import JobStore
+from minisora.studio.own_models import keep_model, own_models
 
 _log = logging.getLogger(__name__)
 # Seconds between looks into an empty queue.
@@ -54,6 +55,10 @@ class Engine(Protocol):
         """What the page has to know of a model."""
         ...
 
+    def add(self, name: str, model: Path) -> None:
+        """One more model, in a folder."""
+        ...
+
     def make(
         self, request: dict[str, Any], parents: Sequence[Parent], video: Path, picture: Path, on_step: OnStep
     ) -> dict[str, Any]:
@@ -65,6 +70,8 @@ def work(store: JobStore, engine: Engine, stop: threading.Event) -> None:
     """Make queued videos until `stop` is set."""
     store.requeue()
     store.forget_models(())
+    for run, model in own_models(store.home).items():
+        engine.add(run, model)
     for name in engine.names:
         try:
             store.tell_model(name, engine.facts(name))
@@ -83,8 +90,11 @@ def work_one(store: JobStore, engine: Engine) -> bool:
     number = job["id"]
     sent: Path | None = None
     try:
-        if job["request"].get("kind") == training_job.TRAIN:
-            training_job.train(store, number, job["request"])
+        if (kind := job["request"].get("kind")) is not None:
+            if kind == training_job.TRAIN:
+                training_job.train(store, number, job["request"])
+            offer_run(store, engine, job["request"]["run"])
+            store.complete(number)
             return True
         pictures = _Steps(store, number)
         files = (store.clip_file(number, ".mp4"), store.clip_file(number, ".png"))
@@ -122,6 +132,17 @@ def _parents(store: JobStore, numbers: Sequence[int]) -> list[Parent]:
             raise UserError("the video that it was to be made from is not there any more")
         found.append((clip["recipe"], file))
     return found
+
+
+def offer_run(store: JobStore, engine: Engine, run: str) -> None:
+    """Make the model of a run one of those that videos are made by, now and at every later start.
+
+    Raises:
+        UserError: it has none, or it cannot be read.
+    """
+    name, model = keep_model(store.home, run, engine.names)
+    engine.add(name, model)
+    store.tell_model(name, engine.facts(name))
 
 
 class _Steps:

@@ -51,6 +51,10 @@ class FakeEngine:
         self.seconds = seconds
         self.made: list[int] = []
 
+    def add(self, name: str, model: Path) -> None:
+        assert (model / "model_index.json").is_file()
+        self.names = [*self.names, name]
+
     def facts(self, name: str) -> dict[str, Any]:
         return {
             "default_size": [17, 64, 64], "fps": 8.0, "steps": 24, "guidance": 3.0, "parameters": 3_790_000,

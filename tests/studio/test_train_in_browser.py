@@ -139,6 +139,13 @@ def test_a_run_is_begun_watched_stopped_and_taken_up_again(
     assert json.loads((tmp_path / "runs" / "games" / "config.yaml").read_text())["data"] is None
     assert "Plan of 3 min" in browser.run(_TEXT.format(".run"))
 
+    # Videos are made by it from now on.
+    press(browser, "Make videos with it")
+    browser.until("location.hash === '#make' && document.getElementById('model').value === 'games'")
+    browser.run("history.back()")
+    browser.until(f"{_TEXT.format('.run h2')} === 'games'")
+    browser.until("document.querySelectorAll('.curve svg').length > 2")
+
     # Nothing has to be scrolled to sideways, on a desk and on a telephone.
     for width in (1280, 375):
         browser.call(

@@ -180,6 +180,15 @@ def test_runs_that_others_left_are_found_and_go_on(store: JobStore, folders: Fol
     }  # fmt: skip
     # Once.
     assert send("POST", f"/api/runs/{run_id('mine')}/resume", {}).status == 400
+    # Videos can be made by what is done, and by nothing else.
+    assert (
+        send("POST", f"/api/runs/{run_id('busy')}/use", {})
+        .json["error"]
+        .startswith("this run has no model yet")
+    )
+    used = send("POST", f"/api/runs/{run_id('done')}/use", {}).json["job"]
+    assert (store.job(used) or {})["request"] == {"kind": "use", "run": "done"}
+    assert send("GET", f"/api/runs/{run_id('done')}").json["offered"] is None
     for wrong in ("0" * 12, "mine", "../mine", "..%2fmine", run_id("no run") + "x"):
         assert send("POST", f"/api/runs/{wrong}/resume", {}).status == 404
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from minisora.errors import UserError
 from minisora.studio import training_job
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
+from minisora.studio.own_models import own_models, own_names
 from minisora.studio.training_job import log_tail, spent_before, training_file, words_of
-from minisora.studio.worker import work_one
+from minisora.studio.worker import work, work_one
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 
@@ -96,6 +99,9 @@ def test_a_run_is_trained_and_the_next_video_made(
     assert store.version > version + 3
     assert steps_of(folders.run("games")) == WHOLE
     assert "Model is there" in log_tail(training_file(store.home, "games", ".log"))
+    # Videos can be made by it at once.
+    assert set(store.models()) == {"games"}
+    assert engine.names == ["toy", "games"]
     # It made no clip.
     assert store.clips()[0] == 0
     assert work_one(store, engine)
@@ -165,6 +171,66 @@ def test_a_training_that_was_left_behind_has_stopped_and_a_video_is_made_again(
     assert (store.job(training) or {})["error"] == "the studio ended while it trained"
     # What waits was asked for, and is still wanted.
     assert set(store.trainings()) == {"games", "b"}
+
+
+def test_the_model_of_a_run_is_offered_now_and_at_every_start(
+    store: JobStore, folders: Folders, fake: ModuleType
+) -> None:
+    for name in ("toy", "broken", "none"):
+        (folders.run(name) / "model").mkdir(parents=True)
+    for name in ("toy", "broken"):
+        (folders.run(name) / "model" / "model_index.json").write_text("{}")
+
+    class Engine(fake.FakeEngine):  # type: ignore[name-defined,misc]
+        def facts(self, name: str) -> Any:
+            if name == "broken":
+                raise UserError("broken is damaged: train it again")
+            return super().facts(name)
+
+    engine = Engine()
+    jobs = store.add_jobs(
+        [{"kind": "use", "run": name} for name in ("toy", "toy", "broken", "none", "../x")], 1
+    )
+    for _ in jobs:
+        work_one(store, engine)
+    states = [((job := store.job(number) or {})["state"], job["error"]) for number in jobs]
+    assert states == [
+        ("done", None),
+        ("done", None),
+        ("failed", "broken is damaged: train it again"),
+        ("failed", "none has no model yet: train it to its end"),
+        ("failed", "that is no name of a run"),
+    ]
+    # Beside the shipped model of that name, and once.
+    assert list(store.models()) == ["toy 2"]
+    assert own_names(store.home) == {"toy": "toy 2", "broken": "broken"}
+    assert own_models(store.home)["toy 2"] == folders.run("toy") / "model"
+    # The next worker reads it too; what is gone or damaged leaves the others.
+    (folders.run("broken") / "model" / "model_index.json").unlink()
+    stop = threading.Event()
+    stop.set()
+    work(store, Engine(), stop)
+    assert list(store.models()) == ["toy", "toy 2"]
+    (store.home / "models.json").write_text('{"a": 3, "b": ["../.."], "c": ')
+    assert own_models(store.home) == own_names(store.home) == {}
+
+
+def test_a_studio_that_starts_again_says_at_once_what_has_stopped(
+    tmp_path: Path, asked_to_train: Any, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[studio]'")
+    from minisora.studio import run_studio
+
+    (training,) = store.add_jobs([asked_to_train()], 120)
+    store.take()
+    served: list[str] = []
+    monkeypatch.setattr(
+        run_studio, "run", lambda *_, **__: served.append((store.job(training) or {})["state"])
+    )
+    run_studio.run_studio(
+        ["toy"], store.home, None, 0, print, data=[tmp_path / "clips"], runs=tmp_path / "runs"
+    )
+    assert served == ["cancelled"]
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ function make(job) {
   const row = h("li", {}, what, h("span", { class: "tools" }, up, down, cancel), how);
   row.update = (now, place, count) => {
     const trains = now.request.kind === "train";
-    what.textContent = trains ? `Training of ${now.request.run}` : `${titleOf(now.request)} · ${seedText(now.request)}`;
+    what.textContent = now.request.kind ? `${trains ? "Training" : "Model"} of ${now.request.run}` : `${titleOf(now.request)} · ${seedText(now.request)}`;
     what.title = what.textContent;
     up.hidden = now.state !== "queued" || place === 0;
     down.hidden = now.state !== "queued" || place === count - 1;
@@ -49,8 +49,8 @@ async function move(id, by) {
 function secondsLeft(jobs) {
   let seconds = 0;
   for (const { request, step, steps } of jobs) {
-    if (request.kind === "train") {
-      seconds += Math.max(0, steps - step);
+    if (request.kind) {
+      seconds += request.kind === "train" ? Math.max(0, steps - step) : 0;
       continue;
     }
     const facts = state.models[request.model];
@@ -68,9 +68,9 @@ function show() {
   const shown = [...[...state.jobs.values()].filter((job) => job.state === "running"), ...queued];
   const seconds = secondsLeft(shown);
   const trainings = shown.filter((job) => job.request.kind === "train").length;
-  const videos = shown.length - trainings;
+  const videos = shown.filter((job) => !job.request.kind).length;
   const count = (number, word) => (number ? [`${number} ${word}${number === 1 ? "" : "s"}`] : []);
-  note.textContent = shown.length ? `${[...count(trainings, "training"), ...count(videos, "video")].join(", ")}${seconds === null ? "" : `, about ${timeText(seconds)}`}` : "nothing waits";
+  note.textContent = shown.length ? `${[...count(trainings, "training"), ...count(videos, "video")].join(", ") || "a model is read"}${seconds === null ? "" : `, about ${timeText(seconds)}`}` : "nothing waits";
   keep(list, shown, (job) => job.id, make, (row, job) => row.update(job, queued.indexOf(job), queued.length));
 }
 

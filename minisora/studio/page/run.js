@@ -92,13 +92,15 @@ function page(id) {
     bar.max = run.seconds || 1;
     bar.value = Math.min(run.spent, run.seconds || 1);
     line.textContent = run.error && ["failed", "stopped"].includes(run.state) ? `${run.error[0].toUpperCase()}${run.error.slice(1)}.` : "";
-    const wanted = JSON.stringify([run.state, run.goes_on, run.page, run.model, run.world, run.job, stopping, Boolean(run.plan)]);
+    const wanted = JSON.stringify([run.state, run.goes_on, run.page, run.model, run.offered, run.world, run.job, stopping, Boolean(run.plan)]);
     if (tools.dataset.shown !== wanted) {
       tools.dataset.shown = wanted;
       const focused = tools.contains(document.activeElement);
       tools.replaceChildren(...[
         run.job !== null && !stopping ? h("button", { type: "button", onclick: () => { stopping = run.state === "running"; act(`/api/jobs/${run.job}/cancel`, {}, "It stops and saves"); } }, run.state === "running" ? "Stop and save" : "Take out of the queue") : null,
         ...(run.goes_on && run.state !== "elsewhere" ? goOn(run) : []),
+        run.model && run.offered ? h("a", { class: "button", href: "#make", onclick: () => chooseModel(run.offered) }, "Make videos with it") : null,
+        run.model && !run.offered ? h("button", { type: "button", onclick: () => act(`/api/runs/${id}/use`, {}, "Its model is read") }, "Use it in Make") : null,
         run.world ? h("a", { class: "button", href: "#worlds" }, "Play its world") : null,
         run.page ? h("a", { class: "button", href: `/runs/${id}/page`, target: "_blank", rel: "noopener" }, "Page of the run") : null,
       ].filter(Boolean));
@@ -179,6 +181,14 @@ function page(id) {
     }
   }
   return element;
+}
+
+/** The model with which videos are asked for from now on. */
+function chooseModel(name) {
+  const model = byId("model");
+  if (![...model.options].some((option) => option.value === name)) return;
+  model.value = name;
+  model.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
 function wordsOf(run) {

@@ -29,6 +29,7 @@ export function lookAtRuns() {
 }
 
 export const isTraining = (job) => job.request.kind === "train";
+const isOfRun = (job) => Boolean(job.request.kind);
 /** The training that holds the machine now, if one does. */
 export const runningTraining = () => [...state.jobs.values()].find((job) => isTraining(job) && job.state === "running");
 
@@ -56,5 +57,5 @@ function soon() {
 }
 
 onChange((changes) => {
-  if (changes.anew || (changes.jobs ?? []).some(isTraining)) soon();
+  if (changes.anew || (changes.jobs ?? []).some(isOfRun)) soon();
 });

@@ -1,0 +1,64 @@
+"""Models of runs that were trained or taken up in the studio: kept by name, offered at every later start."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from minisora.errors import UserError
+from minisora.files import read_json, write_json
+from minisora.studio.folders import Folders
+
+_KEPT = "models.json"
+
+
+def own_models(home: Path) -> dict[str, Path]:
+    """Folders of those that are still there, by the name that people see."""
+    folders = Folders.of(home) if (home / "folders.json").is_file() else None
+    found = {}
+    for name, run in _kept(home).items():
+        model = folders.run(run) / "model" if folders is not None else None
+        if model is not None and _is_model(model):
+            found[name] = model
+    return found
+
+
+def own_names(home: Path) -> dict[str, str]:
+    """Names of the models that were kept, by run."""
+    return {run: name for name, run in _kept(home).items()}
+
+
+def keep_model(home: Path, run: str, taken: Collection[str]) -> tuple[str, Path]:
+    """Keep the model of a run; its name and its folder.
+
+    Args:
+        home: of the studio.
+        run: name of the run.
+        taken: names of models.
+
+    Raises:
+        UserError: the run has no model.
+    """
+    model = Folders.of(home).run(run) / "model"
+    if not _is_model(model):
+        raise UserError(f"{run} has no model yet: train it to its end")
+    kept = _kept(home)
+    name = next((name for name, of_run in kept.items() if of_run == run), None)
+    if name is None:
+        name, number = run, 2
+        while name in taken or name in kept:
+            name, number = f"{run} {number}", number + 1
+        write_json(home / _KEPT, {**kept, name: run})
+    return name, model
+
+
+def _kept(home: Path) -> dict[str, str]:
+    """Names of runs by names of models; what is damaged was never more than a convenience."""
+    try:
+        kept = read_json(home / _KEPT)
+    except (OSError, ValueError):
+        return {}
+    pairs = kept.items() if isinstance(kept, dict) else ()
+    return {name: run for name, run in pairs if isinstance(run, str)}
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()
