@@ -19,7 +19,7 @@ from minisora.errors import UserError, nearest
 from minisora.flops.as_written import meta_allowances
 from minisora.flops.count_closed_form import CLOSED_FORMS, Size, Term
 from minisora.flops.count_torch import Formulas
-from minisora.flops.ledger import PassCount, count_pass
+from minisora.flops.ledger import PassCount, count_pass, scale_of
 from minisora.flops.passes import Pass
 from minisora.screen import Table
 
@@ -45,13 +45,13 @@ class ForeignLedger:
         """MACs and FLOPs by operator, and how far the ways of counting differ."""
         size = "" if self.latent_size is None else f", latents {' x '.join(map(str, self.latent_size))}"
         title = f"{self.name}{size}: {self.count.params / 1e9:.3f} B parameters"
-        table = Table("", "GMACs", "GFLOPs", "share", title=title, title_justify="left")
         total = self.count.macs
+        scale = scale_of(total, decimals=1)
+        heads = ("", f"{scale.prefix}MACs", f"{scale.prefix}FLOPs", "share")
+        table = Table(*heads, title=title, title_justify="left")
         for operator, macs in sorted(self.count.fvcore.by_operator().items(), key=lambda kv: -kv[1]):
-            table.add_row(
-                f"  {operator}", f"{macs / 1e9:,.1f}", f"{2 * macs / 1e9:,.1f}", f"{macs / total:.1%}"
-            )
-        table.add_row("one forward pass", f"{total / 1e9:,.1f}", f"{2 * total / 1e9:,.1f}", "", style="bold")
+            table.add_row(f"  {operator}", scale.words(macs), scale.words(2 * macs), f"{macs / total:.1%}")
+        table.add_row("one forward pass", scale.words(total), scale.words(2 * total), "", style="bold")
         agreement = self.count.agreement
         ways = "fvcore and torch (no closed form)" if not self.count.groups else "fvcore, torch, closed form"
         table.caption = f"{ways} differ by {agreement.max_disagreement:.4%}. 1 MAC = 2 FLOPs"

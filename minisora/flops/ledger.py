@@ -314,11 +314,32 @@ def _train_case(
     return step
 
 
-def _giga(value: float) -> str:
-    """In units of 1e9: three decimals, none of what is large, two digits of what three decimals would hide."""
-    if value >= 1e14:
-        return f"{value / 1e9:,.0f}"
-    return f"{value / 1e9:,.3f}" if value >= 1e8 or value == 0 else f"{value / 1e9:.2g}"
+@dataclass(frozen=True)
+class Scale:
+    """The unit of a table's MACs and FLOPs.
+
+    Args:
+        prefix: of the unit, G or M.
+        size: what it stands for.
+        decimals: of numbers in it.
+    """
+
+    prefix: str
+    size: float
+    decimals: int
+
+    def words(self, value: float) -> str:
+        """A number in the unit: no decimals of what is large, two digits of what the decimals would hide."""
+        scaled = value / self.size
+        if scaled >= 1e5:
+            return f"{scaled:,.0f}"
+        hidden = 0 < scaled < 10 ** (2 - self.decimals)
+        return f"{scaled:.2g}" if hidden else f"{scaled:,.{self.decimals}f}"
+
+
+def scale_of(macs: float, decimals: int = 3) -> Scale:
+    """The scale of a table about a pass of so many MACs: giga, or mega where it has less than one of them."""
+    return Scale("G", 1e9, decimals) if macs >= 1e9 else Scale("M", 1e6, 2)
 
 
 def _forward_table(ledger: Ledger) -> Table:
@@ -326,15 +347,22 @@ def _forward_table(ledger: Ledger) -> Table:
     title = (
         f"forward pass of one sample: {clip.frames} x {clip.height} x {clip.width}, {ledger.tokens:,} tokens"
     )
+    scale = scale_of(ledger.dit.macs)
     table = Table(title=title, title_justify="left")
-    for column in ("", "GMACs", "GFLOPs", "share", "params M"):
+    for column in ("", f"{scale.prefix}MACs", f"{scale.prefix}FLOPs", "share", "params M"):
         table.add_column(column, justify="left" if not column else "right")
     for group, macs in ledger.dit.groups.items():
         name = f"  {group.replace('_', ' ')}"
-        table.add_row(name, _giga(macs), _giga(2 * macs), f"{macs / ledger.dit.macs:.1%}", "")
+        table.add_row(name, scale.words(macs), scale.words(2 * macs), f"{macs / ledger.dit.macs:.1%}", "")
     for key, component in ledger.components.items():
         name = {"dit": "DiT, one denoising pass"}.get(key, key.replace("_", " ").replace("vae", "VAE"))
-        row = (name, _giga(component.macs), _giga(2 * component.macs), "", f"{component.params / 1e6:,.2f}")
+        row = (
+            name,
+            scale.words(component.macs),
+            scale.words(2 * component.macs),
+            "",
+            f"{component.params / 1e6:,.2f}",
+        )
         table.add_row(*row, style="bold" if key == "dit" else "", end_section=key == "dit")
     table.caption = (
         f"counted three ways (fvcore, torch, closed form) on {ledger.device['type']}; they differ by "
@@ -349,24 +377,27 @@ def _forward_table(ledger: Ledger) -> Table:
 
 
 def _totals_table(ledger: Ledger) -> Table:
+    scale = scale_of(ledger.dit.macs)
     table = Table(title="what it adds up to", title_justify="left")
-    for column in ("", "GFLOPs", "over forward"):
+    for column in ("", f"{scale.prefix}FLOPs", "over forward"):
         table.add_column(column, justify="left" if not column else "right")
     for name, case in ledger.cases.items():
         label = f"train step of one sample, {name.replace('_', ' ')}"
         used = case is ledger.train_case
         row = (
             f"{label}{' (this config)' if used else ''}",
-            _giga(case.train_flops),
+            scale.words(case.train_flops),
             f"{case.ratio:.3f}x",
         )
         table.add_row(*row, style="bold" if used else "")
     optimizer = optimizer_flops(ledger.dit.params)
-    table.add_row("optimizer step (AdamW, clip, EMA; elementwise)", _giga(optimizer), "", end_section=True)
+    table.add_row(
+        "optimizer step (AdamW, clip, EMA; elementwise)", scale.words(optimizer), "", end_section=True
+    )
     video, forward = ledger.video, 2 * ledger.dit.macs
     for label, flops in (
         (f"sampling step, {video.passes_per_step} passes (guidance {video.guidance:g})", video.step_flops),
         (f"whole video: {video.passes} passes, text, decode", video.flops),
     ):
-        table.add_row(label, _giga(flops), f"{flops / forward:,.1f}x")
+        table.add_row(label, scale.words(flops), f"{flops / forward:,.1f}x")
     return table

@@ -1,6 +1,7 @@
 """The ledger of a config: its JSON keeps the interface, and its parts add up."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -108,6 +109,23 @@ def test_the_table_prints():
     text = console.export_text()
     for expected in ("attention quadratic", "VAE decode", "checkpointed", "12 tokens", "guidance 3"):
         assert expected in text
+
+
+@pytest.mark.parametrize(("width", "unit"), [(32, "M"), (1024, "G")])
+def test_the_table_has_a_unit_in_which_no_row_is_nothing(width: int, unit: str):
+    ledger = count_config(small(f"dit.width={width}", "dit.depth=8"), cases=())
+    console = Console(record=True, width=120)
+    console.print(ledger.table())
+    text = console.export_text()
+    assert f" {unit}MACs " in text
+    assert f" {unit}FLOPs " in text
+    rows = dict(re.findall(r"│ +([\w ]+?) +│ +([\d,.]+) │ +[\d,.]+ │", text))
+    size = {"M": 1e6, "G": 1e9}[unit]
+    for name, macs in ledger.dit.groups.items():
+        assert float(rows[name.replace("_", " ")].replace(",", "")) == pytest.approx(macs / size, rel=0.05)
+    assert float(rows["VAE decode"].replace(",", "")) == pytest.approx(
+        ledger.components["vae_decode"].macs / size, rel=0.05
+    )
 
 
 def test_a_clip_that_does_not_fit_is_refused():
