@@ -38,7 +38,7 @@ from minisora.report.sensitivity import (
     monte_carlo,
 )
 from minisora.report.video_models import load_models
-from minisora.report.words import claim_words, decades_words, human, result_words, unit_words
+from minisora.report.words import claim_words, decades_words, error_words, human, result_words, unit_words
 from minisora.screen import Table
 
 
@@ -240,7 +240,11 @@ def print_report(report: Report, console: Console) -> None:
     audited.caption = "compute: MACs as published and recomputed, FLOPs (two a MAC) as corrected and measured"
     columns = ("claim", "published", "recomputed", "follows", "corrected", "measured")
     # How far the measured values lie beyond what was measured; nothing is where nothing was.
-    extrapolated = [] if report.evidence is None else ["extrapolated"]
+    extrapolated = [] if report.evidence is None else ["decades out"]
+    if extrapolated:
+        audited.caption += (
+            "; decades out: powers of ten from the largest pass measured to the one behind a number"
+        )
     for column in (*columns, *extrapolated):
         audited.add_column(column, justify="left" if column == "claim" else "right", overflow="fold")
     reasons = Table.grid(padding=(0, 1))
@@ -253,12 +257,12 @@ def print_report(report: Report, console: Console) -> None:
         numbers = (human(finding.published), human(finding.recomputed))
         audited.add_row(
             claim_words(name), *numbers, follows, human(finding.corrected), human(finding.measured),
-            *([decades_words(finding.decades_beyond)] if extrapolated else []),
+            *([_decades(finding.decades_beyond)] if extrapolated else []),
         )  # fmt: skip
         if not finding.follows:
             reasons.add_row(Text(claim_words(name), "red"), finding.note)
     results = Table(title=f"{report.assumptions.preset}: {report.assumptions.title}", title_justify="left")
-    further = ["extrapolated"] if report.decades else []
+    further = ["decades out"] if report.decades else []
     for column in ("result", "value", "5 to 95 %", *further):
         results.add_column(column, justify="left" if column == "result" else "right", overflow="fold")
     if report.assumptions.entries["count.flops_per_mac"].value == 1:
@@ -271,7 +275,7 @@ def print_report(report: Report, console: Console) -> None:
         quantity, interval, unit = values[name], report.run.intervals[name], values[name].unit
         ends = "" if interval is None else f"{human(interval[0], unit, 3)} to {human(interval[2], unit, 3)}"
         value = f"{human(float(quantity.value), unit)} {unit_words(unit)}".rstrip()
-        distance = [decades_words(report.decades.get(name))] if further else []
+        distance = [_decades(report.decades.get(name))] if further else []
         results.add_row(row.label, value, ends, *distance)
     parts: list[Any] = [audited, reasons, results]
     if report.evidence:
@@ -282,6 +286,13 @@ def print_report(report: Report, console: Console) -> None:
     if report.law:
         parts.append(report.law.table())
     console.print(Group(*parts))
+
+
+def _decades(distance: float | None) -> str:
+    """A distance in a column that is named after it."""
+    if distance is None:
+        return ""
+    return f"{distance:.1f}" if distance > 0 else "within"
 
 
 def _measured_table(evidence: dict[str, Any]) -> Table:
@@ -296,12 +307,12 @@ def _measured_table(evidence: dict[str, Any]) -> Table:
     table = Table(*columns, title=title)
     table.title_justify = "left"
     for kind, row in evidence["sora_step"].items():
-        error = f"{row['extrapolation_error']:.4%}, {row['decades_beyond_largest_point']:.1f} decades out"
+        error = f"{error_words(row['extrapolation_error'])}, {row['decades_beyond_largest_point']:.1f} decades out"
         macs = human(row["macs_per_step"], "MAC/pass")
         left = decades_words(row["decades_beyond_a_sweep_on_a_gpu"])
         table.add_row(kind, macs, f"{row['over_per_frame_rule']:.2f}x", error, left)
     table.caption = (
-        f"the law on held-out passes: off by {evidence['held_out_error_macs']:.4%} in MACs, "
+        f"the law's error on held-out passes: {error_words(evidence['held_out_error_macs'])} in MACs, "
         f"{evidence['held_out_error_seconds']:.0%} in seconds"
     )
     return table

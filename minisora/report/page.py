@@ -1,6 +1,8 @@
 """The report's page: one self-contained HTML file, its figures and a model that a reader can move inside."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,7 +53,19 @@ def render_page(data: ReportPage) -> str:
         "interval": words.interval_words,
         "decades": words.decades_words,
     }
-    environment.filters |= {"cell": words.cell_words, "unit_beside": words.unit_beside}
+    environment.filters |= {
+        "cell": words.cell_words,
+        "unit_beside": words.unit_beside,
+        "error": words.error_words,
+        "whole": words.unbroken,
+    }
+    marks = words.distance_marks(
+        [distance for part in ("results", "claims") for distance in _distances(data.report[part].values())]
+    )
+    environment.filters |= {
+        "mark": partial(_mark, marks=marks),
+        "legend": lambda rows: _legend(_distances(rows), marks),
+    }
     measured = data.report.get("measured_here") or {}
     model = page_model(data.assumptions, measured.get("largest_point_macs"))
     assumptions = {row["name"]: row for row in model["assumptions"]}
@@ -181,24 +195,53 @@ def verdict(name: str, claim: dict[str, Any]) -> dict[str, str]:
     return {"word": "yes", "mood": "right"} if claim["follows"] else {"word": "no", "mood": "wrong"}
 
 
+def _distances(rows: Iterable[dict[str, Any]]) -> list[float | None]:
+    """How many decades beyond the largest measured pass each row lies; None: it rests on none, or is not told."""
+    return [row.get("decades_beyond") if row.get("measured", 0) is not None else None for row in rows]
+
+
+def _mark(decades: float | None, marks: dict[str, str]) -> Markup:
+    """The mark of a distance, behind a number."""
+    text = words.decades_words(decades)
+    return Markup('<sup class="soft" title="{}">{}</sup>').format(text, marks[text]) if text else Markup("")
+
+
+def _legend(distances: Iterable[float | None], marks: dict[str, str]) -> str:
+    """What the marks of a table mean."""
+    seen = set(map(words.decades_words, distances))
+    return "; ".join(f"{mark} {text}" for text, mark in marks.items() if text in seen)
+
+
 def _tables(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The back-test as a table of how well the method does, and one of every model and column."""
-    every = {key: key.replace("_", " ") for row in rows for key in row}
-    known = {key: label for key, label in words.BACKTEST.items() if key in every}
+    own = {key for row in rows for key in row}
+    known = {key: label for key, label in words.BACKTEST.items() if key in own}
+    rest = {key: label for key, label in words.BACKTEST_REST.items() if key in own}
+    every = {
+        **known,
+        **rest,
+        **{key: key.replace("_", " ") for row in rows for key in row if key not in {**known, **rest}},
+    }
     judged = [
         row for row in rows if any(row.get(key) is not None for key in known if key.endswith("_factor"))
     ]
-    return [_table(judged, known), _table(rows, every)] if judged else [_table(rows, every)]
+    whole = _table("All columns of the back-test", rows, every)
+    title = f"Each of {len(judged)} cases: what the method says, and what was disclosed"
+    return [_table(title, judged, known), whole] if judged else [whole]
 
 
-def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, Any]:
+def _table(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, Any]:
     kinds = {
         key: "text" if any(isinstance(row.get(key), str) for row in rows) else "number" for key in columns
     }
     return {
+        "title": title,
         "head": [(kinds[key], label) for key, label in columns.items()],
         "rows": [
-            [(kinds[key], words.cell_words(row.get(key), words.column_unit(key))) for key in columns]
+            [
+                (kinds[key], words.unbroken(words.cell_words(row.get(key), words.column_unit(key))))
+                for key in columns
+            ]
             for row in rows
         ],
     }

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,7 +72,7 @@ UNITS: dict[str, str] = {
     "h": "",
 }
 
-# The back-test's columns that say how well the method does; the others are folded away.
+# The back-test's columns: first those that say how well the method does.
 BACKTEST: dict[str, str] = {
     "model": "model",
     "case": "case",
@@ -82,6 +84,33 @@ BACKTEST: dict[str, str] = {
     "mfu": "utilisation implied",
     "training_factor": "training: predicted over GPU-hours × peak × utilisation",
     "naive_training_factor": "training: published rule over the same",
+}
+BACKTEST_REST: dict[str, str] = {
+    "tokens": "tokens of a clip",
+    "tokens_disclosed": "tokens of a clip, disclosed",
+    "tokens_factor": "tokens: predicted over disclosed",
+    "params": "parameters",
+    "params_disclosed": "parameters, disclosed",
+    "params_factor": "parameters: predicted over disclosed",
+    "flops_per_clip": "FLOPs of a clip",
+    "flops_per_clip_disclosed": "FLOPs of a clip, disclosed",
+    "flops_factor": "FLOPs of a clip: predicted over disclosed",
+    "attention_share": "share of attention in them",
+    "naive_flops_per_clip": "FLOPs of a clip, published rule",
+    "naive_over_our_flops": "FLOPs of a clip: published rule over predicted",
+    "gpu": "GPU",
+    "gpus": "GPUs",
+    "mfu_of_others": "utilisation of the other models",
+    "naive_seconds": "seconds, published rule",
+    "seconds_in_sample": "seconds, the model itself not left out",
+    "seconds_in_sample_factor": "the same over disclosed",
+    "training_gpu_hours_disclosed": "training: GPU-hours, disclosed",
+    "training_mfu": "training: utilisation",
+    "training_mfu_is_assumed": "training: utilisation is assumed",
+    "training_mfu_implied": "training: utilisation implied",
+    "training_flops": "training: FLOPs, predicted",
+    "training_flops_disclosed": "training: GPU-hours × peak × utilisation, FLOPs",
+    "naive_training_flops": "training: FLOPs, published rule",
 }
 IMPLIED: dict[str, str] = {
     "median_mfu": "utilisation of the median model",
@@ -201,6 +230,24 @@ def decades_words(decades: float | None) -> str:
     return f"{decades:.1f} decades out" if decades > 0 else "within what was measured"
 
 
+# Of what rests on passes beyond those that were measured, by how far; a reader is told what each means.
+_MARKS = "*†‡§¶"
+
+
+def distance_marks(distances: Iterable[float | None]) -> dict[str, str]:
+    """A mark for each distance of `decades_words`, the most frequent first; numbers where there are many."""
+    counted = Counter(text for text in map(decades_words, distances) if text).most_common()
+    marks = _MARKS if len(counted) <= len(_MARKS) else [f"[{n}]" for n in range(1, len(counted) + 1)]
+    return {text: mark for (text, _), mark in zip(counted, marks, strict=False)}
+
+
+def error_words(share: float) -> str:
+    """A relative error: "exact" where only the rounding of numbers is left."""
+    if abs(share) < 1e-8:
+        return "exact"
+    return percent(share, 4) if abs(share) >= 1e-6 else "below 0.0001 %"
+
+
 def column_unit(key: str) -> str:
     """The unit, as far as it changes how numbers are written, of a back-test column."""
     return "FLOP" if "flops" in key and "over" not in key and "factor" not in key else ""
@@ -220,6 +267,11 @@ def cell_words(value: Any, unit: str = "") -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key.replace('_', ' ')} {cell_words(v)}" for key, v in value.items())
     return str(value)
+
+
+def unbroken(text: str) -> str:
+    """A text whose "4 x 128" no line breaks."""
+    return text.replace(" x ", "\u00a0x\u00a0")
 
 
 def claim_words(name: str) -> str:

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,15 @@ def test_every_extrapolated_number_tells_its_distance(written: Path) -> None:
         gained = math.log10(tree["measured_here"]["largest_gpu_macs"] / largest)
         assert row["decades_beyond_a_sweep_on_a_gpu"] == pytest.approx(distance - gained)
     page = (written / "report.html").read_text()
-    assert page.count(f"{sora:.1f} decades out") > 20
-    assert f"{dit:.1f} decades out" in page
+    # A mark stands by each number, and what it means once a table.
+    assert page.count(f'title="{sora:.1f} decades out">*</sup>') > 20
+    assert page.count(f'title="{dit:.1f} decades out">†</sup>') > 5
+    seen = re.sub(r"<(script|style).*?</\1>|<[^>]+>", "", page, flags=re.DOTALL)
+    assert seen.count(f"* {sora:.1f} decades out") == 3
+    assert seen.count(f"{sora:.1f} decades out") == 3
+    # An exact law has no error but that of rounding.
+    assert seen.count("exact") >= 3
+    assert "0.0000 %" not in seen
     rows = {row["name"]: row for row in csv.DictReader((written / "report.csv").open())}
     assert float(rows["sora_compute_per_video"]["decades_beyond"]) == pytest.approx(sora)
 

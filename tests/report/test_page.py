@@ -139,6 +139,15 @@ def test_words_for_units_intervals_cells_and_claims() -> None:
     assert words.cell_words(5.2e11, "FLOP") == "5.2 × 10¹¹"
     assert [words.decades_words(each) for each in (None, 6.83, -0.2)] == [
         "", "6.8 decades out", "within what was measured"]  # fmt: skip
+    marks = words.distance_marks([6.83, None, 2.3, 6.84, -0.2])
+    assert marks == {"6.8 decades out": "*", "2.3 decades out": "†", "within what was measured": "‡"}
+    assert list(words.distance_marks([float(n) for n in range(1, 9)]).values())[-1] == "[8]"
+    assert [words.error_words(each) for each in (2e-15, 1e-7, 0.0012)] == [
+        "exact",
+        "below 0.0001 %",
+        "0.1200 %",
+    ]
+    assert words.unbroken("49x480x720, 1 x H100") == "49x480x720, 1\u00a0x\u00a0H100"
     assert words.claim_words("gpt4_compute_per_output") == "GPT-4 compute per output"
     assert words.claim_words("tiktok_ai_share") == "TikTok AI share"
 
@@ -387,17 +396,20 @@ def test_the_back_test_leads_with_what_matters_and_keeps_the_rest() -> None:
     tree = {**report_tree(assumptions), "backtest": [row], "backtest_implies": implied}
     page = render_page(ReportPage(tree, [], assumptions, "2026-01-02"))
     first, rest = page.split("All columns of the back-test")
+    assert "Each of 1 cases: what the method says" in first
+    assert page.count('<details class="printed">') == 2
     assert "predicted over disclosed" in first
     assert "odd key" not in first
     assert "odd key" in rest
     assert "4 × 10¹⁵" in rest
+    assert "FLOPs of a clip" in rest
     for text in (words.IMPLIED["time_correction"], ">1.25<", ">0.5 to 2<", ">11<"):
         assert text in first
 
 
 def test_reports_own_keys_have_words() -> None:
     rows = backtest(load_models())
-    assert set(words.BACKTEST) <= set(rows[0].to_dict())
+    assert set(words.BACKTEST) | set(words.BACKTEST_REST) == set(rows[0].to_dict())
     assert set(words.IMPLIED) <= set(implication(rows))
 
 
