@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minisora.cli.options import MinutesOption, SetOption, check_output, console, finite, load_config
+from minisora.cli.options import MinutesOption, SetOption, check_output, console, finite
 from minisora.errors import UserError
 from minisora.screen import say
 
@@ -22,10 +22,11 @@ def caption_train(
     set_: SetOption = None,
 ) -> None:
     """Train a captioner on the labelled clips of a run: RUN/captioner/model."""
+    from minisora.config import load_run
     from minisora.training.captioning import train_captioner
     from minisora.training.stage_minutes import open_stage_plan, plan_stage
 
-    config, out = load_config(str(run / "config.yaml"), set_), run / "captioner"
+    config, out = load_run(run, set_ or ()), run / "captioner"
     if minutes is not None:
         plan = open_stage_plan(out, minutes)
         config = plan_stage(

@@ -78,6 +78,17 @@ def load_config(config: str, overrides: list[str] | None, data: Path | None = No
     return load(config, overrides or (), folder)
 
 
+def config_of_run(out: Path, otherwise: str) -> str:
+    """The config that a command goes on with where none is named: that of the run begun in a folder.
+
+    Args:
+        out: the run's.
+        otherwise: name of a shipped one, for a new run.
+    """
+    begun = out / "config.yaml"
+    return str(begun) if begun.is_file() else otherwise
+
+
 def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: Iterable[Path] = ()) -> None:
     """Refuse a file that cannot be written, or that is an input, before any work is done.
 

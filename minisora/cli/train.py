@@ -12,6 +12,7 @@ from minisora.cli.options import (
     OutOption,
     SetOption,
     check_folder,
+    config_of_run,
     console,
     load_config,
     refuse_beside,
@@ -63,8 +64,7 @@ def train(
     if vae is not None and stage is not Stage.dit:
         raise UserError(f"--vae {vae} is for the DiT alone: say 'minisora train dit', or leave --vae out")
     if config is None and data is not None:
-        begun = out / "config.yaml"
-        config = str(begun) if begun.is_file() else "clips"
+        config = config_of_run(out, "clips")
     resolved = load_config(config or "toy", set_, data)
     if init is not None:
         resolved = resolved.replace(**{"train_vae.init": init})

@@ -14,6 +14,7 @@ from minisora.cli.options import (
     SetOption,
     check_folder,
     check_output,
+    config_of_run,
     console,
     finite,
     load_config,
@@ -199,10 +200,7 @@ def world_train(
     from minisora.worlds.world_stages import train_world
 
     check_folder(out)
-    if config is None:
-        begun = out / "config.yaml"
-        config = str(begun) if begun.is_file() else "world"
-    resolved = load_config(config, set_, data)
+    resolved = load_config(config or config_of_run(out, "world"), set_, data)
     if minutes is None:
         folder = train_world(resolved, out, console)
     else:

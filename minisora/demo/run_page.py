@@ -16,7 +16,7 @@ from accelerate import PartialState
 from markupsafe import Markup
 from rich.console import Console
 
-from minisora.config import Config, TrainConfig, load
+from minisora.config import Config, TrainConfig, load_run
 from minisora.data.clips import ClipDataset
 from minisora.demo.page_pieces import (
     STAGES,
@@ -64,9 +64,7 @@ def write_page(run: Path, live: bool = False, console: Console | None = None) ->
     Raises:
         UserError: the folder is no run, or cannot be written.
     """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
-    config = load(run / "config.yaml")
+    config = load_run(run)
     if not live:
         measure(run, config, console or Console(quiet=True))
     page = run / "index.html"

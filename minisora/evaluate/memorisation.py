@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from minisora.config import load
+from minisora.config import load_run
 from minisora.data.clips import ClipDataset
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
@@ -209,9 +209,7 @@ def run_clips(run: Path) -> tuple[ClipDataset, ClipDataset]:
     Raises:
         UserError: the folder is no run, or its data are gone or changed.
     """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
-    config = load(run / "config.yaml")
+    config = load_run(run)
     record = DataRecord(run / "dit", begun=True)
     training, held_out = (open_dataset(config, split, record) for split in SPLITS)
     return training, held_out

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.config import AugmentConfig, Config, load
+from minisora.config import AugmentConfig, Config, load_run
 from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
 from minisora.data.clip_views import ClipViews, move
 from minisora.data.clips import ClipDataset, to_float
@@ -237,11 +237,9 @@ def label_folder(
     check_number("min_confidence", min_confidence, 0.0, 1.0)
     folder = run / "captioner" / "model"
     again = f"run 'minisora caption train --run {run}'"
-    if not (folder / "config.json").is_file():
-        raise UserError(f"no captioner in {folder}: {again} first")
-    captioner = read_model(VideoCaptioner, folder, again)
+    captioner = read_model(VideoCaptioner, folder, again, f"no captioner in {folder}: {again} first")
     vae = load_vae(run / "vae" / "model")
-    config = load(run / "config.yaml")
+    config = load_run(run)
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False, fit=config.data.fit)
     files = list(zip(dataset.names(), dataset.captions(), strict=True))
     own = {name for name, caption in files if caption}
@@ -259,7 +257,7 @@ def label_folder(
                 # The others are captioned all the same.
                 damaged[name] = str(error)
                 continue
-            written = captioner.eval().caption(vae.to_latents(to_float(clip)))[0]
+            written = captioner.caption(vae.to_latents(to_float(clip)))[0]
             if name not in best or written.confidence > best[name].confidence:
                 best[name] = written
     for name, why in damaged.items():

@@ -137,26 +137,36 @@ def load_vae(folder: Path) -> VideoVAE:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"no trained VAE in {folder}: run 'minisora train vae' first or pass --vae DIR")
     again = "delete that folder and run 'minisora train vae', or pass --vae DIR"
-    return read_model(VideoVAE, folder, again).eval().requires_grad_(False)
+    missing = f"no trained VAE in {folder}: run 'minisora train vae' first or pass --vae DIR"
+    return read_model(VideoVAE, folder, again, missing)
 
 
-def read_model(kind: type[Model], folder: Path, remedy: str) -> Model:
-    """A model from its safetensors in a folder, and from nothing else; their checksums are looked at if it has any.
+def read_model(kind: type[Model], folder: Path, remedy: str, missing: str = "") -> Model:
+    """A model for use from its safetensors in a folder, and from nothing else.
+
+    Checksums are looked at if there are any.
+
+    Args:
+        kind: of model.
+        folder: that it was saved in.
+        remedy: what the message of one that is damaged ends with.
+        missing: the message where there is none; "": none is a damaged one.
 
     Raises:
-        UserError: the folder holds no whole model of this kind; the message ends with the remedy.
+        UserError: the folder holds no whole model of this kind.
     """
+    if missing and not (folder / "config.json").is_file():
+        raise UserError(missing)
     if (changed := files.changed_file(folder)) is not None:
         raise UserError(f"{kind.__name__} {folder} cannot be read ({changed}): {remedy}")
     try:
-        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except UNREADABLE as error:
         if is_out_of_memory(error):
             raise
         raise UserError(f"{kind.__name__} {folder} cannot be read ({first_line(error)}): {remedy}") from error
+    return model.eval().requires_grad_(False)
 
 
 def _holds(folder: Path, weights: dict[str, Tensor]) -> bool:

@@ -167,10 +167,9 @@ def load_actions(folder: Path) -> ActionModel:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"no codes were found yet in {folder}: run 'minisora world train'")
     again = "delete that folder and run 'minisora world train' again"
-    return read_model(ActionModel, folder, again).eval().requires_grad_(False)
+    missing = f"no codes were found yet in {folder}: run 'minisora world train'"
+    return read_model(ActionModel, folder, again, missing)
 
 
 def find_codes(
