@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minisora.config import Config, load, save
+from minisora.cli.options import config_of_run
+from minisora.config import Config, load, load_run, save
 from minisora.config_files import config_folder, find
 from minisora.errors import UserError
 from minisora.scaling.ladder import read_ladder
@@ -161,3 +162,14 @@ def test_augmentation_and_patience_that_would_do_nothing_or_harm_are_refused(
         load("toy", settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="is not a run folder: it has no config.yaml; pass the --out of minisora train"
+    ):
+        load_run(tmp_path)
+    save(load("toy", ["seed=7"]), tmp_path / "config.yaml")
+    assert load_run(tmp_path, ["dit.depth=3"]) == load("toy", ["seed=7", "dit.depth=3"])
+    assert config_of_run(tmp_path, "clips") == str(tmp_path / "config.yaml")
+    assert config_of_run(tmp_path / "new", "clips") == "clips"

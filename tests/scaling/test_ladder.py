@@ -197,29 +197,30 @@ def test_processes_on_one_folder_take_the_largest_run_that_no_other_has(
 def test_a_killed_ladder_goes_on_without_a_run_or_row_twice(small: LadderConfig, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     file = tmp_path / "ladder.yaml"
-    budgets = tuple(budget.model_copy(update={"dials": (2, 3)}) for budget in small.budgets)
+    budgets = tuple(budget.model_copy(update={"dials": (2, 3)}) for budget in small.budgets[:3])
     alone = small.model_copy(update={"budgets": budgets, "repetition": None, "rates": None})
     file.write_text(yaml.safe_dump(alone.model_dump(mode="json", exclude_none=True)))
     command = [sys.executable, "-m", "minisora", "scale", "run"]
     command += ["-l", str(file), "-o", str(folder), "--jobs", "2"]
     results = folder / "results.jsonl"
-    for rows_wanted in (1, 4):
-        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, start_new_session=True)
-        deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if results.is_file() and len(read_rows(results)) >= rows_wanted:
-                break
-            time.sleep(0.02)
-        assert process.poll() is None, "the ladder was over before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)  # its jobs too
-        process.wait()
+    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, start_new_session=True)
+    # What takes longer hangs, on however busy a machine.
+    deadline = time.monotonic() + 900
+    while process.poll() is None and time.monotonic() < deadline:
+        if results.is_file() and read_rows(results):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the ladder was over before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)  # its jobs too
+    process.wait()
     kept = results.read_text()
     with results.open("a") as cut:
         # As a power failure leaves it.
         cut.write('{"name": "half a li')
-    assert subprocess.run(command, env=ENV, stdout=subprocess.DEVNULL).returncode == 0
+    # What a process leaves is all that is known of it: this one may go on as well as another.
+    run_ladder(read_ladder(str(file)), folder, QUIET)
     names = [row["name"] for row in read_rows(results)]
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 6
     assert results.read_text().startswith(kept)
 
 
