@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,7 +171,7 @@ def test_a_run_is_begun_watched_stopped_and_taken_up_again(
     assert browser.run("fetch('/api/state').then(() => 'reached', () => 'refused')") == "refused"
 
 
-def test_a_world_is_played_and_left(address: str, browser: Any) -> None:
+def test_a_world_is_played_and_left(address: str, browser: Any, tmp_path: Path) -> None:
     browser.open(f"{address}")
     browser.until("document.getElementById('go')?.disabled === false")
     browser.run("document.querySelector('nav a[data-view=worlds]').click()")
@@ -185,3 +186,14 @@ def test_a_world_is_played_and_left(address: str, browser: Any) -> None:
     browser.until(f"{_TEXT.format('.playing')}.startsWith('garden is being played.')")
     press(browser, "End it")
     browser.until("document.querySelector('.playing').hidden")
+    # Without a world of one's own it is taught how one is learned; nothing has to be scrolled to sideways.
+    shutil.rmtree(tmp_path / "runs" / "garden")
+    browser.call(
+        "Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=True
+    )
+    browser.run("location.hash = '#train'")
+    browser.until("document.querySelector('.train .empty button') !== null")
+    assert browser.run("document.documentElement.scrollWidth") <= 375
+    browser.run("location.hash = '#worlds'")
+    browser.until("document.querySelector('.teach')?.hidden === false")
+    assert browser.run("document.documentElement.scrollWidth") <= 375

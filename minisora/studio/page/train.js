@@ -46,7 +46,7 @@ function fillData() {
   data.dataset.shown = shown;
   data.replaceChildren(
     ...shop.data.map((each) => h("option", { value: each.id }, `${each.name} · ${each.files >= shop.most_files ? `${shop.most_files.toLocaleString("en")} files or more` : `${each.files.toLocaleString("en")} ${each.files === 1 ? "file" : "files"}`}`)),
-    h("option", { value: SHAPES }, "the shapes world, drawn as it is needed"));
+    h("option", { value: SHAPES }, "the shapes world, without files"));
   data.value = [...data.options].some((option) => option.value === before) ? before : data.options[0].value;
   showFolder();
 }
@@ -138,7 +138,7 @@ function showPlan() {
   go.textContent = fits ? `Train for ${timeText(60 * value)}` : "Train";
   const before = waiting().length + [...state.jobs.values()].filter((job) => job.state === "running").length;
   byId("train-plan")?.replaceChildren(
-    h("p", {}, "Some steps of several sizes are timed here, then the best run that the minutes hold is planned: a third for the VAE, the rest for the DiT."),
+    h("p", {}, `Some steps of several sizes are timed here, then the best run that the minutes hold is planned: about a ${folder() ? "third" : "sixth"} for the VAE, the rest for the DiT.`),
     h("p", { class: "soft" }, before ? `It begins after what is in the queue (${before}); videos asked for later wait for it.` : "It holds the machine: videos wait until it is done or you stop it."));
 }
 

@@ -13,7 +13,7 @@ view.append(playing, line, list, teach);
 let known = { worlds: [], playing: null };
 let starting = "";
 
-const arena = { id: ARENA, name: "The arena", about: "A small game by exact rules: you, walls, a goal. It needs no model and starts at once; clips of it are what a world is learned from." };
+const arena = { id: ARENA, name: "The arena", about: "A small game by exact rules: you, walls, a goal. It needs no model; a world is learned from clips of it." };
 const aboutDream = (world) => [
   world.size.length ? `${world.size[1]} × ${world.size[0]} pixels` : "it cannot be read",
   world.fps ? `${world.fps} frames a second` : "",
