@@ -59,6 +59,7 @@ CHECKED: dict[str, str] = {
     "minisora world train": "trains for minutes",
     "minisora world name": "needs a world that was trained for minutes",
     "minisora world evaluate": "needs a world that was trained for minutes",
+    "minisora world plan": "needs a world that was trained for minutes; tests/worlds/test_planning.py has one",
     "minisora calibrate --out": "times real passes for a minute",
     "minisora scale run": "trains for minutes",
     "minisora flops --diffusers": "counts billions of parameters, which tests/flops does",

@@ -19,6 +19,7 @@ from minisora.cli import (
     scale,
     studio,
     train,
+    world_plan,
     worlds,
 )
 from minisora.errors import UserError
@@ -43,7 +44,8 @@ scale_app = typer.Typer(
 )
 caption_app = typer.Typer(help="Fill in missing captions.", no_args_is_help=True)
 world_app = typer.Typer(
-    help="Worlds that are played: play one, record it, train a model that learns it by looking alone, measure that.",
+    help="Worlds that are played: play one, record it, train a model that learns it by looking alone, measure it, plan "
+    "in it.",
     no_args_is_help=True,
 )
 evaluate_app = typer.Typer(
@@ -92,6 +94,7 @@ world_app.command("play")(worlds.world_play)
 world_app.command("train")(worlds.world_train)
 world_app.command("name")(worlds.world_name)
 world_app.command("evaluate")(worlds.world_evaluate)
+world_app.command("plan")(world_plan.world_plan)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word
 # Of the copy of click that Typer brings, or of click itself where Typer is older.

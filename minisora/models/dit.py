@@ -118,11 +118,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def causal_mask(frames: int, window: int, device: torch.device) -> Tensor:
-    """Which frames see which, T T bool: each itself and those before it, `window` in all."""
+def causal_mask(frames: int, window: int, device: torch.device, streams: int = 1) -> Tensor:
+    """Which frames see which, T T bool: each itself and those before it, `window` in all.
+
+    In two streams the same frames stand a second time behind the first (2T 2T): those see themselves, and of the frames
+    before the first ones; nobody sees them.
+    """
     at = torch.arange(frames, device=device)
     ago = at[:, None] - at  # T T
-    return (ago >= 0) & (ago < window)
+    first = (ago >= 0) & (ago < window)
+    if streams == 1:
+        return first
+    past, own = first & (ago > 0), ago == 0
+    return torch.cat([torch.cat([first, torch.zeros_like(own)], dim=1), torch.cat([past, own], dim=1)])
 
 
 class PastKeys(Protocol):
@@ -389,6 +397,7 @@ class VideoDiT(ModelMixin, ConfigMixin):
         text_mask: Tensor | None = None,
         pooled: Tensor | None = None,
         labels: Tensor | None = None,
+        streams: int = 1,
     ) -> Tensor:
         """Velocity of noisy latents.
 
@@ -399,6 +408,8 @@ class VideoDiT(ModelMixin, ConfigMixin):
             text_mask: B M, true where a token is real; at least one per row.
             pooled: pooled text, B text_width.
             labels: class labels, B or one per token frame, B T (class-conditional models only).
+            streams: 2 where the frames stand in the latents twice, one half behind the other, as `causal_mask` has it
+                (models with a `causal_window` only).
 
         Returns:
             Velocity, B C T H W (or `out_channels`).
@@ -411,8 +422,11 @@ class VideoDiT(ModelMixin, ConfigMixin):
         cond = self.condition(sigma, pooled, labels)  # B F D
         block_cond = self.block_condition(cond)  # B F D, or B F 6D
         text = self.project_text(text, text_mask)  # B M D
-        ropes, window = self.rope_tables(grid, x.device), self.config.causal_window
-        mask = None if window is None else causal_mask(grid[0], window, x.device)  # T T
+        frames, window = grid[0] // streams, self.config.causal_window
+        ropes = self.rope_tables((frames, *grid[1:]), x.device)
+        if streams > 1 and "time" in ropes:
+            ropes["time"] = ropes["time"].repeat(1, streams, 1, 1)  # 2 T 1 D/h
+        mask = None if window is None else causal_mask(frames, window, x.device, streams)  # T T
         for block, axis in zip(self.blocks, self.axes, strict=True):
             x = self.run_block(block, x, block_cond, ropes[axis], text, text_mask, None, mask)  # B T S D
         x = self.read_out(x, self.modulation_out(cond))  # B T S (C pt ph pw)

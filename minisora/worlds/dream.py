@@ -8,7 +8,7 @@
 Letters: B worlds played at once, Z channels, H W pixels, h w latent grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from minisora.models.precision import sampling_context
 from minisora.models.vae import VideoVAE
 from minisora.training.stages import read_model
 from minisora.worlds.actions import ActionModel
-from minisora.worlds.dynamics import beside, next_frame, sampling_sigmas
+from minisora.worlds.dynamics import Objective, beside, next_frame, sampling_sigmas
 from minisora.worlds.naming import CodeNames, read_names
 
 _FORMAT = 1
@@ -50,6 +50,9 @@ class DreamSettings:
         fps: frames per second.
         steps: sampling steps of a frame.
         context_sigma: noise level at which frames before are seen.
+        objective: what the dynamics say, as in the config.
+        told: whether the codes are buttons that training was told, and not found: a baseline. Such a world cannot tell
+            what was done in frames that it is shown, and begins with the last one.
     """
 
     height: int
@@ -57,6 +60,8 @@ class DreamSettings:
     fps: float
     steps: int
     context_sigma: float
+    objective: Objective = "clean"
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ class Dream:
             model.eval().requires_grad_(False) for model in (vae, dit, actions)
         )
         self.settings, self.starts, self.code_names = settings, starts, code_names
-        # Sampling steps of a frame; may be set.
+        # Sampling steps of a frame, and what keeps the frames seen; may be set.
         self.steps = settings.steps
+        self.memory_of: Callable[[VideoDiT], FrameMemory] = FrameMemory
         self._moment: DreamMoment | None = None
 
     @property
@@ -151,8 +157,8 @@ class Dream:
         video = to_float(video.to(self.vae.device))
         with self._context():
             latents = self.vae.to_latents(video).float()  # B Z T h w
-            memory = FrameMemory(self.dit)
-            if video.shape[2] > 1:
+            memory = self.memory_of(self.dit)
+            if video.shape[2] > 1 and not self.settings.told:
                 codes = torch.stack([self.actions.codes_of(clip) for clip in video])  # B T-1
                 self._recall(memory, latents, codes, seed)
         self._moment = DreamMoment(memory, latents[:, :, -1:], 0, seed)
@@ -195,6 +201,7 @@ class Dream:
                 noise,
                 sampling_sigmas(self.steps),
                 self.settings.context_sigma,
+                self.settings.objective,
             )
         self._moment = DreamMoment(memory, latents, now.frames + 1, now.seed)
         return latents
@@ -264,6 +271,8 @@ def load_dream(folder: Path, device: str | torch.device | None = None) -> Dream:
             raise UserError(f"world {folder} is of a newer minisora: install that")
         settings = DreamSettings(**about)
         check_number("steps", settings.steps, 1, MAX_STEPS)
+        if settings.objective not in ("clean", "velocity"):
+            raise ValueError(f"objective {settings.objective!r}")
         with safe_open(str(folder / _STARTS), framework="pt") as file:
             starts = file.get_tensor("starts")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:

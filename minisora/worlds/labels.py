@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,7 @@ from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import ArenaSettings
 from minisora.worlds.dream import NAMES, load_dream
 from minisora.worlds.naming import CodeNames, name_codes
+from minisora.worlds.policies import PolicyName
 from minisora.worlds.truth import SUFFIX, Truth, read_truth
 
 
@@ -71,6 +73,22 @@ def arena_of(recording: Path) -> ArenaSettings:
         return ArenaSettings(**{field.name: about[field.name] for field in fields(ArenaSettings)})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} does not say what was recorded ({error}): record the clips again") from error
+
+
+def policy_of(recording: Path) -> PolicyName:
+    """Who pressed the buttons of a recording of the arena.
+
+    Raises:
+        UserError: the recording does not say.
+    """
+    file = recording / "truth" / "recording.json"
+    try:
+        policy = read_json(file)["policy"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} does not say what was recorded ({error}): record the clips again") from error
+    if policy not in get_args(PolicyName):
+        raise UserError(f"{file} names the policy {policy!r}, which is none: record the clips again")
+    return policy
 
 
 def codes_and_buttons(actions: ActionModel, clip: LabelledClip) -> tuple[np.ndarray, np.ndarray]:

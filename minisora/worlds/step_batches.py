@@ -86,6 +86,8 @@ class WindowBatch(SizedBatch):
         normal: B T, standard normal draws that become noise levels.
         context: B T in [0, 1), draws that say which frames stand as those before others do, a little noisy.
         before_level: B T in [0, 1), of the greatest noise level of a frame before.
+        at_play: B T in [0, 1), draws that say which frames have a noise level of play, and which.
+        own: B in [0, 1), draws that say in which windows the past is the model's own.
     """
 
     latents: Tensor
@@ -96,6 +98,14 @@ class WindowBatch(SizedBatch):
     normal: Tensor
     context: Tensor
     before_level: Tensor
+    at_play: Tensor
+    own: Tensor
+
+    def rows(self, chosen: Tensor) -> "WindowBatch":
+        """The windows of a mask, B bool."""
+        (numbers,) = chosen.nonzero(as_tuple=True)
+        tensors = {name: value[chosen] for name, value in vars(self).items() if name != "indices"}
+        return WindowBatch([self.indices[number] for number in numbers.tolist()], **tensors)
 
     @property
     def samples(self) -> Tensor:
@@ -111,22 +121,35 @@ class WindowBatches:
         codes: N T'-1 of all clips; `codes[:, t]` leads from frame t to frame t + 1.
         frames: T of a window; clips that are no longer give fewer.
         code_dropout: share of the codes that are hidden.
-        hidden: the code of "not told".
+        hidden: the code of "not told", one more than there are codes.
         seed: decides the draws.
+        idle: which codes are those of doing nothing, K bool; None: none are known.
+        idle_share: share of the steps with such a code that get any of the other codes.
     """
 
     def __init__(
-        self, source: LatentSource, codes: Tensor, frames: int, code_dropout: float, hidden: int, seed: int
+        self,
+        source: LatentSource,
+        codes: Tensor,
+        frames: int,
+        code_dropout: float,
+        hidden: int,
+        seed: int,
+        idle: Tensor | None = None,
+        idle_share: float = 0.0,
     ):
         self.source, self.codes, self.seed = source, codes, seed
         self.frames = min(frames, codes.shape[1])
-        self.code_dropout, self.hidden = code_dropout, hidden
+        self.code_dropout, self.hidden, self.idle_share = code_dropout, hidden, idle_share
+        self.idle = torch.zeros(hidden, dtype=torch.bool) if idle is None else idle
+        # What an idle step may be learned under.
+        self._others = (~self.idle).nonzero()[:, 0]
 
     def at(self, positions: Sequence[int]) -> WindowBatch:
         """The batch of these positions."""
         indices = sample_indices(len(self.codes), positions, self.seed)
         clips = self.source.latents(indices)  # B Z T' H' W'
-        latents, before, codes, noise, levels = [], [], [], [], []
+        latents, before, codes, noise, levels, own = [], [], [], [], [], []
         for clip, led, p in zip(clips, self.codes[indices], positions, strict=True):
             draw = rng(self.seed, _DRAWS, p)
             first = int(draw.integers(self.codes.shape[1] - self.frames + 1))
@@ -134,11 +157,14 @@ class WindowBatches:
             before.append(clip[:, first : first + self.frames])
             latents.append(clip[:, first + 1 : first + 1 + self.frames])
             told = torch.from_numpy(draw.random(self.frames) >= self.code_dropout)
-            codes.append(torch.where(told, led[first : first + self.frames], self.hidden))
             noise.append(draw.standard_normal((2, *latents[-1].shape), dtype=np.float32))
-            levels.append(np.stack([draw.standard_normal(self.frames), *draw.random((2, self.frames))]))
+            drawn = [draw.standard_normal(self.frames), *draw.random((2, self.frames))]
+            levels.append(np.stack([*drawn, draw.random(self.frames)]))
+            own.append(draw.random())
+            pressed = self._pressed(led[first : first + self.frames], draw)
+            codes.append(torch.where(told, pressed, self.hidden))
         both = torch.from_numpy(np.stack(noise))  # B 2 Z T H' W'
-        normal, context, level = torch.from_numpy(np.stack(levels)).float().unbind(1)  # each B T
+        normal, context, level, at_play = torch.from_numpy(np.stack(levels)).float().unbind(1)  # each B T
         return WindowBatch(
             indices,
             torch.stack(latents),
@@ -149,4 +175,14 @@ class WindowBatches:
             normal,
             context,
             level,
+            at_play,
+            torch.tensor(own),
         )
+
+    def _pressed(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
+        """The codes of steps, T, as they are learned: some of those that do nothing are others, done to no avail."""
+        if not self.idle_share or not len(self._others) or not self.idle.any():
+            return codes
+        tried = torch.from_numpy(draw.random(len(codes)) < self.idle_share) & self.idle[codes]
+        other = self._others[torch.from_numpy(draw.integers(len(self._others), size=len(codes)))]
+        return torch.where(tried, other, codes)

@@ -104,7 +104,11 @@ def train_actions(config: Config, run: Path, console: Console) -> StageResult:
 
 
 def train_dynamics(
-    config: Config, run: Path, console: Console, steps_by: Callable[[int], int] | None = None
+    config: Config,
+    run: Path,
+    console: Console,
+    steps_by: Callable[[int], int] | None = None,
+    told: Callable[[ClipDataset], Tensor] | None = None,
 ) -> StageResult:
     """Train what follows from frames and codes, on latents of RUN/vae/model, and write RUN/world.
 
@@ -113,6 +117,8 @@ def train_dynamics(
         run: with a trained VAE and trained actions.
         console: where progress is shown.
         steps_by: as of `minisora.training.loop.Trainer`.
+        told: gives the true buttons of all steps of clips, N T-1, in place of the codes that were found: of a baseline,
+            which knows what no world here may know.
 
     Raises:
         UserError: the data, the config, an earlier stage or the run folder cannot be used.
@@ -130,7 +136,9 @@ def train_dynamics(
         for dataset, name in ((train, "training"), (validation, "validation")):
             given.append(build_latents(config, vae, dataset, run / "cache", console, name, accelerator))
             file = run / "actions" / f"{name}.safetensors"
-            given.append(find_codes(actions, dataset, file, console, accelerator))
+            given.append(
+                find_codes(actions, dataset, file, console, accelerator) if told is None else told(dataset)
+            )
         return DynamicsTask(config, *given)
 
     def finish(task: DynamicsTask, weights: dict[str, Tensor]) -> Dream | None:
@@ -140,7 +148,15 @@ def train_dynamics(
         dit = task.fresh_model()
         dit.load_state_dict(weights)
         clip, world = config.clip, config.world
-        settings = DreamSettings(clip.height, clip.width, clip.fps, world.steps, world.context_sigma)
+        settings = DreamSettings(
+            clip.height,
+            clip.width,
+            clip.fps,
+            world.steps,
+            world.context_sigma,
+            world.objective,
+            told is not None,
+        )
         few = range(min(_NUM_STARTS, len(validation)))
         starts = torch.cat([validation.clips([index])[:, :, 0] for index in few])  # N 3 H W
         return Dream(vae.cpu(), dit, actions.cpu(), settings, starts)
@@ -152,7 +168,7 @@ def train_dynamics(
         console,
         title="Dynamics",
         width=config.dit.width,
-        inputs=f"{train.fingerprint()}-{fingerprint(actions)}-{fingerprint(vae)}",
+        inputs=f"{train.fingerprint()}-{fingerprint(actions) if told is None else 'told'}-{fingerprint(vae)}",
         begin=lambda: save_config(config, run, record),
         make_task=make_task,
         model=run / "world",

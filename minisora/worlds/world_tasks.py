@@ -16,7 +16,7 @@ from minisora.models.clip_grid import token_grid
 from minisora.models.dit import VideoDiT
 from minisora.training.tasks import Task, validation_sums
 from minisora.worlds.actions import ActionModel
-from minisora.worlds.dynamics import build_dynamics, window_errors
+from minisora.worlds.dynamics import build_dynamics, idle_codes, window_errors
 from minisora.worlds.step_batches import StepBatch, StepBatches, WindowBatch, WindowBatches
 
 # Part of the mean over all guesses in the loss: much at first, so that each learns something, then little.
@@ -136,8 +136,17 @@ class DynamicsTask(Task):
         self.config, self.settings = config, config.train_dynamics
         world = config.world
         self.model = self.fresh_model()
+        # Of codes without a meaning, in a trial, as well.
+        idle = idle_codes(train, train_codes, world.codes) if world.idle_share else None
         self.source = WindowBatches(
-            train, train_codes, world.frames, world.code_dropout, world.codes, config.seed
+            train,
+            train_codes,
+            world.frames,
+            world.code_dropout,
+            world.codes,
+            config.seed,
+            idle,
+            world.idle_share,
         )
         self._validation = WindowBatches(
             validation, validation_codes, world.frames, 0.0, world.codes, seed_after(config.seed, 1)
@@ -165,8 +174,8 @@ class DynamicsTask(Task):
             codes = self.config.world.codes
             further = 1 + torch.arange(len(batch.codes), device=device)[:, None] % (codes - 1)
             others = replace(batch, codes=(batch.codes + further) % codes)
-            other = other + window_errors(model, others, self.config).sum()
-            return window_errors(model, batch, self.config).sum()
+            other = other + window_errors(model, others, self.config, own=False).sum()
+            return window_errors(model, batch, self.config, own=False).sum()
 
         clips = self._num_validation
         sums = validation_sums(self._validation, clips, rank, world_size, device, summed_loss)
