@@ -214,12 +214,12 @@ class WorldConfig(Section):
     moving_weight: Annotated[float, Field(ge=1, le=1000)] = 10.0
     # share of the codes that are hidden in training
     code_dropout: Fraction = 0.1
-    # share of the steps in which nothing is done that are learned under any other code: what is pressed at a wall does
-    # nothing, and its code, found by what is seen, is that of doing nothing
-    idle_share: Fraction = 0.2
+    # share of the steps in which nothing is done that are learned under another code, mostly the one before: what is
+    # pressed at a wall does nothing, and its code, found by what is seen, is that of doing nothing
+    idle_share: Fraction = 0.3
     # share of the frames to be made whose noise level is one of those that play makes a frame at, not one of `flow`
     played_share: Fraction = 0.5
-    # share of the windows whose past is what the model makes of it, with its errors
+    # share of the windows whose past is what the model makes of it, with its errors; none at first, this at the end
     own_share: Fraction = 0.0
     # what the model says of a noisy frame: the clean one, or the velocity
     objective: Literal["clean", "velocity"] = "clean"

@@ -41,6 +41,8 @@ _CHANGES = 0.5
 _CONTEXT_SHARE = 0.5
 # Greatest weight of an error: that of velocities is 1 / sigma^2, which has no end.
 _MOST_WEIGHT = 5.0
+# Standard deviation of the embeddings of codes before training.
+_CODE_SPREAD = 0.5
 # The least noise level that an error is divided by.
 _LEAST_SIGMA = 1e-3
 # Clips by which it is found which codes do nothing, and how much of the difference between codes is nothing.
@@ -70,6 +72,9 @@ def build_dynamics(config: Config) -> VideoDiT:
         causal_window=world.window,
         **shape_of(dit),
     )
+    assert model.embed_class is not None
+    # A DiT's labels begin near zero, where the noise level drowns them: a world is what its codes do.
+    nn.init.normal_(model.embed_class.weight, std=_CODE_SPREAD)
     set_training(model, dit)
     return model
 
@@ -92,13 +97,14 @@ def window_errors(model: nn.Module, batch: WindowBatch, config: Config, *, own: 
         model: of `build_dynamics`, wrapped or not.
         batch: on the model's device.
         config: the run's.
-        own: whether the past of some windows is what the model makes of it, as the config has it.
+        own: whether the past of some windows is what the model makes of it, a share that grows to the config's.
     """
     world = config.world
     sigma, context = _levels(batch, config)
     latents, changes = batch.latents, changed_cells(batch.latents, batch.before)
     if own and world.own_share:
-        chosen = batch.own < world.own_share
+        # What it makes is worth nothing at first, and is what play is in the end.
+        chosen = batch.own < world.own_share * batch.done
         if bool(chosen.any()):
             batch = _with_own_past(model, batch, chosen, sigma, context, world)
     said = _said(model, batch, latents, sigma, context, world)  # B Z T H W

@@ -18,6 +18,8 @@ from minisora.data.draws import rng, sample_indices
 
 # Key of random draws, as those of `minisora.data.batches`.
 _DRAWS = 1
+# Of the steps that do nothing and are learned under another code, those under the code held before.
+_HELD = 0.5
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class WindowBatch(SizedBatch):
         before_level: B T in [0, 1), of the greatest noise level of a frame before.
         at_play: B T in [0, 1), draws that say which frames have a noise level of play, and which.
         own: B in [0, 1), draws that say in which windows the past is the model's own.
+        done: of the training, the share before each window, B in [0, 1].
     """
 
     latents: Tensor
@@ -100,6 +103,7 @@ class WindowBatch(SizedBatch):
     before_level: Tensor
     at_play: Tensor
     own: Tensor
+    done: Tensor
 
     def rows(self, chosen: Tensor) -> "WindowBatch":
         """The windows of a mask, B bool."""
@@ -124,7 +128,9 @@ class WindowBatches:
         hidden: the code of "not told", one more than there are codes.
         seed: decides the draws.
         idle: which codes are those of doing nothing, K bool; None: none are known.
-        idle_share: share of the steps with such a code that get any of the other codes.
+        idle_share: share of the steps with such a code that get another one: half of them that of the last step before
+            that did something, as buttons are held, the others any.
+        num_samples: of the whole training, for `WindowBatch.done`.
     """
 
     def __init__(
@@ -137,10 +143,12 @@ class WindowBatches:
         seed: int,
         idle: Tensor | None = None,
         idle_share: float = 0.0,
+        num_samples: int = 1,
     ):
         self.source, self.codes, self.seed = source, codes, seed
         self.frames = min(frames, codes.shape[1])
         self.code_dropout, self.hidden, self.idle_share = code_dropout, hidden, idle_share
+        self.num_samples = num_samples
         self.idle = torch.zeros(hidden, dtype=torch.bool) if idle is None else idle
         # What an idle step may be learned under.
         self._others = (~self.idle).nonzero()[:, 0]
@@ -161,7 +169,7 @@ class WindowBatches:
             drawn = [draw.standard_normal(self.frames), *draw.random((2, self.frames))]
             levels.append(np.stack([*drawn, draw.random(self.frames)]))
             own.append(draw.random())
-            pressed = self._pressed(led[first : first + self.frames], draw)
+            pressed = self._pressed(led, draw)[first : first + self.frames]
             codes.append(torch.where(told, pressed, self.hidden))
         both = torch.from_numpy(np.stack(noise))  # B 2 Z T H' W'
         normal, context, level, at_play = torch.from_numpy(np.stack(levels)).float().unbind(1)  # each B T
@@ -177,12 +185,18 @@ class WindowBatches:
             level,
             at_play,
             torch.tensor(own),
+            torch.tensor([min(1.0, p / self.num_samples) for p in positions]),
         )
 
     def _pressed(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
-        """The codes of steps, T, as they are learned: some of those that do nothing are others, done to no avail."""
+        """The codes of a clip's steps as they are learned: some of those that do nothing are others, to no avail."""
         if not self.idle_share or not len(self._others) or not self.idle.any():
             return codes
-        tried = torch.from_numpy(draw.random(len(codes)) < self.idle_share) & self.idle[codes]
-        other = self._others[torch.from_numpy(draw.integers(len(self._others), size=len(codes)))]
+        idle, count = self.idle[codes], len(codes)
+        tried = torch.from_numpy(draw.random(count) < self.idle_share) & idle
+        other = self._others[torch.from_numpy(draw.integers(len(self._others), size=count))]
+        held = torch.from_numpy(draw.random(count) < _HELD)
+        # Of each step, the last one up to it that did something; -1 before there is one.
+        last = torch.where(idle, -1, torch.arange(count)).cummax(0).values
+        other = torch.where(held & (last >= 0), codes[last], other)
         return torch.where(tried, other, codes)

@@ -147,6 +147,7 @@ class DynamicsTask(Task):
             config.seed,
             idle,
             world.idle_share,
+            self.settings.steps * self.settings.batch_size,
         )
         self._validation = WindowBatches(
             validation, validation_codes, world.frames, 0.0, world.codes, seed_after(config.seed, 1)

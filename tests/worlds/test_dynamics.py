@@ -94,6 +94,10 @@ def test_a_share_of_the_steps_that_do_nothing_is_learned_under_codes_that_do_som
     changed = tried.codes[idle] != IDLE
     assert 0.4 < changed.float().mean() < 0.6
     assert set(tried.codes[idle].tolist()) == set(range(8))
+    # Half of them are what was done before, as buttons are held.
+    after = (plain.codes[:, :-1] == LEFT) & (plain.codes[:, 1:] == IDLE)
+    again = tried.codes[:, 1:][after & (tried.codes[:, 1:] != IDLE)]
+    assert 0.4 < (again == LEFT).float().mean() < 0.8
     # Nothing else is drawn otherwise.
     assert tried.noise.equal(plain.noise)
     assert tried.normal.equal(plain.normal)
@@ -121,7 +125,8 @@ def test_frames_are_learned_at_the_noise_levels_of_play() -> None:
 @pytest.mark.parametrize("streams", [1, 2])
 def test_the_model_learns_from_its_own_past_towards_the_true_frame(streams: int) -> None:
     world = config("world.own_share=1", f"world.streams={streams}")
-    batch, seen = batch_of(world), list[Tensor]()
+    # At the end of the training; at its beginning there is one pass.
+    batch, seen = replace(batch_of(world), done=torch.ones(8)), list[Tensor]()
     model = fresh(world)
 
     class Watched(nn.Module):
@@ -145,8 +150,9 @@ def test_the_model_learns_from_its_own_past_towards_the_true_frame(streams: int)
     seen.clear()
     window_errors(Watched(), batch, world, own=False)
     window_errors(Watched(), batch, world.replace(**{"world.own_share": 0.0}))
-    assert len(seen) == 2
-    assert seen[0].equal(seen[1])
+    window_errors(Watched(), replace(batch, done=torch.zeros(8)), world)
+    assert len(seen) == 3
+    assert all(each.equal(seen[0]) for each in seen)
 
 
 def test_in_two_streams_what_is_made_sees_the_past_as_at_play_and_no_frame_that_is_made() -> None:

@@ -229,7 +229,10 @@ def test_rows_are_measured_kept_and_put_beside_each_other(dream: Dream, tmp_path
     file.write_text("[]")
     with pytest.raises(UserError, match="no result of 'minisora world plan'"):
         kept_rows(file, task, about)
-    cells = [[str(cell) for cell in column.cells] for column in plan_table(plan_result(task, "latents", again)).columns]
+    cells = [
+        [str(cell) for cell in column.cells]
+        for column in plan_table(plan_result(task, "latents", again)).columns
+    ]
     assert cells[0][2] == DREAM
     assert cells[1][-1] == "100%"
 
