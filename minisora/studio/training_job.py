@@ -11,7 +11,7 @@ person or by the end of the studio, is asked for again by the same request.
 
 HOME/trainings/NAME.log    what the command said
               /NAME.json   what the doctor said of the clips
-              /NAME.lock   held while it trains
+RUNS/.NAME.lock            held while it trains, by whichever studio
 """
 
 import json
@@ -43,7 +43,7 @@ class Stopped(Exception):
 
 
 def training_file(home: Path, run: str, suffix: str) -> Path:
-    """A file of the studio about a run: .log, .json, .lock."""
+    """A file of the studio about a run: .log, .json."""
     return home / "trainings" / f"{run}{suffix}"
 
 
@@ -80,9 +80,9 @@ def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
     """
     folders = Folders.of(store.home)
     run = folders.run(request["run"])
-    log, lock = (training_file(store.home, request["run"], suffix) for suffix in (".log", ".lock"))
+    log = training_file(store.home, request["run"], ".log")
     log.parent.mkdir(exist_ok=True)
-    command = [*COMMAND, str(lock), *words_of(request, folders)]
+    command = [*COMMAND, str(run.with_name(f".{run.name}.lock")), *words_of(request, folders)]
     with log.open("ab") as output:
         begin = output.tell()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)

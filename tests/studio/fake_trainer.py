@@ -60,6 +60,7 @@ def main() -> None:
     if asked.data and "fail" in asked.data[0]:
         print("error: 1 minutes are too few on this machine: give --minutes 11", file=sys.stderr)
         sys.exit(2)
+    Path(asked.lock).parent.mkdir(exist_ok=True)
     with FileLock(asked.lock):
         run.mkdir(parents=True, exist_ok=True)
         print("Plan for some minutes", flush=True)

@@ -79,6 +79,30 @@ def test_the_command_is_what_a_person_would_type(folders: Folders, asked_to_trai
     ]
 
 
+def test_the_command_line_takes_what_the_studio_says(folders: Folders, asked_to_train: Any) -> None:
+    """Its options, and none that it does not have; nothing is run."""
+    import typer
+
+    from minisora.cli import app
+    from minisora.studio.folders import run_id
+
+    command: Any = typer.main.get_command(app)
+    for request in (
+        asked_to_train(),
+        {**asked_to_train(data=None), "sets": {"data.buckets": [{"frames": 9}]}},
+    ):
+        _, *words = words_of(request, folders)
+        context = command.commands["train"].make_context("train", words)
+        assert context.params["out"] == folders.run("games")
+        assert context.params["minutes"] == 2
+        assert context.params["set_"] == [
+            f"{key}={json.dumps(value)}" for key, value in request["sets"].items()
+        ]
+    # The name of a run is no option, whatever it is.
+    assert folders.new_run("--config", []) == "config"
+    assert not run_id("--config").startswith("-")
+
+
 def test_a_run_is_trained_and_the_next_video_made(
     store: JobStore,
     folders: Folders,
@@ -258,7 +282,7 @@ def test_killed_meanwhile_a_run_saves_itself_and_does_not_begin_again(
     else:
         worker.stdin.close()
     worker.wait(20)
-    lock = FileLock(training_file(store.home, "games", ".lock"))
+    lock = FileLock(run.with_name(".games.lock"))
     until(lambda: _is_free(lock))
     some = steps_of(run)
     assert spent_before(run) > 0
