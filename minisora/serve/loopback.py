@@ -1,5 +1,6 @@
 """Run an ASGI application for the browser of this machine, behind the guard, until it is interrupted."""
 
+import asyncio
 import importlib.util
 import ipaddress
 import logging
@@ -70,8 +71,16 @@ def run(
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
+        # Pages that are still open when it is ended are no failure of it.
+        logging.getLogger("uvicorn.error").addFilter(_is_failure)
         announce(f"http://{_shown(host or LOOPBACK)}:{port}/?token={token}")
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _is_failure(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says that something failed, and not only that the end cut an answer short."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and "graceful shutdown" not in record.getMessage()
 
 
 def guard(

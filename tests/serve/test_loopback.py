@@ -16,11 +16,16 @@ needs_uvicorn = pytest.mark.skipif(
 )
 
 _SERVER = """
+import asyncio
 from minisora.serve.loopback import run
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         return
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.sleep(60)
     if scope["path"] == "/fail":
         raise ValueError("broken on purpose")
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -66,10 +71,15 @@ def test_it_listens_on_this_machine_alone_and_logs_no_token(tmp_path: Path) -> N
             if not str(other).startswith("127."):
                 with pytest.raises((ConnectionRefusedError, TimeoutError)):
                     socket.create_connection((str(other), int(port)), timeout=2)
+        # A page that follows events is open when the server ends.
+        stream = http.client.HTTPConnection(host, int(port), timeout=10)
+        stream.request("GET", "/stream", headers={"cookie": cookie})
+        assert stream.getresponse().read(1) == b"x"
     finally:
         server.terminate()
         server.wait(10)
     assert "broken on purpose" in log.read_text()
+    assert "Cancel" not in log.read_text()
     assert token not in log.read_text()
     assert cookie.partition("=")[2] not in log.read_text()
 

@@ -4,7 +4,7 @@ import { announce, byId, h, icon, still } from "./dom.js";
 import { flopsText, timeText } from "./cost.js";
 import { download, player, starButton, seedText, titleOf } from "./tiles.js";
 import { useSettings } from "./make.js";
-import { MODES } from "./edit.js";
+import { isOfSeveral, MODES, takeAgain } from "./edit.js";
 
 const dialog = byId("clip");
 // Where to go when it is closed.
@@ -49,16 +49,17 @@ export async function showClip(id, from) {
   const [, height, width] = recipe.size;
   const sent = recipe.mode === "upload";
   const rows = [
+    ...(recipe.later ?? []).map((text, place) => [recipe.mode === "long" ? `Segment ${place + 2}` : `From ${place + 2} to ${place + 3}`, text]),
     ...(recipe.mode === "sample" || sent ? [] : [["Made by", MODES[recipe.mode]?.name ?? recipe.mode]]),
     ...(sent ? [["File", recipe.name]] : [["Seed", recipe.seed]]), [sent ? "Fitted to" : "Model", recipe.model], ["Size", `${width} × ${height}, ${clip.frames} frames at ${clip.fps} per second`],
-    ...(sent ? [] : [["Steps", recipe.steps], ["Guidance", recipe.guidance]]),
+    ...(sent || recipe.mode === "trim" ? [] : [["Steps", recipe.steps], ["Guidance", recipe.guidance]]),
     ["Cost", `${clip.flops ? `${flopsText(clip.flops)}, ` : ""}${timeText(clip.seconds)} here`],
     ["Made", new Date(clip.made * 1000).toLocaleString()],
   ];
-  const sampled = recipe.mode === "sample";
+  const sampled = recipe.mode === "sample" || recipe.mode === "long";
   const use = (keepSeed) => {
     if (!sampled) {
-      behind = `#edit/${recipe.mode}/${clip.parents.join(",")}`;
+      behind = takeAgain(recipe, clip.parents);
       dialog.close();
       return;
     }
@@ -93,9 +94,9 @@ export async function showClip(id, from) {
           sent ? null : h("button", { class: "button main-action", type: "button", onclick: () => use(true) }, sampled ? "Use these settings" : "Take this step again"),
           sampled ? h("button", { type: "button", onclick: () => use(false) }, "With fresh seeds") : null),
         h("div", { class: "actions" }, download(clip), starButton(clip), remove),
-        h("div", { class: "field" }, h("h3", {}, "Go on from here"), h("div", { class: "actions" }, Object.entries(MODES).filter(([mode]) => mode !== "connect").map(([mode, { name }]) =>
+        h("div", { class: "field" }, h("h3", {}, "Go on from here"), h("div", { class: "actions" }, Object.entries(MODES).filter(([mode]) => !isOfSeveral(mode)).map(([mode, { name }]) =>
           h("a", { class: "button", href: `#edit/${mode}/${clip.id}` }, name)))),
-        family("Made from", clip.parents), family("Became", clip.children),
+        family("Made from", [...new Set(clip.parents)]), family("Became", clip.children),
         h("table", {}, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value)))))),
         h("p", { class: "note" }, "The file carries this recipe: ", h("code", {}, `minisora sample --recipe FILE ${isFromUpload(recipe) ? "--upload ORIGINAL " : ""}--out again.mp4`), " makes the same bytes again."))),
     h("button", { class: "plain close", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")));

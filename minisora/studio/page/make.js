@@ -5,6 +5,7 @@ import { costLines, flopsOf } from "./cost.js";
 import { clipTile, inStep, isShownFailure, jobTile, titleOf } from "./tiles.js";
 import { choose, isChosen, onChosen } from "./chosen.js";
 import { numberOfVariations, wrongNumber } from "./fields.js";
+import { segmentList } from "./segments.js";
 import { offerWords } from "./words.js";
 
 const form = byId("make");
@@ -16,6 +17,8 @@ let shownModel = null;
 
 byId("count").append(numberOfVariations("count", 4));
 const count = () => Number(form.elements.count.value);
+const MOST_LATER = 7;
+const later = segmentList(byId("later"), MOST_LATER, () => showCost());
 const facts = () => state.models[model.value];
 const chosenSize = () => [Number(length.value), ...size.value.split("x").map(Number)];
 
@@ -65,9 +68,11 @@ function asked() {
   const wrong = wrongNumber([[steps, "steps", true], [guidance, "guidance", false], ...(lock.checked ? [[seed, "the seed", true]] : [])]);
   if (wrong) return { error: wrong };
   const [frames, height, width] = chosenSize();
+  const segments = later.prompts(prompt.value.trim());
   return {
     model: model.value, prompt: prompt.value.trim(), frames, height, width, steps: Number(steps.value),
     guidance: Number(guidance.value), seed: lock.checked ? Number(seed.value) : null, count: count(),
+    ...(segments.length ? { mode: "long", later: segments } : {}),
   };
 }
 
@@ -85,7 +90,10 @@ function showCost() {
     cost.replaceChildren(h("p", { class: "error" }, wanted.error));
     return;
   }
-  const each = flopsOf(facts(), chosenSize(), wanted.steps, wanted.guidance);
+  const [, ...sides] = chosenSize();
+  const of = (frames) => flopsOf(facts(), [frames, ...sides], wanted.steps, wanted.guidance);
+  // Each segment that follows is a clip of the length that the model was trained with.
+  const each = of(wanted.frames) + (wanted.later?.length ?? 0) * of(facts().default_size[0]);
   cost.replaceChildren(...costLines(state.speeds[wanted.model], chosenSize(), many, each));
 }
 
@@ -94,6 +102,8 @@ export function useSettings(recipe, keepSeed = true) {
   if (state.models[recipe.model]) model.value = recipe.model;
   showModel(model.value);
   prompt.value = recipe.prompt;
+  later.fill(recipe.later ?? []);
+  byId("later").open = Boolean(recipe.later);
   const [frames, height, width] = recipe.size;
   if ([...size.options].some((option) => option.value === `${height}x${width}`)) size.value = `${height}x${width}`;
   if ([...length.options].some((option) => option.value === String(frames))) length.value = frames;
@@ -167,7 +177,7 @@ function makeBatch() {
     title.textContent = titleOf(recipe);
     const [sampled, height, width] = recipe.size;
     const frames = entries.find((entry) => entry.clip)?.clip.frames ?? sampled;
-    about.textContent = `${recipe.mode && recipe.mode !== "sample" ? `${recipe.mode} · ` : ""}${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames${recipe.mode === "upload" ? "" : ` · ${recipe.steps} steps · guidance ${recipe.guidance}`}`;
+    about.textContent = `${recipe.mode && recipe.mode !== "sample" ? `${recipe.mode} · ` : ""}${Object.keys(state.models).length > 1 ? `${recipe.model} · ` : ""}${width} × ${height}, ${frames} frames${recipe.mode === "upload" || recipe.mode === "trim" ? "" : ` · ${recipe.steps} steps · guidance ${recipe.guidance}`}`;
     const ready = entries.filter((entry) => entry.clip);
     const open = entries.filter((entry) => entry.job && entry.job.state !== "failed");
     const shown = `${ready.map((entry) => entry.id)}|${open.map((entry) => entry.id)}`;
