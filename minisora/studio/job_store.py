@@ -75,6 +75,7 @@ CREATE TABLE IF NOT EXISTS origins (  -- what a clip was made from
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS origins_parent ON origins (parent);
 CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS told (name TEXT PRIMARY KEY);  -- models that the worker of now has read
 CREATE TABLE IF NOT EXISTS counter (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL);
 INSERT OR IGNORE INTO counter VALUES (1, 0);
 """
@@ -350,6 +351,16 @@ class JobStore:
         """Keep what a page has to know of a model."""
         with self._change():
             self._db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (name, json.dumps(facts)))
+            self._db.execute("INSERT OR IGNORE INTO told VALUES (?)", (name,))
+
+    def told(self) -> list[str]:
+        """Names of the models that the worker of now has read; those of the one before are still known."""
+        return [str(row["name"]) for row in self._db.execute("SELECT name FROM told")]
+
+    def forget_told(self) -> None:
+        """The next worker has read no model yet."""
+        with self._change():
+            self._db.execute("DELETE FROM told")
 
     def forget_models(self, but: Iterable[str]) -> None:
         """Leave out models of an earlier start."""

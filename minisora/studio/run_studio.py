@@ -62,6 +62,7 @@ def run_studio(
     # that one ends with it, or nearly.
     with suppress(Timeout), FileLock(home / "worker.lock", timeout=_ENDS):
         store.requeue()
+    store.forget_told()
     store.keep_uploads()
     folders.keep(home)
     more = [*train_routes(store, folders), *world_routes(folders, home)]
@@ -122,7 +123,7 @@ class WorkerKeeper:
         return self._down or ("ready" if self._is_told() else "starting")
 
     def _is_told(self) -> bool:
-        return self._names <= set(self._store.model_names())
+        return self._names <= set(self._store.told())
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -147,7 +148,7 @@ class WorkerKeeper:
                     process.stdin.close()
             # What it told says how far it came, on a machine of any speed.
             failures = 0 if self._is_told() else failures + 1
-            self._store.forget_models(())
+            self._store.forget_told()
             self._store.note_death()
             await asyncio.sleep(_PAUSE)
         self._down = "the worker does not start: the terminal of the studio says why"

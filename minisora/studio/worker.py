@@ -69,9 +69,10 @@ class Engine(Protocol):
 def work(store: JobStore, engine: Engine, stop: threading.Event) -> None:
     """Make queued videos until `stop` is set."""
     store.requeue()
-    store.forget_models(())
     for run, model in own_models(store.home).items():
         engine.add(run, model)
+    # What a worker before this one has told holds on: jobs can be asked for meanwhile.
+    store.forget_models(engine.names)
     for name in engine.names:
         try:
             store.tell_model(name, engine.facts(name))

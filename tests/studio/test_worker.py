@@ -163,7 +163,9 @@ def test_whether_another_worker_is_of_use_shows_what_the_last_one_told(
             return 1
 
     async def start(*_: object, **__: object) -> Ended:
-        assert store.model_names() == []
+        assert store.told() == []
+        # Known from the worker before: a job can be asked for.
+        assert store.model_names() == (told if starts else [])
         assert keeper.state() == "starting"
         return Ended()
 
