@@ -239,10 +239,17 @@ def delta_psnr(dream: Dream, tested: Sequence[LabelledClip]) -> dict[str, float]
         less the second; and how many "clips".
     """
     length = _SEEN + _DELTA
-    long_enough = [clip.video[:, :length] for clip in tested if clip.video.shape[1] >= length]
-    videos = torch.stack(long_enough)  # B 3 T H W
-    codes = np.stack([dream.actions.codes_of(to_float(video)).numpy() for video in videos])[:, _SEEN - 1 :]
-    random = rng(0, 2).integers(dream.num_codes, size=codes.shape)
+    long_enough = [clip for clip in tested if clip.video.shape[1] >= length]
+    videos = torch.stack([clip.video[:, :length] for clip in long_enough])  # B 3 T H W
+    if dream.settings.told:
+        # Its codes are the buttons, and what finds codes knows nothing of them.
+        found_codes = [clip.truth.buttons for clip in long_enough]
+        known = len(tested[0].truth.button_names)
+    else:
+        found_codes = [dream.actions.codes_of(to_float(video)).numpy() for video in videos]
+        known = dream.num_codes
+    codes = np.stack([each[_SEEN - 1 : length - 1] for each in found_codes])  # B 4
+    random = rng(0, 2).integers(known, size=codes.shape)
     last = videos[:, :, -1]
     found: dict[str, float] = {}
     for name, pressed in (("found", codes), ("random", random)):

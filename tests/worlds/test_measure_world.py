@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from minisora.data.clips import to_float
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.models.vae import VideoVAE
@@ -140,3 +141,26 @@ def test_others_games_are_measured_where_clips_end_early_and_no_state_is_known(
     assert result["delta_psnr"]["clips"] == 2
     assert "player" not in result
     json.dumps(result, allow_nan=False)
+
+
+def test_control_of_a_world_that_was_told_the_buttons_is_measured_by_the_buttons(
+    world: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dream = load_dream(world, "cpu")
+    clips = list(labelled_clips(recording, (64, 64)))
+    pressed: list[list[int]] = []
+    monkeypatch.setattr(
+        dream,
+        "step",
+        lambda codes: pressed.append(list(codes)) or torch.zeros(6, 3, 64, 64, dtype=torch.uint8),
+    )
+    measures.delta_psnr(dream, clips)
+    dream.settings = replace(dream.settings, told=True)
+    measures.delta_psnr(dream, clips)
+    found, told = (np.array(pressed[first : first + 4]).T for first in (0, 8))
+    # The four steps after the four frames that are seen.
+    assert (told == np.stack([clip.truth.buttons[3:7] for clip in clips])).all()
+    assert (
+        found == np.stack([dream.actions.codes_of(to_float(clip.video)).numpy()[3:7] for clip in clips])
+    ).all()
+    assert np.array(pressed[12:]).max() < len(BUTTONS)
