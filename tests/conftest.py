@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,21 @@ def _damage(path: Path) -> None:
 def write_noise() -> Callable[[Path, int], None]:
     """Makes a video by its path and seed."""
     return _write_noise
+
+
+@pytest.fixture
+def noise_clips(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
+    """Makes a folder of such videos, 0.mp4 and so on, each with its caption beside it."""
+
+    def make(captions: Sequence[str]) -> Path:
+        folder = tmp_path / "clips"
+        folder.mkdir()
+        for number, caption in enumerate(captions):
+            _write_noise(folder / f"{number}.mp4", number)
+            (folder / f"{number}.txt").write_text(caption)
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -248,15 +248,11 @@ def test_views_are_the_same_from_shards_and_latents_of_two_processes(folder: Pat
 
 
 def test_views_of_a_damaged_clip_are_of_the_one_that_stands_in_under_its_caption(
-    tmp_path: Path, write_noise, damage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, noise_clips, damage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What a scan of a large folder does.
     monkeypatch.setattr(dataset, "scan_folder", partial(scan_folder, verify=False))
-    place = tmp_path / "clips"
-    place.mkdir()
-    for number in range(6):
-        write_noise(place / f"{number}.mp4", number)
-        (place / f"{number}.txt").write_text(("going left", "going up")[number % 2])
+    place = noise_clips(["going left", "going up"] * 3)
     settings = config(place, views=3, mirror=True, speed=2.0)
     whole = open_dataset(settings, "train")
     count = num_unaltered(whole)

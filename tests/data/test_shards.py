@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -253,15 +253,11 @@ def test_two_shards_with_a_clip_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_member_is_named_and_left_out(
     tmp_path: Path,
-    write_noise: Callable[[Path, int], None],
+    noise_clips: Callable[[Sequence[str]], Path],
     damage: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(6):
-        write_noise(folder / f"{number}.mp4", number)
-        (folder / f"{number}.txt").write_text(f"clip {number}")
+    folder = noise_clips([f"clip {number}" for number in range(6)])
     damage(folder / "3.mp4")
     (folder / "4.mp4").write_bytes(b"no video")
     # A shard holds what it was given; only a packing by minisora looks at it first.

@@ -55,6 +55,8 @@ def test_the_demo_makes_a_self_contained_page_and_resumes(
     assert (tmp_path / "samples" / "00.mp4").stat().st_mtime_ns == sample
     assert (tmp_path / "calibration.json").read_bytes() == calibration
     # A damaged one is taken anew.
+    taken = read_calibration(tmp_path / "calibration.json")
+    monkeypatch.setattr("minisora.demo.run_demo.calibrate", lambda **_: taken)
     (tmp_path / "calibration.json").write_text("{}")
     _calibrate(tmp_path / "calibration.json", Record.open(tmp_path / "demo.json"), Console(quiet=True))
     assert read_calibration(tmp_path / "calibration.json").points

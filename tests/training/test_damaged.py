@@ -1,7 +1,7 @@
 """Files that were spoiled on the disk: of checkpoints, of models, of latents, of the data."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -174,16 +174,12 @@ def test_a_run_goes_on_without_its_damaged_clips(
     tiny_config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    write_noise: Callable[[Path, int], None],
+    noise_clips: Callable[[Sequence[str]], Path],
     damage: Callable[[Path], None],
 ) -> None:
     """Both stages, killed in their middle: the file is removed and the folder moved, and no loss changes."""
     monkeypatch.setattr(opening, "scan_folder", partial(scan_folder, verify=False))
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(6):
-        write_noise(folder / f"{number}.mp4", number)
-        (folder / f"{number}.txt").write_text(f"clip {number}")
+    folder = noise_clips([f"clip {number}" for number in range(6)])
     settings = ["data.source=folder", f"data.path={folder}", "clip.frames=5", "data.num_validation_clips=1"]
     config = override(tiny_config, [*settings, "train_dit.steps=6", "train_vae.steps=6"])
     name = opening.open_dataset(config, "train").names()[0]
@@ -206,15 +202,11 @@ def test_captions_are_those_of_the_clips_that_another_process_read(
     tiny_config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    write_noise: Callable[[Path, int], None],
+    noise_clips: Callable[[Sequence[str]], Path],
     damage: Callable[[Path], None],
 ) -> None:
     monkeypatch.setattr(opening, "scan_folder", partial(scan_folder, verify=False))
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(4):
-        write_noise(folder / f"{number}.mp4", number)
-        (folder / f"{number}.txt").write_text(f"clip {number}")
+    folder = noise_clips([f"clip {number}" for number in range(4)])
     settings = ["data.source=folder", f"data.path={folder}", "clip.frames=5", "data.num_validation_clips=1"]
     config = override(tiny_config, settings)
     damage(folder / opening.open_dataset(config, "train").names()[0])

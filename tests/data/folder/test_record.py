@@ -33,14 +33,9 @@ def no_full_decode(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path, write_noise):
+def folder(noise_clips):
     """Six captioned files; which of them are for training follows from their names."""
-    place = tmp_path / "clips"
-    place.mkdir()
-    for number in range(COUNT):
-        write_noise(place / f"{number}.mp4", number)
-        (place / f"{number}.txt").write_text(f"clip {number}")
-    return place
+    return noise_clips([f"clip {number}" for number in range(COUNT)])
 
 
 def config(folder: Path) -> Config:
