@@ -433,18 +433,6 @@ def load(
     return override(tree, overrides)
 
 
-def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a run, as training wrote it, with overrides as of `load`.
-
-    Raises:
-        UserError: the folder is no run, or what `load` raises.
-    """
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
-    return load(file, overrides)
-
-
 def override(tree: dict[str, Any] | Config, overrides: Sequence[str]) -> Config:
     """Apply `section.key=value` overrides, as a user writes them, and validate the result.
 

@@ -41,6 +41,18 @@ def find(path: str | Path) -> Path:
     raise UserError(f"config '{path}' not found; shipped configs: {', '.join(names)}")
 
 
+def of_run(run: Path) -> Path:
+    """The config file of a run, as training wrote it.
+
+    Raises:
+        UserError: the folder is no run.
+    """
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml; pass the --out of minisora train")
+    return file
+
+
 def read_yaml(file: Path, *, shipped: bool = False) -> dict[str, Any]:
     """A YAML file of named values.
 

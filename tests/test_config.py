@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from minisora.cli.options import config_of_run
-from minisora.config import Config, load, load_run, save
-from minisora.config_files import config_folder, find
+from minisora.config import Config, load, save
+from minisora.config_files import config_folder, find, of_run
 from minisora.errors import UserError
 from minisora.scaling.ladder import read_ladder
 
@@ -168,8 +168,8 @@ def test_a_folder_without_a_config_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="is not a run folder: it has no config.yaml; pass the --out of minisora train"
     ):
-        load_run(tmp_path)
+        load(of_run(tmp_path))
     save(load("toy", ["seed=7"]), tmp_path / "config.yaml")
-    assert load_run(tmp_path, ["dit.depth=3"]) == load("toy", ["seed=7", "dit.depth=3"])
+    assert load(of_run(tmp_path), ["dit.depth=3"]) == load("toy", ["seed=7", "dit.depth=3"])
     assert config_of_run(tmp_path, "clips") == str(tmp_path / "config.yaml")
     assert config_of_run(tmp_path / "new", "clips") == "clips"

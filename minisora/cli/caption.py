@@ -22,11 +22,12 @@ def caption_train(
     set_: SetOption = None,
 ) -> None:
     """Train a captioner on the labelled clips of a run: RUN/captioner/model."""
-    from minisora.config import load_run
+    from minisora.config import load
+    from minisora.config_files import of_run
     from minisora.training.captioning import train_captioner
     from minisora.training.stage_minutes import open_stage_plan, plan_stage
 
-    config, out = load_run(run, set_ or ()), run / "captioner"
+    config, out = load(of_run(run), set_ or ()), run / "captioner"
     if minutes is not None:
         plan = open_stage_plan(out, minutes)
         config = plan_stage(

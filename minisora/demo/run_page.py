@@ -16,7 +16,8 @@ from accelerate import PartialState
 from markupsafe import Markup
 from rich.console import Console
 
-from minisora.config import Config, TrainConfig, load_run
+from minisora.config import Config, TrainConfig, load
+from minisora.config_files import of_run
 from minisora.data.clips import ClipDataset
 from minisora.demo.page_pieces import (
     STAGES,
@@ -64,7 +65,7 @@ def write_page(run: Path, live: bool = False, console: Console | None = None) ->
     Raises:
         UserError: the folder is no run, or cannot be written.
     """
-    config = load_run(run)
+    config = load(of_run(run))
     if not live:
         measure(run, config, console or Console(quiet=True))
     page = run / "index.html"

@@ -25,7 +25,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from minisora.config import load_run
+from minisora.config import load
+from minisora.config_files import of_run
 from minisora.data.clips import ClipDataset
 from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
@@ -209,7 +210,7 @@ def run_clips(run: Path) -> tuple[ClipDataset, ClipDataset]:
     Raises:
         UserError: the folder is no run, or its data are gone or changed.
     """
-    config = load_run(run)
+    config = load(of_run(run))
     record = DataRecord(run / "dit", begun=True)
     training, held_out = (open_dataset(config, split, record) for split in SPLITS)
     return training, held_out

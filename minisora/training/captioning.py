@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
-from minisora.config import AugmentConfig, Config, load_run
+from minisora.config import AugmentConfig, Config, load
+from minisora.config_files import of_run
 from minisora.data.batches import DiTBatch, LatentBatches, LatentSource
 from minisora.data.clip_views import ClipViews, move
 from minisora.data.clips import ClipDataset, to_float
@@ -239,7 +240,7 @@ def label_folder(
     again = f"run 'minisora caption train --run {run}'"
     captioner = read_model(VideoCaptioner, folder, again, f"no captioner in {folder}: {again} first")
     vae = load_vae(run / "vae" / "model")
-    config = load_run(run)
+    config = load(of_run(run))
     dataset = FolderDataset(data, config.clip, "pad", require_captions=False, fit=config.data.fit)
     files = list(zip(dataset.names(), dataset.captions(), strict=True))
     own = {name for name, caption in files if caption}
