@@ -61,6 +61,8 @@ COMMANDS: dict[str, str] = {
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
     "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
+    "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST --out DIR --json FILE",
+    "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips --json FILE",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
     "vae-peers": "python benchmarks/vae_peers.py --to-db 28 --json FILE",
 }
@@ -236,6 +238,32 @@ def world_control() -> list[Row]:
          "quadrant": min(world["player"]["direction_right"]), **place}
         for place, world in measured("world")
     ]  # fmt: skip
+
+
+def world_plans() -> list[Row]:
+    """Who reaches how many goals in the arena."""
+    rows = []
+    for place, result in measured("world-plan"):
+        for who, row in result["rows"].items():
+            closed = result["gap_closed"].get(who, {}).get("planner, true simulator")
+            kept = {key: row.get(key) for key in ("in_dream", "same_in_truth", "flops_a_decision")}
+            rows.append({**row, **kept, "who": who, "cost": result["cost"], "closed": closed, **place})
+    return rows
+
+
+def world_variants() -> list[Row]:
+    """What each part of a world is worth."""
+    rows = []
+    for place, result in measured("world-ablations"):
+        for variant, found in result["variants"].items():
+            player, (told,) = found["player"], found["decoding"]["labels"].values()
+            marks = {f"off{at}": player["median_error"].get(at) for at in ("8", "32", "128")}
+            there = {f"there{at}": player["player_there"].get(at) for at in ("32", "128")}
+            told = {"told": told["codes"], "delta": found["delta_psnr"]["delta"]}
+            rows.append(
+                {"variant": variant, **told, **marks, **there, "seconds": found["seconds_a_frame"], **place}
+            )
+    return rows
 
 
 def _spaced(name: str) -> str:

@@ -120,3 +120,35 @@ def test_the_moving_pictures_of_the_readme_are_small(results: ModuleType) -> Non
     assert pictures
     for picture in pictures:
         assert picture.stat().st_size <= 2_000_000, picture.name
+
+
+def test_plans_and_variants_of_worlds_have_a_row_each(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(
+        results.RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.mp4", "*.png", "*.gif")
+    )
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    rate = {"right": 37, "total": 50, "share": 0.74, "interval": [0.6, 0.84]}
+    row = {"reached": rate, "seconds_a_decision": 0.25}
+    plan = {
+        "cost": "frames",
+        "rows": {"random": {**row, "seconds_a_decision": None}, "a planner": {**row, "in_dream": rate}},
+        "gap_closed": {"a planner": {"planner, true simulator": 0.611}},
+    }
+    variant = {
+        "decoding": {"labels": {"200": {"codes": 0.913}}},
+        "delta_psnr": {"delta": 4.567},
+        "player": {"median_error": {"8": 2.22, "32": None}, "player_there": {"32": 0.41}},
+        "seconds_a_frame": 0.0321,
+    }
+    for theme, content in (("plan", plan), ("ablations", {"variants": {"no cache": variant}})):
+        file = tmp_path / "results" / f"world-{theme}_zen-3_2026-11-27.json"
+        file.write_text(json.dumps(content))
+    page = results.page()
+    assert (
+        "| a planner | Zen 3 | 2026-11-27 | frames | 74 % | 60 % to 84 % | 61 % | 37 of 50 | – | 0.250 | – |"
+        in page
+    )
+    assert "| random | Zen 3 | 2026-11-27 | frames | 74 % | 60 % to 84 % | – | – | – | – | – |" in page
+    assert "| no cache | Zen 3 | 2026-11-27 | 91.3 % | 4.57 | 2.2 | – | – | 41 % | – | 0.032 |" in page
