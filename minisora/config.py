@@ -221,6 +221,8 @@ class WorldConfig(Section):
     played_share: Fraction = 0.5
     # share of the windows whose past is what the model makes of it, with its errors; none at first, this at the end
     own_share: Fraction = 0.0
+    # of errors at low noise levels, where they count 1 / sigma^2 up to this: more for what stays, 1 for what moves
+    most_weight: Annotated[float, Field(ge=1, le=1e6)] = 5.0
     # what the model says of a noisy frame: the clean one, or the velocity
     objective: Literal["clean", "velocity"] = "clean"
     # 1: each frame of a window stands for the past of others or is made; 2: it stands there twice, as both

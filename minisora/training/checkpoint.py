@@ -86,7 +86,14 @@ _BEFORE: dict[str, dict[str, Any]] = {
     },
     "vae": {"mixes_frames": True},
     "dit": {"dropout": 0.0},
-    "world": {"idle_share": 0.0, "played_share": 0.0, "own_share": 0.0, "objective": "clean", "streams": 1},
+    "world": {
+        "idle_share": 0.0,
+        "played_share": 0.0,
+        "own_share": 0.0,
+        "most_weight": 5.0,
+        "objective": "clean",
+        "streams": 1,
+    },
     "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None, "latent_noise": 0.0},
     "train_dit": {"keep": "last", "patience": 0},
 }

@@ -39,8 +39,6 @@ Objective = Literal["clean", "velocity"]
 _CHANGES = 0.5
 # Share of the frames of a window that are as noisy as frames before others, where there is one stream.
 _CONTEXT_SHARE = 0.5
-# Greatest weight of an error: that of velocities is 1 / sigma^2, which has no end.
-_MOST_WEIGHT = 5.0
 # Standard deviation of the embeddings of codes before training.
 _CODE_SPREAD = 0.5
 # The least noise level that an error is divided by.
@@ -112,7 +110,8 @@ def window_errors(model: nn.Module, batch: WindowBatch, config: Config, *, own: 
     clean = said if world.objective == "clean" else to_data(noisy, said, sigma)
     errors = (clean - latents).square()
     weight = 1 + (world.moving_weight - 1) * changes.float()  # B 1 T H W
-    most = _MOST_WEIGHT if world.objective == "clean" else _LEAST_SIGMA**-2
+    # That of velocities is 1 / sigma^2, which has no end.
+    most = world.most_weight if world.objective == "clean" else _LEAST_SIGMA**-2
     weight = weight * broadcast_sigma(sigma.clamp_min(_LEAST_SIGMA).pow(-2).clamp_max(most), errors)
     return (errors * weight).flatten(1).mean(1)
 

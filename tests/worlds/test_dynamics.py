@@ -179,6 +179,27 @@ def test_in_two_streams_what_is_made_sees_the_past_as_at_play_and_no_frame_that_
     assert same == [True, False, True, True, True]
 
 
+def test_errors_at_low_noise_levels_count_more_up_to_a_limit() -> None:
+    class Off(nn.Module):
+        """Says a frame that is off by one everywhere."""
+
+        def forward(self, latents: Tensor, sigma: Tensor, **_: object) -> Tensor:
+            return batch.latents + 1
+
+    batch = batch_of(config())
+    found = []
+    for most in (1, 4, 1e6):
+        world = config(
+            f"world.most_weight={most}", "world.moving_weight=1", "world.played_share=1", "world.steps=1"
+        )
+        found.append(window_errors(Off(), batch, world))
+    past = batch.context < 0.5
+    assert found[0].equal(torch.ones(8))
+    # Frames to be made are made from noise alone here, whose weight is 1; the past is at half of it or below.
+    torch.testing.assert_close(found[1], 1 + 3 * past.float().mean(1))
+    assert (found[2] > found[1])[past.any(1)].all()
+
+
 def test_clean_frame_and_velocity_are_two_ways_to_say_the_same() -> None:
     class Knows(nn.Module):
         """Says the true frame, or the true velocity."""
