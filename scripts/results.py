@@ -63,6 +63,8 @@ COMMANDS: dict[str, str] = {
     "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
     "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST --out DIR --json FILE",
     "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips --json FILE",
+    "studio-faults": "python benchmarks/studio_faults.py --json FILE",
+    "studio-load": "python benchmarks/studio_load.py --minutes 10 --json FILE",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
     "vae-peers": "python benchmarks/vae_peers.py --to-db 28 --json FILE",
 }
@@ -484,6 +486,20 @@ def faults() -> list[Row]:
             row |= {"in": "–", "struck": None} if part == "all" else {}
             rows.append({**place, **row, "trials": trials, "right": {"right": right, "total": trials}})
     return rows
+
+
+def request_rows() -> list[Row]:
+    """Requests that the studio must refuse, by the threat."""
+    return [{**row, "request": row["threat"]} for row in rows_of("studio-faults", "refused")]
+
+
+def studio_load() -> list[Row]:
+    """What clicks took while the studio was busy."""
+    return [
+        {**place, "click": click, **content["milliseconds_by_click"].get(click, content["milliseconds"])}
+        for place, content in measured("studio-load")
+        for click in ("all", *content["milliseconds_by_click"])
+    ]
 
 
 # The ladder

@@ -48,11 +48,11 @@ def test_a_grid_lasts_as_long_as_its_longest_video_and_marks_given_frames(
     assert borders == [pictures.GIVEN, pictures.MADE, pictures.GIVEN]
 
 
-def test_every_picture_of_the_readme_is_written_by_the_script() -> None:
-    script = (ROOT / "scripts" / "pictures.py").read_text()
+def test_every_picture_of_the_readme_is_written_by_a_script() -> None:
+    scripts = "".join((ROOT / "scripts" / f"{name}.py").read_text() for name in ("pictures", "studio_video"))
     readme = (ROOT / "README.md").read_text()
     names = [line.split("](")[1].rstrip(")") for line in readme.splitlines() if line.startswith("![")]
     assert len(names) >= 3
     for name in names:
         assert (ROOT / name).is_file()
-        assert f'RESULTS / "{Path(name).name}"' in script
+        assert f'RESULTS / "{Path(name).name}"' in scripts
