@@ -63,6 +63,7 @@ CHECKED: dict[str, str] = {
     "minisora calibrate --out": "times real passes for a minute",
     "minisora scale run": "trains for minutes",
     "minisora flops --diffusers": "counts billions of parameters, which tests/flops does",
+    "minisora plan diffusers:": "counts billions of parameters; tests/plan/test_foreign.py counts small ones",
     "minisora world play": "waits for a person; tests/player has one",
     "minisora report --preset measured": "is the same command with a larger preset",
     "minisora evaluate prompts --model toy": "judges hundreds of clips of full size",

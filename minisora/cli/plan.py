@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from minisora.plan.subject import Subject
 
 
+# Before the name of a class of diffusers.
+FOREIGN = "diffusers:"
+
+
 class Precision(StrEnum):
     """Of products and weights."""
 
@@ -31,6 +35,7 @@ class Precision(StrEnum):
     float16 = "float16"
     float32 = "float32"
     float8 = "float8"
+    int8 = "int8"
 
 
 class Text(StrEnum):
@@ -61,10 +66,24 @@ def plan(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A model that disclosed its shape, or words of its name: 'wan 14b'. Without: --params."
+            help="A model that disclosed its shape, or words of its name: 'wan 14b'; or diffusers:CLASS. "
+            "Without: --params."
         ),
     ] = None,
     params: Annotated[str | None, typer.Option(help="A model of so many weights instead: 5B, 675M.")] = None,
+    active: Annotated[
+        str | None,
+        typer.Option(help="With --params, of experts: so many weights that a token meets, such as 3B."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="With diffusers:CLASS: an argument of it, e.g. --set num_layers=20, or of the VAE, --set vae.z_dim=48 "
+            "(repeatable).",
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option("--config", "-c", help="A config of ours instead: a YAML file or a shipped name."),
@@ -75,7 +94,9 @@ def plan(
             help="full, factorised, divided, causal, causal:CHUNK or window:FRAMES, in latent frames."
         ),
     ] = None,
-    vae: Annotated[str, typer.Option(help="Strides of the VAE, with --params.")] = "4x8x8",
+    vae: Annotated[
+        str, typer.Option(help="Strides of the VAE, with --params; with diffusers:CLASS, diffusers:CLASS.")
+    ] = "4x8x8",
     patch: Annotated[str, typer.Option(help="Latent cells of a token, with --params.")] = "1x2x2",
     layers: Annotated[int | None, typer.Option(min=1, max=10_000, help="Blocks, with --params.")] = None,
     width: Annotated[int | None, typer.Option(min=1, max=1 << 20, help="Channels, with --params.")] = None,
@@ -129,6 +150,10 @@ def plan(
     ] = Place.resident,
     tiles: Annotated[bool, typer.Option("--tiles", help="Decode the picture in tiles.")] = False,
     train: Annotated[bool, typer.Option("--train", help="Plan a training instead of clips.")] = False,
+    rank: Annotated[
+        int,
+        typer.Option(min=0, max=1 << 20, help="With --train: of adapters that learn (LoRA); 0: all weights."),
+    ] = 0,
     checkpointing: Annotated[
         Checkpointing, typer.Option(help="With --train: what the backward pass computes again.")
     ] = Checkpointing.none,
@@ -170,6 +195,10 @@ def plan(
 
         minisora plan --params 5B --train --cards 256 --checkpointing full --samples 50M
 
+    A model of diffusers as its class makes it, half as deep, and adapters of it (LoRA):
+
+        minisora plan diffusers:WanTransformer3DModel --set num_layers=20 --train --rank 32
+
     How far off it is:
 
         minisora plan --back-test
@@ -190,11 +219,40 @@ def plan(
     from minisora.plan.answer import plan as answer
     from minisora.plan.question import ask, card_named
     from minisora.plan.remedies import cheapest, fitting, verdict
-    from minisora.plan.subject import parse_count, parse_numbers
+    from minisora.plan.subject import of_size, parse_attention, parse_count, parse_numbers, parse_triple
 
     if under is not None:
         refuse_beside("--under, which is of a clip's time", {"--train": train})
-    subject = _subject(model, params, config, attention, vae, patch, layers, width, hidden, text, text_tokens)
+    given = typed(context)
+    seen = parse_attention(attention) if attention is not None else None
+    if sum(given[name] for name in ("MODEL", "--params", "--config")) != 1:
+        raise UserError("give one of MODEL, --params and --config: minisora plan 'wan 14b', or --params 5B")
+    shape = ("--patch", "--layers", "--width", "--hidden", "--text", "--text-tokens", "--active")
+    foreign = model is not None and model.startswith(FOREIGN)
+    if params is None:
+        refuse_beside("a model that has a shape", {name: given[name] for name in shape})
+    if not foreign:
+        refuse_beside("a model that is no diffusers:CLASS", {"--set": given["--set"]})
+    if params is not None:
+        subject = of_size(
+            parse_count(params, "--params"),
+            attention=seen or "full",
+            vae=parse_triple(vae, "--vae"),
+            patch=parse_triple(patch, "--patch"),
+            layers=layers,
+            width=width,
+            hidden=hidden,
+            text=text.value,
+            text_tokens=text_tokens,
+            active=parse_count(active, "--active") if active is not None else None,
+        )
+    elif foreign:
+        subject = _of_diffusers(str(model), vae if given["--vae"] else None, set_ or [])
+    else:
+        refuse_beside("a model that has a shape", {"--vae": given["--vae"]})
+        subject = _named(model, config)
+    if seen is not None:
+        subject = subject.seeing(seen)
     sides = parse_numbers(size, 2) if size is not None else None
     if size is not None and sides is None:
         raise UserError(f"--size {size} is not HEIGHTxWIDTH in pixels, such as 480x832")
@@ -206,6 +264,7 @@ def plan(
             {
                 "--samples": samples is not None,
                 "--budget": bool(budget),
+                "--rank": bool(rank),
                 "--checkpointing": checkpointing is not Checkpointing.none,
             },
         )
@@ -228,6 +287,7 @@ def plan(
         place=place.value,
         tiles=tiles,
         train=train,
+        rank=rank,
         checkpointing=checkpointing.value,
         reused=reused,
         samples=parse_count(samples, "--samples") if samples is not None else 0.0,
@@ -255,67 +315,47 @@ def plan(
         from minisora.plan.sliders import render
 
         page.parent.mkdir(parents=True, exist_ok=True)
-        own: dict[str, Any] = {
-            "--vae": vae,
-            "--patch": patch,
-            "--layers": layers,
-            "--width": width,
-            "--hidden": hidden,
-        }
-        own |= {"--text": text.value, "--text-tokens": str(text_tokens)}
+        own: dict[str, Any] = {"--vae": vae, "--patch": patch, "--layers": layers, "--width": width}
+        own |= {"--hidden": hidden, "--text": text.value, "--text-tokens": text_tokens, "--active": active}
         words = [model] if model else ["--params", params] if params else ["--config", config]
-        if params:
-            words += [part for name, value in own.items() if value for part in (name, str(value))]
+        words += [part for name, value in own.items() if given[name] for part in (name, value)]
+        words += [part for value in set_ or [] for part in ("--set", value)]
         write_whole(page, render(made, shlex.join(["minisora", "plan", *map(str, words)]), under))
         say(console, f"wrote {page}")
 
 
-def _subject(
-    model: str | None,
-    params: str | None,
-    config: str | None,
-    attention: str | None,
-    vae: str,
-    patch: str,
-    layers: int | None,
-    width: int | None,
-    hidden: int | None,
-    text: Text,
-    text_tokens: int,
-) -> "Subject":
-    """The model that is asked about."""
-    from minisora.plan.subject import named, of_config, of_size, parse_attention, parse_count, parse_triple
+def _named(model: str | None, config: str | None) -> "Subject":
+    """A model by its name, or one of ours by its config."""
+    from minisora.plan.subject import named, of_config
 
-    given = [text for text in (model, params, config) if text is not None]
-    if len(given) != 1:
-        raise UserError("give one of MODEL, --params and --config: minisora plan 'wan 14b', or --params 5B")
-    seen = parse_attention(attention) if attention is not None else None
-    if params is not None:
-        return of_size(
-            parse_count(params, "--params"),
-            attention=seen or "full",
-            vae=parse_triple(vae, "--vae"),
-            patch=parse_triple(patch, "--patch"),
-            layers=layers,
-            width=width,
-            hidden=hidden,
-            text=text.value,
-            text_tokens=text_tokens,
-        )
-    shaped = {"--vae": vae != "4x8x8", "--patch": patch != "1x2x2"}
-    shaped |= {
-        "--text": text is not Text.joint,
-        "--text-tokens": text_tokens != 256,
-        "--layers": layers is not None,
-        "--width": width is not None,
-        "--hidden": hidden is not None,
-    }
-    refuse_beside("a model that has a shape", shaped)
     if model is not None:
-        subject = named(model)
-    else:
-        from minisora.config import load
+        return named(model)
+    from minisora.config import load
 
-        assert config is not None
-        subject = of_config(load(config), config)
-    return subject.seeing(seen) if seen is not None else subject
+    assert config is not None
+    return of_config(load(config), config)
+
+
+def _of_diffusers(model: str, vae: str | None, settings: list[str]) -> "Subject":
+    """A class of diffusers with some of its arguments, and of its VAE."""
+    import yaml
+
+    if vae is not None and not vae.startswith(FOREIGN):
+        raise UserError(f"--vae {vae} beside {model} must be a class too, such as diffusers:AutoencoderKLWan")
+    own: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {setting}: '{text}' is no value") from error
+        if not key or value is None:
+            raise UserError(f"--set {setting} is not KEY=VALUE, such as num_layers=20")
+        place = beside if key.startswith("vae.") else own
+        place[key.removeprefix("vae.")] = tuple(value) if isinstance(value, list) else value
+    # Here, as it imports torch and diffusers.
+    from minisora.plan.foreign import diffusers_subject
+
+    vae = vae.removeprefix(FOREIGN) if vae is not None else None
+    return diffusers_subject(model.removeprefix(FOREIGN), own, vae=vae, vae_settings=beside)

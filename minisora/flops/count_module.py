@@ -116,7 +116,7 @@ def count_diffusers(name: str, settings: Mapping[str, Any] | None = None) -> For
     if name not in known:
         raise UserError(f"diffusers {diffusers.__version__} has no model '{name}'{nearest(name, known)}")
     config = settings.get("config") or CONFIGS.get(name, {})
-    model = _build(getattr(diffusers, name), dict(config))
+    model = build_on_meta(getattr(diffusers, name), dict(config))
     native, text_tokens, build = INPUTS.get(name, ((1, 32, 32), 128, lambda *_: {}))
     size: Size = tuple(settings.get("latent_size") or native)
     text_tokens = settings.get("text_tokens") or text_tokens
@@ -149,7 +149,12 @@ def _check_settings(settings: dict[str, Any]) -> None:
             raise UserError(f"latent_size and text_tokens must be whole numbers above 0, not {number!r}")
 
 
-def _build(kind: Any, config: dict[str, Any]) -> nn.Module:
+def build_on_meta(kind: Any, config: dict[str, Any]) -> nn.Module:
+    """A model of a class of diffusers, without memory.
+
+    Raises:
+        UserError: it has no such setting, or cannot be built so.
+    """
     accepted = inspect.signature(kind.__init__).parameters
     for key in config:
         if key not in accepted:
@@ -241,7 +246,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 """Constructor arguments where a class's defaults are no released model."""
 
-INPUTS: dict[str, tuple[Size, int, Callable[[Any, Size, int], dict[str, Any]]]] = {
+Builder = Callable[[Any, Size, int], dict[str, Any]]
+INPUTS: dict[str, tuple[Size, int, Builder]] = {
     "CogVideoXTransformer3DModel": ((13, 60, 90), 226, _cogvideox),
     "LatteTransformer3DModel": ((16, 32, 32), 120, _latte),
     "LTXVideoTransformer3DModel": ((16, 16, 24), 128, _ltx),

@@ -22,7 +22,7 @@ class Card:
     Args:
         name: for people.
         pattern: what `torch.cuda.get_device_name()` matches, case-insensitively.
-        tflops: dense peak in TFLOP/s (1e12 FLOPs a second) by torch dtype name; "tf32" is float32 through
+        tflops: dense peak in TFLOP/s (1e12 operations a second) by torch dtype name; "tf32" is float32 through
             tensor cores, "float32" is not.
         bandwidth: memory bandwidth in TB/s.
         source: where the figures are printed.
@@ -47,7 +47,14 @@ CARDS: tuple[Card, ...] = (
     Card(
         "H100 PCIe",
         r"H100.*PCIe",
-        {"bfloat16": 756.0, "float16": 756.0, "float8": 1513.0, "tf32": 378.0, "float32": 51.0},
+        {
+            "bfloat16": 756.0,
+            "float16": 756.0,
+            "float8": 1513.0,
+            "int8": 1513.0,
+            "tf32": 378.0,
+            "float32": 51.0,
+        },
         2.0,
         _HOPPER,
         80,
@@ -65,7 +72,14 @@ CARDS: tuple[Card, ...] = (
     Card(
         "H100 SXM",
         r"H100.*(HBM3|SXM)",
-        {"bfloat16": 989.4, "float16": 989.4, "float8": 1978.9, "tf32": 494.7, "float32": 66.9},
+        {
+            "bfloat16": 989.4,
+            "float16": 989.4,
+            "float8": 1978.9,
+            "int8": 1978.9,
+            "tf32": 494.7,
+            "float32": 66.9,
+        },
         3.35,
         f"{_HOPPER}; 989.4 = 132 SM x 4,096 FLOP x 1.83 GHz",
         80,
@@ -74,7 +88,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "H200 SXM",
         r"H200(?!.*NVL)",
-        {"bfloat16": 989.0, "float16": 989.0, "float8": 1979.0},
+        {"bfloat16": 989.0, "float16": 989.0, "float8": 1979.0, "int8": 1979.0},
         4.8,
         "NVIDIA H200 datasheet, printed with sparsity and halved here",
         141,
@@ -83,7 +97,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "B200",
         r"\bB200\b",
-        {"bfloat16": 2250.0, "float16": 2250.0, "float8": 4500.0},
+        {"bfloat16": 2250.0, "float16": 2250.0, "float8": 4500.0, "int8": 4500.0},
         8.0,
         "NVIDIA HGX B200 datasheet, one card, printed with sparsity and halved here",
         180,
@@ -92,7 +106,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "A100 80GB",
         r"A100.*80GB",
-        {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
+        {"bfloat16": 312.0, "float16": 312.0, "int8": 624.0, "tf32": 156.0, "float32": 19.5},
         2.0,
         _AMPERE,
         80,
@@ -101,7 +115,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "A100 40GB",
         r"A100.*40GB",
-        {"bfloat16": 312.0, "float16": 312.0, "tf32": 156.0, "float32": 19.5},
+        {"bfloat16": 312.0, "float16": 312.0, "int8": 624.0, "tf32": 156.0, "float32": 19.5},
         1.555,
         _AMPERE,
         40,
@@ -110,7 +124,14 @@ CARDS: tuple[Card, ...] = (
     Card(
         "L40S",
         r"L40S",
-        {"bfloat16": 362.05, "float16": 362.05, "float8": 733.0, "tf32": 183.0, "float32": 91.6},
+        {
+            "bfloat16": 362.05,
+            "float16": 362.05,
+            "float8": 733.0,
+            "int8": 733.0,
+            "tf32": 183.0,
+            "float32": 91.6,
+        },
         0.864,
         "NVIDIA L40S datasheet, the first of 'dense | with sparsity'",
         48,

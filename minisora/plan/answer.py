@@ -8,7 +8,7 @@ from typing import Any
 from minisora.memory import size_text
 from minisora.plan.held_out import Evidence, Interval, evidence
 from minisora.plan.lines import LINES, Line
-from minisora.plan.question import KEPT_FREE, NETWORK, Question
+from minisora.plan.question import EIGHT_BITS, KEPT_FREE, NETWORK, Question
 from minisora.plan.spending import Numbers, spend
 from minisora.plan.subject import attention_words, count_words
 from minisora.report.words import human, interval_words
@@ -146,6 +146,7 @@ class Plan:
         told = {
             "text": bool(self.numbers["text_flops"]),
             "full": question.checkpointing == "full",
+            "eight_bits": question.precision in EIGHT_BITS,
             "cache": bool(self.numbers["serve_cache"]),
             "many": question.cards > 1,
             "samples": bool(question.samples),
@@ -183,13 +184,19 @@ class Plan:
         again = {"none": "nothing again", "selective": "the cheap part again", "full": "every block again"}
         shards = question.fsdp * question.tensor
         return {
-            "shape": f"{shape.layers:g} blocks of {shape.width:g} channels, MLP {shape.hidden:g}; a token sees "
+            "shape": f"{shape.layers:g} blocks of {shape.width:g} channels, MLP {shape.hidden:.0f}; a token sees "
             f"{human(keys, digits=3)} ({attention_words(subject.attention)})",
             "passes": passes + (f", {100 * question.reused:g} % from a cache" if question.reused else ""),
             "decoder": subject.decoder.source,
             "code": subject.code.source,
             "tiles": ", in tiles" if question.tiles else "",
             "precision": question.precision,
+            "trained": f"adapters of rank {question.rank}: frozen weights only hand gradients on"
+            if question.rank
+            else "3 passes",
+            "weights": f"frozen in {question.precision}, adapters in float32"
+            if question.rank
+            else f"float32 and in {question.precision}",
             "place": question.place,
             "shards": f"over {shards} cards" if shards > 1 else "on every card",
             "again": again[question.checkpointing],

@@ -10,7 +10,7 @@ from minisora.limits import check_number
 from minisora.memory import size_text
 from minisora.plan.answer import Plan, plan, quantity_words
 from minisora.plan.held_out import Evidence
-from minisora.plan.question import KEPT_FREE, Question, cards_by_name, on_cards
+from minisora.plan.question import EIGHT_BITS, KEPT_FREE, Question, cards_by_name, on_cards
 from minisora.screen import Table
 
 # Cards that one looks for.
@@ -84,8 +84,10 @@ def gentle_remedies(question: Question) -> Iterator[Remedy]:
     yield Remedy("place", "--place swapped", {"place": "swapped"})
     yield Remedy("place", "--place swapped --tiles", {"place": "swapped", "tiles": True})
     yield Remedy("place", "--place streamed --tiles", {"place": "streamed", "tiles": True})
-    if question.precision in ("bfloat16", "float16") and "float8" in question.card.precisions:
-        yield Remedy("precision", "--precision float8 --tiles", {"precision": "float8", "tiles": True})
+    for precision in EIGHT_BITS:
+        if question.precision in ("bfloat16", "float16") and precision in question.card.precisions:
+            words = f"--precision {precision} --tiles"
+            yield Remedy("precision", words, {"precision": precision, "tiles": True})
     kept, heads = question.data * question.tensor, question.subject.heads // question.tensor
     for cards in NUMBERS:
         sequence = cards // kept

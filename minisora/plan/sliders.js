@@ -5,11 +5,11 @@
 const PAGE = JSON.parse(document.getElementById("plan-data").textContent);
 const STEPS = 1000; // positions of a slider
 const state = { ...PAGE.start };
-const RANGES = { // ends of sliders; on a log scale but for the last
+const RANGES = { // ends of sliders; on a log scale but for those from 0
   seconds: [0.1, 60], height: [PAGE.stride[0], 2176], width: [PAGE.stride[1], 3840], fps: [4, 60], steps: [1, 250],
-  batch: [1, 64], samples: [1e3, 1e10], budget: [100, 1e9], under: [0.1, 36000], reused: [0, 0.9],
+  batch: [1, 64], samples: [1e3, 1e10], budget: [100, 1e9], rank: [0, 512], under: [0.1, 36000], reused: [0, 0.9],
 };
-const WHOLE = ["height", "width", "steps", "batch"];
+const WHOLE = ["height", "width", "steps", "batch", "rank"];
 
 // Inputs of the arithmetic, as Question.inputs makes them.
 
@@ -26,12 +26,13 @@ function inputsOf(s) {
     "card.host": PAGE.host, "card.per_machine": PAGE.perMachine,
     "card.power": unknown(card.power) * PAGE.overhead, "card.price": unknown(card.price),
     "use.serve": card.use[0], "use.train": card.use[1], "use.alone": PAGE.alone,
+    "products.eight_bits": PAGE.eightBits.includes(s.precision) ? 1 : 0,
     "bytes.weight": weight, "bytes.activation": activation, "bytes.vae": PAGE.decoderBytes || activation,
     "place.text": place, "place.denoiser": place, "place.vae": place,
     "decode.tiles": s.tiles ? 1 : 0,
     "checkpointing.full": s.checkpointing === "full" ? 1 : 0,
     "checkpointing.selective": s.checkpointing === "selective" ? 1 : 0,
-    "train.samples": s.samples, "train.budget": s.budget,
+    "train.rank": s.rank, "train.samples": s.samples, "train.budget": s.budget,
   };
 }
 
@@ -64,7 +65,9 @@ function* gentleRemedies(s) {
   yield ["place", "--place swapped", { place: "swapped" }];
   yield ["place", "--place swapped --tiles", { place: "swapped", tiles: true }];
   yield ["place", "--place streamed --tiles", { place: "streamed", tiles: true }];
-  if (["bfloat16", "float16"].includes(s.precision) && "float8" in peaks) yield ["precision", "--precision float8 --tiles", { precision: "float8", tiles: true }];
+  for (const precision of PAGE.eightBits.filter((each) => each in peaks && ["bfloat16", "float16"].includes(s.precision))) {
+    yield ["precision", `--precision ${precision} --tiles`, { precision, tiles: true }];
+  }
   const kept = s.data * s.tensor, heads = PAGE.heads / s.tensor;
   for (const cards of PAGE.numbers.filter((n) => n > cardsOf(s) && n % kept === 0 && heads % (n / kept) === 0)) {
     const sequence = cards / kept, fsdp = cards / s.tensor, text = `--cards ${cards} --sequence ${sequence}`;
@@ -159,7 +162,7 @@ function rounded(name, value) {
   const [low, high] = RANGES[name], stride = { height: PAGE.stride[0], width: PAGE.stride[1] }[name];
   const inside = Math.min(high, Math.max(low, value));
   if (stride) return stride * Math.max(1, Math.round(inside / stride));
-  if (WHOLE.includes(name)) return Math.max(1, Math.round(inside));
+  if (WHOLE.includes(name)) return Math.round(inside);
   return Number(inside.toPrecision(3));
 }
 
@@ -200,7 +203,7 @@ function show() {
     if (slider) slider.value = toPosition(name, value);
     box.removeAttribute("aria-invalid");
     element.classList.toggle("moved", value !== PAGE.start[name]);
-    element.hidden = { samples: !state.train, budget: !state.train, checkpointing: !state.train, steps: state.train,
+    element.hidden = { samples: !state.train, rank: !state.train, budget: !state.train, checkpointing: !state.train, steps: state.train,
       passes: state.train, reused: state.train, place: state.train, tiles: state.train, under: state.train }[name] || false;
   }
 }
@@ -231,7 +234,7 @@ function bind(element) {
 
 function told(line, numbers) {
   const cards = cardsOf(state);
-  const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, many: cards > 1 };
+  const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, eight_bits: numbers.eight_bit_flops > 0, many: cards > 1 };
   return line.of !== (state.train ? "clip" : "train") && (needs[line.needs] ?? true);
 }
 
@@ -328,7 +331,7 @@ function command(inputs, cards) {
   parts.push(`--card ${quoted(PAGE.cards[s.card].typed)} --cards ${cards} --data ${s.data} --fsdp ${s.fsdp} --sequence ${s.sequence} --tensor ${s.tensor}`);
   parts.push(`--precision ${s.precision} --batch ${s.batch}`);
   parts.push(`--attention ${s.attention}`);
-  if (s.train) parts.push(`--train --checkpointing ${s.checkpointing} --samples ${s.samples} --budget ${s.budget}`);
+  if (s.train) parts.push(`--train --rank ${s.rank} --checkpointing ${s.checkpointing} --samples ${s.samples} --budget ${s.budget}`);
   else parts.push(`--steps ${s.steps} --passes ${s.passes} --reused ${s.reused} --place ${s.place}${s.tiles ? " --tiles" : ""} --under ${s.under}`);
   return parts.join(" ");
 }

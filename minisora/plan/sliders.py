@@ -18,6 +18,7 @@ from minisora.plan.answer import Plan, error_factors
 from minisora.plan.lines import LINES
 from minisora.plan.question import (
     BYTES,
+    EIGHT_BITS,
     HOST,
     KEPT_FREE,
     NETWORK,
@@ -91,6 +92,7 @@ def settings(question: Question) -> dict[str, Any]:
         "place": question.place,
         "tiles": question.tiles,
         "train": question.train,
+        "rank": question.rank,
         "checkpointing": question.checkpointing,
         "samples": question.samples or 1e7,
         "budget": question.budget or 1e5,
@@ -120,6 +122,7 @@ def page_data(own: Plan, command: str = "minisora plan", under: float | None = N
         "kinds": kinds(subject),
         "places": PLACES[:3],
         "precisions": PRECISIONS,
+        "eightBits": EIGHT_BITS,
         "bytes": BYTES,
         "decoderBytes": subject.decoder.bytes,
         "network": NETWORK,

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minisora.plan.subject import Subject
-from minisora.report.cost import Band, TransformerShape, attention_keys, forward_macs, latent_frames
+from minisora.report.cost import Band, PassMacs, TransformerShape, attention_keys, forward_macs, latent_frames
 from minisora.report.units import HOURS_PER_DAY, SECONDS_PER_HOUR, Number
 
 Inputs = Mapping[str, Number]
@@ -45,6 +45,9 @@ AN_HOUR, A_DAY = float(SECONDS_PER_HOUR.value), float(HOURS_PER_DAY.value)
 # there (computed elsewhere, or beforehand).
 PLACES = ("resident", "swapped", "streamed", "elsewhere")
 RESIDENT, SWAPPED, STREAMED, ELSEWHERE = range(4)
+# What blocks keep for weights, scales and gates of their own, which a step of adapters does not need: of the MLP all
+# that its matrices multiply, and around it so many numbers a token and channel.
+NOT_KEPT = 6.0
 # A backward pass costs two forward passes.
 TRAINING_PASSES = 3.0
 
@@ -71,6 +74,7 @@ INPUTS: dict[str, str] = {
     "use.serve": "share of the peak that a clip reaches on one card",
     "use.train": "share of the peak that a step reaches",
     "use.alone": "share of a clip's time that stays when cards are added",
+    "products.eight_bits": "1: products with weights run in 8 bits",
     "bytes.weight": "bytes of a weight that serves",
     "bytes.activation": "bytes of an activation",
     "bytes.vae": "bytes of the VAE's weights and activations",
@@ -80,6 +84,7 @@ INPUTS: dict[str, str] = {
     "decode.tiles": "1: the picture in tiles",
     "checkpointing.full": "1: every block runs again in the backward pass",
     "checkpointing.selective": "1: products are kept, the cheap rest runs again",
+    "train.rank": "of the adapters that learn; 0: all weights do",
     "train.samples": "clips in all",
     "train.budget": "$",
 }
@@ -107,6 +112,7 @@ def spend(subject: Subject, inputs: Inputs) -> Numbers:
     passes = inputs["serve.steps"] * inputs["serve.passes"] * (1 - inputs["serve.reused"])
     pixels = inputs["clip.frames"] * inputs["clip.height"] * inputs["clip.width"]
     numbers["denoise_flops"] = passes * numbers["pass_flops"]
+    numbers["eight_bit_flops"] = inputs["products.eight_bits"] * passes * 2 * macs.linear
     # The empty prompt is encoded too.
     numbers["text_flops"] = 2 * subject.text_params * shape.text_tokens * inputs["serve.passes"]
     numbers["decode_flops"] = 2 * subject.decoder.macs_per_pixel * pixels
@@ -114,7 +120,12 @@ def spend(subject: Subject, inputs: Inputs) -> Numbers:
     again = (
         inputs["checkpointing.full"] * 2 * (whole - 2 * frames * places * shape.patch_values * shape.width)
     )
-    numbers["train_flops"] = TRAINING_PASSES * numbers["pass_flops"]
+    rank = inputs["train.rank"]
+    numbers["train_flops"] = np.where(
+        rank > 0,
+        2 * adapted_macs(shape, macs, rank, frames * places),
+        TRAINING_PASSES * numbers["pass_flops"],
+    )
     numbers["recomputed_flops"] = again
 
     numbers |= _serve_seconds(subject, inputs, numbers, rows, passes)
@@ -122,6 +133,39 @@ def spend(subject: Subject, inputs: Inputs) -> Numbers:
     numbers |= _train_seconds(subject, inputs, numbers, rows)
     numbers |= _train_memory(subject, inputs, rows, frames, places)
     return numbers
+
+
+def adapter_params(shape: TransformerShape, rank: Number) -> Number:
+    """Weights of adapters of a rank beside the projections of attention: two thin matrices each (arXiv 2106.09685)."""
+    values = 6 + 2 * shape.kv_share + (8 if shape.text == "cross" else 0)
+    return shape.layers * rank * shape.width * values
+
+
+def adapted_macs(shape: TransformerShape, macs: PassMacs, rank: Number, tokens: Number) -> Number:
+    """MACs of a step on one sample in which only adapters learn.
+
+    Frozen weights need no gradients of their own, but hand on those of their inputs: one backward pass in place of two.
+    Nothing is handed on to the clip, the prompt and the noise level.
+
+    Args:
+        shape: the model.
+        macs: of a pass without adapters.
+        rank: of the adapters, beside queries, keys, values and outputs of all attention.
+        tokens: of the video.
+    """
+    d, layers, m = shape.width, shape.layers, shape.text_tokens
+    cross = 1.0 if shape.text == "cross" else 0.0
+    rows = tokens + (m if shape.text == "joint" else 0.0)
+    adapters = layers * rank * d * (rows * (6 + 2 * shape.kv_share + 4 * cross) + 4 * cross * m)
+    # The first block's projections of its input, those of the prompt, and the embedding of patches.
+    ends = (
+        rows * (1 + 2 * shape.kv_share) * d * d
+        + cross * layers * 2 * m * d * d
+        + tokens * shape.patch_values * d
+    )
+    thin = rank * d * (3 * rows + 2 * cross * layers * m)
+    backward = macs.linear - ends + 2 * macs.attention
+    return macs.total + backward + 3 * adapters - thin
 
 
 def token_grid(subject: Subject, inputs: Inputs) -> tuple[Number, Number]:
@@ -258,11 +302,12 @@ def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Num
     compute = done / (inputs["card.peak"] * inputs["use.train"])
     rounds = TRAINING_PASSES + inputs["checkpointing.full"]
     talk = batch * rounds * _talk_of_a_pass(subject, inputs, rows)
-    gather = 2 * _gather_seconds(subject, inputs, inputs["bytes.activation"])
-    gather = gather + _gather_seconds(subject, inputs, GRADIENT)
+    sent = np.where(inputs["train.rank"] > 0, inputs["bytes.weight"], inputs["bytes.activation"])
+    learn = trained(subject, inputs) / subject.params
+    gather = 2 * _gather_seconds(subject, inputs, sent) + learn * _gather_seconds(subject, inputs, GRADIENT)
     # Ranks with the same shard of the weights.
     copies = inputs["cards.data"] * sequence / inputs["cards.fsdp"]
-    share = subject.params * GRADIENT / (inputs["cards.fsdp"] * tensor)
+    share = trained(subject, inputs) * GRADIENT / (inputs["cards.fsdp"] * tensor)
     reduce = 2 * share * (copies - 1) / copies / _group_speed(inputs, cards)
     seconds = compute + talk + np.maximum(0.0, gather + reduce - compute)
     samples = batch * inputs["cards.data"] / seconds
@@ -283,11 +328,19 @@ def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Num
     }
 
 
+def trained(subject: Subject, inputs: Inputs) -> Number:
+    """Weights that learn: all, or the adapters."""
+    rank = inputs["train.rank"]
+    return np.where(rank > 0, adapter_params(subject.shape, rank), subject.params)
+
+
 def _train_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number, places: Number) -> Numbers:
     shape, size = subject.shape, inputs["bytes.activation"]
     fsdp, tensor = inputs["cards.fsdp"], inputs["cards.tensor"]
-    held = subject.params / (fsdp * tensor)
-    block = subject.params / shape.layers / tensor * size
+    adapts = inputs["train.rank"] > 0
+    held = trained(subject, inputs) / (fsdp * tensor)
+    frozen = np.where(adapts, subject.params * inputs["bytes.weight"] / (fsdp * tensor), 0.0)
+    block = subject.params / shape.layers / tensor * np.where(adapts, inputs["bytes.weight"], size)
     # Copies in the format of the products; of shards, those of the blocks that work.
     low = np.where(fsdp > 1, GATHERED * block, np.where(size < WEIGHT, held * size, 0.0))
     batch = inputs["train.batch"] / inputs["cards.sequence"]
@@ -300,7 +353,7 @@ def _train_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number
     # Gradients of the last block's hidden values, while those values are still there.
     working = rows * batch * size * (2 * shape.hidden / tensor + 2 * shape.width)
     activations = shape.layers * every + last + ends + working
-    weights, gradients = held * WEIGHT, held * GRADIENT
+    weights, gradients = held * WEIGHT + frozen, held * GRADIENT
     moments, average = held * MOMENTS, held * AVERAGE
     return {
         "train_weights": weights + low,
@@ -321,6 +374,10 @@ def kept_of_a_block(subject: Subject, inputs: Inputs, rows: Number) -> Number:
     # Queries, keys, values and what attention gives are divided among tensor ranks: 6 d.
     numbers = ((width - 6) + 6 / tensor) * shape.width
     numbers = numbers + (code.hidden + 2 * shape.gated_mlp) * shape.hidden / tensor
+    # Of an adapter the thin middle is kept.
+    rank, thin = inputs["train.rank"], 8.0 if shape.text == "cross" else 4.0
+    spared = NOT_KEPT * shape.width + shape.hidden / tensor
+    numbers = numbers - np.where(rank > 0, spared - thin * rank, 0.0)
     per_head = code.per_head * subject.heads * WEIGHT / tensor
     whole = rows * (numbers * size + per_head) + _text_kept(shape, code.text_rows) * size / tensor
     # What is kept of products: queries, keys, values, what attention gives, what is projected of it, hidden values.

@@ -7,6 +7,7 @@ from functools import cache
 
 from minisora.config import Config
 from minisora.errors import UserError, nearest
+from minisora.limits import check_number
 from minisora.plan.blocks import CODES, DECODERS, OWN, TYPICAL, TYPICAL_DECODER, BlockCode, Decoder
 from minisora.report.cost import ATTENTIONS, Attention, Band, TransformerShape, fitting_frames
 from minisora.report.model import BLOCK_WEIGHTS, MLP_RATIO
@@ -75,6 +76,11 @@ class Subject:
     def stride(self) -> tuple[int, int]:
         """Pixels (height, width) of a token."""
         return self.vae[1] * self.patch[1], self.vae[2] * self.patch[2]
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return int(self.shape.width)
 
     def fitting(self, frames: Number) -> Number:
         """The nearest number of frames that fills its latent frames, of a number above 0."""
@@ -182,15 +188,25 @@ def of_size(
     hidden: int | None = None,
     text: str = "joint",
     text_tokens: int = TEXT_TOKENS,
+    active: float | None = None,
 ) -> Subject:
     """A DiT of that many weights; what is not given follows from the others.
 
     Without a shape it is the report's: adaLN-Zero blocks, 122 times as wide as deep, heads of 128 channels, an MLP four
     times as wide, a prompt of so many tokens in the sequence ("joint") or seen by cross-attention ("cross").
 
+    Args:
+        params: all weights, which take memory and learn.
+        active: those that a token meets, where the MLPs are mixtures of experts: the shape is that of a model of so
+            many, which passes cost. What chooses the experts, one number a token and expert, is left out.
+
     Raises:
         UserError: no such model can be: its shape has another size, or its width is no whole number of heads.
     """
+    total = params
+    if active is not None:
+        check_number("active", active, 1.0, params)
+        params = active
     if width is None:
         squares = params / BLOCK_WEIGHTS
         exact = (squares * WIDTH_PER_LAYER) ** (1 / 3) if layers is None else (squares / layers) ** 0.5
@@ -216,11 +232,11 @@ def of_size(
             f"--params {count_words(weights)}, or another --layers and --width"
         )
     return Subject(
-        name=f"{count_words(params)} DiT",
+        name=f"{count_words(total)} DiT" + (f", {count_words(params)} active" if active else ""),
         source=f"{layers} blocks of {width} channels",
         shape=replace(shape, layers=layers),
         heads=max(1, width // HEAD_WIDTH),
-        params=params,
+        params=total,
         attention=attention,
         vae=vae,
         causal=True,

@@ -68,6 +68,7 @@ class TransformerShape:
         text: how text meets the video: as tokens of the same sequence, by cross-attention, or not at all.
         modulation: adaLN weights in every block, rather than shared or none.
         patch_values: latent numbers a token stands for (embedding and head); 0 leaves both out.
+        once: MACs of a pass that no token of the video adds to, beside modulation: embeddings of time and prompt.
     """
 
     layers: Number
@@ -79,6 +80,7 @@ class TransformerShape:
     text: Literal["joint", "cross", "none"] = "none"
     modulation: bool = True
     patch_values: Number = 0
+    once: Number = 0
 
     def params(self) -> Number:
         """Weights of the blocks, embedding and head (small vectors left out)."""
@@ -95,7 +97,7 @@ class PassMacs:
     Args:
         linear: products with weights that every token meets, and text's.
         attention: the part quadratic in tokens.
-        per_sample: modulation, once a sample.
+        per_sample: modulation and what else runs once a sample.
     """
 
     linear: Number
@@ -182,5 +184,5 @@ def forward_macs(
     return PassMacs(
         linear=shape.layers * linear + ends,
         attention=shape.layers * quadratic,
-        per_sample=shape.layers * 6 * d * d if shape.modulation else 0 * d,
+        per_sample=shape.once + (shape.layers * 6 * d * d if shape.modulation else 0 * d),
     )
