@@ -1,5 +1,6 @@
 """A mask for every frame, from masks that a person painted over some of them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,8 @@ def _middle(mask: Tensor) -> Tensor:
 
 def _moved(mask: Tensor, by: Tensor) -> Tensor:
     """A mask H W moved by whole pixels; what leaves the picture is gone."""
-    rows, columns = (round(float(each)) for each in by)
+    # A half goes on, as on the page (minisora/studio/page/mask.js), which shows the same masks.
+    rows, columns = (math.floor(float(each) + 0.5) for each in by)
     height, width = mask.shape
     moved = torch.zeros_like(mask)
     places = mask.nonzero() + torch.tensor([rows, columns])

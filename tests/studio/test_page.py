@@ -1,6 +1,7 @@
 """A person at the page, in a headless Chromium: types, makes four, sees them form, compares, keeps, finds again."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from minisora.pipelines.recipe import read_recipe, unpack_mask
+from minisora.pipelines.mask_path import mask_path
+from minisora.pipelines.recipe import pack_mask, read_recipe, unpack_mask
 
 _HERE = Path(__file__).parent
 
@@ -215,6 +218,67 @@ def test_a_file_is_uploaded_and_gone_on_from(address: str, browser: Any, tmp_pat
     assert [recipe.mode, recipe.parents[0].name] == ["animate", "<b>me & you.png"]
     # The one that was refused is a line in the browser's own log as well.
     assert [error for error in browser.errors if "400" not in error] == []
+
+
+def test_a_mask_moves_on_the_page_as_it_does_when_it_is_sampled(address: str, browser: Any) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    rng = np.random.default_rng(0)
+    height, width, frames = 9, 12, 11
+    masks = {}
+    for frame in (1, 4, 8):
+        top, left = int(rng.integers(0, 5)), int(rng.integers(0, 7))
+        masks[frame] = np.zeros((height, width), bool)
+        masks[frame][top : top + int(rng.integers(1, 6)), left : left + int(rng.integers(1, 6))] = True
+    masks[10] = np.zeros((height, width), bool)
+    given = [[frame, mask.astype(int).ravel().tolist()] for frame, mask in masks.items()]
+    shown = browser.run(
+        "import('/mask.js').then(({ maskAt }) => {"
+        f" const masks = new Map({given}.map(([frame, mask]) => [frame, Uint8Array.from(mask)]));"
+        f" return Array.from({{ length: {frames} }}, (_, t) => [...maskAt(masks, t, {width}, {height})]); }})"
+    )
+    packed = [(frame, pack_mask(mask.tolist())) for frame, mask in masks.items()]
+    assert mask_path(packed, frames, height, width).reshape(frames, -1).int().tolist() == shown
+
+
+def test_a_step_that_is_taken_again_begins_with_what_it_had(
+    address: str, browser: Any, tmp_path: Path
+) -> None:
+    browser.open(address)
+    browser.until("document.getElementById('go')?.disabled === false")
+    asked = {
+        "model": "toy",
+        "prompt": "red",
+        "frames": 9,
+        "height": 64,
+        "width": 64,
+        "steps": 2,
+        "guidance": 3,
+    }
+    shown = {
+        "mode": "keyframes",
+        "parents": [2, 1, 2],
+        "keyframes": [3, 0, 5],
+        "later": ["blue"],
+        "prompt": "green",
+    }
+    for more, number in (({"count": 2}, 2), (shown, 3)):
+        body = json.dumps({**asked, **more})
+        browser.run(f"import('/server.js').then(({{ ask }}) => ask('/api/jobs', {body}))")
+        browser.until(f"document.querySelectorAll('#latest .tile video').length === {number}")
+    browser.run("location.hash = '#clip/3'")
+    browser.until("document.querySelector('dialog[open] .main-action') !== null")
+    browser.run("document.querySelector('dialog .main-action').click()")
+    browser.until(
+        "location.hash === '#edit/keyframes/2,1,2' && document.querySelector('.edit form') !== null"
+    )
+    found = browser.run(
+        "[...document.querySelectorAll('.screen input')].map(key => key.value).concat("
+        "document.getElementById('edit-prompt').value, document.querySelector('.segment textarea').value,"
+        "document.getElementById('edit-steps').value)"
+    )
+    assert found == ["3", "0", "5", "green", "blue", "2"]
+    assert browser.errors == []
 
 
 def test_what_fails_is_told_and_a_killed_worker_comes_back(address: str, browser: Any) -> None:
