@@ -20,6 +20,8 @@ from minisora.studio.job_store import JobStore
 
 # For the guard: where they go, and the most bytes of one.
 UPLOADS = {"/api/uploads": MOST_BYTES}
+# Of files that the worker has not looked at yet.
+MOST_WAITING_BYTES = 1 << 30
 # Of the disk, below which nothing is made any more.
 LEAST_FREE = 500 * 10**6
 
@@ -52,6 +54,11 @@ def upload_routes(store: JobStore, facts_of: Callable[[str], dict[str, Any]]) ->
         # Refuses here, in one line, what the worker would refuse later.
         recipe_of({**asked, "digest": digest.hexdigest(), "weights": "0" * 64, "minisora": VERSION})
         check_disk(store)
+        waiting = sum(file.stat().st_size for file in store.uploads_folder.iterdir())
+        if waiting > MOST_WAITING_BYTES:
+            raise UserError(
+                f"files of {waiting / 1e6:.0f} MB wait already: let some be looked at, or cancel some"
+            )
         try:
             head = b""
             with unfinished.open("wb") as file:

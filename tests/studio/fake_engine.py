@@ -56,6 +56,8 @@ class FakeEngine:
         self.names = [*self.names, name]
 
     def facts(self, name: str) -> dict[str, Any]:
+        if name == "broken":
+            raise UserError("broken is damaged: copy it again")
         return {
             "default_size": [17, 64, 64], "fps": 8.0, "steps": 24, "guidance": 3.0, "parameters": 3_790_000,
             "text": True, "sigma_shift": 2.0, "modes": MODES,
@@ -148,6 +150,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_server()
     home = Path(sys.argv[1])
+    FakeEngine.names = [argument.partition("=")[0] for argument in sys.argv[2:]]
     training_job.COMMAND = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
     with FileLock(home / "worker.lock"):
         work(JobStore(home), FakeEngine(float(os.environ.get("FAKE_SECONDS", "0.02"))), threading.Event())

@@ -220,6 +220,36 @@ def test_a_file_is_uploaded_and_gone_on_from(address: str, browser: Any, tmp_pat
     assert [error for error in browser.errors if "400" not in error] == []
 
 
+def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "model"
+    broken.mkdir(parents=True)
+    (broken / "model_index.json").write_text("{}")
+    worker = [sys.executable, str(_HERE / "fake_engine.py")]
+    script = _SERVER.replace('["toy"]', f"[{str(broken)!r}, 'toy']")
+    server = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "home"), *worker], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        browser.open(server.stdout.readline().strip())
+        browser.until("document.getElementById('go')?.disabled === false")
+        browser.until("document.getElementById('model').options.length === 2")
+        assert browser.run("document.getElementById('model').value") == "toy"
+        browser.run("document.querySelector('#latest .empty button').click()")
+        browser.until("document.querySelectorAll('#latest .tile video').length === 4")
+        browser.run("location.hash = '#edit/extend/1'")
+        browser.until("document.querySelector('.edit .main')?.disabled === false")
+        # The one that cannot be used says why where it is chosen.
+        browser.run("location.hash = '#make'; document.getElementById('model').value = 'broken'")
+        browser.run("document.getElementById('model').dispatchEvent(new Event('change', { bubbles: true }))")
+        assert browser.run("document.getElementById('go').disabled") is True
+        assert "broken is damaged" in browser.run("document.getElementById('make').textContent")
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert browser.errors == []
+
+
 def test_a_mask_moves_on_the_page_as_it_does_when_it_is_sampled(address: str, browser: Any) -> None:
     browser.open(address)
     browser.until("document.getElementById('go')?.disabled === false")

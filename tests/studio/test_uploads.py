@@ -234,6 +234,8 @@ def test_a_full_disk_and_a_full_queue_keep_nothing(
 
     monkeypatch.setattr(job_store, "MOST_WAITING", 0)
     assert "wait already" in upload(_gif()).json["error"]
+    monkeypatch.setattr(upload_pages, "MOST_WAITING_BYTES", -1)
+    assert "files of 0 MB wait already" in upload(_gif()).json["error"]
     monkeypatch.setattr(upload_pages, "LEAST_FREE", 10**18)
     assert "of the disk are free" in upload(_gif()).json["error"]
     assert "there is no model" in upload(_gif(), model="../x").json["error"]

@@ -57,7 +57,7 @@ function showModels() {
   byId("model-field").hidden = names.length < 2;
   // The one that was shown, also where the worker was started anew meanwhile; else one that could be read.
   const first = names.find((name) => !state.models[name].error) ?? names[0] ?? "";
-  fill(model, names.map((name) => [name, name]), names.includes(shownModel) ? shownModel : first);
+  fill(model, names.map((name) => [name, name]), names.includes(shownModel) && !state.models[shownModel].error ? shownModel : first);
   if (model.value !== shownModel) showModel(model.value);
 }
 
