@@ -57,6 +57,7 @@ COMMANDS: dict[str, str] = {
     "onefile": "python benchmarks/judge_one_file.py --json FILE",
     "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE, after what its head says",
     "packing": "python benchmarks/packing.py --json FILE",
+    "ladder-prediction": "python benchmarks/ladder_prediction.py --json FILE",
     "plan-memory": "python benchmarks/plan_memory.py --json FILE",
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
@@ -201,6 +202,21 @@ def made(*themes: str) -> str:
 def where(folder: str) -> str:
     """Machine and date of a folder."""
     return ", ".join(FOLDERS[folder].values()) + "."
+
+
+def predicted_ladder() -> list[Row]:
+    """A ladder that was not run yet: sums over the runs of a budget."""
+    rows: dict[str, Row] = {}
+    for run in newest("ladder-prediction")["runs"]:
+        times = run["name"].split("-")[1].removeprefix("c")
+        row = rows.setdefault(
+            times, {"times": times, "runs": 0, "flops": 0, "minutes": 0.0, "ends": [0.0, 0.0]}
+        )
+        row["runs"] += 1
+        row["flops"] += run["flops"]
+        row["minutes"] += run["seconds"] / 60
+        row["ends"] = [end + run[key] / 60 for end, key in zip(row["ends"], ("low", "high"), strict=True)]
+    return list(rows.values())
 
 
 def planned_memory() -> list[Row]:
