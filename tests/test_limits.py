@@ -31,7 +31,8 @@ def number_options(app: typer.Typer = cli.app, path: tuple[str, ...] = ()) -> It
     for command in app.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
         for parameter, kind in get_type_hints(command.callback, include_extras=True).items():
-            if parameter == "return":
+            # The context of a command is given by typer, not by a person.
+            if parameter == "return" or kind is typer.Context:
                 continue
             base, info = get_args(kind)
             # `int`, `int | None`, `tuple[int, int]`
