@@ -17,7 +17,7 @@ import numpy as np
 
 from minisora.plan.question import BYTES, Question, ask, cards_by_name
 from minisora.plan.spending import ELSEWHERE, PLACES, spend
-from minisora.plan.subject import has_shape, of_disclosed
+from minisora.plan.subject import Triple, has_shape, of_disclosed
 from minisora.report.backtest import chip
 from minisora.report.one_more import one_more
 from minisora.report.units import Number
@@ -107,10 +107,15 @@ class _Timed:
     run: DisclosedRun
     card: str
     cards: int
-    clip: tuple[int, int, int]
+    clip: Triple
     at_peak: float
     talk: float
     seconds: float
+
+    @property
+    def what(self) -> tuple[str, Triple, str]:
+        """Model, clip and card: what is the same on one card and on several."""
+        return self.model.name, self.clip, self.card
 
     @property
     def use(self) -> float:
@@ -168,7 +173,7 @@ def weigh(models: Sequence[VideoModel]) -> Evidence:
     return Evidence(_uses(times), _train_use(trained) or 1.0, _alone(times), rows)
 
 
-def _case(clip: tuple[int, int, int], cards: int, card: str | None, more: str = "") -> str:
+def _case(clip: Triple, cards: int, card: str | None, more: str = "") -> str:
     where = f"{cards} x {card}" if card else f"{cards} card{'s' if cards > 1 else ''}"
     return ", ".join(part for part in ("x".join(map(str, clip)), where, more) if part)
 
@@ -188,16 +193,14 @@ def _uses(times: Iterable[_Timed]) -> dict[str, float]:
 
 def _alone(times: Sequence[_Timed]) -> float:
     """Share of a clip's time that more cards do not shorten: the median of models timed on one and on several."""
+    ones: dict[tuple[str, Triple, str], list[float]] = {}
+    for one in times:
+        if one.cards == 1:
+            ones.setdefault(one.what, []).append(one.seconds)
     shares: dict[str, list[float]] = {}
     for many in times:
-        ones = [
-            one.seconds
-            for one in times
-            if one.cards == 1
-            and (one.model.name, one.clip, one.card) == (many.model.name, many.clip, many.card)
-        ]
-        if many.cards > 1 and ones:
-            rest = (many.seconds - many.talk) / median(ones)
+        if many.cards > 1 and many.what in ones:
+            rest = (many.seconds - many.talk) / median(ones[many.what])
             shares.setdefault(many.model.name, []).append(
                 float(np.clip((rest - 1 / many.cards) / (1 - 1 / many.cards), 0.0, 1.0))
             )

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Literal
 
 from minisora.errors import UserError, nearest
@@ -93,10 +95,11 @@ class PlanCard:
         return "tf32" if precision == "float32" and "tf32" in self.tflops else precision
 
 
-def cards_by_name() -> dict[str, PlanCard]:
+@cache
+def cards_by_name() -> Mapping[str, PlanCard]:
     """Every card that is listed, by name."""
     rented = gpus()
-    return {
+    cards = {
         card.name: PlanCard(
             name=card.name,
             source=card.source,
@@ -108,6 +111,8 @@ def cards_by_name() -> dict[str, PlanCard]:
         )
         for card in CARDS
     }
+    # One for all that ask, so nobody may change it.
+    return MappingProxyType(cards)
 
 
 def card_named(name: str) -> PlanCard:
@@ -156,6 +161,7 @@ def _shares(calibration: Calibration, kind: PassKind) -> Shares | None:
     return (min(uses), median(uses), max(uses)) if uses else None
 
 
+@cache
 def power_overhead() -> float:
     """Site power over that of the cards (`hardware.power_overhead` of the report)."""
     overhead = shipped("measured").entries["hardware.power_overhead"].value

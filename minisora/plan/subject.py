@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
-from minisora.config import Config
 from minisora.errors import UserError, nearest
 from minisora.limits import check_number
 from minisora.plan.blocks import CODES, DECODERS, OWN, TYPICAL, TYPICAL_DECODER, BlockCode, Decoder
@@ -13,6 +13,9 @@ from minisora.report.cost import ATTENTIONS, Attention, Band, TransformerShape, 
 from minisora.report.model import BLOCK_WEIGHTS, MLP_RATIO
 from minisora.report.units import Number
 from minisora.report.video_models import VideoModel, shipped_models
+
+if TYPE_CHECKING:
+    from minisora.config import Config
 
 Triple = tuple[int, int, int]
 
@@ -254,7 +257,7 @@ def of_size(
     )
 
 
-def of_config(config: Config, name: str) -> Subject:
+def of_config(config: "Config", name: str) -> Subject:
     """A model of ours, as its config says; its small VAE and text encoder are left out of memory."""
     # Here, as it is of use for our own models only.
     from minisora.flops.count_closed_form import decode_terms, total
