@@ -123,6 +123,15 @@ def read_json(path: Path) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty where it is not there, not whole or no object: who shows it can do without it."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder under another name and put it in place whole; all that was in it goes.
 

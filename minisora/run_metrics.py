@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             records.append(json.loads(line))
     return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]
+
+
+def number(value: Any) -> float | None:
+    """A finite number out of a file that may be damaged; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # By comparison: NaN is no less than anything, and a whole number of hundreds of digits is no float.
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def place_of_best(run: Path, stage: str = "dit") -> float | None:

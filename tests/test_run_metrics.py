@@ -1,12 +1,13 @@
 """What metrics.jsonl says of how a stage went, also where it is damaged."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minisora.run_metrics import place_of_best
+from minisora.run_metrics import number, place_of_best
 
 
 def written(run: Path, losses: dict[int, Any], stage: str = "dit") -> Path:
@@ -18,6 +19,12 @@ def written(run: Path, losses: dict[int, Any], stage: str = "dit") -> Path:
         ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
+
+
+def test_only_finite_numbers_are_numbers() -> None:
+    assert [number(value) for value in (0, -2.5, 10**300)] == [0.0, -2.5, 1e300]
+    for value in (True, None, "3", [], math.nan, math.inf, 10**400, -(10**400)):
+        assert number(value) is None
 
 
 @pytest.mark.parametrize(

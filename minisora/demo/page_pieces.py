@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minisora.files import read_json
 from minisora.report.figures.style import GRID, INK, OURS, SKY, SOFT, log_axis, note, style, svg_text
+from minisora.run_metrics import number
 from minisora.screen import plain
 
 # Points of a curve: more than a page shows of it.
@@ -85,14 +84,6 @@ def video_script() -> dict[str, str]:
     script = (Path(__file__).parent / "videos.js").read_text()
     digest = hashlib.sha256(script.encode()).digest()
     return {"script": Markup(script), "script_hash": base64.b64encode(digest).decode()}
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where it is not there, not whole or no object: a page can do without it."""
-    value: Any = None
-    with suppress(OSError, ValueError):
-        value = read_json(file)
-    return value if isinstance(value, dict) else {}
 
 
 def embed(file: Path) -> str:
@@ -181,10 +172,3 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
     size = -(-len(points) // _POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(s for s, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]
-
-
-def number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -24,19 +24,17 @@ from minisora.demo.page_pieces import (
     embed,
     environment,
     learning_curve,
-    number,
     points,
     poster,
-    read_object,
     video_script,
 )
 from minisora.demo.shown_clips import NUM_LIVE, Shown, measure, show_reconstructions, show_samples
 from minisora.errors import UserError
 from minisora.evaluate.memorisation import COPY
-from minisora.files import write_whole
+from minisora.files import read_object, write_whole
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.pipeline import MiniSoraPipeline
-from minisora.run_metrics import read_metrics
+from minisora.run_metrics import number, read_metrics
 from minisora.screen import plain, say
 
 # Of the time that a stage trains, the share that pages may take of it.

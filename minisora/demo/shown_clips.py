@@ -22,13 +22,13 @@ from minisora.data.dataset import open_dataset
 from minisora.data.folder.record import DataRecord
 from minisora.data.latent_cache import LatentCache, cache_keys, fingerprint
 from minisora.data.video.write_video import write_video
-from minisora.demo.page_pieces import read_object, side_by_side
+from minisora.demo.page_pieces import side_by_side
 from minisora.errors import UserError
 from minisora.evaluate.clip_sets import is_known
 from minisora.evaluate.likeness import moving, psnr, psnr_moving
 from minisora.evaluate.memorisation import blocks, find_cache, finite, nearest_clips, sample_latents
 from minisora.evaluate.sample_and_judge import reconstruct
-from minisora.files import write_json
+from minisora.files import read_object, write_json
 from minisora.models.vae import VideoVAE
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline

@@ -3,15 +3,15 @@
 Whatever lies in the folder may be damaged or written by others: what is no number, no text or no file is left out.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from minisora.files import read_json
-from minisora.run_metrics import read_metrics
+from minisora.files import read_object
+from minisora.limits import MAX_MINUTES
+from minisora.run_metrics import number, read_metrics
 from minisora.studio.folders import Folders, run_id
 from minisora.studio.own_models import own_names
 from minisora.studio.training_job import log_tail, spent_before, training_file
@@ -68,7 +68,7 @@ def run_facts(folders: Folders, home: Path, name: str, job: dict[str, Any] | Non
         "shown": {kind: _shown(run, kind) for kind in SHOWN},
         "log": log_tail(training_file(home, name, ".log"), most=4000),
         "checked": training_file(home, name, ".json").is_file(),
-        "device": _text(_object(run / "plan.json").get("device")),
+        "device": _text(read_object(run / "plan.json").get("device")),
     }
 
 
@@ -108,13 +108,6 @@ def _curves(file: str, changed: int, size: int) -> dict[str, dict[str, list[list
         stage: {name: _thinned(points) for name, points in by_name.items()}
         for stage, by_name in found.items()
     }
-
-
-def number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _thinned(points: Sequence[list[float]]) -> list[list[float]]:
@@ -167,8 +160,7 @@ def _state(run: Path, job: dict[str, Any] | None, changed: float) -> str:
         return str(job["state"])
     if _is_whole(run):
         return "done"
-    last = max(changed, 0.0)
-    if time.time() - last < _FRESH and last > (job["finished"] or 0.0 if job is not None else 0.0) + 1:
+    if time.time() - changed < _FRESH and changed > (job["finished"] or 0.0 if job is not None else 0.0) + 1:
         return "elsewhere"
     return "failed" if job is not None and job["state"] == "failed" else "stopped"
 
@@ -194,9 +186,9 @@ def _changed(run: Path) -> float:
 
 def _plan(run: Path) -> dict[str, Any] | None:
     """Minutes, stages and what is expected of a run's plan; None where it has none."""
-    plan = _object(run / "plan.json")
+    plan = read_object(run / "plan.json")
     minutes, stages = number(plan.get("minutes")), plan.get("stages")
-    if minutes is None or not isinstance(stages, dict):
+    if minutes is None or not 0 < minutes <= MAX_MINUTES or not isinstance(stages, dict):
         return None
     rows = []
     for name, stage in stages.items():
@@ -216,7 +208,7 @@ def _plan(run: Path) -> dict[str, Any] | None:
 
 def _shown(run: Path, kind: str) -> dict[str, Any]:
     """Captions, numbers and time of the clips that a run keeps of a kind."""
-    part = _object(run / "page" / "shown.json").get(kind)
+    part = read_object(run / "page" / "shown.json").get(kind)
     clips = part.get("clips") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(clips, list):
         return {"step": None, "clips": []}
@@ -243,14 +235,6 @@ def _shown(run: Path, kind: str) -> dict[str, Any]:
 def shown_file(run: Path, kind: str, place: int) -> Path:
     """Where a clip that a run keeps of what it does lies."""
     return run / "page" / kind / f"{place:02d}.mp4"
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        value = read_json(file)
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:
