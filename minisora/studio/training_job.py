@@ -9,7 +9,7 @@ Of {"kind": "use", "run": name} only what comes after a training is done: its mo
 The run's folder says the rest: where it has a config.yaml, the command goes on by that. So a run that was stopped, by a
 person or by the end of the studio, is asked for again by the same request.
 
-HOME/trainings/NAME.log    what the command said
+HOME/trainings/NAME.log    what the command said, the last of it
               /NAME.json   what the doctor said of the clips
 RUNS/.NAME.lock            held while it trains, by whichever studio
 """
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from minisora.errors import UserError
-from minisora.files import read_json
+from minisora.files import read_object
+from minisora.run_metrics import number
 from minisora.screen import plain
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
@@ -34,8 +35,8 @@ TRAIN, USE = "train", "use"
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command")
 # Seconds between looks, between two words on how far it is, and until what does not stop is ended.
 _LOOK, _TELL, _PATIENCE = 0.1, 1.0, 120.0
-# Of the log, at its end.
-_TAIL = 20_000
+# Bytes of a log that are read, at its end; and the most that one has: of a longer one the later half is kept.
+_TAIL, _MOST_LOG = 20_000, 2_000_000
 
 
 class Stopped(Exception):
@@ -86,17 +87,23 @@ def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
     with log.open("ab") as output:
         begin = output.tell()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
-    stopping = _watch(store, job, process, run, 60 * request["minutes"])
+    stopping, cut = _watch(store, job, process, run, 60 * request["minutes"], log)
     if process.returncode != 0:
         if stopping:
             raise Stopped
-        raise UserError(_why(log, begin, process.returncode))
+        raise UserError(_why(log, max(0, begin - cut), process.returncode))
 
 
-def _watch(store: JobStore, job: int, process: "subprocess.Popen[bytes]", run: Path, seconds: float) -> bool:
-    """Tell how far a process is until it ends, and stop it when that is asked for; whether it was."""
+def _watch(
+    store: JobStore, job: int, process: "subprocess.Popen[bytes]", run: Path, seconds: float, log: Path
+) -> tuple[bool, int]:
+    """Tell how far a process is until it ends, and stop it when that is asked for.
+
+    Returns:
+        Whether it was, and the bytes that its log was shortened by meanwhile.
+    """
     begin, before = time.monotonic(), spent_before(run)
-    told, asked = 0.0, 0.0
+    told, asked, cut = 0.0, 0.0, 0
     while process.poll() is None:
         now = time.monotonic()
         if not asked and store.is_cancelled(job):
@@ -107,19 +114,33 @@ def _watch(store: JobStore, job: int, process: "subprocess.Popen[bytes]", run: P
         if now - told >= _TELL:
             told = now
             store.tell_step(job, min(int(before + now - begin), int(seconds)))
+            cut += _shorten(log)
         time.sleep(_LOOK)
     if process.stdin is not None:
         process.stdin.close()
-    return asked > 0
+    return asked > 0, cut
+
+
+def _shorten(log: Path) -> int:
+    """Keep the later half of a log that has grown too long; the bytes that went. What is said just then may go too."""
+    try:
+        with log.open("r+b") as file:
+            end = file.seek(0, 2)
+            if end <= _MOST_LOG:
+                return 0
+            file.seek(end - _MOST_LOG // 2)
+            kept = file.read()
+            file.seek(0)
+            file.write(kept)
+            file.truncate()
+            return end - len(kept)
+    except OSError:
+        return 0
 
 
 def spent_before(run: Path) -> float:
     """Seconds that earlier commands have worked on a run."""
-    try:
-        taken = read_json(run / "plan.json")["taken"]
-        return float(taken) if isinstance(taken, int | float) else 0.0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+    return number(read_object(run / "plan.json").get("taken")) or 0.0
 
 
 def log_tail(log: Path, begin: int = 0, most: int = _TAIL) -> str:

@@ -1,6 +1,7 @@
 """Trainings as jobs: begun, watched, stopped, taken up again, and never begun twice by themselves."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -181,6 +182,27 @@ def test_a_training_that_fails_says_why(
     assert "signal 9" in (store.job(killed) or {})["error"]
 
 
+def test_the_log_of_a_training_has_an_end(
+    store: JobStore, asked_to_train: Any, fake: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is said, the last of it is there, and why it failed is what this command said and none before."""
+    monkeypatch.setattr(training_job, "_MOST_LOG", 4000)
+    monkeypatch.setattr(training_job, "_TELL", 0.02)
+    log = training_file(store.home, "games", ".log")
+    log.parent.mkdir()
+    log.write_text("error: of a command before\n" + 3900 * "x" + "\nerror: of a command before\n")
+    talks = (
+        "import time\nfor n in range(40): print('line', n, '.' * 200, flush=True); time.sleep(0.02)\nexit(3)"
+    )
+    monkeypatch.setattr(training_job, "COMMAND", (sys.executable, "-c", talks))
+    (job,) = store.add_jobs([asked_to_train(data=None)], 60)
+    work_one(store, fake.FakeEngine())
+    error = (store.job(job) or {})["error"]
+    assert error.startswith("line 39 ")
+    assert len(log.read_bytes()) < 8000
+    assert log_tail(log).rstrip().endswith(error)
+
+
 def test_a_training_that_was_left_behind_has_stopped_and_a_video_is_made_again(
     store: JobStore, asked_to_train: Any, asked: Any
 ) -> None:
@@ -237,6 +259,22 @@ def test_the_model_of_a_run_is_offered_now_and_at_every_start(
     assert list(store.models()) == ["toy", "toy 2"]
     (store.home / "models.json").write_text('{"a": 3, "b": ["../.."], "c": ')
     assert own_models(store.home) == own_names(store.home) == {}
+
+
+def test_the_model_of_a_run_whose_name_is_not_utf8_is_offered(
+    store: JobStore, folders: Folders, fake: ModuleType
+) -> None:
+    run = os.fsdecode(b"caf\xe9")
+    (folders.run(run) / "model").mkdir(parents=True)
+    (folders.run(run) / "model" / "model_index.json").write_text("{}")
+    (job,) = store.add_jobs([{"kind": "use", "run": run}], 1)
+    work_one(store, fake.FakeEngine())
+    assert (store.job(job) or {})["state"] == "done"
+    assert own_names(store.home) == {run: r"caf\udce9"}
+    stop = threading.Event()
+    stop.set()
+    work(store, fake.FakeEngine(), stop)
+    assert list(store.models()) == ["toy", r"caf\udce9"]
 
 
 def test_a_studio_that_starts_again_says_at_once_what_has_stopped(
