@@ -1,5 +1,6 @@
-"""What the pages' servers share: files of a page that are read once, JSON that comes in, and errors that go out."""
+"""What the pages' servers share: files of a page that are read once, JSON in and out, and errors that go out."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def _file_answer(content: bytes, kind: str) -> Any:
     return answer
 
 
+class JSONAnswer(JSONResponse):
+    """JSON, of which a lone surrogate (a byte of a file name that is not UTF-8) goes as its escape: `\\udce9`."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of a value; raises ValueError where it holds nan or infinity."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
 async def json_object(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     """The JSON object that a request carries.
 
@@ -56,10 +65,13 @@ async def json_object(request: Request, allowed: Mapping[str, tuple[type, ...]])
         allowed: keys it may have, and the types that each may be of.
 
     Raises:
-        UserError: it is none, or has another key or a value of another type.
+        UserError: it is none, or has another key, a value of another type, or text that could not be written down.
     """
     try:
         value = await request.json()
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError("what was sent has a lone surrogate in it, which is no letter") from error
     except (ValueError, RecursionError) as error:
         raise UserError("what was sent is not JSON") from error
     except ClientDisconnect as error:
@@ -76,16 +88,16 @@ async def json_object(request: Request, allowed: Mapping[str, tuple[type, ...]])
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    return JSONAnswer({"error": str(error)}, 400)
 
 
 async def _no_such(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return JSONResponse({"error": "there is no such thing here"}, status)
+    return JSONAnswer({"error": "there is no such thing here"}, status)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
+    return JSONAnswer({"error": "the server failed: its terminal says why"}, 500)
 
 
 # For Starlette: a line for the page, and never a traceback.

@@ -44,15 +44,19 @@ class Folders:
     """What a person named.
 
     Args:
-        data: folders with clips, or with folders of clips.
+        data: folders with clips, or with folders of clips. One that is gone has none.
         runs: the folder of the runs; need not be there yet.
-
-    Raises:
-        UserError: a data folder is not there, or there is no place for runs.
     """
 
     def __init__(self, data: Sequence[Path], runs: Path):
         self.data, self.runs = [each.absolute() for each in data], runs.absolute()
+
+    def check(self) -> None:
+        """Refuse what was named wrongly: at the start, and not when a disk is taken out while the studio runs.
+
+        Raises:
+            UserError: a data folder is not there, or there is no place for runs.
+        """
         for each in self.data:
             if not each.is_dir():
                 raise UserError(
@@ -70,7 +74,7 @@ class Folders:
         """What was named at the start of the studio in `home`.
 
         Raises:
-            UserError: nothing was, or a folder is gone.
+            UserError: nothing was.
         """
         try:
             kept = read_json(home / _KEPT)

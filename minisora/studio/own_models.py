@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
+from minisora.screen import plain
 from minisora.studio.folders import Folders
 
 _KEPT = "models.json"
@@ -43,9 +44,11 @@ def keep_model(home: Path, run: str, taken: Collection[str]) -> tuple[str, Path]
     kept = _kept(home)
     name = next((name for name, of_run in kept.items() if of_run == run), None)
     if name is None:
-        name, number = run, 2
+        # Of letters: what a page shows and a database keeps.
+        shown, number = plain(run), 2
+        name = shown
         while name in taken or name in kept:
-            name, number = f"{run} {number}", number + 1
+            name, number = f"{shown} {number}", number + 1
         write_json(home / _KEPT, {**kept, name: run})
     return name, model
 
@@ -57,7 +60,7 @@ def _kept(home: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     pairs = kept.items() if isinstance(kept, dict) else ()
-    return {name: run for name, run in pairs if isinstance(run, str)}
+    return {plain(name): run for name, run in pairs if isinstance(run, str)}
 
 
 def _is_model(folder: Path) -> bool:

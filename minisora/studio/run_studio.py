@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from minisora.errors import UserError
 from minisora.pipelines.shipped_models import find_model, shipped
+from minisora.screen import plain
 from minisora.serve.loopback import run
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
@@ -51,6 +52,7 @@ def run_studio(
         UserError: there is no such model, the folder is in use or cannot be written, or the address is.
     """
     named, folders = name_models(models), Folders(data, runs)
+    folders.check()
     store = JobStore(home)
     lock = FileLock(home / "studio.lock")
     try:
@@ -96,8 +98,8 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
         else:
             parts = [part for part in place.absolute().parts if part not in ("model", "/")]
             name = parts[-1] if parts else "model"
-        # Between name and place stands a "=".
-        name = name.replace("=", "-")
+        # Of letters, and between name and place stands a "=".
+        name = plain(name).replace("=", "-")
         unique, number = name, 2
         while unique in named:
             unique, number = f"{name} {number}", number + 1

@@ -15,13 +15,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
 from minisora.limits import MAX_STEPS, check_number, check_seed, seed_after
 from minisora.pipelines.recipe import MOST_KEYFRAMES, MOST_SEGMENTS, UNSAMPLED, VERSION, recipe_of
-from minisora.serve.web_pages import ERRORS, json_object, page_routes
+from minisora.serve.web_pages import ERRORS, JSONAnswer, json_object, page_routes
 from minisora.studio.job_plan import plan
 from minisora.studio.job_store import JobStore
 from minisora.studio.upload_pages import check_disk, upload_routes
@@ -88,7 +88,7 @@ class _Pages:
         """What a page begins with."""
         # Before what it is the version of: a change in between is then sent again, not lost.
         version = self.store.version
-        return JSONResponse(
+        return JSONAnswer(
             {
                 "version": version,
                 "worker": self.worker_state(),
@@ -194,7 +194,7 @@ class _Pages:
             )
         numbers = {"parents": [parent["id"] for parent in parents]} if parents else {}
         requests = [{**request, "seed": seed_after(seed, place), **numbers} for place in range(count)]
-        return JSONResponse({"jobs": self.store.add_jobs(requests, planned)})
+        return JSONAnswer({"jobs": self.store.add_jobs(requests, planned)})
 
     def _trim(self, asked: dict[str, Any], parents: list[dict[str, Any]]) -> Response:
         """Queue a part of a video, which is cut and not sampled."""
@@ -214,7 +214,7 @@ class _Pages:
         if end > length:
             raise UserError(f"the video has {length} frames, not {end}: trim fewer")
         request |= {"size": [end - first, height, width], "parents": [parent["id"]]}
-        return JSONResponse({"jobs": self.store.add_jobs([request], 1)})
+        return JSONAnswer({"jobs": self.store.add_jobs([request], 1)})
 
     def _parent(self, number: Any) -> dict[str, Any]:
         """A clip to make another from."""
@@ -242,7 +242,7 @@ class _Pages:
         except (KeyError, ValueError) as error:
             raise UserError("a plan needs mode, size, steps and guidance") from error
         steps, flops = plan(facts, wanted)
-        return JSONResponse({"steps": steps, "flops": flops})
+        return JSONAnswer({"steps": steps, "flops": flops})
 
     def facts(self, model: str) -> dict[str, Any]:
         """What the worker told of a model; raises UserError where there is none that can be used."""
@@ -284,7 +284,7 @@ class _Pages:
         offset, limit = _number(query.get("offset"), 0, 10**9), _number(query.get("limit"), 60, 200)
         search, favourites = query.get("search", "")[:400], query.get("favourites") == "1"
         total, clips = self.store.clips(offset, limit, search, favourites)
-        return JSONResponse({"total": total, "clips": clips})
+        return JSONAnswer({"total": total, "clips": clips})
 
     async def clip(self, request: Request) -> Response:
         """One clip."""
@@ -292,7 +292,7 @@ class _Pages:
         if clip is None:
             raise HTTPException(404)
         parents, children = self.store.family(clip["id"])
-        return JSONResponse({**clip, "parents": parents, "children": children})
+        return JSONAnswer({**clip, "parents": parents, "children": children})
 
     async def mark(self, request: Request) -> Response:
         """Make a clip a favourite, or none."""
@@ -330,7 +330,7 @@ def _id(request: Request) -> int:
 def _found(changed: bool) -> Response:
     if not changed:
         raise HTTPException(404)
-    return JSONResponse({})
+    return JSONAnswer({})
 
 
 def _number(text: str | None, default: int, most: int) -> int:

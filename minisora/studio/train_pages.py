@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
 from minisora.limits import check_number
-from minisora.serve.web_pages import json_object
+from minisora.serve.web_pages import JSONAnswer, json_object
 from minisora.studio.folder_checks import FolderChecks
 from minisora.studio.folders import MOST_FILES, Folders, run_id
 from minisora.studio.job_store import JobStore
@@ -95,13 +95,15 @@ class _TrainPages:
     def __init__(self, store: JobStore, folders: Folders):
         self.store, self.folders, self.checks = store, folders, FolderChecks()
         self._sandbox = sandbox()
+        # A run that is asked for twice at once goes on once.
+        self._resuming = asyncio.Lock()
 
     async def begin_with(self, request: Request) -> Response:
         """Folders of clips and runs."""
         jobs = self.store.trainings()
         data = await _apart(self.folders.data_folders)
         runs = await _apart(lambda: list_runs(self.folders, self.store.home, jobs))
-        return JSONResponse(
+        return JSONAnswer(
             {
                 "data": [{"id": each.id, "name": each.name, "files": each.files} for each in data],
                 "named": [each.name for each in self.folders.data],
@@ -118,17 +120,17 @@ class _TrainPages:
         id_ = _id(request)
         folder = await _apart(lambda: self.folders.data_folder(id_))
         await self.checks.begin(folder)
-        return JSONResponse(self.checks.state(id_))
+        return JSONAnswer(self.checks.state(id_))
 
     async def checked(self, request: Request) -> Response:
         """What the doctor has found, or how far it is."""
-        return JSONResponse(self.checks.state(_id(request)))
+        return JSONAnswer(self.checks.state(_id(request)))
 
     async def end_check(self, request: Request) -> Response:
         """Send the doctor home."""
         if self.checks.state(_id(request))["state"] == "running":
             await self.checks.end()
-        return JSONResponse({})
+        return JSONAnswer({})
 
     async def add(self, request: Request) -> Response:
         """Queue the training of a new run."""
@@ -159,16 +161,20 @@ class _TrainPages:
             file.parent.mkdir(exist_ok=True)
             write_json(file, report | {"data": base, "clip": "suggested" if sets else "clips"})
         (job,) = self.store.add_jobs([wanted], round(60 * minutes))
-        return JSONResponse({"job": job, "run": run_id(name)})
+        return JSONAnswer({"job": job, "run": run_id(name)})
 
     async def run(self, request: Request) -> Response:
         """One run."""
         name, job = self._run(request)
-        return JSONResponse(await _apart(lambda: run_facts(self.folders, self.store.home, name, job)))
+        return JSONAnswer(await _apart(lambda: run_facts(self.folders, self.store.home, name, job)))
 
     async def resume(self, request: Request) -> Response:
         """Queue what is left of a run that has stopped; for other minutes where no plan was made yet."""
         asked = await json_object(request, {"minutes": (int, float)})
+        async with self._resuming:
+            return await self._resume(request, asked)
+
+    async def _resume(self, request: Request, asked: dict[str, Any]) -> Response:
         name, job = self._run(request)
         jobs, place = self.store.trainings(), self.folders.run(name)
         rows = await _apart(lambda: list_runs(self.folders, self.store.home, jobs))
@@ -190,7 +196,7 @@ class _TrainPages:
             wanted |= {"minutes": minutes_of(asked)}
         check_disk(self.store)
         (number,) = self.store.add_jobs([wanted], round(60 * wanted["minutes"]))
-        return JSONResponse({"job": number, "run": run_id(name)})
+        return JSONAnswer({"job": number, "run": run_id(name)})
 
     async def use(self, request: Request) -> Response:
         """Queue that the model of a run is read, to make videos by it."""
@@ -199,13 +205,13 @@ class _TrainPages:
         if not (self.folders.run(name) / "model" / "model_index.json").is_file():
             raise UserError("this run has no model yet: train it to its end")
         (number,) = self.store.add_jobs([{"kind": USE, "run": name}], 1)
-        return JSONResponse({"job": number})
+        return JSONAnswer({"job": number})
 
     async def report(self, request: Request) -> Response:
         """What the doctor said of the clips of a run."""
         name, _ = self._run(request)
         try:
-            return JSONResponse(read_json(training_file(self.store.home, name, ".json")))
+            return JSONAnswer(read_json(training_file(self.store.home, name, ".json")))
         except (OSError, ValueError) as error:
             raise HTTPException(404) from error
 

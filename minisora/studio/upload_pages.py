@@ -7,15 +7,17 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from minisora.data.media_kind import KINDS, MAGIC_BYTES, MOST_BYTES, kind_of
 from minisora.errors import UserError
 from minisora.pipelines.recipe import MAX_NAME, UNSAMPLED, VERSION, recipe_of
+from minisora.serve.web_pages import JSONAnswer
 from minisora.studio.job_store import JobStore
 
 # For the guard: where they go, and the most bytes of one.
@@ -54,7 +56,7 @@ def upload_routes(store: JobStore, facts_of: Callable[[str], dict[str, Any]]) ->
         # Refuses here, in one line, what the worker would refuse later.
         recipe_of({**asked, "digest": digest.hexdigest(), "weights": "0" * 64, "minisora": VERSION})
         check_disk(store)
-        waiting = sum(file.stat().st_size for file in store.uploads_folder.iterdir())
+        waiting = sum(map(_bytes_of, store.uploads_folder.iterdir()))
         if waiting > MOST_WAITING_BYTES:
             raise UserError(
                 f"files of {waiting / 1e6:.0f} MB wait already: let some be looked at, or cancel some"
@@ -80,9 +82,17 @@ def upload_routes(store: JobStore, facts_of: Callable[[str], dict[str, Any]]) ->
         except UserError:
             kept.unlink(missing_ok=True)
             raise
-        return JSONResponse({"jobs": jobs})
+        return JSONAnswer({"jobs": jobs})
 
     return [Route(path, upload, methods=["POST"]) for path in UPLOADS]
+
+
+def _bytes_of(file: Path) -> int:
+    """Length of a file; 0 where the worker was done with it first."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _text(given: str) -> str:

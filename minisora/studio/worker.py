@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from minisora.errors import UserError
 from minisora.memory import is_out_of_memory, out_of_memory
+from minisora.screen import plain
 from minisora.studio import training_job
 from minisora.studio.job_store import JobStore
 from minisora.studio.own_models import keep_model, own_models
@@ -112,7 +113,8 @@ def work_one(store: JobStore, engine: Engine) -> bool:
     except (Cancelled, training_job.Stopped):
         store.end(number, None)
     except UserError as error:
-        store.end(number, str(error))
+        # A path in it may have a byte that is not UTF-8, which no database takes.
+        store.end(number, plain(str(error)))
     except Exception as error:
         # One bad job must not end the others.
         if is_out_of_memory(error):

@@ -19,17 +19,17 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from minisora.errors import UserError
 from minisora.files import read_json
+from minisora.run_metrics import number
 from minisora.screen import plain
 from minisora.serve.loopback import LOOPBACK
-from minisora.serve.web_pages import json_object, page_routes
+from minisora.serve.web_pages import JSONAnswer, json_object, page_routes
 from minisora.studio.folders import Folders, run_id
-from minisora.studio.run_facts import number
 
 # What precedes the words of the command.
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command", "-")
@@ -184,7 +184,7 @@ class _WorldPages:
         """The worlds that can be played, and the one that is."""
         found = await asyncio.to_thread(self._list)
         playing = self._world is not None and self._world.is_alive
-        return JSONResponse({"worlds": found, "playing": self._played if playing else None})
+        return JSONAnswer({"worlds": found, "playing": self._played if playing else None})
 
     def _list(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -232,7 +232,7 @@ class _WorldPages:
             self._world = WorldProcess([*words, "--out", str(self.home / "played")])
             self._played = {"id": id_, "name": name, "beside": beside}
             await self._world.start()
-        return JSONResponse(self._played)
+        return JSONAnswer(self._played)
 
     async def end(self, request: Request) -> Response:
         """End what is played."""
@@ -240,7 +240,7 @@ class _WorldPages:
             if self._world is not None:
                 await self._world.end()
             self._world = None
-        return JSONResponse({})
+        return JSONAnswer({})
 
     async def saved(self, request: Request) -> Response:
         """A video that was saved of the game."""

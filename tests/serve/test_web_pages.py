@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from minisora.serve.web_pages import ERRORS, json_object, page_routes
+from minisora.serve.web_pages import ERRORS, JSONAnswer, json_object, page_routes
 
 
 def test_only_the_files_of_the_page_are_served(ask: Any, tmp_path: Path) -> None:
@@ -49,6 +50,7 @@ def test_only_the_files_of_the_page_are_served(ask: Any, tmp_path: Path) -> None
         (b'{"steps": "8"}', "'steps' has a value of the wrong type"),
         (b'{"steps": true}', "'steps' has a value of the wrong type"),
         (b'{"path": "/etc"}', "unknown key 'path': use steps"),
+        (b'{"path": "red \\ud800"}', "what was sent has a lone surrogate in it, which is no letter"),
     ],
 )
 def test_what_comes_in_is_of_the_right_kind(ask: Any, body: bytes, error: str) -> None:
@@ -59,6 +61,16 @@ def test_what_comes_in_is_of_the_right_kind(ask: Any, body: bytes, error: str) -
     answer = ask(app, "POST", "/", [], body)
     assert (answer.status, answer.json) == (400, {"error": error})
     assert ask(app, "POST", "/", [], json.dumps({"steps": 8}).encode()).json == {"steps": 8}
+
+
+def test_a_name_that_is_not_utf8_is_shown_all_the_same(ask: Any) -> None:
+    async def tell(request: Request) -> JSONAnswer:
+        return JSONAnswer({"name": os.fsdecode(b"caf\xe9 \xc3\xa9")})
+
+    app = Starlette(routes=[Route("/", tell)])
+    assert ask(app, "GET", "/").body == b'{"name":"caf\\udce9 \\u00e9"}'
+    with pytest.raises(ValueError, match="JSON"):
+        JSONAnswer({"loss": float("nan")})
 
 
 def test_a_fault_of_the_server_shows_nothing_of_it(ask: Any) -> None:

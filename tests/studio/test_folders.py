@@ -61,9 +61,14 @@ def test_the_worker_knows_what_was_named(clips: Path, tmp_path: Path) -> None:
     again = Folders.of(tmp_path)
     assert (again.data, again.runs) == (named.data, named.runs)
     with pytest.raises(UserError, match=r"--data .*nowhere is not a folder"):
-        Folders([tmp_path / "nowhere"], tmp_path / "runs")
+        Folders([tmp_path / "nowhere"], tmp_path / "runs").check()
     with pytest.raises(UserError, match=r"--runs .* is a file"):
-        Folders([], clips / "ten" / "1.mov")
+        Folders([], clips / "ten" / "1.mov").check()
+    # A disk that is taken out meanwhile takes its clips with it and nothing else.
+    clips.rename(tmp_path / "taken out")
+    assert Folders.of(tmp_path).data_folders() == []
+    with pytest.raises(UserError, match="no such folder of clips"):
+        Folders.of(tmp_path).data_folder("0" * 12)
 
 
 def test_a_new_run_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -396,3 +397,8 @@ def test_a_studio_is_one_for_a_folder(tmp_path: Path) -> None:
         (tmp_path / run / "mine" / "model" / "model_index.json").write_text("{}")
     folders = [str(tmp_path / run / "mine" / "model") for run in ("a", "b")]
     assert name_models(["toy", *folders]) == {"toy": "toy", "mine": folders[0], "mine 2": folders[1]}
+    # A name is letters, whatever bytes the folder's has.
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    (odd / "model").mkdir(parents=True)
+    (odd / "model" / "model_index.json").write_text("{}")
+    assert list(name_models([str(odd / "model")])) == [r"caf\udce9"]

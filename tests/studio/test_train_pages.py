@@ -1,5 +1,6 @@
 """What the view Train asks for and changes, as requests; and that it gives nothing else away."""
 
+import asyncio
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[studio]'")
+
+from starlette.requests import Request
 
 from minisora.errors import UserError
 from minisora.serve.guard import Guard, new_token
@@ -193,6 +196,27 @@ def test_runs_that_others_left_are_found_and_go_on(store: JobStore, folders: Fol
         assert send("POST", f"/api/runs/{wrong}/resume", {}).status == 404
 
 
+def test_a_run_that_is_asked_for_twice_at_once_goes_on_once(
+    store: JobStore, folders: Folders, app: Any
+) -> None:
+    """As by a double click: both look at the disk before either is queued."""
+    make_run(folders, "mine")
+    pages = next(r for r in app.routes if r.path.endswith("/resume")).endpoint.__self__
+    scope = {"type": "http", "method": "POST", "headers": [], "path_params": {"id": run_id("mine")}}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def twice() -> list[Any]:
+        both = [pages.resume(Request(scope, receive)) for _ in range(2)]
+        return await asyncio.gather(*both, return_exceptions=True)
+
+    answer, refused = asyncio.run(twice())
+    assert answer.status_code == 200
+    assert "waits already" in str(refused)
+    assert len(store.open_jobs()) == 1
+
+
 def test_what_failed_before_its_plan_is_tried_again_with_other_minutes(store: JobStore, send: Any) -> None:
     first = send("POST", "/api/train", {"data": "shapes", "minutes": 1}).json
     store.take()
@@ -275,6 +299,11 @@ def test_whatever_lies_in_a_run_is_read_or_left_out(folders: Folders, store: Job
     assert (found["plan"], found["goes_on"]) == (None, False)
     assert [clip["caption"] for clip in found["shown"]["samples"]["clips"]] == [""]
     json.dumps(found, allow_nan=False)
+    # What is no time that a training takes hides no other run.
+    for plan in ('{"minutes": 5, "taken": NaN, "stages": {}}', '{"minutes": 1e308, "stages": {}}',
+                 '{"minutes": 1' + "0" * 400 + ', "taken": 1' + "0" * 400 + ', "stages": {}}'):  # fmt: skip
+        (run / "plan.json").write_text(plan)
+        json.dumps(run_facts(folders, store.home, "mine", None), allow_nan=False)
     for name in damaged:
         (run / name).write_bytes(b"\xff\xfe{[[[[")
     assert run_facts(folders, store.home, "mine", None)["curves"] == {}
@@ -291,8 +320,6 @@ elif "silent" not in sys.argv[1]: print(json.dumps({"found": {"clips": sys.argv[
 
 
 def test_the_doctor_makes_one_visit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
     monkeypatch.setattr(folder_checks, "COMMAND", (sys.executable, "-c", TELLS))
     for name in ("good", "slow", "noise", "silent"):
         (tmp_path / name).mkdir()

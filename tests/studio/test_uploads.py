@@ -106,6 +106,12 @@ def test_a_file_becomes_a_clip_of_the_size_nearest_in_shape(
     assert store.job(job)["state"] == "done"  # type: ignore[index]
 
 
+def test_a_file_that_the_worker_is_done_with_stops_no_other(store: JobStore, upload: Any) -> None:
+    """It was there when the folder was listed, and is not when its length is asked for; as a dangling link is not."""
+    (store.uploads_folder / "gone.mp4").symlink_to("nowhere")
+    assert upload(_picture("PNG")).status == 200
+
+
 def test_what_is_made_from_an_upload_is_made_again_with_it(
     tiny_run: Path, store: JobStore, ask: Any, tmp_path: Path
 ) -> None:

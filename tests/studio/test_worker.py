@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from minisora.errors import UserError
 from minisora.pipelines.recipe import read_recipe
 from minisora.studio import run_studio
 from minisora.studio.job_store import JobStore
@@ -73,22 +74,23 @@ def test_a_failure_is_its_line_and_the_next_job_is_made(
                 raise ValueError("a fault of ours")
             if request["seed"] == 2:
                 raise MemoryError
+            if request["seed"] == 4:
+                raise UserError(os.fsdecode(b"caf\xe9 is damaged"))
             return super().make(request, *rest)
 
-    requests = [asked(0, "fail"), asked(1), asked(2), asked(3)]
+    requests = [asked(0, "fail"), asked(1), asked(2), asked(4), asked(3)]
     numbers = store.add_jobs(requests, 3)
     _work_all(store, Broken())
     jobs = [store.job(number) or {} for number in numbers]
-    assert [job["state"] for job in jobs] == ["failed", "failed", "failed", "done"]
+    assert [job["state"] for job in jobs] == ["failed", "failed", "failed", "failed", "done"]
     assert jobs[0]["error"] == "the prompt says <b>fail</b>: say something else"
     assert jobs[1]["error"] == "it failed (ValueError): the terminal of the studio says more"
     assert "memory" in jobs[2]["error"]
+    assert jobs[3]["error"] == r"caf\udce9 is damaged"
     assert "a fault of ours" in caplog.text
 
 
 def test_a_model_that_cannot_be_read_leaves_the_others(store: JobStore, fake: ModuleType) -> None:
-    from minisora.errors import UserError
-
     class Half(fake.FakeEngine):  # type: ignore[name-defined,misc]
         names = ["bad", "toy"]  # noqa: RUF012
 
