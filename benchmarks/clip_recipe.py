@@ -41,10 +41,12 @@ from minisora.evaluate.likeness import activity, psnr, psnr_moving
 from minisora.evaluate.sample_and_judge import reconstruct
 from minisora.files import write_json
 from minisora.flops.device import describe_device
+from minisora.training.dit_task import DiTTask
 from minisora.training.latents import build_latents
 from minisora.training.optimizer import make_optimizer
 from minisora.training.stages import load_vae, settle_text
-from minisora.training.tasks import DiTTask, Task, VAETask
+from minisora.training.tasks import Task
+from minisora.training.vae_task import VAETask
 
 PLAIN: dict[str, Any] = {
     "vae.temporal_factor": 4,

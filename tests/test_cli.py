@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from minisora import cli
 from minisora.cli.evaluate import new_form
+from minisora.config import load
 
 EDIT = ["edit", "-m", "toy", "-p", "a red circle moving left"]
 TINY_STEPS = ["-s", "train_vae.steps=2", "-s", "train_dit.steps=2"]
@@ -317,6 +319,23 @@ def test_a_checkpoint_of_another_config_is_refused_and_survives(
     assert code == 2
     assert "trained with dit.depth=2, now it is 3" in err
     assert sorted((p, p.stat().st_mtime_ns) for p in tiny_run.rglob("*.safetensors")) == before
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_a_run_that_was_begun_goes_on_with_its_own_config(
+    data: bool,
+    tiny_config_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_folder, taken = tmp_path / "run", []
+    run_folder.mkdir()
+    shutil.copy(tiny_config_file, run_folder / "config.yaml")
+    monkeypatch.setattr("minisora.training.stages.train_dit", lambda config, *_: taken.append(config))
+    more = ("--data", str(tmp_path)) if data else ()
+    run("train", "dit", "--out", str(run_folder), *more, capsys=capsys, monkeypatch=monkeypatch)
+    assert taken[0].dit == load(str(tiny_config_file)).dit
 
 
 def test_a_place_without_permission(

@@ -56,16 +56,15 @@ def train(
     On several processes: accelerate launch --config_file configs/accelerate/ddp.yaml -m minisora train ...
     """
     from minisora.demo.run_page import LivePage
+    from minisora.training.dit_task import check_dit
     from minisora.training.minutes import train_for_minutes
     from minisora.training.stages import train_dit, train_vae
-    from minisora.training.tasks import check_dit
 
     check_folder(out)
     if vae is not None and stage is not Stage.dit:
         raise UserError(f"--vae {vae} is for the DiT alone: say 'minisora train dit', or leave --vae out")
-    if config is None and data is not None:
-        config = config_of_run(out, "clips")
-    resolved = load_config(config or "toy", set_, data)
+    otherwise = "toy" if data is None else "clips"
+    resolved = load_config(config or config_of_run(out, otherwise), set_, data)
     if init is not None:
         resolved = resolved.replace(**{"train_vae.init": init})
     if minutes is not None and stage is not None:

@@ -48,9 +48,9 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.report.compose import build_report, write_report
 from minisora.run_metrics import read_metrics
 from minisora.screen import say
+from minisora.training.dit_task import check_dit
 from minisora.training.minutes import open_plan, train_for_minutes
 from minisora.training.stages import train_dit, train_vae
-from minisora.training.tasks import check_dit
 
 # Seconds that a short calibration takes at most: its passes, and the machine's peak before and after them.
 _PASSES, _CALIBRATION = 20.0, 25.0

@@ -28,7 +28,8 @@ from minisora.models.captioner import Caption, VideoCaptioner
 from minisora.models.tokenizer import build_vocabulary
 from minisora.screen import Progress, say
 from minisora.training.latents import build_latents
-from minisora.training.loop import StageResult, run_stage
+from minisora.training.loop import StageResult
+from minisora.training.run_stage import run_stage
 from minisora.training.stages import load_vae, open_record, read_model, settle_text, warn_of_cuts
 from minisora.training.tasks import Task, validation_sums
 

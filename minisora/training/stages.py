@@ -41,10 +41,12 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.sample_files import write_videos
 from minisora.screen import say
 from minisora.training import checkpoint
+from minisora.training.dit_task import DiTTask, StudentTask, check_dit
 from minisora.training.latents import build_latents
 from minisora.training.launch import process_device
-from minisora.training.loop import StageResult, run_stage
-from minisora.training.tasks import DiTTask, StudentTask, VAETask, check_dit
+from minisora.training.loop import StageResult
+from minisora.training.run_stage import run_stage
+from minisora.training.vae_task import VAETask
 
 NUM_SAMPLES = 4
 Model = TypeVar("Model", bound=ModelMixin)

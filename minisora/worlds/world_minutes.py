@@ -21,7 +21,6 @@ from minisora.models.build import latent_grid
 from minisora.models.precision import sampling_context
 from minisora.screen import say
 from minisora.training.launch import device_name, process_device
-from minisora.training.loop import run_stage
 from minisora.training.minutes import (
     FEWEST_STEPS,
     RESERVE,
@@ -35,6 +34,7 @@ from minisora.training.minutes import (
     settle,
     stage_of,
 )
+from minisora.training.run_stage import run_stage
 from minisora.training.stages import load_vae, train_vae
 from minisora.training.trial import NoiseLatents, step_and_rest, trial_config
 from minisora.worlds.actions import ActionModel

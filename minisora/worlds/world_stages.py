@@ -27,8 +27,9 @@ from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint, read_shard, write_shard
 from minisora.errors import UserError
 from minisora.training.latents import build_latents
-from minisora.training.loop import StageResult, run_stage
+from minisora.training.loop import StageResult
 from minisora.training.progress import StepProgress
+from minisora.training.run_stage import run_stage
 from minisora.training.stages import load_vae, open_record, read_model, save_config, train_vae
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.dream import Dream, DreamSettings, load_dream

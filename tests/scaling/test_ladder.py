@@ -102,8 +102,8 @@ def execute_count(ladder: LadderConfig, name: str) -> float:
     from minisora.data.dataset import open_dataset
     from minisora.flops.count_torch import count_step
     from minisora.models.build import build_vae
+    from minisora.training.dit_task import DiTTask
     from minisora.training.latents import EncodedOnDemand
-    from minisora.training.tasks import DiTTask
 
     run = next(run for run in plan(ladder) if run.name == name)
     config = run.config(shared_config(ladder))

@@ -19,7 +19,7 @@ from minisora.flow.schedules import euler_sigmas, make_scheduler
 from minisora.models.dit import VideoDiT
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.distill import distill_model, make_trajectories, teacher_of
-from minisora.training.tasks import StudentTask
+from minisora.training.dit_task import StudentTask
 
 FEW = ["train_dit.steps=2", "train_dit.batch_size=4", "data.num_validation_clips=4"]
 QUIET = Console(quiet=True)

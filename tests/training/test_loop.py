@@ -16,9 +16,9 @@ from minisora.config import Config, override
 from minisora.errors import UserError
 from minisora.run_metrics import read_metrics
 from minisora.training.checkpoint import checkpoints
+from minisora.training.dit_task import DiTTask
 from minisora.training.stages import train_dit
 from minisora.training.stop_signals import StopSignals
-from minisora.training.tasks import DiTTask
 
 QUIET = Console(quiet=True)
 

@@ -23,9 +23,9 @@ from minisora.data.folder.scan import scan_folder
 from minisora.data.shapes_world.shapes_dataset import make_shapes
 from minisora.run_metrics import read_metrics
 from minisora.training.checkpoint import checkpoints
+from minisora.training.dit_task import Denoiser, DiTTask
 from minisora.training.progress import MetricsLog
 from minisora.training.stages import train_dit, train_vae
-from minisora.training.tasks import Denoiser, DiTTask
 
 QUIET = Console(quiet=True)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}

@@ -24,10 +24,11 @@ from minisora.pipelines.model_folder import load_pipeline
 from minisora.run_metrics import read_metrics
 from minisora.training import captioning, loop, stages
 from minisora.training.captioning import label_folder, train_captioner
+from minisora.training.dit_task import check_dit
 from minisora.training.latents import EncodedOnDemand, build_latents, encodes_in_step
 from minisora.training.launch import make_accelerator
 from minisora.training.stages import load_vae, train_dit, train_dit_on, train_student, train_vae
-from minisora.training.tasks import VAETask, check_dit
+from minisora.training.vae_task import VAETask
 
 QUIET = Console(quiet=True)
 CONSOLE = Console(record=True, width=200, file=io.StringIO())

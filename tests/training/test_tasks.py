@@ -12,7 +12,9 @@ from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.captioning import CaptionTask
-from minisora.training.tasks import DiTTask, VAETask, validation_parts
+from minisora.training.dit_task import DiTTask
+from minisora.training.tasks import validation_parts
+from minisora.training.vae_task import VAETask
 
 
 class Source:

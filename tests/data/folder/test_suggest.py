@@ -8,7 +8,7 @@ from minisora.data.folder.doctor import check
 from minisora.data.folder.scan import scan_folder
 from minisora.data.folder.suggest import best_size, cut_share, share_in_words, suggest
 from minisora.errors import UserError
-from minisora.training.tasks import check_dit
+from minisora.training.dit_task import check_dit
 
 
 def suggested(folder, config=None, fps=8.0):
