@@ -67,8 +67,8 @@ class AugmentConfig(Section):
     mirror: bool = False
     # times faster or slower, at most: every n-th frame of a file with enough frames; not where a caption names a speed
     speed: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
-    # the DiT learns from altered views only until its learning rate falls: samples then look like the clips as they are
-    until_fall: bool = True
+    # at the end, as its learning rate falls, the DiT sees each clip so often as it is, without views; 0: never
+    plain_epochs: Annotated[float, Field(ge=0.0, le=MAX_STEPS)] = 50.0
 
 
 class DataConfig(Section):

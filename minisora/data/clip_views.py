@@ -162,7 +162,7 @@ class ClipViews:
             self.seed,
         ]
         # Views of the captioner are only shifted, and were before there was more.
-        apart = {"views", "shift", "until_fall"}
+        apart = {"views", "shift", "plain_epochs"}
         more = self.augment.model_dump(exclude=apart) | {"spread": self.spread}
         if more != AugmentConfig().model_dump(exclude=apart) | {"spread": False}:
             facts.append(more)

@@ -122,21 +122,23 @@ class DiTTask(Task):
         flow = config.flow
         self._sizes = [LatentBatches(source, flow, config.seed) for source in (train, *buckets)]
         self.source = self._joined(self._sizes)
-        self._of_fall = self.source
+        self._last_source, self._last_steps = self.source, 0
         augment = config.data.augment
-        if augment.views > 1 and augment.until_fall:
+        if augment.views > 1 and augment.plain_epochs:
             # The first views of all clips are the clips as they are.
-            as_they_are = [
+            plain = [
                 LatentBatches(source, flow, config.seed, num_clips=len(source) // augment.views)
                 for source in (train, *buckets)
             ]
-            self._of_fall = self._joined(as_they_are)
+            clips = sum(source.num_clips for source in plain)
+            self._last_source = self._joined(plain)
+            self._last_steps = math.ceil(augment.plain_epochs * clips / self.settings.batch_size)
         self.model = self.fresh_model()
         # Validation draws its noise from a seed of its own and always from the same positions.
-        plain = flow.replace(caption_dropout=0.0, known_share=0.0)
+        given = flow.replace(caption_dropout=0.0, known_share=0.0)
         seed = config.data.validation_seed
         self._validation = LatentBatches(
-            validation, plain, seed_after(config.seed, 1) if seed is None else seed
+            validation, given, seed_after(config.seed, 1) if seed is None else seed
         )
         self._num_validation = len(validation)
 
@@ -154,9 +156,14 @@ class DiTTask(Task):
         return parts[0]
 
     @property
-    def source_of_fall(self) -> BatchSource[Any]:
-        """Clips as they are, where altered views are learned `until_fall`: samples should look like the clips."""
-        return self._of_fall
+    def last_source(self) -> BatchSource[Any]:
+        """Clips as they are, where views are learned before: samples should look like the clips."""
+        return self._last_source
+
+    @property
+    def last_steps(self) -> int:
+        """Steps in which each clip is seen `data.augment.plain_epochs` times."""
+        return self._last_steps
 
     def fresh_model(self) -> Denoiser:
         """The model as it is before training; always the same for the same config and captions."""
@@ -260,7 +267,7 @@ class StudentTask(DiTTask):
 
     # All samples are of one shape.
     cost_batches = Task.cost_batches
-    source_of_fall = Task.source_of_fall
+    last_source, last_steps = Task.last_source, Task.last_steps
 
     def fresh_model(self) -> Denoiser:
         """A copy of the teacher."""

@@ -230,14 +230,19 @@ class Trainer:
         """Whether the learning rate has left its plateau, from where on the number of steps stands."""
         return self.step > (1 - self.settings.decay_share) * self.settings.steps
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether the next step is of the last ones, whose batches are others."""
+        return self._is_falling and self.step >= self.settings.steps - self.task.last_steps
+
     def _batches(self) -> Iterator[Batch]:
-        """Micro-batches from the step that the stage stands at; those of the fall of the learning rate may differ."""
+        """Micro-batches from the step that the stage stands at; those of the last steps may differ."""
         while True:
-            falling = self._is_falling
-            source = self.task.source_of_fall if falling else self.task.source
+            last = self._is_last
+            source = self.task.last_source if last else self.task.source
             for batch in self._load(source):
                 yield batch
-                if self._is_falling != falling:
+                if self._is_last != last:
                     break
             else:
                 return

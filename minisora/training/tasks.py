@@ -48,9 +48,14 @@ class Task(ABC):
         """Facts to print before step 0."""
 
     @property
-    def source_of_fall(self) -> BatchSource[Any]:
-        """Where the batches come from while the learning rate falls."""
+    def last_source(self) -> BatchSource[Any]:
+        """Where the batches of the last `last_steps` come from."""
         return self.source
+
+    @property
+    def last_steps(self) -> int:
+        """So many steps of the fall of the learning rate, at its end, have batches of `last_source`."""
+        return 0
 
     @property
     def keeps_best(self) -> bool:
