@@ -381,7 +381,7 @@ def _table(plan: Plan) -> Table:
     if plan.augment:
         table.caption = (
             f"few clips for so many steps: beside each of them {plan.augment['views'] - 1} views, moved by up to "
-            f"{plan.augment['shift']} pixels, until the learning rate falls"
+            f"{plan.augment['shift']} pixels, but for the last {AugmentConfig().plain_epochs:g} times that each is seen"
         )
     return table
 
