@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from minisora.config import Config, load
 from minisora.data.clips import ClipDataset, HasNames
 from minisora.errors import UserError
-from minisora.files import read_json, write_json
+from minisora.files import read_json, replace_folder, write_json
 from minisora.flops.device import describe_device
 from minisora.models.dit import VideoDiT
 from minisora.models.frame_memory import FrameMemory
@@ -143,7 +144,9 @@ def train_variant(name: str, config: Config, run: Path, out: Path, recording: Pa
     parts = ["vae/model", "cache"] + ([] if name == "fsq" else ["actions"])
     for part in parts:
         if (run / part).exists() and not (folder / part).exists():
-            shutil.copytree(run / part, folder / part)
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            # Whole or not at all: what a killed copy left would be taken for it.
+            replace_folder(folder / part, partial(shutil.copytree, run / part))
     if name == "fsq":
         train_actions(config, folder, console)
     told = true_buttons(recording, config.clip.frames) if name == "true buttons" else None
@@ -173,7 +176,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=128, help="for which the player is followed")
     parser.add_argument("--only", action="append", choices=[*PLAYED, *TRAINED], help="leave the others out")
     arguments = parser.parse_args()
-    config = load(arguments.run / "config.yaml", [f"train_dynamics.steps={arguments.steps}"])
     about = {
         "run": str(arguments.run),
         "steps": arguments.steps,
@@ -192,9 +194,8 @@ def main() -> None:
             continue
         world, changed = arguments.run / "world", PLAYED.get(name)
         if changed is None:
-            overrides = dict(item.split("=") for item in TRAINED[name])
-            own = load(arguments.run / "config.yaml", [f"{key}={value}" for key, value in overrides.items()])
-            own = own.replace(**{"train_dynamics.steps": config.train_dynamics.steps})
+            changes = [*TRAINED[name], f"train_dynamics.steps={arguments.steps}"]
+            own = load(arguments.run / "config.yaml", changes)
             world = train_variant(name, own, arguments.run, arguments.out, arguments.recording, console)
         elif not (world / NAMES).is_file():
             name_world(world, arguments.recording, LABELS)

@@ -1,9 +1,9 @@
 """Recorded clips with their truth: what measures a world, and what names its codes, may read; training may not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
@@ -67,12 +67,10 @@ def arena_of(recording: Path) -> ArenaSettings:
     Raises:
         UserError: the recording does not say.
     """
-    file = recording / "truth" / "recording.json"
-    try:
-        about = read_json(file)
-        return ArenaSettings(**{field.name: about[field.name] for field in fields(ArenaSettings)})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} does not say what was recorded ({error}): record the clips again") from error
+    return _told(
+        recording,
+        lambda about: ArenaSettings(**{field.name: about[field.name] for field in fields(ArenaSettings)}),
+    )
 
 
 def policy_of(recording: Path) -> PolicyName:
@@ -81,14 +79,21 @@ def policy_of(recording: Path) -> PolicyName:
     Raises:
         UserError: the recording does not say.
     """
+    policy = _told(recording, lambda about: about["policy"])
+    if policy not in get_args(PolicyName):
+        raise UserError(
+            f"{recording} is a recording by the policy {policy!r}, which is none: record the clips again"
+        )
+    return policy
+
+
+def _told(recording: Path, read: Callable[[dict[str, Any]], Any]) -> Any:
+    """What the recording says of itself, as `read` has it."""
     file = recording / "truth" / "recording.json"
     try:
-        policy = read_json(file)["policy"]
+        return read(read_json(file))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} does not say what was recorded ({error}): record the clips again") from error
-    if policy not in get_args(PolicyName):
-        raise UserError(f"{file} names the policy {policy!r}, which is none: record the clips again")
-    return policy
 
 
 def codes_and_buttons(actions: ActionModel, clip: LabelledClip) -> tuple[np.ndarray, np.ndarray]:

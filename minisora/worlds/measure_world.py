@@ -24,7 +24,15 @@ from minisora.errors import UserError
 from minisora.models.causal_conv import FrameConv, ResBlock
 from minisora.screen import Table
 from minisora.worlds.actions import ActionModel
-from minisora.worlds.arena import BUTTONS, PLAYER_COLORS, Arena, ArenaSettings, ArenaState, restore
+from minisora.worlds.arena import (
+    BUTTONS,
+    PLAYER_COLORS,
+    PLAYER_RADIUS,
+    Arena,
+    ArenaSettings,
+    ArenaState,
+    restore,
+)
 from minisora.worlds.dream import Dream
 from minisora.worlds.labels import LabelledClip, arena_of, codes_and_buttons, draw_labels, labelled_clips
 from minisora.worlds.naming import name_codes
@@ -44,6 +52,10 @@ _WARM, _TIMED = 8, 32
 _SEEN_APART = 0.5
 # Pixels: a step shorter than this is no movement.
 _MOVES = 1.0
+# Part of a player's disc of which fewer pixels are no player.
+_LEAST_PLAYER = 0.1
+# Steps after which it is told where the player is.
+_MARKS = (1, 8, 32, 128, 256, 512)
 
 
 def measure_world(
@@ -301,9 +313,11 @@ def follow_player(
     first = torch.stack([clip.video[:, 0] for clip in tested])  # B 3 H W
     dream.start(first)
     start = state.player.copy()
-    errors, floor, stays, there, right, moves = [], [], [], [], [], []
+    errors, floor, stays, right, moves = [], [], [], [], []
+    alone: dict[str, float] = {}
     place = locate(first, state, settings)
-    for _ in range(frames):
+    marks = [at for at in _MARKS if at <= frames]
+    for number in range(1, frames + 1):
         buttons = policy.press(state)
         before, state = state, arena.step(state, buttons)
         # A button that no code means is not pressed: its code is that of doing nothing, or any.
@@ -311,7 +325,8 @@ def follow_player(
         shown = dream.step(codes)
         last, place = place, locate(shown, state, settings)
         errors.append(_apart(place, state.player))
-        there.append(~np.isnan(place[:, 0]))
+        if number in marks:
+            alone[str(number)] = float((count_players(shown, state, settings) == 1).mean())
         stays.append(_apart(start, state.player))
         floor.append(_apart(locate(arena.render(state), state, settings), state.player))
         true_way, way = state.player - before.player, place - last
@@ -320,15 +335,15 @@ def follow_player(
         right.append(_direction(way) == _direction(true_way))
     distance, moved_in, same = np.stack(errors), np.stack(moves), np.stack(right)
     # A quarter of a way is judged while both are at nearly the same place.
-    near = np.stack(errors)[:32] < 8
-    marks = [at for at in (1, 8, 32, 128, 512) if at <= frames]
+    near = distance[:32] < 8
     return {
         "buttons_without_a_code": missing,
         # None where the player is gone from half of the dreams.
         "median_error": {str(at): _median(distance[at - 1]) for at in marks},
         "median_error_staying": {str(at): _median(np.stack(stays)[at - 1]) for at in marks},
         "floor": _median(np.stack(floor)),
-        "player_there": {str(at): float(np.stack(there)[at - 1].mean()) for at in marks},
+        "player_there": {str(at): float(np.isfinite(distance[at - 1]).mean()) for at in marks},
+        "one_player": alone,
         "direction_right": [_share(same[:32], (moved_in[:32] == quadrant) & near) for quadrant in range(4)],
     }
 
@@ -353,6 +368,28 @@ def locate(frames: Tensor, state: ArenaState, settings: ArenaSettings) -> np.nda
 
     The centre of the pixels whose colour is nearer to the player's than to any other there is.
     """
+    mine = _player_pixels(frames, state).double()  # B H W
+    rows, columns = (torch.arange(side).double() for side in frames.shape[-2:])
+    count = mine.sum((1, 2))
+    place = torch.stack([(mine.sum(2) @ rows), (mine.sum(1) @ columns)], dim=1) / count[:, None]
+    place[count < _least_pixels(settings)] = torch.nan
+    return place.numpy()
+
+
+def count_players(frames: Tensor, state: ArenaState, settings: ArenaSettings) -> np.ndarray:
+    """How many players are seen in frames (B 3 H W uint8), B: connected regions of its colour that are no specks."""
+    mine = _player_pixels(frames, state)  # B H W
+    # Every pixel takes the greatest number of its region.
+    number = torch.arange(1.0, mine[0].numel() + 1).view(mine.shape[1:]) * mine  # B H W
+    while not (spread := F.max_pool2d(number, 3, stride=1, padding=1) * mine).equal(number):
+        number = spread
+    least = _least_pixels(settings)
+    sizes = [each[each > 0].unique(return_counts=True)[1] for each in number]
+    return np.array([int((size >= least).sum()) for size in sizes])
+
+
+def _player_pixels(frames: Tensor, state: ArenaState) -> Tensor:
+    """Which pixels of frames (B 3 H W uint8) are nearer to the player's colour than to any other, B H W bool."""
     layout = state.layout
     others = [
         np.broadcast_to(np.array(COLORS[name]), (len(state), 3)) for name in ("white", "purple", "yellow")
@@ -361,15 +398,11 @@ def locate(frames: Tensor, state: ArenaState, settings: ArenaSettings) -> np.nda
     own = np.array([COLORS[name] for name in PLAYER_COLORS])[layout.color]
     palette = torch.from_numpy(np.stack([own, *others], axis=1)).float()  # B P 3
     pixels = frames.float().flatten(2).transpose(1, 2) / 255  # B (H W) 3
-    mine = (torch.cdist(pixels, palette).argmin(-1) == 0).double()  # B (H W)
-    height, width = frames.shape[-2:]
-    rows, columns = torch.arange(height).double(), torch.arange(width).double()
-    mine = mine.unflatten(1, (height, width))
-    count = mine.sum((1, 2))
-    place = torch.stack([(mine.sum(2) @ rows), (mine.sum(1) @ columns)], dim=1) / count[:, None]
-    # Fewer pixels than a tenth of a player are none.
-    place[count < 0.1 * np.pi * (0.11 * settings.side) ** 2] = torch.nan
-    return place.numpy()
+    return (torch.cdist(pixels, palette).argmin(-1) == 0).unflatten(1, frames.shape[-2:])
+
+
+def _least_pixels(settings: ArenaSettings) -> float:
+    return float(_LEAST_PLAYER * np.pi * (PLAYER_RADIUS * settings.side) ** 2)
 
 
 def _apart(place: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -433,7 +466,8 @@ def measure_table(result: dict[str, Any]) -> Table:
             table.add_row(
                 f"player off after {at} frames, pixels",
                 "gone" if error is None else f"{error:.1f}",
-                f"{player['median_error_staying'][at]:.1f} if it stayed; there in {player['player_there'][at]:.0%}",
+                f"{player['median_error_staying'][at]:.1f} if it stayed; there in {player['player_there'][at]:.0%}, "
+                f"exactly one in {player['one_player'][at]:.0%}",
             )
         shares = ["-" if each is None else f"{each:.0%}" for each in player["direction_right"]]
         table.add_row("direction right, four quadrants", " ".join(shares), "")

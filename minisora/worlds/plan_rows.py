@@ -6,7 +6,6 @@ way. Of a planner with a dream its score in the dream stands beside the true one
 not, is what it has found that is wrong in the dream.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -247,7 +246,7 @@ def plan_table(result: Mapping[str, Any]) -> Table:
             name,
             f"{reached['share']:.0%}",
             f"{reached['interval'][0]:.0%}-{reached['interval'][1]:.0%}",
-            "" if closed is None or math.isnan(closed) else f"{closed:.0%}",
+            "" if closed is None else f"{closed:.0%}",
             "" if dreamt is None else f"{dreamt['right']}/{dreamt['total']}",
             "" if true_there is None else f"{true_there['right']}/{true_there['total']}",
             "" if seconds is None else f"{seconds:.3f}",

@@ -18,7 +18,7 @@ from minisora.worlds.arena import BUTTONS, Arena, ArenaSettings
 from minisora.worlds.dream import NAMES, Dream, DreamSettings, load_dream
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.labels import labelled_clips, name_world
-from minisora.worlds.measure_world import locate, measure_table, measure_world
+from minisora.worlds.measure_world import count_players, locate, measure_table, measure_world
 from minisora.worlds.recording import Recording, record
 from minisora.worlds.truth import Truth, read_truth, write_truth
 
@@ -62,6 +62,24 @@ def test_the_player_is_found_where_it_is_and_nowhere_else() -> None:
     assert np.isnan(locate(empty, state, SETTINGS)).all()
 
 
+def test_players_are_counted_and_specks_are_none() -> None:
+    settings = ArenaSettings(64, 64, walls=0)
+    arena = Arena(settings)
+    state = arena.start(4, range(5))
+    left, right = (replace(state, player=np.full((5, 2), place)) for place in (16.0, 47.0))
+    one, other = (arena.render(each).float() for each in (left, right))
+    ground = torch.from_numpy(state.layout.background * 255).float()[:, :, None, None].expand_as(one)
+    # Half of the other picture, in which its player stands.
+    both = torch.cat([one[..., :32], other[..., 32:]], dim=-1)
+    speck = ground.clone()
+    speck[:, :, 5:7, 5:7] = one[:, :, 16:17, 16:17]
+    counts = [
+        count_players(frames.to(torch.uint8), state, settings).tolist()
+        for frames in (ground, one, both, speck)
+    ]
+    assert counts == [[0] * 5, [1] * 5, [2] * 5, [0] * 5]
+
+
 def test_a_button_shows_where_no_other_would_look_alike(recording: Path) -> None:
     clips = list(labelled_clips(recording, (64, 64)))
     shown = measures._shown(clips, recording)
@@ -91,6 +109,7 @@ def test_a_world_is_named_and_measured(
     assert result["clips"] == 3
     # Where there is no player there is no number, and JSON has no other word for it.
     assert result["player"]["median_error"] == {"1": None}
+    assert result["player"]["one_player"] == {"1": 0.0}
     assert result["player"]["floor"] < 1
     json.dumps(result, allow_nan=False)
     assert "direction right" in str([column._cells for column in measure_table(result).columns])
