@@ -1,5 +1,6 @@
 """Recorded clips with their truth: what measures a world, and what names its codes, may read; training may not."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,15 +29,18 @@ class LabelledClip:
     truth: Truth
 
 
-def labelled_clips(recording: Path, size: tuple[int, int]) -> Iterator[LabelledClip]:
+def labelled_clips(
+    recording: Path, size: tuple[int, int], fps: float | None = None
+) -> Iterator[LabelledClip]:
     """The clips of a recording, in the order of their names.
 
     Args:
         recording: folder with clips/ and truth/, as of `minisora world record`.
         size: (height, width) to which frames are brought.
+        fps: frames per second of the world that they are for; None: of none.
 
     Raises:
-        UserError: it is no recording, or a clip and its truth do not fit each other.
+        UserError: it is no recording, a clip and its truth do not fit each other, or its steps are not the world's.
     """
     truths = sorted((recording / "truth").glob(f"*{SUFFIX}"))
     if not truths:
@@ -52,6 +56,11 @@ def labelled_clips(recording: Path, size: tuple[int, int]) -> Iterator[LabelledC
         if about.frames != len(truth.buttons) + 1:
             raise UserError(
                 f"{clip} has {about.frames} frames, its truth {len(truth.buttons)} buttons: record the clips again"
+            )
+        if fps is not None and not math.isclose(about.fps, fps, rel_tol=0.01):
+            raise UserError(
+                f"{clip} has {about.fps:g} frames a second, the world {fps:g}, so their steps are not the same: train "
+                f"the world with clip.fps={about.fps:g}"
             )
         if about.frames < 2:
             raise UserError(f"{clip} has one frame, and no step: leave it out of the recording, and {file}")
@@ -126,7 +135,7 @@ def name_world(world: Path, recording: Path, labels: int) -> CodeNames:
     buttons: list[np.ndarray] = []
     names: tuple[str, ...] = ()
     # Of several clips, since one shows one arena; of as many as it takes where clips are short.
-    for clip in labelled_clips(recording, dream.size):
+    for clip in labelled_clips(recording, dream.size, dream.fps):
         for held, found in zip((codes, buttons), codes_and_buttons(dream.actions, clip), strict=True):
             held.append(found)
         names = clip.truth.button_names

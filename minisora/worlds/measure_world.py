@@ -72,7 +72,7 @@ def measure_world(
     Raises:
         UserError: the recording cannot be read, or is too small.
     """
-    clips = list(labelled_clips(recording, dream.size))
+    clips = list(labelled_clips(recording, dream.size, dream.fps))
     tested = clips[: min(_NUM_TESTED, len(clips) // 2)]
     if len(tested) < 1:
         raise UserError(f"{recording} has {len(clips)} clip: record two or more")

@@ -142,6 +142,12 @@ def test_a_clip_of_one_frame_has_no_step_and_is_told(tmp_path: Path) -> None:
         list(labelled_clips(tmp_path, (64, 64)))
 
 
+def test_clips_of_another_pace_have_other_steps_and_are_refused(recording: Path) -> None:
+    assert len(list(labelled_clips(recording, (64, 64), 10.0))) == 6
+    with pytest.raises(UserError, match="has 10 frames a second, the world 15, .* clip.fps=10"):
+        list(labelled_clips(recording, (64, 64), 15.0))
+
+
 def test_others_games_are_measured_where_clips_end_early_and_no_state_is_known(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
