@@ -60,14 +60,8 @@ def play_app(
         draw: makes a first frame of (prompt, world, seed); None: the world cannot begin with a picture.
     """
     seat = _Seat(loop, name, save, draw)
-    style = _STYLE.read_bytes()
-
-    async def look(request: Request) -> Response:
-        return Response(style, media_type="text/css; charset=utf-8", headers={"cache-control": "no-cache"})
-
     routes = [
-        *page_routes(_HERE / "page"),
-        Route("/style.css", look),
+        *page_routes(_HERE / "page", _STYLE),
         Route("/saved/{number:int}.mp4", seat.video),
         WebSocketRoute("/play", seat.sit),
     ]

@@ -23,14 +23,19 @@ _TYPES = {
 }
 
 
-def page_routes(folder: Path, index: str = "index.html") -> list[BaseRoute]:
-    """Routes to the files of a folder, read now: no address ever reaches the disk. `index` is "/" too.
+def page_routes(folder: Path, *others: Path, index: str = "index.html") -> list[BaseRoute]:
+    """Routes to the files of a folder and to others, read now: no address ever reaches the disk.
+
+    Args:
+        folder: of the page.
+        others: files that lie elsewhere, such as the look of all pages.
+        index: the name of the file that is "/" too.
 
     Raises:
         ValueError: a file of a kind that pages do not have.
     """
     routes: list[BaseRoute] = []
-    for file in sorted(folder.iterdir()):
+    for file in (*sorted(folder.iterdir()), *others):
         if not file.is_file() or file.suffix == ".py":
             continue
         if file.suffix not in _TYPES:

@@ -53,14 +53,8 @@ def world_routes(folders: Folders, home: Path) -> list[BaseRoute]:
         home: of the studio; what is saved of a game goes to HOME/played.
     """
     pages = _WorldPages(folders, home)
-    style = _STYLE.read_bytes()
-
-    async def look(request: Request) -> Response:
-        return Response(style, media_type="text/css; charset=utf-8", headers={"cache-control": "no-cache"})
-
     page = [
-        *page_routes(_PLAYER),
-        Route("/style.css", look),
+        *page_routes(_PLAYER, _STYLE),
         Route("/saved/{number:int}.mp4", pages.saved),
         WebSocketRoute("/play", pages.play),
     ]
