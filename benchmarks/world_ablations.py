@@ -46,6 +46,7 @@ TRAINED: dict[str, list[str]] = {
     "as the run": [],
     "no noise on what is before": ["world.most_context_sigma=0", "world.context_sigma=0"],
     "little noise on what is before": ["world.most_context_sigma=0.2"],
+    "the clean frame, nothing kept": ["world.objective=clean"],
     "velocity": ["world.objective=velocity"],
     "two streams": ["world.streams=2"],
     "one stream": ["world.streams=1"],

@@ -214,8 +214,8 @@ class WorldConfig(Section):
     moving_weight: Annotated[float, Field(ge=1, le=1000)] = 10.0
     # share of the codes that are hidden in training
     code_dropout: Fraction = 0.1
-    # share of the steps in which nothing is done that are learned under another code, mostly the one before: what is
-    # pressed at a wall does nothing, and its code, found by what is seen, is that of doing nothing
+    # share of the rests, runs of steps in which nothing is done, that are learned under another code, half of them the
+    # one before: what is pressed at a wall does nothing, and its code, found by what is seen, is that of doing nothing
     idle_share: Fraction = 0.3
     # share of the frames to be made whose noise level is one of those that play makes a frame at, not one of `flow`
     played_share: Fraction = 0.5
@@ -223,8 +223,9 @@ class WorldConfig(Section):
     own_share: Fraction = 0.0
     # of errors at low noise levels, where they count 1 / sigma^2 up to this: more for what stays, 1 for what moves
     most_weight: Annotated[float, Field(ge=1, le=1e6)] = 5.0
-    # what the model says of a noisy frame: the clean one, or the velocity
-    objective: Literal["clean", "velocity"] = "clean"
+    # what the model says of a noisy frame: the clean one, and how much of each cell stays as in the frame before; the
+    # clean one alone; or the velocity
+    objective: Literal["composite", "clean", "velocity"] = "composite"
     # 1: each frame of a window stands for the past of others or is made; 2: it stands there twice, as both
     streams: Literal[1, 2] = 1
     # sampling steps of a frame

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class DreamSettings:
     fps: float
     steps: int
     context_sigma: float
-    objective: Objective = "clean"
+    objective: Objective = "composite"
     told: bool = False
 
 
@@ -269,9 +269,10 @@ def load_dream(folder: Path, device: str | torch.device | None = None) -> Dream:
         about = read_json(folder / _ABOUT)
         if about.pop("format") != _FORMAT:
             raise UserError(f"world {folder} is of a newer minisora: install that")
-        settings = DreamSettings(**about)
+        # Where it is not named yet, the clean frame alone was said.
+        settings = DreamSettings(**{"objective": "clean", **about})
         check_number("steps", settings.steps, 1, MAX_STEPS)
-        if settings.objective not in ("clean", "velocity"):
+        if settings.objective not in get_args(Objective):
             raise ValueError(f"objective {settings.objective!r}")
         with safe_open(str(folder / _STARTS), framework="pt") as file:
             starts = file.get_tensor("starts")

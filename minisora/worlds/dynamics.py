@@ -3,11 +3,14 @@
 Every frame of a window is noisy by a level of its own (Diffusion Forcing, Chen et al. 2024, arXiv 2407.01392), half of
 them as little as frames before others are at play, so one pass learns every frame of it; or each stands there twice, as
 past of others and to be made, so that what is made always sees the past that it sees at play (`world.streams`). Beside
-the noisy frame the model sees the frame before, a little noisy too, so that what stands still is copied; how noisy it
-is stands in one more channel (as GameNGen, Valevski et al. 2024, arXiv 2408.14837: without noise on what is before,
-errors grow frame by frame). The code of the step that leads to a frame modulates that frame alone. The model says the
-clean frame and not the velocity, which leaves nothing of the noise to be drawn exactly and makes few steps do (as
-DIAMOND, Alonso et al. 2024, arXiv 2405.12399).
+the noisy frame the model sees the frame before, a little noisy too, and how noisy in one more channel (as GameNGen,
+Valevski et al. 2024, arXiv 2408.14837: without noise on what is before, errors grow frame by frame). The code of the
+step that leads to a frame modulates that frame alone.
+
+The model says the clean frame and not the velocity, which leaves nothing of the noise to be drawn exactly and makes few
+steps do (as DIAMOND, Alonso et al. 2024, arXiv 2405.12399). It also says how much of each latent cell stays as it is in
+the frame before, a mask that composes the two (as Vondrick et al. 2016, arXiv 1609.02612, and Finn et al. 2016, arXiv
+1605.07157, do). So what stands still is kept, and not drawn anew a little worse, frame after frame, until it is gone.
 
 At play a frame is made in few steps, the first of which begins with noise alone. So a share of the frames is learned at
 just these levels, of which a density has next to nothing (`world.played_share`). The model's own errors are no noise,
@@ -33,7 +36,7 @@ from minisora.models.build import set_training, shape_of
 from minisora.models.dit import VideoDiT
 from minisora.worlds.step_batches import WindowBatch
 
-Objective = Literal["clean", "velocity"]
+Objective = Literal["composite", "clean", "velocity"]
 
 # A latent cell changes where a channel differs by more than this from the frame before; channels have variance 1.
 _CHANGES = 0.5
@@ -41,6 +44,8 @@ _CHANGES = 0.5
 _CONTEXT_SHARE = 0.5
 # Standard deviation of the embeddings of codes before training.
 _CODE_SPREAD = 0.5
+# Added to what the model says of how much stays: before training about nine tenths do.
+_STAYS = 2.0
 # The least noise level that an error is divided by.
 _LEAST_SIGMA = 1e-3
 # Clips by which it is found which codes do nothing, and how much of the difference between codes is nothing.
@@ -60,11 +65,11 @@ class PastFrames(Protocol):
 
 
 def build_dynamics(config: Config) -> VideoDiT:
-    """A fresh model: latents of the VAE twice and one level in, the clean latents out."""
+    """A fresh model: latents of the VAE twice and one level in, what `clean_frame` takes out."""
     dit, world, channels = config.dit, config.world, config.vae.latent_channels
     model = VideoDiT(
         in_channels=2 * channels + 1,
-        out_channels=channels,
+        out_channels=channels + (world.objective == "composite"),
         attention="factorised",
         num_classes=world.codes,
         causal_window=world.window,
@@ -105,13 +110,11 @@ def window_errors(model: nn.Module, batch: WindowBatch, config: Config, *, own: 
         chosen = batch.own < world.own_share * batch.done
         if bool(chosen.any()):
             batch = _with_own_past(model, batch, chosen, sigma, context, world)
-    said = _said(model, batch, latents, sigma, context, world)  # B Z T H W
-    noisy = interpolate(latents, batch.noise, sigma).noisy
-    clean = said if world.objective == "clean" else to_data(noisy, said, sigma)
+    clean = _made(model, batch, latents, sigma, context, world)  # B Z T H W
     errors = (clean - latents).square()
     weight = 1 + (world.moving_weight - 1) * changes.float()  # B 1 T H W
     # That of velocities is 1 / sigma^2, which has no end.
-    most = world.most_weight if world.objective == "clean" else _LEAST_SIGMA**-2
+    most = _LEAST_SIGMA**-2 if world.objective == "velocity" else world.most_weight
     weight = weight * broadcast_sigma(sigma.clamp_min(_LEAST_SIGMA).pow(-2).clamp_max(most), errors)
     return (errors * weight).flatten(1).mean(1)
 
@@ -134,10 +137,10 @@ def _levels(batch: WindowBatch, config: Config) -> tuple[Tensor, Tensor]:
     return sigma, sigma
 
 
-def _said(
+def _made(
     model: nn.Module, batch: WindowBatch, latents: Tensor, sigma: Tensor, context: Tensor, world: WorldConfig
 ) -> Tensor:
-    """What the model says of the frames of windows, B Z T H W, float32.
+    """The frames of windows as the model makes them at a look, clean, B Z T H W, float32.
 
     Args:
         model: see `window_errors`.
@@ -154,11 +157,30 @@ def _said(
         # Nobody sees a frame in both: the same noise does for both.
         twice = torch.cat([beside(past, before, level), beside(noisy, before, level)], dim=2)
         sigmas, codes = torch.cat([context, sigma], dim=1), batch.codes.repeat(1, 2)
-        said = model(twice, sigmas, labels=codes, streams=2)  # B Z 2T H W
-        return said[:, :, latents.shape[2] :].float()
-    # A frame that is past of others may stand there as the model made it.
-    noisy = torch.where((batch.context < _CONTEXT_SHARE)[:, None, :, None, None], past, noisy)
-    return model(beside(noisy, before, level), sigma, labels=batch.codes).float()
+        said = model(twice, sigmas, labels=codes, streams=2)[:, :, latents.shape[2] :]  # B Z T H W
+    else:
+        # A frame that is past of others may stand there as the model made it.
+        noisy = torch.where((batch.context < _CONTEXT_SHARE)[:, None, :, None, None], past, noisy)
+        said = model(beside(noisy, before, level), sigma, labels=batch.codes)  # B Z T H W
+    return clean_frame(said.float(), noisy, sigma, batch.before, world.objective)
+
+
+def clean_frame(said: Tensor, noisy: Tensor, sigma: Tensor, before: Tensor, objective: Objective) -> Tensor:
+    """The clean frame that is meant by what a model says, B Z T H W.
+
+    Args:
+        said: by the model, B Z T H W; of "composite" one channel more, how much of a cell stays as before.
+        noisy: the frame as it saw it, B Z T H W.
+        sigma: noise level of that, B or B T.
+        before: the frame before, the same shape, clean.
+        objective: what it says.
+    """
+    if objective == "velocity":
+        return to_data(noisy, said, sigma)
+    if objective == "clean":
+        return said
+    stays = (said[:, -1:] + _STAYS).sigmoid()  # B 1 T H W
+    return torch.lerp(said[:, :-1], before, stays)
 
 
 @torch.no_grad()
@@ -178,10 +200,7 @@ def _with_own_past(
         # Frames that are past of others stay, or all the window would be noise.
         alone = torch.where(batch.context < _CONTEXT_SHARE, sigma, alone)
     part = batch.rows(chosen)
-    made = _said(model, part, part.latents, alone[chosen], context[chosen], world)
-    if world.objective == "velocity":
-        noisy = interpolate(part.latents, part.noise, alone[chosen]).noisy
-        made = to_data(noisy, made, alone[chosen])
+    made = _made(model, part, part.latents, alone[chosen], context[chosen], world)
     latents, before = batch.latents.clone(), batch.before.clone()
     latents[chosen] = made
     before[chosen, :, 1:] = made[:, :, :-1]
@@ -244,7 +263,7 @@ def next_frame(
     for now, then in pairwise(sigmas):
         sigma = torch.full_like(levels, now)
         said = memory.look(beside(x, seen, levels), sigma, codes).float()
-        clean = said if objective == "clean" else to_data(x, said, sigma)
+        clean = clean_frame(said, x, sigma, before, objective)
         # A step of Euler's along the velocity (x - clean) / now.
         x = clean + then / now * (x - clean)
     memory.see(beside(interpolate(x, noise[2], levels).noisy, seen, levels), levels, codes)

@@ -128,8 +128,8 @@ class WindowBatches:
         hidden: the code of "not told", one more than there are codes.
         seed: decides the draws.
         idle: which codes are those of doing nothing, K bool; None: none are known.
-        idle_share: share of the steps with such a code that get another one: half of them that of the last step before
-            that did something, as buttons are held, the others any.
+        idle_share: share of the runs of steps with such codes that get another one: half of them that of the last step
+            before that did something, as buttons are held, the others any.
         num_samples: of the whole training, for `WindowBatch.done`.
     """
 
@@ -189,13 +189,19 @@ class WindowBatches:
         )
 
     def _pressed(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
-        """The codes of a clip's steps as they are learned: some of those that do nothing are others, to no avail."""
+        """The codes of a clip's steps as they are learned: some runs of those that do nothing have another code.
+
+        A run has one as a whole, as a button that is held at a wall goes on doing nothing. If each step had its own, a
+        button pressed after a rest would be learned to do nothing about as often as to do something.
+        """
         if not self.idle_share or not len(self._others) or not self.idle.any():
             return codes
         idle, count = self.idle[codes], len(codes)
-        tried = torch.from_numpy(draw.random(count) < self.idle_share) & idle
-        other = self._others[torch.from_numpy(draw.integers(len(self._others), size=count))]
-        held = torch.from_numpy(draw.random(count) < _HELD)
+        # Steps that do nothing are of one run where as many came before them that do something.
+        run = (~idle).long().cumsum(0)
+        tried = torch.from_numpy(draw.random(count + 1) < self.idle_share)[run] & idle
+        other = self._others[torch.from_numpy(draw.integers(len(self._others), size=count + 1))][run]
+        held = torch.from_numpy(draw.random(count + 1) < _HELD)[run]
         # Of each step, the last one up to it that did something; -1 before there is one.
         last = torch.where(idle, -1, torch.arange(count)).cummax(0).values
         other = torch.where(held & (last >= 0), codes[last], other)

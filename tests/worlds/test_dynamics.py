@@ -11,8 +11,10 @@ from minisora.config import Config, load
 from minisora.flow.path import interpolate
 from minisora.models.frame_memory import FrameMemory
 from minisora.worlds.dynamics import (
+    Objective,
     beside,
     build_dynamics,
+    clean_frame,
     idle_codes,
     next_frame,
     sampling_sigmas,
@@ -27,6 +29,7 @@ SHAPE = [
     "vae.latent_channels=4",
     "world.frames=5",
     "world.window=3",
+    "world.objective=clean",
 ]
 IDLE, LEFT, RIGHT = 2, 0, 5
 
@@ -98,6 +101,10 @@ def test_a_share_of_the_steps_that_do_nothing_is_learned_under_codes_that_do_som
     after = (plain.codes[:, :-1] == LEFT) & (plain.codes[:, 1:] == IDLE)
     again = tried.codes[:, 1:][after & (tried.codes[:, 1:] != IDLE)]
     assert 0.4 < (again == LEFT).float().mean() < 0.8
+    # A run of them has one code, or what is pressed after a rest would be learned to do nothing.
+    rests = idle[:, 1:] & idle[:, :-1]
+    assert rests.sum() > 100
+    assert tried.codes[:, 1:][rests].equal(tried.codes[:, :-1][rests])
     # Nothing else is drawn otherwise.
     assert tried.noise.equal(plain.noise)
     assert tried.normal.equal(plain.normal)
@@ -122,9 +129,11 @@ def test_frames_are_learned_at_the_noise_levels_of_play() -> None:
     assert played[~made].equal(density[~made])
 
 
-@pytest.mark.parametrize("streams", [1, 2])
-def test_the_model_learns_from_its_own_past_towards_the_true_frame(streams: int) -> None:
-    world = config("world.own_share=1", f"world.streams={streams}")
+@pytest.mark.parametrize(("streams", "objective"), [(1, "clean"), (2, "clean"), (1, "composite")])
+def test_the_model_learns_from_its_own_past_towards_the_true_frame(
+    streams: int, objective: Objective
+) -> None:
+    world = config("world.own_share=1", f"world.streams={streams}", f"world.objective={objective}")
     # At the end of the training; at its beginning there is one pass.
     batch, seen = replace(batch_of(world), done=torch.ones(8)), list[Tensor]()
     model = fresh(world)
@@ -133,7 +142,8 @@ def test_the_model_learns_from_its_own_past_towards_the_true_frame(streams: int)
         def forward(self, latents: Tensor, *args: Tensor, **more: object) -> Tensor:
             seen.append(latents)
             said = model(latents, *args, **more)
-            made.append(said[:, :, -batch.latents.shape[2] :])
+            last = said[:, :, -batch.latents.shape[2] :]
+            made.append(clean_frame(last, batch.noise, batch.normal, batch.before, objective))
             return said
 
     made: list[Tensor] = []
@@ -200,47 +210,61 @@ def test_errors_at_low_noise_levels_count_more_up_to_a_limit() -> None:
     assert (found[2] > found[1])[past.any(1)].all()
 
 
-def test_clean_frame_and_velocity_are_two_ways_to_say_the_same() -> None:
+def said_of(objective: str, clean: Tensor, noise: Tensor) -> Tensor:
+    """What a model says that knows the clean frames."""
+    if objective == "velocity":
+        return noise - clean
+    # And that nothing stays, for it need not.
+    return clean if objective == "clean" else torch.cat([clean, torch.full_like(clean[:, :1], -99.0)], dim=1)
+
+
+@pytest.mark.parametrize("objective", ["composite", "clean", "velocity"])
+def test_composite_clean_frame_and_velocity_are_ways_to_say_the_same(objective: Objective) -> None:
     class Knows(nn.Module):
-        """Says the true frame, or the true velocity."""
-
-        def __init__(self, batch: WindowBatch, objective: str):
-            super().__init__()
-            self.batch, self.objective = batch, objective
-
         def forward(self, latents: Tensor, sigma: Tensor, **_: object) -> Tensor:
-            batch = self.batch
-            return batch.latents if self.objective == "clean" else batch.noise - batch.latents
+            return said_of(objective, batch.latents, batch.noise)
 
-    for objective in ("clean", "velocity"):
-        world = config(f"world.objective={objective}")
-        batch = batch_of(world)
-        assert window_errors(Knows(batch, objective), batch, world).max() < 1e-6
+    world = config(f"world.objective={objective}")
+    batch = batch_of(world)
+    assert window_errors(Knows(), batch, world).max() < 1e-6
 
     class Plays:
-        def __init__(self, objective: str):
-            self.objective = objective
-
         def look(self, latents: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
             noisy, level = latents[:, :4], sigma[:, None, None, None, None]
-            return target if self.objective == "clean" else (noisy - target) / level
+            return said_of(objective, target, target + (noisy - target) / level)
 
         def see(self, latents: Tensor, sigma: Tensor, labels: Tensor | None = None) -> None:
             pass
 
-    target = torch.randn(1, 4, 1, 4, 4)
+    target, before = (torch.randn(1, 4, 1, 4, 4) for _ in range(2))
     noise = [torch.randn_like(target) for _ in range(3)]
-    for objective in ("clean", "velocity"):
-        said = next_frame(
-            Plays(objective),
-            noise[0],
-            torch.zeros(1),
-            noise,
-            sampling_sigmas(3),
-            0.1,
-            objective,  # type: ignore[arg-type]
-        )
-        torch.testing.assert_close(said, target)
+    said = next_frame(Plays(), before, torch.zeros(1), noise, sampling_sigmas(3), 0.1, objective)
+    torch.testing.assert_close(said, target)
+
+
+def test_what_stays_is_kept_exactly_however_noisy_it_was_seen() -> None:
+    class Says(nn.Module):
+        """Zeros, and that the left half stays."""
+
+        def look(self, latents: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+            said = torch.zeros(len(latents), 5, 1, 4, 4)
+            said[:, 4] = torch.tensor([99.0, 99.0, -99.0, -99.0])
+            return said
+
+        def see(self, latents: Tensor, sigma: Tensor, labels: Tensor | None = None) -> None:
+            pass
+
+    before = torch.randn(3, 4, 1, 4, 4)
+    noise = [torch.randn_like(before) for _ in range(3)]
+    codes = torch.arange(3)
+    shown = next_frame(Says(), before, codes, noise, sampling_sigmas(2), 0.4, "composite")
+    assert shown[..., :2].equal(before[..., :2])
+    assert not shown[..., 2:].any()
+    # A fresh model, which says nothing, keeps most of what there is.
+    fresh_one = FrameMemory(build_dynamics(config("world.objective=composite")))
+    kept = next_frame(fresh_one, before, codes, noise, sampling_sigmas(2), 0.4, "composite")
+    assert 0.8 < float((kept / before).mean()) < 1
+    torch.testing.assert_close(kept / before, (kept / before).mean().expand_as(before))
 
 
 def test_rows_of_a_batch_are_its_windows() -> None:

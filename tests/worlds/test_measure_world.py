@@ -158,7 +158,7 @@ def test_others_games_are_measured_where_clips_end_early_and_no_state_is_known(
         frames = 4 if number == 1 else 10
         video = torch.randint(0, 256, (3, frames, 64, 64), dtype=torch.uint8)
         (tmp_path / "clips").mkdir(exist_ok=True)
-        write_video(tmp_path / "clips" / f"{name}.mp4", video, 15)
+        write_video(tmp_path / "clips" / f"{name}.mp4", video, 10)
         truth = Truth("pong", "sticky", ("noop", "up", "down"), np.arange(frames - 1) % 3, {})
         write_truth(tmp_path / "truth" / f"{name}.npz", truth)
     result = measure_world(load_dream(world, "cpu"), tmp_path, 2, labels=(8,))

@@ -1,6 +1,7 @@
 """A world from clips alone: trained, killed and resumed, loaded, played, and without a look at the truth."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from minisora.config import Config, load
 from minisora.errors import UserError
+from minisora.files import read_json, write_json
 from minisora.run_metrics import read_metrics
 from minisora.training import checkpoint
 from minisora.worlds.arena import ArenaSettings
@@ -122,6 +124,15 @@ def test_a_damaged_or_missing_world_is_refused(run: Path, tmp_path: Path) -> Non
         load_dream(run)
     with pytest.raises(UserError, match="run 'minisora world train' first"):
         load_dream(tmp_path)
+
+
+def test_a_world_from_before_it_named_what_is_said_says_the_clean_frame(run: Path, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    shutil.copytree(run / "world", world)
+    about = read_json(world / "world.json")
+    assert about.pop("objective") == load_dream(world, "cpu").settings.objective == "composite"
+    write_json(world / "world.json", about)
+    assert load_dream(world, "cpu").settings.objective == "clean"
 
 
 def test_checkpointing_computes_a_worlds_blocks_again_and_changes_no_gradient(config: Config) -> None:
