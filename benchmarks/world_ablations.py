@@ -55,7 +55,7 @@ TRAINED: dict[str, list[str]] = {
     "its own past in half of the windows": ["world.own_share=0.5"],
     "two streams, its own past in half": ["world.streams=2", "world.own_share=0.5"],
     "change weighted 1": ["world.moving_weight=1"],
-    "all noise levels weighted 1": ["world.most_weight=1"],
+    "low noise levels weighted 5": ["world.most_weight=5"],
     "fsq": ["world.discovery=fsq"],
     "true buttons": ["world.idle_share=0"],
 }

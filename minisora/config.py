@@ -221,8 +221,8 @@ class WorldConfig(Section):
     played_share: Fraction = 0.5
     # share of the windows whose past is what the model makes of it, with its errors; none at first, this at the end
     own_share: Fraction = 0.0
-    # of errors at low noise levels, where they count 1 / sigma^2 up to this: more for what stays, 1 for what moves
-    most_weight: Annotated[float, Field(ge=1, le=1e6)] = 5.0
+    # of errors at low noise levels, where they count 1 / sigma^2 up to this; play makes frames at high ones
+    most_weight: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     # what the model says of a noisy frame: the clean one, and how much of each cell stays as in the frame before; the
     # clean one alone; or the velocity
     objective: Literal["composite", "clean", "velocity"] = "composite"
