@@ -180,8 +180,12 @@ def world_play(
 
 def world_train(
     data: Annotated[
-        Path, typer.Option("--data", help="Folder of clips of one world, such as OUT/clips of record.")
-    ],
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Folder of clips of one world, such as OUT/clips of record; a run that goes on knows its own.",
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -201,6 +205,8 @@ def world_train(
 
     check_folder(out)
     resolved = load_config(config or config_of_run(out, "world"), set_, data)
+    if resolved.data.source == "shapes":
+        raise UserError("say what the world is learned from: --data DIR, such as OUT/clips of record")
     if minutes is None:
         folder = train_world(resolved, out, console)
     else:

@@ -1,6 +1,6 @@
 """Look at a folder of clips for the page that asks, as `minisora data check` does, in a process that decodes apart.
 
-    python -m minisora.studio.doctor_check FOLDER
+    python -m minisora.studio.doctor_check FOLDER videos|world
 
 Lines of JSON on standard output: {"done": 3, "total": 12} now and then, then {"found": {...}} or {"error": "..."}.
 It ends when its standard input closes.
@@ -22,9 +22,13 @@ from minisora.data.folder.doctor import DoctorReport, check
 from minisora.data.folder.suggest import suggest
 from minisora.errors import UserError
 from minisora.screen import plain
+from minisora.studio.training_job import VIDEOS, WORLD
 from minisora.studio.worker import end_with_server
 
-CONFIG = "clips"
+# Of what is to be learned: what is trained unless a config is named.
+CONFIGS = {VIDEOS: "clips", WORLD: "world"}
+# A world is learned from what follows, in frames of one size.
+_SHORTEST = 3
 # Seconds between two words on how far it is.
 _TELL = 0.2
 # Names of a kind that a page shows, and letters of a line.
@@ -32,17 +36,18 @@ _MOST_NAMES, _WIDTH = 8, 84
 _NICE = 10
 
 
-def look(folder: Path, tell: Any) -> dict[str, Any]:
-    """What the doctor says, by the config of clips and, where it suggests another clip, by that.
+def look(folder: Path, learns: str, tell: Any) -> dict[str, Any]:
+    """What the doctor says, by the usual config and, where it suggests another clip, by that.
 
     Args:
         folder: of the clips.
+        learns: "videos" or "world".
         tell: called with (files done, files in all).
 
     Raises:
         UserError: the folder cannot be read or holds no video.
     """
-    own = _config(folder)
+    own = _config(folder, learns)
     report = check(folder, own, tell)
     found: dict[str, Any] = {"clips": said(report), "suggested": None, "reasons": "", "sets": {}}
     try:
@@ -51,7 +56,11 @@ def look(folder: Path, tell: Any) -> dict[str, Any]:
         # No file can be used, which the report says.
         return found
     sets = settings(reasons)
-    suggested = _config(folder, sets)
+    if learns == WORLD:
+        if sets["clip.frames"] < _SHORTEST:
+            return found
+        sets = {key: value for key, value in sets.items() if not key.startswith("data.buckets")}
+    suggested = _config(folder, learns, sets)
     if (suggested.clip, suggested.data.model_dump()) != (own.clip, own.data.model_dump()):
         found |= {
             "suggested": said(check(folder, suggested, tell)),
@@ -88,9 +97,9 @@ def settings(suggestion: str) -> dict[str, Any]:
     }
 
 
-def _config(folder: Path, sets: dict[str, Any] | None = None) -> Config:
+def _config(folder: Path, learns: str, sets: dict[str, Any] | None = None) -> Config:
     overrides = [f"{key}={json.dumps(value)}" for key, value in (sets or {}).items()]
-    return load(CONFIG, overrides, {"data.source": "folder", "data.path": folder})
+    return load(CONFIGS[learns], overrides, {"data.source": "folder", "data.path": folder})
 
 
 def main(arguments: list[str]) -> None:
@@ -107,7 +116,8 @@ def main(arguments: list[str]) -> None:
             _say({"done": done, "total": total})
 
     try:
-        _say({"found": look(Path(arguments[0]), tell)})
+        folder, learns = arguments
+        _say({"found": look(Path(folder), learns, tell)})
     except UserError as error:
         _say({"error": str(error)})
 

@@ -15,27 +15,27 @@ _MOST_BYTES = 1 << 22
 
 
 class FolderChecks:
-    """What is known of folders, by id; a visit that is begun ends the one before."""
+    """What is known of folders, by id and by what is to be learned; a visit that is begun ends the one before."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
         self._process: Process | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._visited = ""
+        self._visited = ("", "")
 
-    def state(self, id_: str) -> dict[str, Any]:
+    def state(self, id_: str, learns: str) -> dict[str, Any]:
         """{"state": "none", "running", "done" or "failed"} and what goes with it."""
-        return self._known.get(id_, {"state": "none"})
+        return self._known.get((id_, learns), {"state": "none"})
 
-    async def begin(self, folder: DataFolder) -> None:
+    async def begin(self, folder: DataFolder, learns: str) -> None:
         """Look at a folder, again where it was looked at before."""
         await self.end()
-        self._known[folder.id] = {"state": "running", "done": 0, "total": folder.files}
-        self._visited = folder.id
+        self._visited = (folder.id, learns)
+        self._known[self._visited] = {"state": "running", "done": 0, "total": folder.files}
         self._process = await asyncio.create_subprocess_exec(
-            *COMMAND, str(folder.path), stdin=PIPE, stdout=PIPE, limit=_MOST_BYTES
+            *COMMAND, str(folder.path), learns, stdin=PIPE, stdout=PIPE, limit=_MOST_BYTES
         )
-        self._watching = asyncio.create_task(self._watch(folder.id, self._process))
+        self._watching = asyncio.create_task(self._watch(self._visited, self._process))
 
     async def end(self) -> None:
         """End the visit that is going on, if one is."""
@@ -46,27 +46,27 @@ class FolderChecks:
             with suppress(asyncio.CancelledError):
                 await self._watching
             self._watching = None
-        if self.state(self._visited)["state"] == "running":
+        if self.state(*self._visited)["state"] == "running":
             del self._known[self._visited]
         if process is not None:
             await _ended(process, at_once=True)
 
-    async def _watch(self, id_: str, process: Process) -> None:
+    async def _watch(self, visited: tuple[str, str], process: Process) -> None:
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
                 told = json.loads(line)
                 if "found" in told:
-                    self._known[id_] = {"state": "done", **told["found"]}
+                    self._known[visited] = {"state": "done", **told["found"]}
                 elif "error" in told:
-                    self._known[id_] = {"state": "failed", "error": told["error"]}
+                    self._known[visited] = {"state": "failed", "error": told["error"]}
                 else:
-                    self._known[id_] |= told
+                    self._known[visited] |= told
         except ValueError:
             # What a library printed is no answer.
             pass
-        if self._known[id_]["state"] == "running":
-            self._known[id_] = {
+        if self._known[visited]["state"] == "running":
+            self._known[visited] = {
                 "state": "failed",
                 "error": "the check ended without a word: see the terminal",
             }

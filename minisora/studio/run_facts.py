@@ -14,7 +14,7 @@ from minisora.limits import MAX_MINUTES
 from minisora.run_metrics import number, read_metrics
 from minisora.studio.folders import Folders, run_id
 from minisora.studio.own_models import own_names
-from minisora.studio.training_job import log_tail, spent_before, training_file
+from minisora.studio.training_job import RECORDING, VIDEOS, WORLD, log_tail, spent_before, training_file
 
 # Points of a curve: more than a page shows of it.
 POINTS = 240
@@ -26,7 +26,8 @@ _FRESH = 60.0
 _NEWS = 86_400.0
 # Of a stage, what a person looks at.
 _CURVES = ("loss", "psnr", "psnr_moving", "ssim")
-_STAGES_OF_TRAIN = {"vae", "dit"}
+# Stages of a plan of minutes, by what is learned in them.
+_STAGES_OF = {VIDEOS: {"vae", "dit"}, WORLD: {"vae", "actions", "dynamics"}}
 _MOST_TEXT = 2000
 
 
@@ -72,12 +73,19 @@ def run_facts(folders: Folders, home: Path, name: str, job: dict[str, Any] | Non
     }
 
 
-def can_go_on(run: Path) -> float | None:
-    """The minutes of a run that `minisora train --minutes` goes on with; None: it is none, or it is done."""
+def can_go_on(run: Path) -> tuple[str, float] | None:
+    """What a run learns, and the minutes that its command goes on with; None: it has no such plan, or it is done."""
     plan = _plan(run)
-    if plan is None or (run / "model" / "model_index.json").is_file() or not (run / "config.yaml").is_file():
+    if plan is None or _is_whole(run) or not (run / "config.yaml").is_file():
         return None
-    return plan["minutes"] if {stage["name"] for stage in plan["stages"]} == _STAGES_OF_TRAIN else None
+    learned = _learned(plan)
+    return None if learned is None else (learned, plan["minutes"])
+
+
+def _learned(plan: Mapping[str, Any]) -> str | None:
+    """What is learned by a plan; None: by neither of the commands that plan so."""
+    stages = {stage["name"] for stage in plan["stages"]}
+    return next((learned for learned, each in _STAGES_OF.items() if each == stages), None)
 
 
 def curves(run: Path) -> dict[str, dict[str, list[list[float]]]]:
@@ -132,6 +140,7 @@ def _row(name: str, run: Path, job: dict[str, Any] | None, own: Mapping[str, str
         "state": _state(run, job, changed),
         "error": None if job is None else job["error"],
         "job": job["id"] if job is not None and open_ else None,
+        "learns": (plan and _learned(plan)) or (job and job["request"].get("learns")) or VIDEOS,
         "stage": stage,
         "step": steps[stage] if stage is not None else None,
         "steps": planned.get(stage or ""),
@@ -170,7 +179,9 @@ def _is_whole(run: Path) -> bool:
 
 
 def _is_run(run: Path) -> bool:
-    return any((run / file).is_file() for file in ("config.yaml", "plan.json", "metrics.jsonl"))
+    # One that was stopped while its clips were recorded has these alone.
+    files = ("config.yaml", "plan.json", "metrics.jsonl", f"{RECORDING}/clips")
+    return any((run / file).exists() for file in files)
 
 
 def _changed(run: Path) -> float:

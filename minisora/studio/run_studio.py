@@ -14,6 +14,7 @@ from minisora.screen import plain
 from minisora.serve.loopback import run
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
+from minisora.studio.report_pages import report_routes
 from minisora.studio.studio_app import studio_app
 from minisora.studio.train_pages import train_routes
 from minisora.studio.upload_pages import UPLOADS
@@ -67,7 +68,7 @@ def run_studio(
     store.forget_told()
     store.keep_uploads()
     folders.keep(home)
-    more = [*train_routes(store, folders), *world_routes(folders, home)]
+    more = [*train_routes(store, folders), *world_routes(folders, home), *report_routes(store, folders)]
     keeper = WorkerKeeper(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )

@@ -17,10 +17,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from minisora.screen import plain
+
 # Seconds between being asked to stop, being asked again, and being ended.
 _PATIENCE = 60.0
 # Seconds that the one before may take to save and end.
 _WAIT = 90.0
+# Letters of a line that says why.
+_MOST_LETTERS = 1000
+
+
+def why_it_ended(said: str) -> str:
+    """Why a command failed, by the end of what it said: its error, else its last line; empty where it said nothing."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return plain((errors or lines or [""])[-1])[:_MOST_LETTERS]
 
 
 def stop_with_starter() -> None:

@@ -27,13 +27,13 @@ from minisora.studio.folder_checks import FolderChecks
 from minisora.studio.folders import MOST_FILES, Folders, run_id
 from minisora.studio.job_store import JobStore
 from minisora.studio.run_facts import SHOWN, can_go_on, list_runs, run_facts, shown_file
-from minisora.studio.training_job import TRAIN, USE, training_file
+from minisora.studio.training_job import TRAIN, USE, VIDEOS, WORLD, training_file
 from minisora.studio.upload_pages import check_disk
 
 # Of a training, as a person gives them: a week is more than anybody waits for.
 LEAST_MINUTES, MOST_MINUTES = 1, 7 * 24 * 60
-# What is learned where no folder is chosen: clips that are drawn as they are needed.
-SHAPES = "shapes"
+# What is learned from where no folder is chosen: clips that are drawn as they are needed, or recorded first.
+WITHOUT_FILES = {VIDEOS: "shapes", WORLD: "arena"}
 _ID = re.compile("[0-9a-f]{12}")
 # Bytes of a page, which holds its videos, and of a clip.
 _MOST_PAGE, _MOST_CLIP = 200 * 10**6, 20 * 10**6
@@ -115,32 +115,37 @@ class _TrainPages:
         )
 
     async def check(self, request: Request) -> Response:
-        """Let the doctor look at a folder."""
-        await json_object(request, {})
-        id_ = _id(request)
+        """Let the doctor look at a folder, for what is to be learned from it."""
+        asked = await json_object(request, {"learns": (str,)})
+        id_, learns = _id(request), _learns(asked.get("learns"))
         folder = await _apart(lambda: self.folders.data_folder(id_))
-        await self.checks.begin(folder)
-        return JSONAnswer(self.checks.state(id_))
+        await self.checks.begin(folder, learns)
+        return JSONAnswer(self.checks.state(id_, learns))
 
     async def checked(self, request: Request) -> Response:
         """What the doctor has found, or how far it is."""
-        return JSONAnswer(self.checks.state(_id(request)))
+        learns = _learns(request.query_params.get("learns"))
+        return JSONAnswer(self.checks.state(_id(request), learns))
 
     async def end_check(self, request: Request) -> Response:
         """Send the doctor home."""
-        if self.checks.state(_id(request))["state"] == "running":
+        id_ = _id(request)
+        if any(self.checks.state(id_, learns)["state"] == "running" for learns in WITHOUT_FILES):
             await self.checks.end()
         return JSONAnswer({})
 
     async def add(self, request: Request) -> Response:
         """Queue the training of a new run."""
-        asked = await json_object(request, {"data": (str,), "minutes": (int, float), "clip": (str,)})
-        minutes = minutes_of(asked)
+        asked = await json_object(
+            request, {"learns": (str,), "data": (str,), "minutes": (int, float), "clip": (str,)}
+        )
+        minutes, learns = minutes_of(asked), _learns(asked.get("learns"))
         id_, clip = asked.get("data", ""), asked.get("clip", "clips")
-        sets, report, base = {}, None, SHAPES
-        if id_ != SHAPES:
+        sets, report, base = {}, None, WITHOUT_FILES[learns]
+        has_files = id_ != base
+        if has_files:
             folder = await _apart(lambda: self.folders.data_folder(id_))
-            base, known = folder.name, self.checks.state(id_)
+            base, known = folder.name, self.checks.state(id_, learns)
             if known["state"] == "done":
                 report = known
                 if clip == "suggested" and known["suggested"] is not None:
@@ -153,7 +158,7 @@ class _TrainPages:
         check_disk(self.store)
         name = self.folders.new_run(base, list(self.store.trainings()))
         wanted = {
-            "kind": TRAIN, "run": name, "data": None if id_ == SHAPES else id_, "sets": sets,
+            "kind": TRAIN, "learns": learns, "run": name, "data": id_ if has_files else None, "sets": sets,
             "minutes": minutes,
         }  # fmt: skip
         if report is not None:
@@ -179,17 +184,24 @@ class _TrainPages:
         jobs, place = self.store.trainings(), self.folders.run(name)
         rows = await _apart(lambda: list_runs(self.folders, self.store.home, jobs))
         row = next((each for each in rows if each["name"] == name), None)
-        if row is None or not row["goes_on"]:
+        planned = can_go_on(place)
+        if row is None or not row["goes_on"] or (job is None and planned is None):
             raise UserError("this run cannot go on: it is done, or waits already, or was trained otherwise")
         if row["state"] == "elsewhere":
             raise UserError(
                 "another command wrote to this run within the last minute: let it end, then go on"
             )
-        planned = can_go_on(place)
-        if job is not None:
-            wanted = job["request"]
-        else:
-            wanted = {"kind": TRAIN, "run": name, "data": None, "sets": {}, "minutes": planned}
+        wanted = {} if job is None else job["request"]
+        if job is None and planned is not None:
+            learns, minutes = planned
+            wanted = {
+                "kind": TRAIN,
+                "learns": learns,
+                "run": name,
+                "data": None,
+                "sets": {},
+                "minutes": minutes,
+            }
         if "minutes" in asked:
             if (place / "plan.json").is_file():
                 raise UserError("this run has its plan: it goes on by that")
@@ -259,6 +271,14 @@ class _TrainPages:
 async def _apart(look: Callable[[], _Found]) -> _Found:
     """What a look at the disk gives, while others are answered; not for the store, which is of one thread."""
     return await asyncio.to_thread(look)
+
+
+def _learns(given: str | None) -> str:
+    """What is to be learned; raises UserError where it is nothing that can be."""
+    learns = VIDEOS if given is None else given
+    if learns not in WITHOUT_FILES:
+        raise UserError(f"learns must be {' or '.join(WITHOUT_FILES)}")
+    return learns
 
 
 def _id(request: Request) -> str:

@@ -1,8 +1,11 @@
-"""A training as a job of the queue: `minisora train` in a process of its own, watched, stopped and taken up again.
+"""A training as a job of the queue: its commands in processes of their own, watched, stopped and taken up again.
 
 What a person asked for is the job's request:
 
-    {"kind": "train", "run": name, "data": id or null, "sets": {...}, "minutes": 20}
+    {"kind": "train", "learns": "videos", "run": name, "data": id or null, "sets": {...}, "minutes": 20}
+
+Videos are learned by `minisora train`, a "world" that is played by `minisora world train`. Without data these are the
+shapes world and the arena; clips of the arena are recorded first, and name the codes of its world at the end.
 
 Of {"kind": "use", "run": name} only what comes after a training is done: its model is offered where videos are made.
 
@@ -19,18 +22,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from minisora.errors import UserError
 from minisora.files import read_object
 from minisora.run_metrics import number
-from minisora.screen import plain
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
+from minisora.studio.tied_command import why_it_ended
 
 TRAIN, USE = "train", "use"
+# What is learned; requests of before there were worlds say nothing.
+VIDEOS, WORLD = "videos", "world"
+# Of the arena, in a folder of the run: as many clips as configs/world_short.yaml was made for.
+RECORDING, NUM_CLIPS = "recording", 2400
+# From so many minutes on a world has the size of configs/world.yaml, below it that of world_short.yaml.
+_LONG = 40
 # What precedes the lock and the words of the command.
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command")
 # Seconds between looks, between two words on how far it is, and until what does not stop is ended.
@@ -48,23 +57,39 @@ def training_file(home: Path, run: str, suffix: str) -> Path:
     return home / "trainings" / f"{run}{suffix}"
 
 
-def words_of(request: Mapping[str, Any], folders: Folders) -> list[str]:
-    """The command of a training, as typed after `minisora`.
+def learns_world(request: Mapping[str, Any]) -> bool:
+    """Whether a training learns a world."""
+    return request.get("learns") == WORLD
+
+
+def commands_of(request: Mapping[str, Any], folders: Folders) -> Iterator[list[str]]:
+    """The commands of a training, each as typed after `minisora`; the next is known when the one before is done.
 
     Raises:
         UserError: what it learns from is not there.
     """
     run = folders.run(request["run"])
-    words = ["train", "--out", str(run), "--minutes", f"{request['minutes']:g}"]
-    if (run / "config.yaml").is_file():
-        return [*words, "--config", str(run / "config.yaml")]
-    if request["data"] is None:
-        words += ["--config", "toy"]
-    else:
-        words += ["--data", str(folders.data_folder(request["data"]).path)]
-    for key, value in request["sets"].items():
-        words += ["--set", f"{key}={json.dumps(value)}"]
-    return words
+    begun = (run / "config.yaml").is_file()
+    words = ["--out", str(run), "--minutes", f"{request['minutes']:g}"]
+    data = []
+    if begun:
+        data = ["--config", str(run / "config.yaml")]
+    elif request["data"] is not None:
+        data = ["--data", str(folders.data_folder(request["data"]).path)]
+    for key, value in {} if begun else request["sets"].items():
+        data += ["--set", f"{key}={json.dumps(value)}"]
+    if not learns_world(request):
+        yield ["train", *words, *(data or ["--config", "toy"])]
+        return
+    recording, world = run / RECORDING, run / "world"
+    if not data:
+        yield ["world", "record", "arena", "--clips", str(NUM_CLIPS), "--out", str(recording)]
+        data = ["--data", str(recording / "clips")]
+    if not begun:
+        data = ["--config", "world" if request["minutes"] >= _LONG else "world_short", *data]
+    yield ["world", "train", *words, *data]
+    if (recording / "truth").is_dir() and not (world / "names.json").is_file():
+        yield ["world", "name", "--world", str(world), "--recording", str(recording)]
 
 
 def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
@@ -83,15 +108,18 @@ def train(store: JobStore, job: int, request: Mapping[str, Any]) -> None:
     run = folders.run(request["run"])
     log = training_file(store.home, request["run"], ".log")
     log.parent.mkdir(exist_ok=True)
-    command = [*COMMAND, str(run.with_name(f".{run.name}.lock")), *words_of(request, folders)]
-    with log.open("ab") as output:
-        begin = output.tell()
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
-    stopping, cut = _watch(store, job, process, run, 60 * request["minutes"], log)
-    if process.returncode != 0:
-        if stopping:
-            raise Stopped
-        raise UserError(_why(log, max(0, begin - cut), process.returncode))
+    for words in commands_of(request, folders):
+        command = [*COMMAND, str(run.with_name(f".{run.name}.lock")), *words]
+        with log.open("ab") as output:
+            begin = output.tell()
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+            )
+        stopping, cut = _watch(store, job, process, run, 60 * request["minutes"], log)
+        if process.returncode != 0:
+            if stopping:
+                raise Stopped
+            raise UserError(_why(log, max(0, begin - cut), process.returncode))
 
 
 def _watch(
@@ -160,6 +188,4 @@ def _why(log: Path, begin: int, code: int) -> str:
         return (
             f"it was ended by signal {-code}, perhaps for want of memory: go on takes up its last checkpoint"
         )
-    lines = [line.strip() for line in log_tail(log, begin).splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return plain((errors or lines or [f"it ended with code {code} and no word"])[-1])[:1000]
+    return why_it_ended(log_tail(log, begin)) or f"it ended with code {code} and no word"

@@ -95,7 +95,9 @@ def work_one(store: JobStore, engine: Engine) -> bool:
         if (kind := job["request"].get("kind")) is not None:
             if kind == training_job.TRAIN:
                 training_job.train(store, number, job["request"])
-            offer_run(store, engine, job["request"]["run"])
+            # A world is played and makes no video.
+            if not training_job.learns_world(job["request"]):
+                offer_run(store, engine, job["request"]["run"])
             store.complete(number)
             return True
         pictures = _Steps(store, number)

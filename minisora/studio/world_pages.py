@@ -26,10 +26,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from minisora.errors import UserError
 from minisora.files import read_json
 from minisora.run_metrics import number
-from minisora.screen import plain
 from minisora.serve.loopback import LOOPBACK
 from minisora.serve.web_pages import JSONAnswer, json_object, page_routes
 from minisora.studio.folders import Folders, run_id
+from minisora.studio.tied_command import why_it_ended
 
 # What precedes the words of the command.
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command", "-")
@@ -99,11 +99,9 @@ class WorldProcess:
             await self.end()
             raise UserError(f"the world was not there after {_PATIENCE:.0f} s") from error
         assert process.stderr is not None
-        said = (await process.stderr.read()).decode(errors="replace").split("\n")
+        said = (await process.stderr.read()).decode(errors="replace")
         await process.wait()
-        lines = [line.strip() for line in said if line.strip()] or ["it ended without a word"]
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        raise UserError(plain((errors or lines)[-1])[:1000])
+        raise UserError(why_it_ended(said) or "it ended without a word")
 
     @property
     def is_alive(self) -> bool:

@@ -1,4 +1,6 @@
+import asyncio
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,38 @@ def store(tmp_path: Path) -> Any:
     opened = JobStore(tmp_path / "home")
     yield opened
     opened.close()
+
+
+async def _within(app: Any, method: str, path: str, value: Any = None) -> tuple[int, Any]:
+    """One request within a loop that goes on, as the processes of a server need."""
+    sent: list[Any] = []
+    incoming = [{"type": "http.request", "body": b"" if value is None else json.dumps(value).encode()}]
+
+    async def receive() -> Any:
+        if not incoming:
+            await asyncio.Event().wait()
+        return incoming.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
+        "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
+        "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8420),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    try:
+        return sent[0]["status"], json.loads(body)
+    except ValueError:
+        return sent[0]["status"], body
+
+
+@pytest.fixture
+def within() -> Any:
+    """Asks an application in the loop that runs: (app, method, path, value); gives status and JSON or bytes."""
+    return _within
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
-"""A training that learns nothing, in place of `minisora train`: what queue, server and page are tested with.
+"""A training that learns nothing, in place of minisora's commands: what queue, server and page are tested with.
 
     python tests/studio/fake_trainer.py LOCK train --out RUN --minutes M [--config FILE | --data DIR] [--set KEY=VALUE]
+    python tests/studio/fake_trainer.py LOCK world train ...
+    python tests/studio/fake_trainer.py LOCK world record arena --clips N --out RECORDING
+    python tests/studio/fake_trainer.py LOCK world name --world WORLD --recording RECORDING
 
 It writes what a run has, a step every FAKE_SECONDS; it saves and ends at SIGTERM or when its input closes, and goes on
 where it was. A data folder whose name has "fail" in it fails.
@@ -20,7 +23,7 @@ import av
 import numpy as np
 from filelock import FileLock
 
-STEPS = {"vae": 40, "dit": 60}
+STEPS = {"train": {"vae": 40, "dit": 60}, "world train": {"vae": 10, "actions": 20, "dynamics": 30}}
 
 
 def write(run: Path, kind: str, number: int, step: int) -> None:
@@ -40,13 +43,25 @@ def write(run: Path, kind: str, number: int, step: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("lock", "command"):
-        parser.add_argument(name)
-    for name in ("--out", "--data", "--config", "--set"):
+    parser.add_argument("lock")
+    parser.add_argument("command", nargs="+")
+    for name in ("--out", "--data", "--config", "--set", "--world", "--recording"):
         parser.add_argument(name, action="append")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--clips", type=int)
     asked = parser.parse_args()
-    assert asked.command == "train"
+    command = " ".join(asked.command)
+    if command == "world record arena":
+        for name in ("clips", "truth"):
+            (Path(asked.out[0]) / name).mkdir(parents=True)
+        print(f"{asked.clips} clips of the arena", flush=True)
+        return
+    if command == "world name":
+        assert (Path(asked.recording[0]) / "truth").is_dir()
+        (Path(asked.world[0]) / "names.json").write_text("{}")
+        print("code 0  noop", flush=True)
+        return
+    planned = STEPS[command]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
 
@@ -67,7 +82,7 @@ def main() -> None:
         plan = {"minutes": asked.minutes, "device": "a processor that is not there", "encoding": 2.0, "taken": 0.0,
                 "dit": {"width": 128, "depth": 6, "heads": 4}, "sizes": [], "expected_loss": 0.412,
                 "stages": {name: {"steps": steps, "seconds": 30.0, "step_seconds": 0.125}
-                           for name, steps in STEPS.items()}}  # fmt: skip
+                           for name, steps in planned.items()}}  # fmt: skip
         began = time.monotonic()
         if (run / "plan.json").is_file():
             plan = json.loads((run / "plan.json").read_text())
@@ -75,7 +90,7 @@ def main() -> None:
         (run / "config.yaml").write_text(json.dumps({"sets": asked.set, "data": asked.data}))
         metrics = run / "metrics.jsonl"
         done = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
-        places = [(stage, step) for stage, steps in STEPS.items() for step in range(1, steps + 1)]
+        places = [(stage, step) for stage, steps in planned.items() for step in range(1, steps + 1)]
         known = {(row["stage"], row["step"]) for row in done}
         shown: dict[str, object] = {}
         for stage, step in places:
@@ -87,7 +102,7 @@ def main() -> None:
                 "step": step,
                 "loss": 2 * math.exp(-step / 12) + 0.3 + 0.05 * math.sin(step),
             }
-            if step % 10 == 0:
+            if command == "train" and step % 10 == 0:
                 row |= {"val_loss": 2 * math.exp(-step / 12) + 0.4}
                 row |= {"val_psnr": 20 + step / 4, "val_psnr_moving": 15 + step / 5} if stage == "vae" else {}
                 kind = "reconstructions" if stage == "vae" else "samples"
@@ -101,7 +116,7 @@ def main() -> None:
                     '<!doctype html><meta charset="utf-8">\n<meta http-equiv="refresh" content="60">\n'
                     "<title>run</title><h1>What it learned</h1><script>document.title = 'it ran'</script>"
                 )
-                print(f"{stage} step {step}/{STEPS[stage]}  val_loss {row['val_loss']:.3f}", flush=True)
+                print(f"{stage} step {step}/{planned[stage]}  val_loss {row['val_loss']:.3f}", flush=True)
             with metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             if stop.is_set():
@@ -109,6 +124,11 @@ def main() -> None:
                 (run / "plan.json").write_text(json.dumps(plan))
                 print(f"{stage} step {step}  interrupted: it is saved", flush=True)
                 sys.exit(130)
+        if command == "world train":
+            (run / "world").mkdir(exist_ok=True)
+            about = {"height": 64, "width": 64, "fps": 10, "steps": 2}
+            (run / "world" / "world.json").write_text(json.dumps(about))
+            return
         (run / "model").mkdir(exist_ok=True)
         (run / "model" / "model_index.json").write_text("{}")
         print("Model is there", flush=True)

@@ -171,6 +171,35 @@ def test_a_run_is_begun_watched_stopped_and_taken_up_again(
     assert browser.run("fetch('/api/state').then(() => 'reached', () => 'refused')") == "refused"
 
 
+def test_a_world_is_learned_from_the_view_of_worlds(address: str, browser: Any, tmp_path: Path) -> None:
+    browser.open(f"{address}#worlds")
+    browser.until("document.getElementById('go')?.disabled === false")
+    browser.run("location.hash = '#worlds'")
+    press(browser, "Learn another world")
+    # The arena needs no clips; what the doctor says of some is of what is to be learned from them.
+    browser.until("document.getElementById('train-data')?.value === 'arena'")
+    browser.until("document.querySelectorAll('#train-data option').length === 2")
+    assert browser.run("document.querySelector('input[name=train-learns]:checked').value") == "world"
+    browser.run(
+        "document.querySelector('input[name=train-learns][value=videos]').click();"
+        "document.querySelector('input[name=train-learns][value=world]').click()"
+    )
+    assert "shapes" not in browser.run("document.getElementById('train-data').textContent")
+    browser.run("document.getElementById('train-data').value = 'arena'")
+    browser.run("document.getElementById('train-data').dispatchEvent(new Event('change', { bubbles: true }))")
+    press(browser, "Train for 20 min")
+    browser.until(f"{_TEXT.format('.run h2')} === 'arena'")
+    browser.until(f"{_TEXT.format('.run .badge')} === 'done'")
+    assert "steps of the dynamics" in browser.run(_TEXT.format(".run .say"))
+    assert json.loads((tmp_path / "runs" / "arena" / "config.yaml").read_text())["data"] == [
+        str(tmp_path / "runs" / "arena" / "recording" / "clips")
+    ]
+    press(browser, "Play its world")
+    browser.until("document.querySelectorAll('.world').length === 3")
+    assert "its codes have no names" not in browser.run(_TEXT.format(".world:nth-of-type(2)"))
+    assert browser.errors == []
+
+
 def test_a_world_is_played_and_left(address: str, browser: Any, tmp_path: Path) -> None:
     browser.open(f"{address}")
     browser.until("document.getElementById('go')?.disabled === false")

@@ -57,7 +57,10 @@ def checked(app: Any, folders: Folders) -> dict[str, str]:
     """Ids of the folders, which the doctor has seen."""
     ids = {each.name.rpartition("/")[2]: each.id for each in folders.data_folders()}
     checks = next(r for r in app.routes if r.path == "/api/train").endpoint.__self__.checks
-    checks._known = {ids["games"]: {"state": "done", **FOUND}, ids["bad"]: {"state": "done", **BAD}}
+    checks._known = {
+        (ids[name], learns): {"state": "done", **found}
+        for name, found in (("games", FOUND), ("bad", BAD)) for learns in ("videos", "world")
+    }  # fmt: skip
     return ids
 
 
@@ -94,7 +97,8 @@ def test_a_training_is_asked_for_by_ids(
     answer = send("POST", "/api/train", {"data": checked["games"], "minutes": 20, "clip": "suggested"}).json
     job = store.job(answer["job"]) or {}
     assert job["request"] == {
-        "kind": "train", "run": "games", "data": checked["games"], "sets": FOUND["sets"], "minutes": 20,
+        "kind": "train", "learns": "videos", "run": "games", "data": checked["games"], "sets": FOUND["sets"],
+        "minutes": 20,
     }  # fmt: skip
     assert (job["steps"], answer["run"]) == (1200, run_id("games"))
     # The name of a run that waits is taken too.
@@ -103,6 +107,10 @@ def test_a_training_is_asked_for_by_ids(
     assert (job["request"]["run"], job["request"]["sets"], job["steps"]) == ("games-2", {}, 90)
     shapes = send("POST", "/api/train", {"data": "shapes", "minutes": 5}).json
     assert (store.job(shapes["job"]) or {})["request"]["data"] is None
+    arena = send("POST", "/api/train", {"learns": "world", "data": "arena", "minutes": 5}).json
+    request = (store.job(arena["job"]) or {})["request"]
+    assert (request["learns"], request["run"], request["data"]) == ("world", "arena", None)
+    store.cancel(arena["job"])
     rows = send("GET", "/api/train").json["runs"]
     assert [(row["name"], row["state"], row["goes_on"]) for row in rows] == [
         ("shapes", "queued", False), ("games-2", "queued", False), ("games", "queued", False),
@@ -129,9 +137,12 @@ def test_a_training_is_asked_for_by_ids(
         ({"minutes": 10**400}, "must be at least 1 and at most 10080"),
         ({"minutes": float("nan")}, "minutes = nan must be at least 1 and at most 10080"),
         ({"minutes": True}, "'minutes' has a value of the wrong type"),
-        ({"run": "../x"}, "unknown key 'run': use data, minutes, clip"),
-        ({"out": "/tmp/x"}, "unknown key 'out': use data, minutes, clip"),
-        ({"sets": {"data.path": "/etc"}}, "unknown key 'sets': use data, minutes, clip"),
+        ({"run": "../x"}, "unknown key 'run': use learns, data, minutes, clip"),
+        ({"out": "/tmp/x"}, "unknown key 'out': use learns, data, minutes, clip"),
+        ({"sets": {"data.path": "/etc"}}, "unknown key 'sets': use learns, data, minutes, clip"),
+        ({"learns": "all"}, "learns must be videos or world"),
+        ({"learns": "world", "data": "shapes"}, "there is no such folder of clips here: load the page again"),
+        ({"data": "arena"}, "there is no such folder of clips here: load the page again"),
         ({"data": "bad"}, "nothing in the folder is usable as it is: the doctor's report says why"),
     ],
 )  # fmt: skip
@@ -163,24 +174,31 @@ def test_a_suggested_clip_needs_a_doctor(send: Any, folders: Folders) -> None:
 def test_runs_that_others_left_are_found_and_go_on(store: JobStore, folders: Folders, send: Any) -> None:
     make_run(folders, "mine")
     make_run(folders, "world", stages=("vae", "actions", "dynamics"))
+    make_run(folders, "codes", stages=("vae", "actions"))
     (make_run(folders, "done") / "model").mkdir()
     (folders.run("done") / "model" / "model_index.json").write_text("{}")
     make_run(folders, "busy", old=1.0)
     (folders.runs / "no run").mkdir()
     rows = {row["name"]: row for row in send("GET", "/api/train").json["runs"]}
     assert {name: (row["state"], row["goes_on"]) for name, row in rows.items()} == {
-        "mine": ("stopped", True), "world": ("stopped", False), "done": ("done", False), "busy": ("elsewhere", True),
+        "mine": ("stopped", True), "world": ("stopped", True), "codes": ("stopped", False), "done": ("done", False),
+        "busy": ("elsewhere", True),
     }  # fmt: skip
+    assert {name: row["learns"] for name, row in rows.items() if row["learns"] != "videos"} == {
+        "world": "world"
+    }
     assert (rows["mine"]["spent"], rows["mine"]["seconds"]) == (61.5, 300)
     assert (rows["mine"]["stage"], rows["mine"]["step"], rows["mine"]["steps"]) == ("vae", 1000, 1200)
-    for name in ("world", "done", "busy"):
+    for name in ("codes", "done", "busy"):
         assert send("POST", f"/api/runs/{run_id(name)}/resume", {}).status == 400
     refused = send("POST", f"/api/runs/{run_id('mine')}/resume", {"minutes": 90})
     assert refused.json["error"] == "this run has its plan: it goes on by that"
     answer = send("POST", f"/api/runs/{run_id('mine')}/resume", {}).json
-    assert (store.job(answer["job"]) or {})["request"] == {
-        "kind": "train", "run": "mine", "data": None, "sets": {}, "minutes": 5,
-    }  # fmt: skip
+    world = send("POST", f"/api/runs/{run_id('world')}/resume", {}).json
+    for job, run, learns in ((answer, "mine", "videos"), (world, "world", "world")):
+        assert (store.job(job["job"]) or {})["request"] == {
+            "kind": "train", "learns": learns, "run": run, "data": None, "sets": {}, "minutes": 5,
+        }  # fmt: skip
     # Once.
     assert send("POST", f"/api/runs/{run_id('mine')}/resume", {}).status == 400
     # Videos can be made by what is done, and by nothing else.
@@ -215,6 +233,19 @@ def test_a_run_that_is_asked_for_twice_at_once_goes_on_once(
     assert answer.status_code == 200
     assert "waits already" in str(refused)
     assert len(store.open_jobs()) == 1
+
+
+def test_a_world_that_was_stopped_while_clips_were_recorded_goes_on(
+    store: JobStore, folders: Folders, send: Any
+) -> None:
+    first = send("POST", "/api/train", {"learns": "world", "data": "arena", "minutes": 5}).json
+    store.take()
+    (folders.run("arena") / "recording" / "clips").mkdir(parents=True)
+    store.end(first["job"], None)
+    (row,) = send("GET", "/api/train").json["runs"]
+    assert (row["name"], row["state"], row["goes_on"], row["learns"]) == ("arena", "stopped", True, "world")
+    again = send("POST", f"/api/runs/{row['id']}/resume", {}).json["job"]
+    assert (store.job(again) or {})["request"] == (store.job(first["job"]) or {})["request"]
 
 
 def test_what_failed_before_its_plan_is_tried_again_with_other_minutes(store: JobStore, send: Any) -> None:
@@ -333,27 +364,29 @@ def test_the_doctor_makes_one_visit_at_a_time(tmp_path: Path, monkeypatch: pytes
 
         async def until(name: str, state: str) -> dict[str, Any]:
             for _ in range(1000):
-                found = checks.state(by_name[name].id)
+                found = checks.state(by_name[name].id, "videos")
                 if found["state"] == state and (state != "running" or found["done"]):
                     return found
                 await asyncio.sleep(0.02)
             raise AssertionError(found)
 
-        await checks.begin(by_name["slow"])
+        await checks.begin(by_name["slow"], "videos")
         await until("slow", "running")
         process = checks._process
-        await checks.begin(by_name["good"])
+        await checks.begin(by_name["good"], "videos")
         assert process is not None
         assert await process.wait() == -9
-        assert checks.state(by_name["slow"].id) == {"state": "none"}
+        assert checks.state(by_name["slow"].id, "videos") == {"state": "none"}
         assert (await until("good", "done"))["clips"] == str(tmp_path / "good")
+        # What is usable for videos need not be so for a world.
+        assert checks.state(by_name["good"].id, "world") == {"state": "none"}
         for name in ("noise", "silent"):
-            await checks.begin(by_name[name])
+            await checks.begin(by_name[name], "videos")
             assert "without a word" in (await until(name, "failed"))["error"]
-        await checks.begin(by_name["slow"])
+        await checks.begin(by_name["slow"], "videos")
         await until("slow", "running")
         await checks.end()
-        assert checks.state(by_name["slow"].id) == {"state": "none"}
+        assert checks.state(by_name["slow"].id, "videos") == {"state": "none"}
 
     asyncio.run(script())
 
@@ -368,7 +401,7 @@ def test_the_doctor_says_what_data_check_says(tmp_path: Path, write_noise: Any) 
         (clips / f"{seed}.txt").write_text("noise")
     (clips / "bad.mp4").write_text("no video")
     told: list[tuple[int, int]] = []
-    found = look(clips, lambda done, total: told.append((done, total)))
+    found = look(clips, "videos", lambda done, total: told.append((done, total)))
     assert told[-1] == (4, 4)
     # Of six frames each: too short for the usual clip, so a shorter one is suggested.
     assert (found["clips"]["files"], found["clips"]["num_dropped"]) == (4, 1)
@@ -382,7 +415,11 @@ def test_the_doctor_says_what_data_check_says(tmp_path: Path, write_noise: Any) 
         "clip.fps": 8, "data.buckets": [{"frames": 9, "share": 0.5}],
     }  # fmt: skip
     with pytest.raises(UserError):
-        look(tmp_path / "nowhere", None)
+        look(tmp_path / "nowhere", "videos", None)
+    # A world is learned from frames of one size, and from no single pictures.
+    found = look(clips, "world", lambda done, total: None)
+    assert (found["clips"]["clip"]["frames"], found["suggested"]["clip"]["frames"]) == (32, 6)
+    assert not [key for key in found["sets"] if key.startswith("data.buckets")]
 
 
 def test_behind_the_guard_nothing_of_it_is_open(

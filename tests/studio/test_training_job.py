@@ -19,7 +19,7 @@ from minisora.studio import training_job
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
 from minisora.studio.own_models import own_models, own_names
-from minisora.studio.training_job import log_tail, spent_before, training_file, words_of
+from minisora.studio.training_job import commands_of, log_tail, spent_before, training_file
 from minisora.studio.worker import work, work_one
 
 FAKE = Path(__file__).with_name("fake_engine.py")
@@ -67,17 +67,38 @@ def test_the_command_is_what_a_person_would_type(folders: Folders, asked_to_trai
     run = folders.run("games")
     begin = ["train", "--out", str(run), "--minutes", "2"]
     data = ["--data", str(folders.data[0] / "games")]
-    assert words_of(asked_to_train(), folders) == [*begin, *data, "--set", "clip.fps=15"]
+    assert list(commands_of(asked_to_train(), folders)) == [[*begin, *data, "--set", "clip.fps=15"]]
     shapes = {**asked_to_train(data=None), "sets": {}}
-    assert words_of(shapes, folders) == [*begin, "--config", "toy"]
+    assert list(commands_of(shapes, folders)) == [[*begin, "--config", "toy"]]
     # What has begun goes on by its own config, wherever the folder of clips is now.
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
-    assert words_of({**asked_to_train(), "data": "0" * 12}, folders) == [
-        *begin,
-        "--config",
-        str(run / "config.yaml"),
-    ]
+    own = ["--config", str(run / "config.yaml")]
+    assert list(commands_of({**asked_to_train(), "data": "0" * 12}, folders)) == [[*begin, *own]]
+
+
+def test_a_world_is_learned_by_its_own_commands(folders: Folders, asked_to_train: Any) -> None:
+    run = folders.run("games")
+    begin = ["world", "train", "--out", str(run), "--minutes", "2"]
+    games = {**asked_to_train(), "learns": "world"}
+    data = ["--data", str(folders.data[0] / "games"), "--set", "clip.fps=15"]
+    assert list(commands_of(games, folders)) == [[*begin, "--config", "world_short", *data]]
+    (words,) = commands_of({**games, "minutes": 60}, folders)
+    assert words[words.index("--config") + 1] == "world"
+    # The arena is recorded first; that its codes are named is known when it was.
+    arena = {**games, "data": None, "sets": {}}
+    recording = run / "recording"
+    commands = commands_of(arena, folders)
+    assert next(commands) == ["world", "record", "arena", "--clips", "2400", "--out", str(recording)]
+    (recording / "truth").mkdir(parents=True)
+    assert next(commands) == [*begin, "--config", "world_short", "--data", str(recording / "clips")]
+    (run / "config.yaml").write_text("{}")
+    assert next(commands) == ["world", "name", "--world", str(run / "world"), "--recording", str(recording)]
+    assert next(commands, None) is None
+    # What has begun goes on, and a world that has its names keeps them.
+    (run / "world").mkdir()
+    (run / "world" / "names.json").write_text("{}")
+    assert list(commands_of(arena, folders)) == [[*begin, "--config", str(run / "config.yaml")]]
 
 
 def test_the_command_line_takes_what_the_studio_says(folders: Folders, asked_to_train: Any) -> None:
@@ -91,14 +112,24 @@ def test_the_command_line_takes_what_the_studio_says(folders: Folders, asked_to_
     for request in (
         asked_to_train(),
         {**asked_to_train(data=None), "sets": {"data.buckets": [{"frames": 9}]}},
+        {**asked_to_train(), "learns": "world"},
     ):
-        _, *words = words_of(request, folders)
-        context = command.commands["train"].make_context("train", words)
+        *_, words = commands_of(request, folders)
+        trains = command if "world" not in words else command.commands["world"]
+        options = words[words.index("train") + 1 :]
+        context = trains.commands["train"].make_context("train", options)
         assert context.params["out"] == folders.run("games")
         assert context.params["minutes"] == 2
         assert context.params["set_"] == [
             f"{key}={json.dumps(value)}" for key, value in request["sets"].items()
         ]
+    (folders.run("games") / "recording" / "truth").mkdir(parents=True)
+    arena = {**asked_to_train(data=None), "learns": "world"}
+    for _, name, *options in list(commands_of(arena, folders)):
+        context = command.commands["world"].commands[name].make_context(name, options)
+        assert {key: value for key, value in context.params.items() if key in ("clips", "recording")}.items() <= {
+            "clips": 2400, "recording": folders.run("games") / "recording"
+        }.items()  # fmt: skip
     # The name of a run is no option, whatever it is.
     assert folders.new_run("--config", []) == "config"
     assert not run_id("--config").startswith("-")
@@ -131,6 +162,23 @@ def test_a_run_is_trained_and_the_next_video_made(
     assert store.clips()[0] == 0
     assert work_one(store, engine)
     assert store.job(video)["state"] == "done"  # type: ignore[index]
+
+
+def test_a_world_is_learned_and_its_codes_named(
+    store: JobStore, folders: Folders, asked_to_train: Any, fake: ModuleType
+) -> None:
+    """Three commands, and no video is offered to be made by it."""
+    arena = {**asked_to_train(run="arena", data=None), "learns": "world", "sets": {}}
+    (job,) = store.add_jobs([arena], 120)
+    assert work_one(store, fake.FakeEngine())
+    assert (store.job(job) or {})["state"] == "done"
+    run = folders.run("arena")
+    assert steps_of(run)[-1] == ("dynamics", 30)
+    assert (run / "world" / "names.json").is_file()
+    assert store.models() == {}
+    said = log_tail(training_file(store.home, "arena", ".log"))
+    assert said.startswith("2400 clips of the arena")
+    assert said.rstrip().endswith("code 0  noop")
 
 
 def test_a_stopped_training_goes_on_where_it_was(

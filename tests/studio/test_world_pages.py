@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[studio]'")
 pytest.importorskip("websockets", reason="needs websockets: pip install 'minisora[studio]'")
@@ -42,32 +43,6 @@ def app(folders: Folders, tmp_path: Path) -> Any:
     return Starlette(routes=world_routes(folders, tmp_path / "home"), exception_handlers=ERRORS)
 
 
-async def request(app: Any, method: str, path: str, value: Any = None) -> tuple[int, Any]:
-    """One request within a loop that goes on, as the processes of a server need."""
-    sent: list[Any] = []
-    incoming = [{"type": "http.request", "body": b"" if value is None else json.dumps(value).encode()}]
-
-    async def receive() -> Any:
-        if not incoming:
-            await asyncio.Event().wait()
-        return incoming.pop()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
-        "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
-        "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8420),
-    }  # fmt: skip
-    await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    try:
-        return sent[0]["status"], json.loads(body)
-    except ValueError:
-        return sent[0]["status"], body
-
-
 class Page:
     """A websocket from the side of the page."""
 
@@ -87,19 +62,19 @@ class Page:
         return await self.next() if message["type"] == "websocket.accept" else message
 
 
-def play(script: Callable[[Any], Any], app: Any) -> None:
+def play(script: Callable[[Any], Any], app: Any, within: Any) -> None:
     async def whole() -> None:
         try:
             await script(app)
         finally:
-            await request(app, "DELETE", "/api/worlds", {})
+            await within(app, "DELETE", "/api/worlds", {})
 
     asyncio.run(whole())
 
 
-def test_a_world_is_played_through_the_studio(app: Any, tmp_path: Path) -> None:
+def test_a_world_is_played_through_the_studio(app: Any, within: Any, tmp_path: Path) -> None:
     async def script(app: Any) -> None:
-        status, found = await request(app, "GET", "/api/worlds")
+        status, found = await within(app, "GET", "/api/worlds")
         assert {each["name"]: each["size"] for each in found["worlds"]} == {
             "garden": [64, 48],
             "broken": [64, 48],
@@ -108,7 +83,7 @@ def test_a_world_is_played_through_the_studio(app: Any, tmp_path: Path) -> None:
         # Nobody plays yet.
         early = Page(app)
         assert (await early.next())["code"] == 4004
-        status, playing = await request(
+        status, playing = await within(
             app, "POST", "/api/worlds", {"world": run_id("garden"), "beside": True}
         )
         assert (status, playing["name"]) == (200, "garden")
@@ -120,9 +95,9 @@ def test_a_world_is_played_through_the_studio(app: Any, tmp_path: Path) -> None:
         assert (await page.next())["text"] == "tfel"
         page.into.put_nowait({"type": "websocket.receive", "bytes": b"\x01\x02"})
         assert (await page.next())["bytes"] == b"\x02\x01"
-        assert (await request(app, "GET", "/world/saved/1.mp4")) == (200, b"a video")
+        assert (await within(app, "GET", "/world/saved/1.mp4")) == (200, b"a video")
         for wrong in ("2", "99999999999999999999", "x", "..%2f1", "-1"):
-            assert (await request(app, "GET", f"/world/saved/{wrong}.mp4"))[0] == 404
+            assert (await within(app, "GET", f"/world/saved/{wrong}.mp4"))[0] == 404
         # What the world says at its end reaches the page.
         page.into.put_nowait({"type": "websocket.receive", "text": "leave"})
         end = await page.next()
@@ -134,38 +109,117 @@ def test_a_world_is_played_through_the_studio(app: Any, tmp_path: Path) -> None:
         # Another one takes its place.
         another = Page(app)
         await another.next()
-        assert (await request(app, "POST", "/api/worlds", {"world": "arena"}))[0] == 200
+        assert (await within(app, "POST", "/api/worlds", {"world": "arena"}))[0] == 200
         assert (await another.next())["type"] == "websocket.close"
         third = Page(app)
         assert (await third.next())["text"].startswith("world play arena --out")
         third.into.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await asyncio.wait_for(third.task, 20)
-        assert (await request(app, "GET", "/api/worlds"))[1]["playing"]["id"] == "arena"
-        await request(app, "DELETE", "/api/worlds", {})
-        assert (await request(app, "GET", "/api/worlds"))[1]["playing"] is None
+        assert (await within(app, "GET", "/api/worlds"))[1]["playing"]["id"] == "arena"
+        await within(app, "DELETE", "/api/worlds", {})
+        assert (await within(app, "GET", "/api/worlds"))[1]["playing"] is None
 
-    play(script, app)
+    play(script, app, within)
 
 
-def test_what_cannot_be_played_is_one_line(app: Any) -> None:
+TINY = """
+clip: {frames: 5, height: 32, width: 32, fps: 10}
+data: {num_validation_clips: 2, require_captions: false}
+vae: {temporal_factor: 1, mixes_frames: false, widths: [16, 16], blocks_per_level: 1, latent_channels: 4}
+dit: {width: 24, depth: 2, heads: 2, attention: factorised, text_conditioning: false}
+world: {action_width: 16, action_depth: 2, window: 3, frames: 3}
+train_vae: {steps: 3, batch_size: 2, crop: [1, 32, 32]}
+train_actions: {steps: 3, batch_size: 2}
+train_dynamics: {steps: 3, batch_size: 2}
+"""
+
+
+@pytest.mark.slow
+def test_a_dream_that_was_learned_is_played_through_the_studio(within: Any, tmp_path: Path) -> None:
+    """The model's own frames under the buttons that are pressed, by the real command."""
+    from rich.console import Console
+    from starlette.applications import Starlette
+
+    from minisora.config import load
+    from minisora.serve.web_pages import ERRORS
+    from minisora.worlds.arena import ArenaSettings
+    from minisora.worlds.dream import load_dream
+    from minisora.worlds.naming import name_codes
+    from minisora.worlds.recording import Recording, record
+    from minisora.worlds.world_stages import train_world
+
+    clips = record(Recording(ArenaSettings(32, 32, walls=0), frames=5), 6, tmp_path / "recording")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    config = load(tmp_path / "tiny.yaml", [], {"data.source": "folder", "data.path": clips})
+    world = train_world(config, tmp_path / "runs" / "tiny", Console(quiet=True))
+    name_codes([1, 4], [0, 1], 8, ("noop", "up")).write(world / "names.json")
+    dream = load_dream(world, "cpu")
+    first, after = dream.start(seed=5)[0], dream.step([4])[0]
+
+    async def script(app: Any) -> None:
+        (listed,) = (await within(app, "GET", "/api/worlds"))[1]["worlds"]
+        assert (listed["name"], listed["size"], listed["named"]) == ("tiny", [32, 32], True)
+        status, _ = await within(app, "POST", "/api/worlds", {"world": listed["id"]})
+        assert status == 200
+        page = Page(app)
+
+        def send(**order: Any) -> None:
+            page.into.put_nowait({"type": "websocket.receive", "text": json.dumps(order)})
+
+        async def until(wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+            while True:
+                message = await page.next()
+                if (sent := message.get("bytes")) is None:
+                    told = json.loads(message["text"])
+                else:
+                    send(do="drawn")
+                    end = 4 + int.from_bytes(sent[:4], "little")
+                    pixels = torch.frombuffer(bytearray(sent[end:]), dtype=torch.uint8)
+                    told = json.loads(sent[4:end]) | {"picture": pixels.view(32, 32, 3).permute(2, 0, 1)}
+                if wanted(told):
+                    return told
+
+        facts = await until(lambda told: "dream" in told)
+        assert (facts["dream"], facts["buttons"], facts["height"]) == (True, ["noop", "up"], 32)
+        send(do="pause", paused=True)
+        send(do="begin", seed=5, anew=True)
+        shown = await until(lambda told: told.get("seed") == 5 and told["step"] == 0)
+        # Up to what another number of threads makes of the last bits.
+        assert (shown["picture"].int() - first.int()).abs().max() <= 2
+        send(do="press", button="up", number=1)
+        send(do="pause", paused=False)
+        shown = await until(lambda told: told.get("step") == 1)
+        assert shown["button"] == "up"
+        assert (shown["picture"].int() - after.int()).abs().max() <= 2
+        send(do="save")
+        saved = await until(lambda told: "video" in told)
+        video = (await within(app, "GET", f"/world/{saved['video']}"))[1]
+        assert video[4:8] == b"ftyp"
+        assert len(list((tmp_path / "home" / "played").glob("*.mp4"))) == 1
+
+    routes = world_routes(Folders([], tmp_path / "runs"), tmp_path / "home")
+    play(script, Starlette(routes=routes, exception_handlers=ERRORS), within)
+
+
+def test_what_cannot_be_played_is_one_line(app: Any, within: Any) -> None:
     async def script(app: Any) -> None:
         for wrong in ("../garden", "/etc", run_id("other"), run_id("nowhere"), "", "arena --host 0.0.0.0"):
-            status, told = await request(app, "POST", "/api/worlds", {"world": wrong})
+            status, told = await within(app, "POST", "/api/worlds", {"world": wrong})
             assert (status, told["error"]) == (400, "there is no such world here: load the page again")
-        status, told = await request(app, "POST", "/api/worlds", {"world": run_id("broken")})
+        status, told = await within(app, "POST", "/api/worlds", {"world": run_id("broken")})
         assert (status, told["error"]) == (400, "this world is damaged: train it again")
-        status, told = await request(app, "POST", "/api/worlds", {"world": "arena", "out": "/tmp"})
+        status, told = await within(app, "POST", "/api/worlds", {"world": "arena", "out": "/tmp"})
         assert told["error"] == "unknown key 'out': use world, beside"
-        assert (await request(app, "GET", "/api/worlds"))[1]["playing"] is None
+        assert (await within(app, "GET", "/api/worlds"))[1]["playing"] is None
 
-    play(script, app)
+    play(script, app, within)
 
 
-def test_a_world_answers_the_studio_alone(app: Any) -> None:
+def test_a_world_answers_the_studio_alone(app: Any, within: Any) -> None:
     """Another user of the machine finds its port, and has no token."""
 
     async def script(app: Any) -> None:
-        await request(app, "POST", "/api/worlds", {"world": "arena"})
+        await within(app, "POST", "/api/worlds", {"world": "arena"})
         begin = next(route for route in app.routes if "POST" in (getattr(route, "methods", None) or ()))
         world = begin.endpoint.__self__._world
         with socket.create_connection(("127.0.0.1", world.port), timeout=10) as stranger:
@@ -177,9 +231,9 @@ def test_a_world_answers_the_studio_alone(app: Any) -> None:
             assert b" 401 " in (await asyncio.to_thread(stranger.recv, 100))
         # Its token is told to no page.
         for path in ("/api/worlds", "/world/", "/world/play.js"):
-            assert world._token.encode() not in json.dumps(str(await request(app, "GET", path))).encode()
+            assert world._token.encode() not in json.dumps(str(await within(app, "GET", path))).encode()
 
-    play(script, app)
+    play(script, app, within)
 
 
 def test_the_page_of_a_world_is_behind_the_same_guard(app: Any, ask: Any) -> None:

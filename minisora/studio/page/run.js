@@ -4,12 +4,19 @@ import { announce, byId, h, keep, still } from "./dom.js";
 import { timeText } from "./cost.js";
 import { curve, few } from "./curves.js";
 import { reportOf } from "./doctor.js";
+import { reportPart } from "./report.js";
 import { lookAtRuns, onRuns, progressText, STAGES, stageText, STATES } from "./runs.js";
 
 const CURVES = [["loss", "loss", true], ["psnr", "PSNR, dB", false], ["psnr_moving", "PSNR of what moves, dB", false], ["ssim", "SSIM", false]];
 const SHOWN = {
   samples: ["What it makes", (step) => `For captions of clips that it never learned from${step === null ? "" : `, at step ${few(step)}`}. None is picked.`],
   reconstructions: ["What the VAE keeps", (step) => `A clip that it never learned from, its copy, and what moves: blue is kept, orange is lost${step === null ? "" : `. At step ${few(step)}`}.`],
+};
+const WHAT = {
+  vae: "The VAE learns to keep what it sees in few numbers",
+  dit: "The DiT learns to make what the captions say",
+  actions: "Codes are found for what is done from one frame to the next",
+  dynamics: "The DiT learns which frame follows from those before it and a code",
 };
 let place = null;
 let shown = null;
@@ -74,11 +81,13 @@ function page(id) {
   const curveSection = h("section", { hidden: true }, h("h3", {}, "Curves"), curves);
   const plan = h("section", { hidden: true });
   const report = h("section", { hidden: true });
+  const compute = reportPart(id, "The same counting at full size, with the compression of this run's VAE: a published estimate, audited and rerun.");
+  compute.hidden = true;
   const log = h("pre", { tabindex: "0", "aria-label": "What the training said" });
   const logs = h("details", { hidden: true }, h("summary", {}, "What the training said"), log);
   const element = h("article", { class: "run" },
     h("p", { class: "back" }, h("a", { href: "#train" }, "All runs")),
-    h("div", { class: "run-head" }, title, badge, tools), say, bar, line, clips, curveSection, plan, report, logs);
+    h("div", { class: "run-head" }, title, badge, tools), say, bar, line, clips, curveSection, plan, report, compute, logs);
   let stopping = false;
 
   element.fail = (text) => { say.textContent = text; };
@@ -110,6 +119,11 @@ function page(id) {
     showCurves(run);
     showPlan(run);
     if (run.checked && report.hidden) showReport();
+    // Of a run that has its config.
+    if (run.stage && compute.hidden) {
+      compute.hidden = false;
+      compute.look();
+    }
     logs.hidden = !run.log;
     if (log.textContent !== run.log) {
       const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
@@ -163,7 +177,8 @@ function page(id) {
     plan.dataset.shown = now;
     const { stages, size, encoding, minutes, expected_loss: loss } = run.plan;
     const rows = stages.map(({ name, steps, step_seconds: each, seconds }) => [STAGES[name] ?? name, few(steps), each === null ? "" : `${each.toFixed(3)} s`, seconds === null ? "" : timeText(seconds)]);
-    if (encoding) rows.splice(1, 0, ["coding the clips", "", "", timeText(encoding)]);
+    // Before the last stage, which learns from the codes.
+    if (encoding) rows.splice(-1, 0, ["coding the clips", "", "", timeText(encoding)]);
     plan.replaceChildren(h("h3", {}, `Plan of ${timeText(60 * minutes)}`),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Plan" }, h("table", {},
         h("thead", {}, h("tr", {}, ["stage", "steps", "a step", "time"].map((word) => h("th", { scope: "col" }, word)))),
@@ -194,7 +209,8 @@ function chooseModel(name) {
 function wordsOf(run) {
   if (run.state === "queued") return "It waits in the queue: it begins when what is before it is done.";
   if (run.state === "running") {
-    const what = { vae: "The VAE learns to keep what it sees in few numbers", dit: "The DiT learns to make what the captions say" }[run.stage] ?? "Some steps of several sizes are timed, and the plan is made";
+    const first = run.learns === "world" ? "Clips are recorded where none were given, some steps are timed, and the plan is made" : "Some steps of several sizes are timed, and the plan is made";
+    const what = WHAT[run.stage] ?? first;
     return `${what}: ${stageText(run)}. Videos wait meanwhile.`;
   }
   if (run.state === "stopped") return `Stopped: ${progressText(run)}.${run.goes_on ? " What it learned is saved; it goes on from there." : " Go on with the command that began it."}`;

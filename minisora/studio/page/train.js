@@ -1,18 +1,27 @@
-// Train: a folder of clips, what the doctor says of it, how many minutes; and the runs.
+// Train: what is to be learned, a folder of clips, what the doctor says of it, how many minutes; and the runs.
 import { ask, state } from "./server.js";
 import { announce, byId, h, keep } from "./dom.js";
 import { timeText } from "./cost.js";
 import { clipOfReport, partOf, reportOf } from "./doctor.js";
+import { reportPart } from "./report.js";
 import { hideRun, showRun } from "./run.js";
 import { lookAtRuns, onRuns, progressText, shop, STATES, watchRuns } from "./runs.js";
 import { waiting } from "./queue.js";
 
 const view = byId("view-train");
-const SHAPES = "shapes";
+// What can be learned; from what where no folder is chosen; and how the minutes are shared out.
+const LEARNS = {
+  videos: { name: "Videos by words", none: "shapes", noneName: "the shapes world, without files", about: "Moving shapes with captions: needs no files, and is the quickest to learn.",
+    plan: (files) => `Some steps of several sizes are timed here, then the best run that the minutes hold is planned: about a ${files ? "third" : "sixth"} for the VAE, the rest for the DiT.` },
+  world: { name: "A world to play", none: "arena", noneName: "the arena, recorded here first", about: "2,400 clips of a small game are recorded first, which the minutes do not count; how it was played names the buttons.",
+    plan: () => "Some steps of each stage are timed here, then the minutes are shared out: about a sixth for the VAE, a fifth for finding what is done in the clips, the rest for what follows from it." },
+};
 const EXAMPLE_MINUTES = 10;
 // Milliseconds between two questions to the doctor.
 const ASKS = 500;
 
+const kinds = h("fieldset", { class: "clip-choice" }, h("legend", {}, "What to learn"),
+  Object.entries(LEARNS).map(([value, { name }]) => h("label", { class: "radio" }, h("input", { type: "radio", name: "train-learns", value, checked: value === "videos" }), h("span", {}, name))));
 const data = h("select", { id: "train-data", "aria-describedby": "train-data-note" });
 const dataNote = h("p", { class: "note", id: "train-data-note" });
 const doctor = h("section", { class: "doctor", "aria-label": "The doctor's report", "aria-live": "polite" });
@@ -22,31 +31,36 @@ const minutesNote = h("p", { class: "note", id: "train-minutes-note" });
 const go = h("button", { class: "main", type: "submit" }, "Train");
 const error = h("p", { class: "error", role: "alert" });
 const form = h("form", { "aria-label": "A new run", novalidate: true },
+  kinds,
   h("div", { class: "field" }, h("label", { for: "train-data" }, "What to learn from"), data, dataNote),
   doctor, clips,
   h("div", { class: "field" }, h("label", { for: "train-minutes" }, "Minutes"), minutes, minutesNote),
-  h("div", { class: "cost", id: "train-plan" }), go, error);
+  h("div", { class: "send" }, h("div", { class: "cost", id: "train-plan" }), go, error));
 const list = h("div", { class: "runs", role: "list", "aria-labelledby": "runs-title" });
 const empty = h("div", { class: "empty", hidden: true });
+const ownReport = reportPart("own", "A published estimate of what a model of Sora's size costs, audited and rerun: every assumption can be moved.");
 const overview = h("div", { class: "train" }, form, h("div", { class: "results" },
-  h("section", { "aria-labelledby": "runs-title" }, h("h2", { id: "runs-title" }, "Runs"), list, empty)));
+  h("section", { "aria-labelledby": "runs-title" }, h("h2", { id: "runs-title" }, "Runs"), list, empty), ownReport));
 const detail = h("div", { hidden: true });
 view.append(overview, detail);
 
-// Of each folder what the doctor said.
+const learns = () => form.querySelector("input[name=train-learns]:checked").value;
+// Of each folder what the doctor said, for what is to be learned from it.
 const reports = new Map();
+const keyOf = (id = data.value) => `${id} ${learns()}`;
 const chosenClip = () => form.querySelector("input[name=train-clip]:checked")?.value ?? "clips";
 const folder = () => shop.data.find((each) => each.id === data.value);
-const report = () => reports.get(data.value) ?? { state: "none" };
+const report = () => reports.get(keyOf()) ?? { state: "none" };
 
 function fillData() {
   const before = data.value;
-  const shown = JSON.stringify(shop.data);
+  const { none, noneName } = LEARNS[learns()];
+  const shown = JSON.stringify([shop.data, none]);
   if (data.dataset.shown === shown) return;
   data.dataset.shown = shown;
   data.replaceChildren(
     ...shop.data.map((each) => h("option", { value: each.id }, `${each.name} · ${each.files >= shop.most_files ? `${shop.most_files.toLocaleString("en")} files or more` : `${each.files.toLocaleString("en")} ${each.files === 1 ? "file" : "files"}`}`)),
-    h("option", { value: SHAPES }, "the shapes world, without files"));
+    h("option", { value: none }, noneName));
   data.value = [...data.options].some((option) => option.value === before) ? before : data.options[0].value;
   showFolder();
 }
@@ -54,8 +68,8 @@ function fillData() {
 /** What belongs to the folder that is chosen. */
 function showFolder() {
   const chosen = folder();
-  dataNote.replaceChildren(...(shop.data.length ? [chosen ? "" : "Moving shapes with captions: needs no files, and is the quickest to learn."]
-    : ["No folder of clips is here. Start with ", h("code", {}, "minisora studio --data FOLDER"), " to learn from your own."]));
+  dataNote.replaceChildren(...(shop.data.length ? [chosen ? "" : LEARNS[learns()].about]
+    : [`${LEARNS[learns()].about} Start with `, h("code", {}, "minisora studio --data FOLDER"), " to learn from your own clips."]));
   showDoctor();
 }
 
@@ -99,19 +113,21 @@ function showClips() {
 
 async function check() {
   const id = data.value;
-  reports.set(id, { state: "running", done: 0, total: folder()?.files ?? 0 });
+  const what = learns();
+  const key = keyOf();
+  reports.set(key, { state: "running", done: 0, total: folder()?.files ?? 0 });
   showDoctor();
   try {
-    reports.set(id, await ask(`/api/data/${id}/check`, {}));
-    while (report().state === "running" && data.value === id) {
+    reports.set(key, await ask(`/api/data/${id}/check`, { learns: what }));
+    while (report().state === "running" && keyOf() === key) {
       showDoctor();
       await new Promise((done) => setTimeout(done, ASKS));
-      reports.set(id, await ask(`/api/data/${id}/check`));
+      reports.set(key, await ask(`/api/data/${id}/check?learns=${what}`));
     }
   } catch (failure) {
-    reports.set(id, { state: "failed", error: failure.message });
+    reports.set(key, { state: "failed", error: failure.message });
   }
-  if (data.value !== id) return;
+  if (keyOf() !== key) return;
   showClips();
   showDoctor();
   const now = report();
@@ -120,8 +136,9 @@ async function check() {
 
 async function endCheck() {
   const id = data.value;
+  const key = keyOf();
   await ask(`/api/data/${id}/check`, {}, "DELETE").catch(() => {});
-  reports.delete(id);
+  reports.delete(key);
   showDoctor();
 }
 
@@ -131,14 +148,14 @@ function showPlan() {
   const value = Number(minutes.value);
   const fits = minutes.value !== "" && Number.isInteger(value) && value >= least && value <= most;
   minutes.setAttribute("aria-invalid", String(!fits));
-  minutesNote.textContent = fits ? "All of it: the plan, both stages, the page" : `a whole number from ${least} to ${most.toLocaleString("en")}`;
+  minutesNote.textContent = fits ? "All of it: the plan, every stage, what is written at the end" : `a whole number from ${least} to ${most.toLocaleString("en")}`;
   const now = report();
   const unusable = folder() && now.state === "done" && !partOf(now, chosenClip()).usable;
   go.disabled = !fits || !shop.ready || unusable || (folder() && now.state === "running");
   go.textContent = fits ? `Train for ${timeText(60 * value)}` : "Train";
   const before = waiting().length + [...state.jobs.values()].filter((job) => job.state === "running").length;
   byId("train-plan")?.replaceChildren(
-    h("p", {}, `Some steps of several sizes are timed here, then the best run that the minutes hold is planned: about a ${folder() ? "third" : "sixth"} for the VAE, the rest for the DiT.`),
+    h("p", {}, LEARNS[learns()].plan(Boolean(folder()))),
     h("p", { class: "soft" }, before ? `It begins after what is in the queue (${before}); videos asked for later wait for it.` : "It holds the machine: videos wait until it is done or you stop it."));
 }
 
@@ -158,19 +175,23 @@ async function begin(wanted) {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   showPlan();
-  if (!go.disabled) begin({ data: data.value, minutes: Number(minutes.value), clip: chosenClip() });
+  if (!go.disabled) begin({ learns: learns(), data: data.value, minutes: Number(minutes.value), clip: chosenClip() });
 });
 minutes.addEventListener("input", showPlan);
-data.addEventListener("change", async () => {
-  const id = data.value;
-  if (folder() && !reports.has(id)) {
-    const known = await ask(`/api/data/${id}/check`).catch(() => ({ state: "none" }));
-    if (known.state !== "none") reports.set(id, known);
-    if (data.value !== id) return;
+/** Another folder, or something else to learn from it: what the doctor said of that. */
+async function turn() {
+  fillData();
+  const key = keyOf();
+  if (folder() && !reports.has(key)) {
+    const known = await ask(`/api/data/${data.value}/check?learns=${learns()}`).catch(() => ({ state: "none" }));
+    if (known.state !== "none") reports.set(key, known);
+    if (keyOf() !== key) return;
   }
   showClips();
   showFolder();
-});
+}
+data.addEventListener("change", turn);
+kinds.addEventListener("change", turn);
 
 function row() {
   const name = h("span", { class: "what" });
@@ -192,6 +213,11 @@ function row() {
   return item;
 }
 
+/** Once it is known what is in it: nothing jumps. */
+function showOverview() {
+  overview.hidden = !detail.hidden || !(shop.ready || shop.error);
+}
+
 function showRuns() {
   if (view.hidden) return;
   fillData();
@@ -203,17 +229,29 @@ function showRuns() {
     empty.replaceChildren(
       h("p", {}, h("b", {}, "Nothing was trained yet.")),
       h("p", {}, "A run learns from clips with captions. The curves and the first samples come within minutes; it can be stopped at any time and goes on where it was."),
-      h("button", { type: "button", onclick: () => begin({ data: SHAPES, minutes: EXAMPLE_MINUTES }) }, `Learn the shapes world in ${EXAMPLE_MINUTES} minutes`));
+      h("button", { type: "button", onclick: () => begin({ data: LEARNS.videos.none, minutes: EXAMPLE_MINUTES }) }, `Learn the shapes world in ${EXAMPLE_MINUTES} minutes`));
   }
   showPlan();
+  showOverview();
 }
 
-/** Show the view: a run by its id, or the form and all runs. */
-export function showTrain(id) {
-  overview.hidden = Boolean(id);
+/** Show the view: a run by its id, or the form and all runs; of "world" the form for what works without any clips. */
+export function showTrain(wanted) {
+  const isKind = Object.hasOwn(LEARNS, wanted ?? "");
+  if (isKind) {
+    kinds.querySelector(`input[value=${wanted}]`).checked = true;
+    fillData();
+    data.value = LEARNS[wanted].none;
+    turn();
+  }
+  const id = isKind ? "" : wanted;
   detail.hidden = !id;
+  showOverview();
   if (id) showRun(detail, id);
-  else hideRun();
+  else {
+    hideRun();
+    ownReport.look();
+  }
   lookAtRuns();
 }
 

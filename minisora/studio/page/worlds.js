@@ -5,11 +5,18 @@ import { runningTraining } from "./runs.js";
 
 const view = byId("view-worlds");
 const ARENA = "arena";
+const LEARN = "#train/world";
 const list = h("div", { class: "worlds", role: "list", "aria-label": "Worlds" });
 const playing = h("div", { class: "playing", role: "status" });
 const line = h("p", { class: "error", role: "alert" });
-const teach = h("section", { class: "teach", hidden: true, "aria-label": "How to learn a world" });
-view.append(playing, line, list, teach);
+const teach = h("section", { class: "teach", hidden: true, "aria-label": "How to learn a world" },
+  h("h2", {}, "A world of your own"),
+  h("p", {}, "A model learns a world from clips alone, without being told which button was pressed. It is listed here when it is learned, as every run is that has a world."),
+  h("a", { class: "button", href: LEARN }, "Learn the arena in 20 minutes"),
+  h("p", {}, "The same as commands:"),
+  h("pre", { tabindex: "0" }, "minisora world record arena --clips 2400 --out worlds/arena\nminisora world train --config world_short --data worlds/arena/clips --minutes 20 --out runs/world"));
+const another = h("p", { hidden: true }, h("a", { href: LEARN }, "Learn another world"));
+view.append(playing, line, list, another, teach);
 let known = { worlds: [], playing: null };
 let starting = "";
 
@@ -63,11 +70,7 @@ function show() {
   ].filter(Boolean));
   playing.hidden = !playing.children.length;
   teach.hidden = known.worlds.length > 0;
-  if (!teach.hidden && !teach.children.length) {
-    teach.append(h("h2", {}, "A world of your own"),
-      h("p", {}, "A model learns a world from clips alone, without being told which button was pressed. Record the arena, learn it, and it is listed here, as every run is that has a world:"),
-      h("pre", { tabindex: "0" }, "minisora world record arena --clips 400 --out worlds/arena\nminisora world train --data worlds/arena/clips --minutes 20 --out runs/world"));
-  }
+  another.hidden = !teach.hidden;
 }
 
 async function end() {
