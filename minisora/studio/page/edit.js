@@ -154,7 +154,7 @@ function build(mode, about, clips) {
     h("div", { class: "row" }, field("Steps", steps, "edit-steps"), field("Guidance", guidance, "edit-guidance")),
     h("div", { class: "row" }, field("Seed", seed, "edit-seed"), h("div", { class: "field check" }, h("label", {}, lock, " Keep the seed"))),
     h("fieldset", {}, h("legend", {}, "Variations"), numberOfVariations("edit-count", mode === "restyle" ? 1 : 2)),
-    cost, go, error);
+    h("div", { class: "send" }, cost, go, error));
   const offer = offerWords(prompt, words, note);
   const count = () => Number(form.elements["edit-count"].value);
 

@@ -49,6 +49,7 @@ function showModel(name) {
   if (!isOwn(steps, "steps")) steps.value = now.steps;
   if (!isOwn(guidance, "guidance")) guidance.value = now.guidance;
   prompt.placeholder = now.example ? `Such as: ${now.example}` : "";
+  byId("words").parentElement.hidden = now.words.length === 0;
   offer(now.words);
 }
 

@@ -7,6 +7,8 @@ import { titleOf } from "./tiles.js";
 export function trimForm(clip, models) {
   const video = h("video", { src: videoOf(clip), preload: "auto", playsinline: true, "aria-label": titleOf(clip.recipe) });
   video.muted = true;
+  // Its place is there before its pictures are.
+  video.style.aspectRatio = `${clip.width} / ${clip.height}`;
   const last = clip.frames - 1;
   const slider = (value, label) => h("input", { type: "range", min: 0, max: last, step: 1, value, "aria-label": label });
   const [first, end] = [slider(0, "First frame"), slider(last, "Last frame")];
@@ -29,7 +31,8 @@ export function trimForm(clip, models) {
   video.addEventListener("loadeddata", () => show(first));
 
   const form = h("form", { "aria-label": "Trim", novalidate: true },
-    h("label", { class: "field" }, "First frame ", firstText, first), h("label", { class: "field" }, "Last frame ", endText, end), cost, go, error);
+    h("label", { class: "field" }, "First frame ", firstText, first), h("label", { class: "field" }, "Last frame ", endText, end),
+    h("div", { class: "send" }, cost, go, error));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const model = models.includes(clip.recipe.model) ? clip.recipe.model : models[0];

@@ -23,8 +23,7 @@ export function offerWords(box, list, note) {
   function show() {
     const { text } = typed();
     const begun = text ? words.filter((word) => word.startsWith(text) && word !== text) : [];
-    chosen = -1;
-    box.removeAttribute("aria-activedescendant");
+    name(null);
     list.replaceChildren(
       ...(begun.length ? begun : words).slice(0, MOST).map((word, place) =>
         h("li", { id: `${list.id}-${place}`, role: "option", "aria-selected": "false", onpointerdown: (event) => event.preventDefault(), onclick: () => take(word) }, word),
@@ -58,34 +57,39 @@ export function offerWords(box, list, note) {
     options.forEach((option, index) => option.setAttribute("aria-selected", String(index === chosen)));
     if (chosen < options.length) {
       options[chosen].scrollIntoView({ block: "nearest" });
-      box.setAttribute("aria-activedescendant", options[chosen].id);
+      name(options[chosen].id);
     } else {
-      chosen = -1;
-      box.removeAttribute("aria-activedescendant");
+      name(null);
+    }
+  }
+
+  /** Which word is chosen, for those who hear the page; null: none is. */
+  function name(id) {
+    if (id === null) chosen = -1;
+    for (const element of [box, list]) {
+      if (id === null) element.removeAttribute("aria-activedescendant");
+      else element.setAttribute("aria-activedescendant", id);
     }
   }
 
   box.addEventListener("input", show);
-  box.addEventListener("keydown", (event) => {
+  const press = (event) => {
     const options = list.children.length;
     if (event.key === "ArrowDown" && options) choose(chosen + 1);
     else if (event.key === "ArrowUp" && options) choose(chosen === -1 ? options - 1 : chosen - 1);
     else if (event.key === "Escape" && chosen !== -1) choose(options);
     else if (event.key === "Enter" && chosen !== -1) list.children[chosen].click();
-    else if (event.key === "Enter" && !event.shiftKey) box.form.requestSubmit();
+    else if (event.key === "Enter" && !event.shiftKey && event.target === box) box.form.requestSubmit();
     else return;
     event.preventDefault();
-  });
+  };
+  box.addEventListener("keydown", press);
+  // Of many words some are out of sight: who has no mouse gets there too.
+  list.tabIndex = 0;
+  list.addEventListener("keydown", press);
 
   return (known) => {
     words = known;
-    const text = box.value;
-    box.value = "";
-    list.style.minHeight = "";
-    show();
-    // As high as all of them, so that nothing below moves while one types.
-    list.style.minHeight = `${list.offsetHeight}px`;
-    box.value = text;
     show();
   };
 }
