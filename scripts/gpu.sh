@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
   esac
   shift || break
 done
-[[ "$minutes" =~ ^[0-9]+$ ]] || { echo "error: --minutes $minutes is no whole number" >&2 && exit 2; }
+[[ "$minutes" =~ ^(0|[1-9][0-9]*)$ ]] || { echo "error: --minutes $minutes is no whole number" >&2 && exit 2; }
 end=$((SECONDS + 60 * minutes))
 
 scripts/setup.sh "${setup[@]}"

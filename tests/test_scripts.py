@@ -134,7 +134,12 @@ def test_a_piece_is_stopped_when_time_is_up_and_goes_on_in_the_next_call(machine
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(["--minuts"], "unknown option --minuts"), (["--minutes"], "no whole")]
+    ("options", "message"),
+    [
+        (["--minuts"], "unknown option --minuts"),
+        (["--minutes"], "no whole"),
+        (["--minutes", "08"], "no whole"),
+    ],
 )
 def test_a_wrong_option_of_gpu_sh_is_one_line(machine: Path, options: list[str], message: str) -> None:
     done, calls = gpu(machine, *options)

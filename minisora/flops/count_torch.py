@@ -157,7 +157,11 @@ FORMULAS: Formulas = {
 _FREE = re.compile(
     "|".join(
         (
-            "_?(native_|fused_)?(layer|group|batch|rms)_norm(_backward)?|_weight_norm_interface(_backward)?",
+            "_?(native_|fused_|cudnn_|miopen_)?(layer|group|batch|rms)_norm(_backward)?",
+            "_?(native_)?batch_norm_(legit|with_update|no_update)(_no_training)?(_functional)?",
+            "_weight_norm_interface(_backward)?",
+            "(leaky_relu|elu|rrelu_with_noise|glu|mish|log_sigmoid|soft(plus|shrink))(_backward)?",
+            "hard(shrink|sigmoid|swish|tanh)(_backward)?",
             "_?(log_|safe_)?softmax(_backward_data)?|(native_)?dropout(_backward)?",
             "(new_|_?efficient)?(empty|full|zeros?|zerotensor|ones|scalar_tensor)(_like|_permuted|_strided)?",
             "(rand|randn|randint|normal|bernoulli|uniform|random|randperm|multinomial)(_like|_functional)?_?",

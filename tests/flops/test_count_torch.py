@@ -91,6 +91,26 @@ def test_grouped_convolution_backward_is_twice_forward(transposed: bool):
     assert count.backward_flops == 2 * count.forward_flops
 
 
+FREE = [
+    nn.BatchNorm2d(4),
+    nn.LeakyReLU(),
+    nn.ELU(),
+    nn.Mish(),
+    nn.Softplus(),
+    nn.Hardswish(),
+    nn.Hardtanh(),
+    nn.GLU(1),
+]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("module", FREE, ids=lambda module: type(module).__name__)
+def test_norms_and_activations_cost_nothing_forward_or_backward(module: nn.Module, device: str):
+    x = torch.randn(2, 4, 6, 6, device=device, requires_grad=True)
+    count = count_step(lambda: module.to(device)(x).sum())
+    assert count.train_flops == 0
+
+
 def test_native_attention_is_counted_as_its_parts():
     attend, x = nn.MultiheadAttention(16, 4, batch_first=True).eval(), torch.randn(2, 5, 16)
     with torch.no_grad():
