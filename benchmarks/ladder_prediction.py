@@ -5,7 +5,7 @@
 
 A step of training takes the longer of two times:
 
-    work        counted FLOPs / (the card's peak x the share of it that disclosed trainings reach)
+    work        counted FLOPs, stretched by what memory moves, / (the card's peak x the share that trainings reach)
     launches    operators that a step dispatches x the time that one takes to be dispatched
 
 Small models on a large card wait for the second, which `train_dit.compile` shortens by an unknown factor: it is in the
@@ -27,7 +27,9 @@ from minisora.flops.device import built_on
 from minisora.flops.passes import dit_pass
 from minisora.models.build import build_dit, latent_grid
 from minisora.plan.held_out import Evidence, evidence
-from minisora.plan.question import card_named
+from minisora.plan.question import ask, card_named
+from minisora.plan.spending import spend
+from minisora.plan.subject import of_config
 from minisora.scaling.ladder import LadderConfig, Run, plan, read_ladder, shared_config
 
 # Seconds of an operator from Python to the card, least, middle and most: assumed. Compiled steps dispatch a fraction.
@@ -59,16 +61,19 @@ def operators(ladder: LadderConfig, run: Run) -> int:
 
 def predict(ladder: LadderConfig, card: str, known: Evidence) -> list[dict[str, Any]]:
     """A row a run: its two times, and seconds with 5 to 95 %."""
-    peak, share = card_named(card).peak("bfloat16"), known.train
+    asked, share = card_named(card), known.train
     spread = known.interval("training")
     if spread is None:
         raise UserError("too few developers disclosed a training: there is no interval")
     seen: dict[int, int] = {}
+    stretched: dict[int, float] = {}
     rows = []
     for run in plan(ladder):
         if run.dial not in seen:
             seen[run.dial] = operators(ladder, run)
-        work = run.flops / (peak * share)
+            question = ask(of_config(run.config(shared_config(ladder)), run.name), card=asked, train=True)
+            stretched[run.dial] = float(spend(question.subject, question.inputs(1.0, 1.0, 0.0))["stretch"])
+        work = run.flops * stretched[run.dial] / (asked.peak("bfloat16") * share)
         launches = [run.steps * seen[run.dial] * each for each in LAUNCH]
         rows.append(
             {
@@ -78,6 +83,7 @@ def predict(ladder: LadderConfig, card: str, known: Evidence) -> list[dict[str, 
                 "steps": run.steps,
                 "flops": run.flops,
                 "operators_of_a_step": seen[run.dial],
+                "stretch": stretched[run.dial],
                 "work_seconds": work,
                 "launch_seconds": launches[1],
                 "seconds": max(work, launches[1]),

@@ -150,6 +150,10 @@ def plan(
     ] = Place.resident,
     tiles: Annotated[bool, typer.Option("--tiles", help="Decode the picture in tiles.")] = False,
     train: Annotated[bool, typer.Option("--train", help="Plan a training instead of clips.")] = False,
+    train_vae: Annotated[
+        bool,
+        typer.Option("--train-vae", help="Plan a training of its VAE against a discriminator of patches."),
+    ] = False,
     rank: Annotated[
         int,
         typer.Option(min=0, max=1 << 20, help="With --train: of adapters that learn (LoRA); 0: all weights."),
@@ -157,11 +161,16 @@ def plan(
     checkpointing: Annotated[
         Checkpointing, typer.Option(help="With --train: what the backward pass computes again.")
     ] = Checkpointing.none,
-    samples: Annotated[str | None, typer.Option(help="With --train: clips seen in all, such as 10M.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(help="With --train or --train-vae: clips seen in all, such as 10M.")
+    ] = None,
     budget: Annotated[
         float,
         typer.Option(
-            min=0.0, max=MAX_CLIPS, callback=finite, help="With --train: how many clips so many $ buy."
+            min=0.0,
+            max=MAX_CLIPS,
+            callback=finite,
+            help="With --train or --train-vae: how many clips so many $ buy.",
         ),
     ] = 0.0,
     under: Annotated[
@@ -198,6 +207,10 @@ def plan(
     A model of diffusers as its class makes it, half as deep, and adapters of it (LoRA):
 
         minisora plan diffusers:WanTransformer3DModel --set num_layers=20 --train --rank 32
+
+    Its VAE instead, on short clips of a small picture, against a discriminator:
+
+        minisora plan "wan 14b" --train-vae --frames 17 --size 256x256 --batch 2 --cards 8 --samples 5M
 
     How far off it is:
 
@@ -258,16 +271,22 @@ def plan(
         raise UserError(f"--size {size} is not HEIGHTxWIDTH in pixels, such as 480x832")
     if seconds is not None:
         refuse_beside("--seconds", {"--frames": frames is not None})
-    if not train:
-        refuse_beside(
-            "clips without --train",
-            {
-                "--samples": samples is not None,
-                "--budget": bool(budget),
-                "--rank": bool(rank),
-                "--checkpointing": checkpointing is not Checkpointing.none,
-            },
+    if train_vae:
+        idle = (
+            "--train",
+            "--attention",
+            "--steps",
+            "--passes",
+            "--reused",
+            "--place",
+            "--tiles",
+            "--under",
+            "--page",
         )
+        refuse_beside("--train-vae", {name: given[name] for name in (*idle, "--rank", "--checkpointing")})
+    elif not train:
+        learning = ("--samples", "--budget", "--rank", "--checkpointing")
+        refuse_beside("clips without --train", {name: given[name] for name in learning})
     question = ask(
         subject,
         card=card_named(card),
@@ -287,6 +306,7 @@ def plan(
         place=place.value,
         tiles=tiles,
         train=train,
+        vae=train_vae,
         rank=rank,
         checkpointing=checkpointing.value,
         reused=reused,

@@ -11,6 +11,7 @@ from minisora.plan.lines import LINES, Line
 from minisora.plan.question import EIGHT_BITS, KEPT_FREE, NETWORK, Question
 from minisora.plan.spending import Numbers, spend
 from minisora.plan.subject import attention_words, count_words
+from minisora.plan.vae_training import vae_spend
 from minisora.report.words import human, interval_words
 from minisora.screen import Table
 
@@ -122,7 +123,8 @@ class Plan:
         inputs = self.question.inputs(
             self.known.use_of(self.question.card.name), self.known.train, self.known.alone
         )
-        return {name: float(value) for name, value in spend(self.question.subject, inputs).items()}
+        work = vae_spend if self.question.vae else spend
+        return {name: float(value) for name, value in work(self.question.subject, inputs).items()}
 
     @property
     def memory(self) -> float:
@@ -144,16 +146,18 @@ class Plan:
         """What is told of this question."""
         question = self.question
         told = {
-            "text": bool(self.numbers["text_flops"]),
+            "text": bool(self.numbers.get("text_flops")),
             "full": question.checkpointing == "full",
             "eight_bits": question.precision in EIGHT_BITS,
-            "cache": bool(self.numbers["serve_cache"]),
+            "cache": bool(self.numbers.get("serve_cache")),
+            "memory": question.card.bandwidth is not None,
             "many": question.cards > 1,
             "samples": bool(question.samples),
             "budget": bool(question.budget),
         }
-        of = "train" if question.train else "clip"
-        return [line for line in LINES if line.of in ("both", of) and told.get(line.needs, True)]
+        of = "vae" if question.vae else "train" if question.train else "clip"
+        lines = [line for line in LINES if of in line.of.split() and told.get(line.needs, True)]
+        return [line for line in lines if line.name in self.numbers]
 
     def answers(self) -> list[Answer]:
         """In the order of the table."""
@@ -178,7 +182,7 @@ class Plan:
     def _words(self) -> dict[str, str]:
         """What the lines' sources say of this question."""
         question, subject = self.question, self.question.subject
-        shape, keys = subject.shape, float(self.numbers["keys_seen"])
+        shape, keys = subject.shape, float(self.numbers.get("keys_seen", math.nan))
         passes = f"{question.steps} steps x {question.passes} pass{'es' if question.passes > 1 else ''}"
         layout = {name: getattr(question, name) for name in ("data", "fsdp", "sequence", "tensor")}
         again = {"none": "nothing again", "selective": "the cheap part again", "full": "every block again"}
@@ -188,10 +192,12 @@ class Plan:
             f"{human(keys, digits=3)} ({attention_words(subject.attention)})",
             "passes": passes + (f", {100 * question.reused:g} % from a cache" if question.reused else ""),
             "decoder": subject.decoder.source,
-            "code": subject.code.source,
+            "code": (subject.decoder if question.vae else subject.code).source,
             "tiles": ", in tiles" if question.tiles else "",
             "precision": question.precision,
-            "trained": f"adapters of rank {question.rank}: frozen weights only hand gradients on"
+            "trained": "3 passes of the VAE, 8 of the discriminator"
+            if question.vae
+            else f"adapters of rank {question.rank}: frozen weights only hand gradients on"
             if question.rank
             else "3 passes",
             "weights": f"frozen in {question.precision}, adapters in float32"
@@ -205,6 +211,7 @@ class Plan:
             "samples": f"{human(question.samples, digits=3)} clips",
             "budget": f"${human(question.budget, digits=3)}",
             "use": self._use_words(),
+            "kernel": "" if subject.attention_times == 1 else ", and attention in a slower kernel",
         }
 
     def _use_words(self) -> str:
@@ -216,9 +223,11 @@ class Plan:
             shares = [1 / row.disclosed[0] for row in self.known.of("training")]
             share = self.known.train
             why = f"disclosed trainings reach {min(shares):.0%} to {max(shares):.0%}"
+            why += ", of transformers" if self.question.vae else ""
         else:
             share, why = self.known.use_of(card.name), "of models timed on it, or else on any card"
-        return f"{share:.0%} of {card.name}'s peak ({why})"
+        limit = f"{card.name}'s peak" if card.use else f"what {card.name}'s peak and memory allow"
+        return f"{share:.0%} of {limit} ({why})"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

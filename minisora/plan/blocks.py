@@ -18,7 +18,7 @@ A pass without gradients holds the most in one of two places of a block: around 
 CPU torch takes their norms apart, which keeps more than a card's kernels do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ CODES = {
     "LTX-Video 2B": LTX,
     "LTXV 13B": LTX,
     "Open-Sora 2.0": HUNYUAN,
+    # HunyuanVideo, but both passes of guidance as one batch.
+    "SkyReels V1": replace(HUNYUAN, guidance_together=True),
     "SkyReels V2 1.3B": WAN,
     "SkyReels V2 14B": WAN,
     "Wan 2.1 1.3B": WAN,
@@ -86,9 +88,11 @@ class Decoder:
         picture_values: the same for each pixel of the picture, whatever the number of frames (caches).
         frames_at_once: 0: all of them.
         tile_frames: the same where it works in tiles, if that is another number.
-        tile: side of a tile in pixels: that of most of diffusers' decoders.
+        tile: (height, width) of a tile in pixels: that of most of diffusers' decoders.
         always: it works in tiles whether or not it is told to.
         bytes: of its numbers, where its makers run it in another format than the denoiser; 0: in the same.
+        encode_macs_per_pixel: of the encoder beside it.
+        kept: numbers that autograd keeps of both in training, for each pixel of each frame.
     """
 
     source: str
@@ -97,24 +101,59 @@ class Decoder:
     picture_values: float = 0.0
     frames_at_once: float = 0.0
     tile_frames: float = 0.0
-    tile: float = 256.0
+    tile: tuple[float, float] = (256.0, 256.0)
     always: bool = False
     bytes: float = 0.0
+    encode_macs_per_pixel: float = 0.0
+    kept: float = 0.0
 
 
-# Alive tensors of diffusers' decoders, seen on fake tensors by `benchmarks/plan_memory.py`.
+# Alive tensors of diffusers' decoders, and what autograd keeps of coding a clip and decoding it, seen on fake tensors
+# by `benchmarks/plan_memory.py`.
 _MEASURED = f"{DIFFUSERS}, tensors alive on fake ones"
-WAN_DECODER = Decoder(f"AutoencoderKLWan, {_MEASURED}", 4.29e6, 0.0, 4898.0, bytes=4.0)
-COGVIDEOX_DECODER = Decoder(
-    f"AutoencoderKLCogVideoX, {_MEASURED}", 9.30e6, 1906.0, 7590.0, frames_at_once=8.0
+WAN_DECODER = Decoder(
+    f"AutoencoderKLWan, {_MEASURED}",
+    4.29e6,
+    0.0,
+    4898.0,
+    bytes=4.0,
+    encode_macs_per_pixel=2.55e6,
+    kept=10_222.0,
 )
-HUNYUAN_DECODER = Decoder(f"AutoencoderKLHunyuanVideo, {_MEASURED}", 11.56e6, 1133.0, 640.0, tile_frames=16.0)
-LTX_DECODER = Decoder(f"AutoencoderKLLTXVideo, {_MEASURED}", 0.446e6, 31.0, 42.0)
+# Its tiles are half of the picture that it was made for.
+COGVIDEOX_DECODER = Decoder(
+    f"AutoencoderKLCogVideoX, {_MEASURED}",
+    9.30e6,
+    1906.0,
+    7590.0,
+    frames_at_once=8.0,
+    tile=(240.0, 360.0),
+    encode_macs_per_pixel=4.40e6,
+    kept=14_039.0,
+)
+HUNYUAN_DECODER = Decoder(
+    f"AutoencoderKLHunyuanVideo, {_MEASURED}",
+    11.56e6,
+    1133.0,
+    640.0,
+    tile_frames=16.0,
+    encode_macs_per_pixel=6.06e6,
+    kept=14_234.0,
+)
+# It norms in float32, which takes two numbers of bfloat16 for one.
+LTX_DECODER = Decoder(
+    f"AutoencoderKLLTXVideo, {_MEASURED}", 0.446e6, 47.0, 10.0, encode_macs_per_pixel=0.417e6, kept=924.0
+)
 # Its tiles of 24 x 320 x 320 lie 16, 200 and 240 apart: 3.2 times the 6.2e6 of each.
 ALLEGRO_DECODER = Decoder(
-    f"AutoencoderKLAllegro, {_MEASURED}", 19.8e6, 799.0, frames_at_once=24.0, tile=320.0, always=True
+    f"AutoencoderKLAllegro, {_MEASURED}", 19.8e6, 799.0, frames_at_once=24.0, tile=(320.0, 320.0), always=True
 )
-MOCHI_DECODER = Decoder(f"AutoencoderKLMochi, {_MEASURED}", 9.48e6, 645.0, 3514.0)
+COSMOS_DECODER = Decoder(
+    f"AutoencoderKLCosmos, {_MEASURED}", 0.277e6, 35.0, 115.0, encode_macs_per_pixel=0.150e6, kept=521.0
+)
+MOCHI_DECODER = Decoder(
+    f"AutoencoderKLMochi, {_MEASURED}", 9.48e6, 645.0, 3514.0, encode_macs_per_pixel=2.14e6, kept=10_541.0
+)
 # Of a decoder that is not known: as wide as those of Hunyuan and Allegro, and a few frames at a time.
 TYPICAL_DECODER = Decoder("taken as typical", 9.3e6, 1133.0, 640.0, frames_at_once=8.0)
 DECODERS: dict[str, Decoder] = {
@@ -127,8 +166,11 @@ DECODERS: dict[str, Decoder] = {
     "LTXV 13B": LTX_DECODER,
     "Mochi 1": MOCHI_DECODER,
     "Open-Sora 2.0": HUNYUAN_DECODER,
+    "Cosmos-1.0-Diffusion-7B": COSMOS_DECODER,
+    "Cosmos-1.0-Diffusion-14B": COSMOS_DECODER,
     "Cosmos-Predict2-2B": WAN_DECODER,
     "Cosmos-Predict2-14B": WAN_DECODER,
+    "SkyReels V1": HUNYUAN_DECODER,
     "SkyReels V2 1.3B": WAN_DECODER,
     "SkyReels V2 14B": WAN_DECODER,
     "Wan 2.1 1.3B": WAN_DECODER,

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from minisora.errors import UserError, nearest
 from minisora.flops.as_written import meta_allowances
+from minisora.flops.attention_formulas import arguments
 from minisora.flops.count_module import CONFIGS, INPUTS, Builder, build_on_meta, count_diffusers
 from minisora.flops.count_torch import count_forward
 from minisora.flops.live_memory import LiveMemory
@@ -48,6 +49,8 @@ SIDES = (5, 7)
 AGREE = 0.005
 # Latents that a decoder is seen on: side, and two lengths beyond which caches of the first frames are full.
 SIDE, LENGTHS = 8, (5, 9)
+# What a model raises that was made as no model is, and fake tensors that meet what they cannot.
+FAULTS = (TypeError, RuntimeError, ValueError, AttributeError, KeyError, IndexError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,11 @@ class _Attentions(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
-            named = inspect_arguments(args, kwargs)
+            named = arguments("aten::scaled_dot_product_attention", args, kwargs)
             query, key = named["query"], named["key"]
             *batch, heads, queries, channels = query.shape
             self.calls.append(Call(math.prod(batch), queries, key.shape[-2], heads, key.shape[-3], channels))
         return function(*args, **kwargs)
-
-
-def inspect_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `scaled_dot_product_attention` by name."""
-    return {**dict(zip(("query", "key", "value"), args, strict=False)), **kwargs}
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ def read_transformer(name: str, config: Mapping[str, Any]) -> Transformer:
     model = build_on_meta(getattr(diffusers, name), dict(config))
     native, text_tokens, build = INPUTS[name]
     patch = _patch(model.config)
-    shape, heads, attention = read_shape(
+    shape, heads, attention = _read_shape(
         name, model, [_probe(model, build, patch, text_tokens, native[0], side) for side in SIDES]
     )
     params = float(sum(p.numel() for p in model.parameters()))
@@ -214,13 +212,14 @@ def _probe(
             with seen:
                 model(**inputs)
             macs = count_forward(lambda: model(**inputs)) // 2
-    except (TypeError, RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{type(model).__name__} does not run on latents {latents}: {first}") from error
+    except FAULTS as error:
+        raise UserError(
+            f"{type(model).__name__} does not run on latents {latents}: {_first_line(error)}"
+        ) from error
     return _Probe(frames // patch[0], side * side, macs, seen.calls)
 
 
-def read_shape(name: str, model: nn.Module, probes: list[_Probe]) -> tuple[TransformerShape, int, Attention]:
+def _read_shape(name: str, model: nn.Module, probes: list[_Probe]) -> tuple[TransformerShape, int, Attention]:
     """Shape, heads and kind of attention of two small passes.
 
     Raises:
@@ -252,6 +251,10 @@ def read_shape(name: str, model: nn.Module, probes: list[_Probe]) -> tuple[Trans
     matrices = _matrices(model, int(width))
     shape = replace(shape, hidden=per_token / (shape.layers * matrices * width), gated_mlp=matrices == 3)
     return replace(shape, once=first.macs - float(_macs(shape, first, attention))), call.heads, attention
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _macs(shape: TransformerShape, probe: _Probe, attention: Attention) -> Any:
@@ -301,10 +304,11 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
         16,
     )
     try:
-        seen = [decode_on_fakes(name, settings, channels, length) for length in LENGTHS]
-    except (TypeError, RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name} does not decode {channels} channels of latents: {first}") from error
+        seen = [_decode_on_fakes(name, settings, channels, length) for length in LENGTHS]
+    except FAULTS as error:
+        raise UserError(
+            f"{name} does not decode {channels} channels of latents: {_first_line(error)}"
+        ) from error
     (video, peak, macs), (longer, higher, more) = seen
     frames, rest = divmod(longer[0] - video[0], LENGTHS[1] - LENGTHS[0])
     stride = frames if not rest else 0
@@ -328,23 +332,30 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
     return decoder, strides, causal, float(sum(p.numel() for p in model.parameters()))
 
 
-def decode_on_fakes(
+def _decode_on_fakes(
     name: str, settings: Mapping[str, Any], channels: int, length: int
 ) -> tuple[Triple, float, int]:
     """Size of the video of so many latent frames, numbers alive at the peak a pixel of the picture, and MACs."""
     import diffusers
 
     latents = (1, channels, length, SIDE, SIDE)
-    with FakeTensorMode():
-        vae = getattr(diffusers, name)(**settings).eval()
+    # In the format that serves: what is computed in float32 beside it takes two numbers for one.
+    default = torch.get_default_dtype()
+    # Some classes have constants in their modules.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            vae = getattr(diffusers, name)(**settings).eval()
+        finally:
+            torch.set_default_dtype(default)
         memory = LiveMemory(vae)
-        code = torch.zeros(latents)
+        code = torch.zeros(latents, dtype=torch.bfloat16)
         memory.hold([code])
         before = memory.now
         with memory, torch.no_grad():
             video: Tensor = vae.decode(code, return_dict=False)[0]
         frames, height, width = video.shape[2:]
-        values = (memory.peak - before) / 4 / (height * width) - 3 * frames
+        values = (memory.peak - before) / video.element_size() / (height * width) - 3 * frames
     shapes: Any = build_on_meta(getattr(diffusers, name), dict(settings))
     with torch.no_grad():
         macs = count_forward(lambda: shapes.decode(torch.zeros(latents, device="meta"))) // 2

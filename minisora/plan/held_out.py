@@ -1,11 +1,12 @@
 """How far the planner is off on models that it has not seen: disclosed seconds and memory, a developer left out.
 
-Three numbers of the method come from what was disclosed: the share of its peak that a card reaches in a clip, that of
-training, and the share of a clip's time that more cards do not shorten. Memory takes nothing from it, so each row tests
-it as it is. Of training there are timed steps and stated utilisations, of too few models to tell cards apart.
+Three numbers of the method come from what was disclosed: the share of what its peak and memory allow that a card
+reaches in a clip, that of training, and the share of a clip's time that more cards do not shorten. Memory takes nothing
+from it, so each row tests it as it is. Of training there are timed steps and stated utilisations, of too few models to
+tell cards apart.
 
-A prediction's error is disclosed / predicted. Its interval is where one more developer's would lie, 5 to 95 %, by
-Student's t on the logarithms of the developers' means: few developers give a wide one.
+A prediction's error is disclosed / predicted. Its interval is where a row of one more developer would lie, 5 to 95 %,
+by Student's t on logarithms: developers' means differ, and so do the rows of each. Few developers give a wide one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from statistics import median
 
 import numpy as np
 
-from minisora.plan.question import BYTES, Question, ask, cards_by_name
+from minisora.plan.question import BYTES, PlanCard, Question, ask, cards_by_name
 from minisora.plan.spending import ELSEWHERE, PLACES, spend
 from minisora.plan.subject import Triple, has_shape, of_disclosed
 from minisora.report.backtest import chip
@@ -34,7 +35,7 @@ class HeldOut:
 
     Args:
         model, developer, case: whose; which clip on which cards.
-        quantity: "seconds" of a clip, "memory" (bytes of a card), or "training" (time over that at the peak).
+        quantity: "seconds" of a clip, "memory" (bytes of a card), or "training" (time over what peak and memory allow).
         disclosed: least and most that the printed number can mean.
         predicted: from the others.
         grade: of the sources.
@@ -60,8 +61,8 @@ class Evidence:
     """What the disclosed rows say.
 
     Args:
-        use: share of the peak on one card, by card and (under "") of all.
-        train: share of the peak in training, on any card.
+        use: share of what peak and memory allow on one card, by card and (under "") of all.
+        train: the same in training, on any card.
         alone: share of a clip's time that more cards do not shorten.
         rows: every disclosed number with its prediction.
     """
@@ -76,32 +77,26 @@ class Evidence:
         return [row for row in self.rows if row.quantity == quantity]
 
     def interval(self, quantity: str) -> Interval | None:
-        """Factors on a prediction, 5 to 95 %; None for fewer than three developers.
-
-        Training falls into two groups, of which leaving one out moves the median far: its errors are those of the
-        median of all.
-        """
-        rows = self.of(quantity)
-        if quantity == "training":
-            rows = [replace(row, predicted=1 / self.train) for row in rows]
-        return interval_of_errors(rows)
+        """Factors on a prediction, 5 to 95 %; None for fewer than three developers."""
+        return interval_of_errors(self.of(quantity))
 
     def use_of(self, card: str) -> float:
-        """Share of the peak on a card: of models timed on it, or else of all."""
+        """Share of what a card allows: of models timed on it, or else of all."""
         return self.use.get(chip(card), self.use[""])
 
 
 def interval_of_errors(rows: Sequence[HeldOut]) -> Interval | None:
-    """Where the error of one more developer lies; None for fewer than three developers."""
+    """Where the error of a row of one more developer lies; None for fewer than three developers."""
     logs: dict[str, list[float]] = {}
     for row in rows:
         logs.setdefault(row.developer, []).append(float(np.log(row.error)))
-    return one_more([float(np.mean(each)) for each in logs.values()])
+    own = [float(np.var(each, ddof=1)) for each in logs.values() if len(each) > 1]
+    return one_more([float(np.mean(each)) for each in logs.values()], float(np.mean(own)) if own else 0.0)
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """A disclosed time: seconds of one card at its peak and of talk, beside what was printed."""
+    """A disclosed time: seconds that one card allows and of talk, beside what was printed."""
 
     model: VideoModel
     run: DisclosedRun
@@ -119,7 +114,7 @@ class _Timed:
 
     @property
     def use(self) -> float:
-        """Share of the peak, of one card."""
+        """Share of what one card allows."""
         return self.at_peak / self.seconds
 
     def predict(self, use: float, alone: float) -> float:
@@ -179,7 +174,7 @@ def _case(clip: Triple, cards: int, card: str | None, more: str = "") -> str:
 
 
 def _uses(times: Iterable[_Timed]) -> dict[str, float]:
-    """Share of the peak by card, and under "" of all: the median model's median."""
+    """Share of what cards allow, by card, and under "" of all: the median model's median."""
     shares: dict[tuple[str, str], list[float]] = {}
     for timed in times:
         if timed.cards == 1:
@@ -207,16 +202,20 @@ def _alone(times: Sequence[_Timed]) -> float:
     return median(median(each) for each in shares.values()) if shares else 0.0
 
 
-def _question(model: VideoModel, run: DisclosedRun, cards: int) -> Question | None:
+def _card(name: str) -> PlanCard | None:
+    """A disclosed card; None where it is not listed."""
+    return cards_by_name().get(chip(name))
+
+
+def _question(model: VideoModel, run: DisclosedRun, card: PlanCard, cards: int) -> Question | None:
     """A row of somebody's table as a question; None where it does not say enough."""
     clip = run.clip or model.clip
     steps, passes = run.steps or model.steps, run.guidance_passes or model.guidance_passes
     if clip is None:
         return None
-    subject, known = of_disclosed(model), cards_by_name()
+    subject = of_disclosed(model)
     frames, height, width = clip.value
-    card = known.get(chip(run.gpu.value)) if run.gpu else known["H100 SXM"]
-    if card is None or subject.heads % cards:
+    if subject.heads % cards:
         return None
     made = ask(
         subject,
@@ -238,8 +237,11 @@ def _timed(model: VideoModel, run: DisclosedRun) -> _Timed | None:
         return None
     if run.weights is not None and run.weights.value in ("int8", "nf4", "float8"):
         return None
-    question = _question(model, run, run.gpus.value)
-    if question is None or "bfloat16" not in question.card.precisions:
+    card = _card(run.gpu.value)
+    if card is None or "bfloat16" not in card.precisions:
+        return None
+    question = _question(model, run, card, run.gpus.value)
+    if question is None:
         return None
     numbers = spend(question.subject, question.inputs(1.0, 1.0, 0.0))
     only_denoising = run.covers is not None and run.covers.value == "denoising"
@@ -258,7 +260,7 @@ def _timed(model: VideoModel, run: DisclosedRun) -> _Timed | None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A share of the peak that a training reached: of a timed step, or as its makers say."""
+    """A share of what cards allow that a training reached: of a timed step, or as its makers say."""
 
     model: VideoModel
     case: str
@@ -270,13 +272,17 @@ def _trained(model: VideoModel) -> list[_Trained]:
     """Every one that a model disclosed."""
     found = []
     for run in model.timed_steps if has_shape(model) else []:
-        question = _question(model, run, run.token_shards.value if run.token_shards else 1)
-        if question is None or not (run.gpu and run.gpus and run.seconds and run.samples):
+        if not (run.gpu and run.gpus and run.seconds and run.samples):
+            continue
+        card = _card(run.gpu.value)
+        question = card and _question(model, run, card, run.token_shards.value if run.token_shards else 1)
+        if not question:
             continue
         inputs = question.inputs(1.0, 1.0, 0.0)
         inputs["checkpointing.full"] = float(run.checkpointing is not None and run.checkpointing.value)
         numbers = spend(question.subject, inputs)
-        work = run.samples.value * float(numbers["train_flops"] + numbers["recomputed_flops"])
+        flops = float(numbers["train_flops"] + numbers["recomputed_flops"])
+        work = run.samples.value * flops * float(numbers["stretch"])
         speed = question.card.peak("bfloat16") * run.gpus.value
         clip = (question.frames, question.height, question.width)
         case = _case(clip, run.gpus.value, run.gpu.value, "a step")
@@ -284,12 +290,24 @@ def _trained(model: VideoModel) -> list[_Trained]:
     if model.training is not None and model.training.mfu is not None:
         fact = model.training.mfu
         case = f"all of it, {model.training.gpu.value}"
-        found.append(_Trained(model, case, fact.value, model.grades[fact.source]))
+        found.append(_Trained(model, case, fact.value * _stretch(model), model.grades[fact.source]))
     return found
 
 
+def _stretch(model: VideoModel) -> float:
+    """Time of a pass over its clip over that of its products, on the card it was trained on; 1 where that is unknown.
+
+    What a stated utilisation of the peak becomes of what peak and memory allow.
+    """
+    card = _card(model.training.gpu.value) if model.training else None
+    if card is None or not has_shape(model):
+        return 1.0
+    question = ask(of_disclosed(model), card=card, train=True)
+    return float(spend(question.subject, question.inputs(1.0, 1.0, 0.0))["stretch"])
+
+
 def _train_use(trained: Sequence[_Trained]) -> float | None:
-    """Share of the peak in training: the median model's median."""
+    """Share of what cards allow in training: the median model's median."""
     shares: dict[str, list[float]] = {}
     for each in trained:
         shares.setdefault(each.model.name, []).append(each.use)
@@ -304,15 +322,18 @@ def _memory(model: VideoModel, run: DisclosedRun) -> HeldOut | None:
     if run.dit is None or (covers == "pipeline" and (run.text is None or run.vae is None)):
         return None
     sequence = run.token_shards.value if run.token_shards else 1
-    question = _question(model, run, sequence)
+    # Bytes are those of any card.
+    question = _question(model, run, cards_by_name()["H100 SXM"], sequence)
     # Hunyuan's decoder takes a clip whole or in tiles, ten times apart: the row has to say which.
     if question is None or (run.decode is None and question.subject.decoder.tile_frames):
         return None
     inputs: dict[str, Number] = question.inputs(1.0, 1.0, 0.0)
     weight, activation = BYTES[run.precision.value if run.precision else "bfloat16"]
     elsewhere = float(ELSEWHERE)
+    weight = WEIGHT_BYTES[run.weights.value] if run.weights else weight
     inputs |= {
-        "bytes.weight": WEIGHT_BYTES[run.weights.value] if run.weights else weight,
+        "bytes.weight": weight,
+        "bytes.text": WEIGHT_BYTES[run.text_weights.value] if run.text_weights else weight,
         "bytes.activation": activation,
         "bytes.vae": max(question.subject.decoder.bytes, activation),
         "cards.fsdp": float(run.weight_shards.value if run.weight_shards else 1),

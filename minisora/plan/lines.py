@@ -14,14 +14,14 @@ class Line:
     """One number.
 
     Args:
-        name: of the result of `spend`.
+        name: of the result of `spend` or `vae_spend`.
         label: for people.
-        unit: FLOP, bytes, s, share, and so on.
+        unit: FLOP, bytes, s, share, times, and so on.
         error: what its interval rests on.
         kind: derived, sourced, back-tested or measured; "use" is what the share of the peak is.
         source: where it comes from, with what `answer.Plan` fills in.
         group: heading.
-        of: a question about a clip, about a training, or both.
+        of: questions that it answers, of "clip", "train" and "vae" (training of the VAE), with blanks between them.
         needs: it is told where the question has this; "": always.
         headline: whether it stands out.
     """
@@ -33,35 +33,41 @@ class Line:
     kind: str
     source: str
     group: str
-    of: Literal["clip", "train", "both"]
+    of: str
     needs: str = ""
     headline: bool = False
 
 
 LINES: tuple[Line, ...] = (
-    Line("tokens", "tokens of a clip", "", "exact", "derived", "clip through VAE and patch", WORK, "both"),
-    Line("pass_flops", "one pass of the denoiser", "FLOP", "counts", "derived", "{shape}", WORK, "both"),
+    Line("tokens", "tokens of a clip", "", "exact", "derived", "clip through VAE and patch", WORK, "clip train"),
+    Line("pass_flops", "one pass of the denoiser", "FLOP", "counts", "derived", "{shape}", WORK, "clip train"),
     Line("denoise_flops", "denoising a clip", "FLOP", "counts", "derived", "{passes}", WORK, "clip"),
     Line(
         "eight_bit_flops", "of it in 8 bits", "FLOP", "counts", "derived", "products with weights, no attention",
         WORK, "clip", "eight_bits",
     ),
     Line("text_flops", "text encoder", "FLOP", "counts", "derived", "2 FLOPs a weight and token", WORK, "clip", "text"),
-    Line("decode_flops", "VAE decode", "FLOP", "exact", "derived", "{decoder}", WORK, "clip"),
+    Line("encode_flops", "VAE encode", "FLOP", "exact", "derived", "{decoder}", WORK, "vae"),
+    Line("decode_flops", "VAE decode", "FLOP", "exact", "derived", "{decoder}", WORK, "clip vae"),
+    Line("discriminator_flops", "discriminator", "FLOP", "exact", "derived", "of patches, PatchGAN", WORK, "vae"),
     Line("clip_flops", "a whole clip", "FLOP", "counts", "derived", "their sum", WORK, "clip", "", True),
-    Line("train_flops", "training, one clip", "FLOP", "counts", "derived", "{trained}", WORK, "train", "", True),
+    Line("train_flops", "training, one clip", "FLOP", "counts", "derived", "{trained}", WORK, "train vae", "", True),
     Line("recomputed_flops", "computed again", "FLOP", "counts", "derived", "1 pass", WORK, "train", "full"),
     Line("serve_weights", "weights", "bytes", "exact", "derived", "denoiser, text, VAE in {precision}", MEMORY, "clip"),
     Line("serve_activations", "activations of a pass", "bytes", "bytes", "derived", "{code}", MEMORY, "clip"),
     Line("serve_cache", "caches", "bytes", "exact", "derived", "of passes before", MEMORY, "clip", "cache"),
     Line("serve_decode", "VAE decode", "bytes", "bytes", "derived", "{decoder}{tiles}", MEMORY, "clip"),
     Line("serve_memory", "at the peak", "bytes", "memory", "back-tested", "weights {place}", MEMORY, "clip", "", True),
-    Line("train_weights", "weights", "bytes", "exact", "derived", "{weights}, {shards}", MEMORY, "train"),
-    Line("train_gradients", "gradients", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train"),
-    Line("train_moments", "AdamW's moments", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train"),
-    Line("train_average", "average of weights", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train"),
-    Line("train_activations", "activations", "bytes", "bytes", "derived", "{code}, {again}", MEMORY, "train"),
-    Line("train_memory", "at the peak", "bytes", "bytes", "derived", "their sum", MEMORY, "train", "", True),
+    Line("train_weights", "weights", "bytes", "exact", "derived", "{weights}, {shards}", MEMORY, "train vae"),
+    Line("train_gradients", "gradients", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train vae"),
+    Line("train_moments", "AdamW's moments", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train vae"),
+    Line("train_average", "average of weights", "bytes", "exact", "derived", "float32, {shards}", MEMORY, "train vae"),
+    Line("train_activations", "activations", "bytes", "bytes", "derived", "{code}, {again}", MEMORY, "train vae"),
+    Line("train_memory", "at the peak", "bytes", "bytes", "derived", "their sum", MEMORY, "train vae", "", True),
+    Line(
+        "stretch", "a pass over its products", "times", "exact", "derived",
+        "at the peak they take that much less than with what memory moves{kernel}", MONEY, "clip train vae", "memory",
+    ),
     Line("step_seconds", "one step", "s", "time", "use", "{use}", MONEY, "clip"),
     Line("clip_seconds", "one clip", "s", "time", "use", "{use}", MONEY, "clip", "", True),
     Line(
@@ -71,17 +77,20 @@ LINES: tuple[Line, ...] = (
     Line("clips_per_hour", "clips an hour, all cards", "", "rate", "use", "{use}", MONEY, "clip"),
     Line("clip_cost", "a clip", "$", "money", "sourced", "listed rent", MONEY, "clip", "", True),
     Line("clip_energy", "a clip", "kWh", "time", "sourced", "boards and hosts", MONEY, "clip"),
-    Line("train_step_seconds", "one step", "s", "time", "use", "{use}", MONEY, "train", "", True),
+    Line("train_step_seconds", "one step", "s", "time", "use", "{use}", MONEY, "train vae", "", True),
     Line(
         "train_talk_share", "communication over compute", "share", "exact", "derived", "{layout}", MONEY, "train",
         "many",
     ),
-    Line("train_samples_per_second", "clips a second", "", "rate", "use", "{use}", MONEY, "train"),
-    Line("train_total_flops", "all of it", "FLOP", "counts", "derived", "{samples}", MONEY, "train", "samples"),
-    Line("train_card_hours", "all of it", "card-hours", "time", "use", "{samples}", MONEY, "train", "samples"),
-    Line("train_days", "all of it", "days", "time", "use", "{samples}", MONEY, "train", "samples", True),
-    Line("train_cost", "all of it", "$", "money", "sourced", "listed rent", MONEY, "train", "samples", True),
-    Line("train_energy", "all of it", "kWh", "time", "sourced", "boards and hosts", MONEY, "train", "samples"),
+    Line("train_samples_per_second", "clips a second", "", "rate", "use", "{use}", MONEY, "train vae"),
+    Line("train_total_flops", "all of it", "FLOP", "counts", "derived", "{samples}", MONEY, "train vae", "samples"),
+    Line("train_card_hours", "all of it", "card-hours", "time", "use", "{samples}", MONEY, "train vae", "samples"),
+    Line("train_days", "all of it", "days", "time", "use", "{samples}", MONEY, "train vae", "samples", True),
+    Line("train_cost", "all of it", "$", "money", "sourced", "listed rent", MONEY, "train vae", "samples", True),
+    Line("train_energy", "all of it", "kWh", "time", "sourced", "boards and hosts", MONEY, "train vae", "samples"),
     Line("break_even_clips", "clips for as much", "", "time", "derived", "over one clip", MONEY, "train", "samples"),
-    Line("budget_samples", "clips seen for {budget}", "", "bought", "sourced", "listed rent", MONEY, "train", "budget"),
+    Line(
+        "budget_samples", "clips seen for {budget}", "", "bought", "sourced", "listed rent", MONEY, "train vae",
+        "budget",
+    ),
 )  # fmt: skip

@@ -13,8 +13,10 @@ from minisora.errors import UserError, nearest
 from minisora.flops.calibration import Calibration, PassKind, read_calibration
 from minisora.flops.peaks import CARDS
 from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS, check_number
+from minisora.plan.blocks import DECODERS
 from minisora.plan.spending import PLACES
 from minisora.plan.subject import Subject
+from minisora.plan.vae_training import SMALLEST_SIDE
 from minisora.report.assumptions import gpus, shipped
 from minisora.report.units import Number
 
@@ -49,6 +51,7 @@ class PlanCard:
         name, source: for people.
         tflops: dense peak in TFLOP/s by precision.
         memory: bytes; None: unknown.
+        bandwidth: bytes/s of its own memory; None: of a machine whose `use` has what memory costs in it.
         link: bytes/s one way to its neighbours.
         power: kW, its own; None: unknown.
         price: $ an hour (low, usual, high); None: unknown.
@@ -61,6 +64,7 @@ class PlanCard:
     source: str
     tflops: Mapping[str, float]
     memory: float | None
+    bandwidth: float | None
     link: float
     power: float | None
     price: tuple[float, float, float] | None
@@ -105,6 +109,7 @@ def cards_by_name() -> Mapping[str, PlanCard]:
             source=card.source,
             tflops=card.tflops,
             memory=card.memory * 2**30,
+            bandwidth=card.bandwidth * 1e12,
             link=card.link * 1e9,
             power=rented[card.name].power if card.name in rented else None,
             price=rented[card.name].price if card.name in rented else None,
@@ -145,6 +150,7 @@ def _calibrated(path: Path) -> PlanCard:
         source=f"{path.name}, {calibration.date[:10]}",
         tflops={dtype: calibration.measured_peak / 1e12},
         memory=None,
+        bandwidth=None,
         link=NETWORK,
         power=None,
         price=None,
@@ -185,6 +191,7 @@ class Question:
         place: where weights are while a clip is made.
         tiles: the decoder works in tiles of the picture.
         train: whether a training is asked about.
+        vae: that of the VAE, against a discriminator.
         rank: of the adapters of attention that learn (LoRA); 0: all weights do.
         checkpointing: what the backward pass computes again.
         samples: clips of a training; 0: not asked.
@@ -209,6 +216,7 @@ class Question:
     place: Place
     tiles: bool
     train: bool
+    vae: bool
     rank: int
     checkpointing: Checkpointing
     reused: float
@@ -224,7 +232,7 @@ class Question:
         """What `spend` reads.
 
         Args:
-            serve, train: share of the peak that a clip and a step of training reach.
+            serve, train: share of what peak and memory allow that a clip and a step of training reach.
             alone: share of a clip's time that more cards do not shorten.
         """
         weight, activation = BYTES[self.precision]
@@ -244,6 +252,7 @@ class Question:
             "cards.sequence": float(self.sequence),
             "cards.tensor": float(self.tensor),
             "card.peak": self.card.peak(self.precision),
+            "card.bandwidth": self.card.bandwidth or math.inf,
             "card.link": self.card.link,
             "card.network": NETWORK,
             "card.host": HOST,
@@ -253,9 +262,11 @@ class Question:
             "use.serve": self.card.use[0][1] if self.card.use else serve,
             "use.train": self.card.use[1][1] if self.card.use else train,
             "use.alone": alone,
+            "attention.times": self.subject.attention_times,
             "products.eight_bits": float(self.precision in EIGHT_BITS),
             "bytes.weight": weight,
             "bytes.activation": activation,
+            "bytes.text": weight,
             "bytes.vae": self.subject.decoder.bytes or activation,
             "place.text": place,
             "place.denoiser": place,
@@ -289,6 +300,7 @@ def ask(
     place: Place = "resident",
     tiles: bool = False,
     train: bool = False,
+    vae: bool = False,
     rank: int = 0,
     checkpointing: Checkpointing = "none",
     reused: float = 0.0,
@@ -324,7 +336,18 @@ def ask(
     check_number("reused", reused, 0.0, 0.99)
     for name, value in (("samples", samples), ("budget", budget)):
         check_number(name, value, 0.0, MAX_CLIPS)
-    layout = _layout(subject, cards, data, fsdp, sequence, tensor, train)
+    if vae and not (subject.decoder.kept and subject.vae_params):
+        counted = sorted(name for name, each in DECODERS.items() if each.kept)
+        raise UserError(
+            f"what training the VAE of {subject.name} costs was not counted, but of: {', '.join(counted)}"
+        )
+    layout = _layout(subject, cards, data, fsdp, sequence, tensor, train or vae)
+    if vae and layout[2] * layout[3] > 1:
+        raise UserError("cards share no clip when a VAE is trained: leave out --sequence and --tensor")
+    if vae and min(height, width) < SMALLEST_SIDE:
+        raise UserError(
+            f"{height}x{width} is too small for a patch: use {SMALLEST_SIDE} pixels a side, or more"
+        )
     card.peak(precision)
     return Question(
         subject=subject,
@@ -344,7 +367,8 @@ def ask(
         batch=batch,
         place=place,
         tiles=tiles,
-        train=train,
+        train=train or vae,
+        vae=vae,
         rank=rank,
         checkpointing=checkpointing,
         reused=reused,

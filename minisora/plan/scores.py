@@ -12,7 +12,7 @@ from minisora.screen import Table
 WITHIN = {"seconds": 2.0, "training": 2.0, "memory": 1.25}
 SHOWN: dict[str, Callable[[float], str]] = {
     "seconds": lambda seconds: quantity_words(seconds, "s"),
-    "training": lambda times: f"{1 / times:.1%} of peak",
+    "training": lambda times: f"{1 / times:.1%} of roofline",
     "memory": size_text,
 }
 

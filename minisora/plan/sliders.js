@@ -22,12 +22,12 @@ function inputsOf(s) {
     "serve.steps": s.steps, "serve.passes": s.passes, "serve.reused": s.reused, "serve.batch": s.batch,
     "train.batch": s.batch,
     "cards.data": s.data, "cards.fsdp": s.fsdp, "cards.sequence": s.sequence, "cards.tensor": s.tensor,
-    "card.peak": unknown(card.peaks[s.precision] ?? null), "card.link": card.link, "card.network": PAGE.network,
+    "card.peak": unknown(card.peaks[s.precision] ?? null), "card.link": card.link, "card.bandwidth": card.bandwidth ?? Infinity, "card.network": PAGE.network,
     "card.host": PAGE.host, "card.per_machine": PAGE.perMachine,
     "card.power": unknown(card.power) * PAGE.overhead, "card.price": unknown(card.price),
     "use.serve": card.use[0], "use.train": card.use[1], "use.alone": PAGE.alone,
-    "products.eight_bits": PAGE.eightBits.includes(s.precision) ? 1 : 0,
-    "bytes.weight": weight, "bytes.activation": activation, "bytes.vae": PAGE.decoderBytes || activation,
+    "attention.times": PAGE.attentionTimes, "products.eight_bits": PAGE.eightBits.includes(s.precision) ? 1 : 0,
+    "bytes.weight": weight, "bytes.text": weight, "bytes.activation": activation, "bytes.vae": PAGE.decoderBytes || activation,
     "place.text": place, "place.denoiser": place, "place.vae": place,
     "decode.tiles": s.tiles ? 1 : 0,
     "checkpointing.full": s.checkpointing === "full" ? 1 : 0,
@@ -234,8 +234,8 @@ function bind(element) {
 
 function told(line, numbers) {
   const cards = cardsOf(state);
-  const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, eight_bits: numbers.eight_bit_flops > 0, many: cards > 1 };
-  return line.of !== (state.train ? "clip" : "train") && (needs[line.needs] ?? true);
+  const needs = { text: numbers.text_flops > 0, full: state.checkpointing === "full", cache: numbers.serve_cache > 0, eight_bits: numbers.eight_bit_flops > 0, memory: PAGE.cards[state.card].bandwidth !== null, many: cards > 1 };
+  return line.of.split(" ").includes(state.train ? "train" : "clip") && (needs[line.needs] ?? true);
 }
 
 function interval(value, factors, unit) {

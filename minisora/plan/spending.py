@@ -2,12 +2,17 @@
 
     pass       2 FLOPs a MAC x MACs of the denoiser (`report.cost`)
     clip       passes x steps x pass + text encoder + decoder
-    seconds    clip / (peak x utilisation), of which a share stays on one card, + talk between the cards
+    seconds    stretched clip / (peak x utilisation), of which a share stays on one card, + talk between the cards
+    stretch    of a pass, 1 + what its card's memory moves / bandwidth over its products / peak
     step       3 passes a sample, 4 where every block runs again (checkpointing)
     memory     weights, and the most that is alive beside them; in training gradients, moments, what autograd keeps
 
 Numbers come by name and leave by name, as in `report.model`, and there are no branches: a choice is `np.where`, so that
 the page writes the same arithmetic down as JavaScript. Values may be arrays. Units: FLOPs, bytes, seconds, $, kWh.
+
+**Memory moves** every number that a block makes at least twice, as it is written and read: operators run one by one.
+What autograd keeps of a block (`blocks`) is what it makes. Wide blocks have many products for each number and hardly
+stretch; of narrow ones, where attention sees few keys, it is half of the time.
 
 **Cards** are data x sequence x tensor: *data* ranks have clips of their own, *sequence* ranks share the tokens of a
 clip (Ulysses, arXiv 2309.14509: attention by heads, the rest by tokens), *tensor* ranks share every matrix (Megatron,
@@ -50,6 +55,8 @@ RESIDENT, SWAPPED, STREAMED, ELSEWHERE = range(4)
 NOT_KEPT = 6.0
 # A backward pass costs two forward passes.
 TRAINING_PASSES = 3.0
+# Times that a number goes through the card's memory.
+WRITTEN_AND_READ = 2.0
 
 INPUTS: dict[str, str] = {
     "clip.frames": "frames of the clip",
@@ -65,18 +72,21 @@ INPUTS: dict[str, str] = {
     "cards.sequence": "ranks",
     "cards.tensor": "ranks",
     "card.peak": "FLOP/s, dense, in the precision of the products",
+    "card.bandwidth": "bytes/s of its own memory; infinite where the share of the peak has that in it",
     "card.link": "bytes/s one way to the other cards of the machine",
     "card.network": "bytes/s one way of each card to other machines",
     "card.host": "bytes/s one way from the machine's memory",
     "card.per_machine": "cards",
     "card.power": "kW of a card and what it needs around it",
     "card.price": "$ an hour",
-    "use.serve": "share of the peak that a clip reaches on one card",
-    "use.train": "share of the peak that a step reaches",
+    "use.serve": "share of what peak and memory allow that a clip reaches on one card",
+    "use.train": "the same of a step of training",
     "use.alone": "share of a clip's time that stays when cards are added",
+    "attention.times": "time of attention over that of the kernel in common use",
     "products.eight_bits": "1: products with weights run in 8 bits",
     "bytes.weight": "bytes of a weight that serves",
     "bytes.activation": "bytes of an activation",
+    "bytes.text": "bytes of a weight of the text encoders",
     "bytes.vae": "bytes of the VAE's weights and activations",
     "place.text": "where the text encoders' weights are, of `PLACES`",
     "place.denoiser": "where the denoiser's are",
@@ -127,6 +137,7 @@ def spend(subject: Subject, inputs: Inputs) -> Numbers:
         TRAINING_PASSES * numbers["pass_flops"],
     )
     numbers["recomputed_flops"] = again
+    numbers["stretch"] = _stretch(subject, inputs, macs, rows)
 
     numbers |= _serve_seconds(subject, inputs, numbers, rows, passes)
     numbers |= _serve_memory(subject, inputs, rows, frames)
@@ -176,6 +187,13 @@ def token_grid(subject: Subject, inputs: Inputs) -> tuple[Number, Number]:
     return np.ceil(latents / subject.patch[0]), rows * columns
 
 
+def _stretch(subject: Subject, inputs: Inputs, macs: PassMacs, rows: Number) -> Number:
+    """Time of a pass over that of its products at the peak."""
+    moved = WRITTEN_AND_READ * subject.shape.layers * made_by_a_block(subject, inputs, rows, 1.0)
+    memory = moved / inputs["card.bandwidth"] * inputs["card.peak"] / (2 * macs.total)
+    return 1 + (inputs["attention.times"] - 1) * macs.attention / macs.total + memory
+
+
 # Talk between cards.
 
 
@@ -211,7 +229,8 @@ def _serve_seconds(
     cards = inputs["cards.data"] * inputs["cards.sequence"] * inputs["cards.tensor"]
     ranks = inputs["cards.sequence"] * inputs["cards.tensor"]
     batch = inputs["serve.batch"]
-    alone = batch * numbers["clip_flops"] / (inputs["card.peak"] * inputs["use.serve"])
+    work = numbers["clip_flops"] + (numbers["stretch"] - 1) * numbers["denoise_flops"]
+    alone = batch * work / (inputs["card.peak"] * inputs["use.serve"])
     compute = alone * (inputs["use.alone"] + (1 - inputs["use.alone"]) / ranks)
     talk = batch * passes * _talk_of_a_pass(subject, inputs, rows)
     gather = passes * _gather_seconds(subject, inputs, inputs["bytes.weight"])
@@ -226,7 +245,9 @@ def _serve_seconds(
     hours = cards / clips / AN_HOUR
     return {
         "clip_seconds": seconds,
-        "step_seconds": seconds * (numbers["denoise_flops"] / numbers["clip_flops"]) / inputs["serve.steps"],
+        "step_seconds": seconds
+        * (numbers["stretch"] * numbers["denoise_flops"] / work)
+        / inputs["serve.steps"],
         "clip_compute_seconds": compute,
         "clip_talk_seconds": talk + gather,
         "clip_talk_share": (talk + gather) / compute,
@@ -257,7 +278,7 @@ def _serve_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number
     mlp = code.pass_rest * shape.width + (code.pass_hidden + shape.gated_mlp) * shape.hidden / tensor
     activations = tokens * size * np.maximum(attention, mlp)
     decode = inputs["serve.batch"] * decoder_values(subject, inputs) * inputs["bytes.vae"]
-    text, vae = subject.text_params * weight, subject.vae_params * inputs["bytes.vae"]
+    text, vae = subject.text_params * inputs["bytes.text"], subject.vae_params * inputs["bytes.vae"]
     parts = {"text": text, "denoiser": dit, "vae": vae}
     blocks = {"text": GATHERED * text / TEXT_BLOCKS, "denoiser": GATHERED * block, "vae": vae}
     always: Number = 0.0
@@ -286,7 +307,7 @@ def decoder_values(subject: Subject, inputs: Inputs) -> Number:
     few = np.minimum(frames, decoder.tile_frames) if decoder.tile_frames else some
     tiled = np.maximum(inputs["decode.tiles"], float(decoder.always))
     some = np.where(tiled, few, some)
-    tile = np.minimum(height, decoder.tile) * np.minimum(width, decoder.tile)
+    tile = np.minimum(height, decoder.tile[0]) * np.minimum(width, decoder.tile[1])
     part = np.where(tiled, tile, height * width)
     # The video itself, three numbers a pixel, grows beside it.
     return part * (some * decoder.values + decoder.picture_values) + 3 * frames * height * width
@@ -298,7 +319,12 @@ def decoder_values(subject: Subject, inputs: Inputs) -> Number:
 def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Number) -> Numbers:
     sequence, tensor = inputs["cards.sequence"], inputs["cards.tensor"]
     cards, batch = inputs["cards.data"] * sequence * tensor, inputs["train.batch"]
-    done = batch * (numbers["train_flops"] + numbers["recomputed_flops"]) / (sequence * tensor)
+    done = (
+        numbers["stretch"]
+        * (numbers["train_flops"] + numbers["recomputed_flops"])
+        * batch
+        / (sequence * tensor)
+    )
     compute = done / (inputs["card.peak"] * inputs["use.train"])
     rounds = TRAINING_PASSES + inputs["checkpointing.full"]
     talk = batch * rounds * _talk_of_a_pass(subject, inputs, rows)
@@ -310,21 +336,28 @@ def _train_seconds(subject: Subject, inputs: Inputs, numbers: Numbers, rows: Num
     share = trained(subject, inputs) * GRADIENT / (inputs["cards.fsdp"] * tensor)
     reduce = 2 * share * (copies - 1) / copies / _group_speed(inputs, cards)
     seconds = compute + talk + np.maximum(0.0, gather + reduce - compute)
-    samples = batch * inputs["cards.data"] / seconds
+    bill = training_bill(inputs, numbers["train_flops"], seconds, cards)
+    return {
+        **bill,
+        "train_talk_share": (talk + gather + reduce) / compute,
+        "break_even_clips": bill["train_card_hours"] / numbers["clip_card_hours"],
+    }
+
+
+def training_bill(inputs: Inputs, flops: Number, seconds: Number, cards: Number) -> Numbers:
+    """What steps of so many seconds on so many cards add up to, where one clip has so many FLOPs."""
+    samples = inputs["train.batch"] * inputs["cards.data"] / seconds
     sample_hours = cards / samples / AN_HOUR
     hours = inputs["train.samples"] * sample_hours
-    paid = hours * inputs["card.price"]
     return {
         "train_step_seconds": seconds,
-        "train_talk_share": (talk + gather + reduce) / compute,
         "train_samples_per_second": samples,
-        "train_total_flops": inputs["train.samples"] * numbers["train_flops"],
+        "train_total_flops": inputs["train.samples"] * flops,
         "train_card_hours": hours,
         "train_days": hours / cards / A_DAY,
-        "train_cost": paid,
+        "train_cost": hours * inputs["card.price"],
         "train_energy": hours * inputs["card.power"],
         "budget_samples": inputs["train.budget"] / (sample_hours * inputs["card.price"]),
-        "break_even_clips": hours / numbers["clip_card_hours"],
     }
 
 
@@ -365,25 +398,37 @@ def _train_memory(subject: Subject, inputs: Inputs, rows: Number, frames: Number
     }
 
 
-def kept_of_a_block(subject: Subject, inputs: Inputs, rows: Number) -> Number:
-    """Bytes that autograd keeps of one block for so many tokens."""
+def made_by_a_block(subject: Subject, inputs: Inputs, rows: Number, tensor: Number) -> Number:
+    """Bytes that one block makes, and autograd keeps, for so many tokens.
+
+    Args:
+        rows: tokens, of all clips.
+        tensor: ranks that share its matrices; the bytes are those of each.
+    """
     shape, code, size = subject.shape, subject.code, inputs["bytes.activation"]
-    tensor = inputs["cards.tensor"]
     width = np.where(size < WEIGHT, code.half_width, code.width)
     width = width - (code.text_width if shape.text != "cross" else 0.0)
     # Queries, keys, values and what attention gives are divided among tensor ranks: 6 d.
     numbers = ((width - 6) + 6 / tensor) * shape.width
     numbers = numbers + (code.hidden + 2 * shape.gated_mlp) * shape.hidden / tensor
+    text = code.text_rows * shape.text_tokens * shape.width if shape.text == "cross" else 0.0
+    return rows * (numbers * size + _per_head(subject, tensor)) + text * size / tensor
+
+
+def kept_of_a_block(subject: Subject, inputs: Inputs, rows: Number) -> Number:
+    """Bytes that autograd keeps of one block for so many tokens."""
+    shape, size, tensor = subject.shape, inputs["bytes.activation"], inputs["cards.tensor"]
     # Of an adapter the thin middle is kept.
     rank, thin = inputs["train.rank"], 8.0 if shape.text == "cross" else 4.0
     spared = NOT_KEPT * shape.width + shape.hidden / tensor
-    numbers = numbers - np.where(rank > 0, spared - thin * rank, 0.0)
-    per_head = code.per_head * subject.heads * WEIGHT / tensor
-    whole = rows * (numbers * size + per_head) + _text_kept(shape, code.text_rows) * size / tensor
+    whole = made_by_a_block(subject, inputs, rows, tensor)
+    whole = whole - rows * size * np.where(rank > 0, spared - thin * rank, 0.0)
     # What is kept of products: queries, keys, values, what attention gives, what is projected of it, hidden values.
-    products = rows * size * (shape.width + (5 * shape.width + shape.hidden) / tensor) + rows * per_head
+    products = size * (shape.width + (5 * shape.width + shape.hidden) / tensor)
+    products = rows * (products + _per_head(subject, tensor))
     return np.where(inputs["checkpointing.selective"], products, whole)
 
 
-def _text_kept(shape: TransformerShape, rows: float) -> Number:
-    return rows * shape.text_tokens * shape.width if shape.text == "cross" else 0.0
+def _per_head(subject: Subject, tensor: Number) -> Number:
+    """Bytes of float32 that attention keeps of a token."""
+    return subject.code.per_head * subject.heads * WEIGHT / tensor

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def one_more(logs: Sequence[float]) -> tuple[float, float] | None:
+def one_more(logs: Sequence[float], beside: float = 0.0) -> tuple[float, float] | None:
     """5 to 95 % for one more value, by Student's t on logarithms: few known ones give a wide interval.
 
     Args:
         logs: natural logarithms of the known ones, a vote each.
+        beside: variance of single values around what is known of each, where that is a mean.
 
     Returns:
         The ends, no logarithms; None for fewer than three.
     """
     if len(logs) < 3:
         return None
-    middle, scale = float(np.mean(logs)), float(np.std(logs, ddof=1) * np.sqrt(1 + 1 / len(logs)))
+    middle, scale = float(np.mean(logs)), math.sqrt(np.var(logs, ddof=1) * (1 + 1 / len(logs)) + beside)
     spread = scale * students_t(len(logs) - 1, 0.95)
     return float(np.exp(middle - spread)), float(np.exp(middle + spread))
 

@@ -38,6 +38,7 @@ GPU = Literal[
 # Where a part's weights are: on the card all the time; there only while the part works; there a layer or a few at a
 # time; never there (on the CPU, on another card, or computed beforehand).
 Placement = Literal["resident", "swapped", "streamed", "elsewhere"]
+Format = Literal["float32", "bfloat16", "float16", "float8", "int8", "nf4"]
 BYTES = {"GB": 10**9, "GiB": 2**30}
 
 
@@ -76,7 +77,8 @@ class DisclosedRun(Strict):
     Args:
         covers: the whole pipeline, the denoising alone, decoding alone, or one step of training.
         batch: samples in one pass; 2 where both passes of guidance run as one.
-        precision, weights: number format of the products, and that in which the denoiser's weights are kept.
+        precision, weights, text_weights: number format of the products, and those in which the weights of the denoiser
+            and of the text encoders are kept; None: in that of the products, and as the denoiser's.
         weight_shards, token_shards: GPUs over which the denoiser's weights, and the tokens of a clip, are divided.
         text, dit, vae: where the weights of each part are.
         decode: of the whole clip at once, of tiles of the picture, or of a few frames at a time.
@@ -94,7 +96,8 @@ class DisclosedRun(Strict):
     gpu: Fact[GPU] | None = None
     gpus: Fact[PositiveInt] | None = None
     precision: Fact[Literal["bfloat16", "float16", "float32"]] | None = None
-    weights: Fact[Literal["float32", "bfloat16", "float16", "float8", "int8", "nf4"]] | None = None
+    weights: Fact[Format] | None = None
+    text_weights: Fact[Format] | None = None
     weight_shards: Fact[PositiveInt] | None = None
     token_shards: Fact[PositiveInt] | None = None
     text: Fact[Placement] | None = None
@@ -194,6 +197,8 @@ class VideoModel(Strict):
     patch: Fact[Triple] | None = None
     latents: Fact[Literal["causal", "plain"]] | None = None
     attention: Fact[Attention] | None
+    # Which the makers' code calls; None: not read, taken for that in common use.
+    attention_kernel: Fact[Literal["flash", "memory-efficient"]] | None = None
     clip: Fact[Triple] | None
     fps: Fact[PositiveFloat] | None = None
     tokens: Fact[PositiveFloat] | None

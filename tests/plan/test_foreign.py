@@ -73,6 +73,12 @@ def test_a_decoder_is_seen_as_it_was_measured() -> None:
     assert decoder.values == pytest.approx(LTX_DECODER.values, rel=0.1)
 
 
+def test_a_decoder_with_constants_in_its_module_is_seen_too() -> None:
+    settings = {"encoder_block_out_channels": (16, 16, 16, 16), "decode_block_out_channels": (16, 16, 16, 16)}
+    _, strides, causal, _ = read_decoder("AutoencoderKLCosmos", {**settings, "num_layers": 1})
+    assert (strides, causal) == ((8, 8, 8), True)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "vae", "message"),
     [

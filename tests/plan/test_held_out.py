@@ -48,9 +48,10 @@ def test_a_developers_own_times_do_not_move_its_predictions_and_others_do() -> N
 def test_most_of_what_was_disclosed_is_met() -> None:
     tree = back_test_tree()
     assert tree["seconds"]["models"] >= 10
-    assert tree["seconds"]["models_within_2"] >= 0.85 * tree["seconds"]["models"]
-    assert tree["training"]["models"] >= 7
-    assert tree["memory"]["within_1.25"] >= 0.7 * tree["memory"]["rows"] >= 16
+    assert tree["seconds"]["models_within_2"] >= 0.9 * tree["seconds"]["models"]
+    assert tree["training"]["models_within_2"] >= 0.85 * tree["training"]["models"] >= 0.85 * 7
+    assert tree["memory"]["models_within_1.25"] >= 0.8 * tree["memory"]["models"] >= 0.8 * 10
+    assert tree["memory"]["within_1.25"] >= 0.8 * tree["memory"]["rows"] >= 0.8 * 40
 
 
 def test_a_training_is_predicted_from_what_others_reached() -> None:
@@ -120,9 +121,45 @@ def test_few_developers_have_no_interval_and_scattered_ones_a_wide_one() -> None
     assert wide[0] < narrow[0] < 1 < narrow[1] < wide[1]
 
 
+def test_rows_that_scatter_widen_the_interval_beside_developers_that_do() -> None:
+    def rows(*errors: float) -> list[HeldOut]:
+        own = [HeldOut("m", str(i), "", "seconds", (e, e), 1.0, "primary") for i, e in enumerate(errors)]
+        more = [
+            HeldOut("m", str(i), "", "seconds", (1 / e, 1 / e), 1.0, "primary") for i, e in enumerate(errors)
+        ]
+        return own + more
+
+    # Every developer's mean is 1; only its rows differ: the spread is that of the rows.
+    assert interval_of_errors(rows(1.0, 1.0, 1.0)) == pytest.approx((1.0, 1.0))
+    wide = interval_of_errors(rows(2.0, 2.0, 2.0))
+    assert wide == pytest.approx(one_more([0.0, 0.0, 0.0], beside=2 * math.log(2) ** 2))
+    assert wide
+    assert wide[1] > 2
+
+
+def test_bytes_are_scored_on_cards_that_are_not_listed_and_seconds_are_not() -> None:
+    rows = [row for row in evidence().rows if "RTX 4090" in row.case]
+    assert {row.quantity for row in rows} == {"memory"}
+    assert {row.model for row in rows} == {"Wan 2.1 1.3B", "SkyReels V1"}
+
+
+def test_text_encoders_may_be_kept_in_another_format() -> None:
+    """Cosmos loads T5 as it is stored, in float32: twice its 4.865e9 weights in bfloat16."""
+    models = {model.name: model for model in load_models()}
+    cosmos = models["Cosmos-1.0-Diffusion-7B"]
+    rows = [row for row in weigh([cosmos]).of("memory") if "swapped" not in row.case]
+    plain = cosmos.model_copy(
+        update={"runs": [run.model_copy(update={"text_weights": None}) for run in cosmos.runs]}
+    )
+    others = [row for row in weigh([plain]).of("memory") if "swapped" not in row.case]
+    for row, other in zip(rows, others, strict=True):
+        assert row.predicted - other.predicted == pytest.approx(2 * 4.865e9)
+
+
 def test_the_intervals_cover_what_was_left_out() -> None:
-    tree = back_test_tree()["seconds"]
-    assert tree["models_covered"] >= 0.85 * tree["models_tested"] > 0
+    for quantity in ("seconds", "training", "memory"):
+        tree = back_test_tree()[quantity]
+        assert tree["models_covered"] >= 0.9 * tree["models_tested"] > 0
 
 
 def test_every_number_has_a_kind_a_source_and_where_it_is_not_exact_an_interval() -> None:

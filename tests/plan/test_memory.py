@@ -71,9 +71,28 @@ def test_the_decoders_of_the_planner_are_those_that_were_measured() -> None:
     known = {decoder.source.split(",")[0]: decoder for decoder in DECODERS.values()}
     # A short clip is decoded in one go, without what the parts of a longer one leave each other.
     rows = [row for row in tree["decoders"] if row["latents"][0] == 5]
-    assert len(rows) == 5
+    assert len(rows) == 6
     for row in rows:
         decoder = known[row["decoder"]]
         frames = min(row["frames"], decoder.frames_at_once or row["frames"])
         told = frames * decoder.values + decoder.picture_values
         assert told == pytest.approx(row["values_per_picture_pixel"], rel=0.01), row["decoder"]
+
+
+def test_what_training_a_vae_keeps_is_what_was_measured() -> None:
+    tree = json.loads(next((BENCHMARKS / "results").glob("plan-memory_*.json")).read_text())
+    known = {decoder.source.split(",")[0]: decoder for decoder in DECODERS.values()}
+    assert {row["vae"] for row in tree["vaes"]} == {name for name, each in known.items() if each.kept}
+    for row in tree["vaes"]:
+        assert known[row["vae"]].kept == pytest.approx(row["kept_of_a_pixel"], rel=0.01)
+
+
+def test_macs_of_a_pixel_are_those_that_were_counted() -> None:
+    tree = json.loads(next((BENCHMARKS / "results").glob("vae-decoders_*.json")).read_text())
+    known = {decoder.source.split(",")[0]: decoder for decoder in DECODERS.values()}
+    for row in tree["decoders"]:
+        decoder = known[row["model"]]
+        if not decoder.always:
+            assert decoder.macs_per_pixel == pytest.approx(row["macs_per_pixel"], rel=0.01)
+        if decoder.encode_macs_per_pixel:
+            assert decoder.encode_macs_per_pixel == pytest.approx(row["encode_macs_per_pixel"], rel=0.01)

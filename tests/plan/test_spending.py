@@ -118,6 +118,46 @@ def test_cards_shorten_a_clip_but_for_what_stays_and_what_they_say() -> None:
     assert float(far["clip_talk_seconds"]) > 4 * float(near["clip_talk_seconds"])
 
 
+def test_memory_stretches_a_pass_by_what_its_blocks_make() -> None:
+    question = asked("latte-xl/2")
+    shape, code = question.subject.shape, question.subject.code
+    # No prompt: what cross-attention would make is left out. Latte's 16 x 256 tokens, in bfloat16.
+    numbers_of_a_token = (code.half_width - code.text_width) * 1152 + code.hidden * 4608
+    made = 4096 * (2 * numbers_of_a_token + 4 * code.per_head * 16)
+    seconds = 2 * 28 * made / 3.35e12
+    products = 2 * float(forward_macs(shape, 16.0, 256.0, "factorised").total) / 989.4e12
+    stretch = float(numbers(question)["stretch"])
+    assert stretch == pytest.approx(1 + seconds / products)
+    # A narrow model waits for its memory about as long as for its products, a wide one hardly.
+    assert stretch > 1.5
+    assert float(numbers(asked())["stretch"]) < 1.2
+    measured = numbers(question, card_bandwidth=float("inf"))
+    assert float(measured["stretch"]) == 1
+    assert float(numbers(question)["clip_compute_seconds"]) == pytest.approx(
+        float(measured["clip_compute_seconds"])
+        * (1 + (stretch - 1) * float(measured["denoise_flops"] / measured["clip_flops"]))
+    )
+    training = [
+        float(each["train_step_seconds"])
+        for each in (
+            numbers(asked("latte-xl/2", train=True)),
+            numbers(asked("latte-xl/2", train=True), card_bandwidth=float("inf")),
+        )
+    ]
+    assert training[0] == pytest.approx(stretch * training[1])
+
+
+def test_attention_in_a_slower_kernel_takes_that_much_longer() -> None:
+    plan = named("open-sora plan 1.2")
+    assert plan.attention_times == 2
+    question = ask(plan, card=card_named("h100 sxm"))
+    shape = plan.shape
+    macs = forward_macs(shape, 24.0, 45.0 * 80.0, "full")
+    slow, fast = (float(numbers(question, attention_times=times)["stretch"]) for times in (2.0, 1.0))
+    assert slow - fast == pytest.approx(float(macs.attention_share))
+    assert float(numbers(question)["stretch"]) == slow
+
+
 def test_where_weights_are_decides_the_peak() -> None:
     peaks = [
         float(numbers(asked(place=place))["serve_memory"]) for place in ("resident", "swapped", "streamed")
