@@ -1,4 +1,4 @@
-"""scripts/setup.sh without the venv package or the internet, and scripts/gpu.sh in pieces."""
+"""scripts/setup.sh without the venv package or the internet, scripts/gpu.sh in pieces, scripts/studio.sh by parts."""
 
 import shutil
 import subprocess
@@ -176,3 +176,29 @@ def test_setup_takes_carried_wheels_and_a_torch_that_is_there(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "--system-site-packages" in (tmp_path / "made").read_text()
     assert "--no-index --find-links wheels --editable .[dev]" in (tmp_path / "ran").read_text()
+
+
+def test_parts_of_the_studio_are_run_by_name(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "studio.sh", tmp_path / "scripts")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> calls\n')
+    python.chmod(0o755)
+
+    def studio(*parts: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "scripts/studio.sh", *parts], cwd=tmp_path, capture_output=True, text=True,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHON": str(python)},
+        )  # fmt: skip
+
+    refused = studio("gallery")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: unknown part gallery; known: walk views")
+    assert studio("paint").returncode == 0
+    assert (tmp_path / "calls").read_text() == "benchmarks/studio_paint.py --json runs/studio/paint.json\n"
+    # Without a name all of them, and each file is there.
+    assert studio().returncode == 0
+    words = (tmp_path / "calls").read_text().split()
+    files = {word for word in words if word.startswith(("tests/", "benchmarks/", "scripts/"))}
+    assert {"tests/studio/test_walk.py", "tests/studio/test_views.py", "benchmarks/studio_load.py"} <= files
+    assert [word for word in files if not (ROOT / word).exists()] == []
