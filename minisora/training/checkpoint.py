@@ -101,14 +101,34 @@ _BEFORE: dict[str, dict[str, Any]] = {
 # File of the averaged weights of the best validation.
 _BEST = "best.safetensors"
 
-# Sections that a stage does not look at; what it is given by others is in its inputs.
-_OF_WORLDS = {"world", "train_actions", "train_dynamics"}
-_OF_OTHERS = {
-    "vae": {"dit", "text", "flow", "train_dit", "train_caption", *_OF_WORLDS},
-    "dit": {"train_caption", *_OF_WORLDS},
+# Of `world`, what only the dynamics look at.
+_OF_DYNAMICS = (
+    "window",
+    "frames",
+    "context_sigma",
+    "most_context_sigma",
+    "moving_weight",
+    "code_dropout",
+    "idle_share",
+    "played_share",
+    "own_share",
+    "most_weight",
+    "objective",
+    "streams",
+    "steps",
+)
+# Sections and settings that a stage does not look at; what it is given by others is in its inputs.
+_OF_WORLDS = {("world",), ("train_actions",), ("train_dynamics",)}
+_OF_OTHERS: dict[str, set[tuple[str, ...]]] = {
+    "vae": {("dit",), ("text",), ("flow",), ("train_dit",), ("train_caption",), *_OF_WORLDS},
+    "dit": {("train_caption",), *_OF_WORLDS},
     "caption": _OF_WORLDS,
-    "actions": {"vae", "dit", "text", "flow", "train_vae", "train_dit", "train_caption", "train_dynamics"},
-    "dynamics": {"text", "train_dit", "train_caption"},
+    "actions": {
+        *((each,) for each in ("vae", "dit", "text", "flow")),
+        *((f"train_{each}",) for each in ("vae", "dit", "caption", "dynamics")),
+        *(("world", key) for key in _OF_DYNAMICS),
+    },
+    "dynamics": {("text",), ("train_dit",), ("train_caption",)},
 }
 
 
@@ -348,14 +368,11 @@ def resume_point(
 
 def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inputs: str) -> None:
     """Raise UserError, naming the first setting that differs, unless the checkpoint belongs to this run."""
-    known = {
+    then = {
         key: {**_BEFORE[key], **value} if key in _BEFORE else value for key, value in state.config.items()
     }
-    then, now = (
-        {key: value for key, value in each.items() if key not in _OF_OTHERS.get(state.stage, set())}
-        for each in (known, config)
-    )
-    for key, (before, after) in _differences(then, now).items():
+    free = _FREE | _OF_OTHERS.get(state.stage, set())
+    for key, (before, after) in _differences(then, config, free).items():
         # A checkpoint of an older version does not say it.
         if key == "text.content" and before is None:
             continue
@@ -372,14 +389,17 @@ def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inpu
         )
 
 
-def _differences(then: Any, now: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
-    if path in _FREE or then == now:
+def _differences(
+    then: Any, now: Any, free: set[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, each by its dotted name, but for those under a path in `free`."""
+    if path in free or then == now:
         return {}
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return {".".join(path): (then, now)}
     differing: dict[str, tuple[Any, Any]] = {}
     for key in {**then, **now}:
-        differing |= _differences(then.get(key), now.get(key), (*path, key))
+        differing |= _differences(then.get(key), now.get(key), free, (*path, key))
     return differing
 
 

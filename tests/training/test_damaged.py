@@ -246,3 +246,17 @@ def test_a_refusal_says_what_is_another() -> None:
         checkpoint.check_resumable(Path("x"), state, {}, "data-bucket-other")
     with pytest.raises(UserError, match="on other data"):
         checkpoint.check_resumable(Path("x"), state, {}, "other-bucket-vae")
+
+
+def test_codes_of_a_world_stay_where_only_what_follows_is_learned_otherwise() -> None:
+    world = Config().world
+    state = checkpoint.TrainState(1, checkpoint.described(Config()), "fp32", "actions", "data")
+    others = {"world.most_weight": 2.0, "world.objective": "velocity", "vae.latent_channels": 4}
+    checkpoint.check_resumable(Path("x"), state, checkpoint.described(Config().replace(**others)), "data")
+    for key, value in (("codes", 2 * world.codes), ("action_width", 8), ("history_dropout", 0.1)):
+        now = checkpoint.described(Config().replace(**{f"world.{key}": value}))
+        with pytest.raises(UserError, match=rf"trained with world\.{key}="):
+            checkpoint.check_resumable(Path("x"), state, now, "data")
+    # A name that is no setting would let nothing through, and nobody would notice.
+    free = {path[1] for path in checkpoint._OF_OTHERS["actions"] if path[0] == "world" and len(path) > 1}
+    assert free < type(world).model_fields.keys()
