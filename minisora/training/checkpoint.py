@@ -118,7 +118,7 @@ _OF_DYNAMICS = (
     "steps",
 )
 # Sections and settings that a stage does not look at; what it is given by others is in its inputs.
-_OF_WORLDS = {("world",), ("train_actions",), ("train_dynamics",)}
+_OF_WORLDS: set[tuple[str, ...]] = {("world",), ("train_actions",), ("train_dynamics",)}
 _OF_OTHERS: dict[str, set[tuple[str, ...]]] = {
     "vae": {("dit",), ("text",), ("flow",), ("train_dit",), ("train_caption",), *_OF_WORLDS},
     "dit": {("train_caption",), *_OF_WORLDS},
