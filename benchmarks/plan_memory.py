@@ -2,17 +2,22 @@
 
     python benchmarks/plan_memory.py --json benchmarks/results/plan-memory_MACHINE_DATE.json
     python benchmarks/plan_memory.py --decoders
+    python benchmarks/plan_memory.py --card --json benchmarks/results/CARD/plan_memory.json
 
 Measured is the peak of a step of training: weights, gradients and AdamW's moments, which are there before, and every
 tensor that is alive while a forward and a backward pass run beside them (`minisora.flops.live_memory`), in float32. The
 planner is told the shape, the number of weights and the clip, and nothing else.
+
+On a CUDA card (--card) activations alone are compared, of larger cases, in float32 and in bfloat16: the most that its
+allocator holds in a step beyond weights and gradients.
 
 On fake tensors, of which the planner's tables are made (--decoders): numbers alive at the peak of a pass without
 gradients, for each token and channel, and of VAE decoders, for each pixel of the picture.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +33,8 @@ from minisora.flops.live_memory import LiveMemory, training_peak
 from minisora.flops.passes import dit_pass
 from minisora.models.build import build_dit
 from minisora.plan.blocks import COGVIDEOX, HUNYUAN, LTX, OWN, WAN, BlockCode
-from minisora.plan.question import ask, card_named
-from minisora.plan.spending import spend
+from minisora.plan.question import Precision, ask, card_named
+from minisora.plan.spending import Numbers, spend
 from minisora.plan.subject import Subject, of_size
 from minisora.report.cost import TransformerShape
 
@@ -86,7 +91,34 @@ CODES: dict[str, BlockCode] = {
 }
 
 
-def build(case: Case) -> tuple[nn.Module, Callable[[], Tensor]]:
+# Large beside what libraries take for themselves.
+ON_A_CARD = tuple(
+    Case(model, 4, 16, 64, 4, (9, 32, 32), text_tokens=64, checkpointing=checkpointing)
+    for model in (
+        "VideoDiT",
+        "WanTransformer3DModel",
+        "CogVideoXTransformer3DModel",
+        "LTXVideoTransformer3DModel",
+    )
+    for checkpointing in (False, True)
+)
+
+
+@contextmanager
+def made_in(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """What is made inside is on that device and in that format; also fake tensors, which cannot be cast."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def build(
+    case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The model of a case, and a loss of one pass."""
     if case.model == "VideoDiT":
         config = load(
@@ -100,18 +132,23 @@ def build(case: Case) -> tuple[nn.Module, Callable[[], Tensor]]:
                 f"text.width={TEXT_WIDTH}",
             ],
         )
-        dit = build_dit(config, TEXT_WIDTH)
+        with made_in(device, dtype):
+            dit = build_dit(config, TEXT_WIDTH)
         if case.checkpointing:
             dit.enable_gradient_checkpointing()
-        part = dit_pass(config, dit, case.latents, text_width=TEXT_WIDTH, batch=case.batch, device="cpu")
+        part = dit_pass(
+            config, dit, case.latents, text_width=TEXT_WIDTH, batch=case.batch, device=device, dtype=dtype
+        )
         return dit, part.loss
     import diffusers
 
-    model = getattr(diffusers, case.model)(**settings(case))
+    shapes_of = INPUTS[case.model][2]
+    with made_in(device, dtype):
+        model = getattr(diffusers, case.model)(**settings(case))
+        shapes = shapes_of(model.config, case.latents, case.text_tokens)
+        inputs = {name: _real(value, case.batch, dtype) for name, value in shapes.items()}
     if case.checkpointing:
         model.enable_gradient_checkpointing()
-    shapes = INPUTS[case.model][2](model.config, case.latents, case.text_tokens)
-    inputs = {name: _real(value, case.batch) for name, value in shapes.items()}
 
     def loss() -> Tensor:
         return model(**inputs, return_dict=False)[0].square().mean()
@@ -170,18 +207,17 @@ def subject_of(case: Case, params: int) -> Subject:
     )  # fmt: skip
 
 
-def predict(case: Case, params: int) -> float:
-    """Bytes of a step by the planner, without an average of the weights."""
+def predict(case: Case, params: int, precision: Precision = "float32") -> Numbers:
+    """Bytes of a step by the planner."""
     question = ask(
         subject_of(case, params),
         card=card_named("h100 sxm"),
-        precision="float32",
+        precision=precision,
         batch=case.batch,
         train=True,
         checkpointing="full" if case.checkpointing else "none",
     )
-    numbers = spend(question.subject, question.inputs(1.0, 1.0, 0.0))
-    return float(numbers["train_memory"] - numbers["train_average"])
+    return spend(question.subject, question.inputs(1.0, 1.0, 0.0))
 
 
 def compare(case: Case) -> dict[str, Any]:
@@ -189,11 +225,38 @@ def compare(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     model, loss = build(case)
     params = sum(parameter.numel() for parameter in model.parameters())
-    measured, predicted = training_peak(model, loss), predict(case, params)
+    numbers = predict(case, params)
+    # No average of the weights is kept here.
+    measured, predicted = (
+        training_peak(model, loss),
+        float(numbers["train_memory"] - numbers["train_average"]),
+    )
     return {
         **asdict(case),
         "params": params,
         "fixed_bytes": 16 * params,
+        "measured_bytes": measured,
+        "predicted_bytes": round(predicted),
+        "predicted_over_measured": predicted / measured,
+    }
+
+
+def compare_on_a_card(case: Case, precision: Precision) -> dict[str, Any]:
+    """Predicted beside measured bytes of the activations of a step."""
+    torch.manual_seed(0)
+    model, loss = build(case, "cuda", getattr(torch, precision))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    # Gradients, and what libraries keep, are there before.
+    loss().backward()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss().backward()
+    measured = torch.cuda.max_memory_allocated() - before
+    predicted = float(predict(case, params, precision)["train_activations"])
+    return {
+        **asdict(case),
+        "precision": precision,
         "measured_bytes": measured,
         "predicted_bytes": round(predicted),
         "predicted_over_measured": predicted / measured,
@@ -209,9 +272,8 @@ def pass_units(name: str) -> dict[str, Any]:
     if name.startswith("Cog"):
         arguments["use_rotary_positional_embeddings"] = True
     with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(torch.bfloat16)
-        model = getattr(diffusers, name)(**arguments)
-        torch.set_default_dtype(torch.float32)
+        with made_in("cpu", torch.bfloat16):
+            model = getattr(diffusers, name)(**arguments)
         shapes = INPUTS[name][2](model.config, case.latents, case.text_tokens)
         inputs = {key: _real(value, 1, torch.bfloat16) for key, value in shapes.items()}
         tokens = 9 * 32 * 32 // (1 if name.startswith("LTX") else 4)
@@ -234,9 +296,8 @@ def kept_of_a_vae(name: str, frames: int) -> float:
 
     arguments, _ = DECODERS[name]
     with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(torch.bfloat16)
-        vae = getattr(diffusers, name)(**arguments)
-        torch.set_default_dtype(torch.float32)
+        with made_in("cpu", torch.bfloat16):
+            vae = getattr(diffusers, name)(**arguments)
         memory = LiveMemory(vae)
         video = torch.zeros(1, 3, frames, 64, 64, dtype=torch.bfloat16)
         memory.hold([video])
@@ -274,9 +335,8 @@ def decoder(name: str, latents: tuple[int, int, int]) -> dict[str, Any]:
     arguments, channels = DECODERS[name]
     dtype = FORMATS.get(name, torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(dtype)
-        vae = getattr(diffusers, name)(**arguments).eval()
-        torch.set_default_dtype(torch.float32)
+        with made_in("cpu", dtype):
+            vae = getattr(diffusers, name)(**arguments).eval()
         memory = LiveMemory(vae)
         code = torch.zeros(1, channels, *latents, dtype=dtype)
         memory.hold([code])
@@ -294,7 +354,16 @@ def main() -> None:
     parser.add_argument(
         "--decoders", action="store_true", help="only the decoders, and passes without gradients"
     )
+    parser.add_argument("--card", action="store_true", help="only activations, on a CUDA card")
     arguments = parser.parse_args()
+    if arguments.card:
+        precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+        cards = [compare_on_a_card(case, precision) for case in ON_A_CARD for precision in precisions]
+        for row in cards:
+            print(f"{row['model']} {row['precision']} {row['predicted_over_measured']:.3f}")
+        if arguments.json:
+            write(arguments.json, {**facts(), "card": torch.cuda.get_device_name(0), "steps": cards})
+        return
     passes = [pass_units(name) for name in CODES if name in INPUTS]
     for row in passes:
         print(f"{row['model']:32} {row['units']:.2f} units, told {row['told']:.2f}", flush=True)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# On a CUDA machine: GPU tests, the ledger on real CUDA tensors, the calibration, a short training with MFU.
+# On a CUDA machine: GPU tests, the ledger on real CUDA tensors, the calibration, activations held against the planner's,
+# a short training with MFU.
 # Usage: scripts/gpu.sh [--minutes M] [--ladder] [--wheels DIR] [--system-torch]
 #   --minutes M     stop after M minutes, such as 8 where a call may take 10; the same again goes on
 #   --ladder        and the scaling ladder h100, for hours, held against what was predicted of it
@@ -58,6 +59,7 @@ piece() {
 piece tests whole bash -c "set -o pipefail; $python -m pytest -m cuda | tee '$out/tests.txt'"
 piece flops whole $minisora flops --config small_gpu --device cuda --time --json "$out/flops.json"
 piece calibrate whole $minisora calibrate --device cuda --out "$out/calibration.json" --plot "$out/roofline.png"
+piece memory whole $python benchmarks/plan_memory.py --card --json "$out/plan_memory.json"
 piece train parts $minisora train --config small_gpu --out "runs/$card" --set train_vae.steps=500 \
   --set train_dit.steps=500 --set train_dit.sample_every=0 --set train_vae.save_every=100 --set train_dit.save_every=100
 cp "runs/$card/metrics.jsonl" "$out/metrics.jsonl"

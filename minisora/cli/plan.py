@@ -91,7 +91,8 @@ def plan(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="full, factorised, divided, causal, causal:CHUNK or window:FRAMES, in latent frames."
+            help="full, factorised, divided, causal, causal:CHUNK or window:FRAMES, in latent frames, or "
+            "tile:FRAMESxROWSxCOLUMNS, in tokens."
         ),
     ] = None,
     vae: Annotated[

@@ -218,6 +218,11 @@ def _hunyuan(config: Any, size: Size, tokens: int) -> dict[str, Any]:
     return _mochi(config, size, tokens) | pooled | guidance
 
 
+def _cosmos(config: Any, size: Size, tokens: int) -> dict[str, Any]:
+    padding = {"padding_mask": _floats(1, 1, *size[1:])} if config.concat_padding_mask else {}
+    return _inputs((config.in_channels, *size), tokens, config.text_embed_dim, fps=16, **padding)
+
+
 def _ltx(config: Any, size: Size, tokens: int) -> dict[str, Any]:
     sizes = dict(zip(("num_frames", "height", "width"), size, strict=True))
     more = {"encoder_attention_mask": _mask(tokens), **sizes}
@@ -250,7 +255,10 @@ Builder = Callable[[Any, Size, int], dict[str, Any]]
 INPUTS: dict[str, tuple[Size, int, Builder]] = {
     "CogVideoXTransformer3DModel": ((13, 60, 90), 226, _cogvideox),
     "LatteTransformer3DModel": ((16, 32, 32), 120, _latte),
+    "AllegroTransformer3DModel": ((22, 90, 160), 512, _latte),
+    "CosmosTransformer3DModel": ((16, 88, 160), 512, _cosmos),
     "LTXVideoTransformer3DModel": ((16, 16, 24), 128, _ltx),
+    "SkyReelsV2Transformer3DModel": ((25, 68, 120), 512, _wan),
     "WanTransformer3DModel": ((21, 60, 104), 512, _wan),
     "HunyuanVideoTransformer3DModel": ((33, 90, 160), 256, _hunyuan),
     "MochiTransformer3DModel": ((28, 60, 106), 256, _mochi),

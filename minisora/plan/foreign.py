@@ -37,12 +37,22 @@ BESIDE = {
     "Allegro": "AutoencoderKLAllegro",
     "CogVideoX": "AutoencoderKLCogVideoX",
     "ConsisID": "AutoencoderKLCogVideoX",
+    "Cosmos": "AutoencoderKLCosmos",
     "HunyuanVideo": "AutoencoderKLHunyuanVideo",
     "LTXVideo": "AutoencoderKLLTXVideo",
     "Mochi": "AutoencoderKLMochi",
+    "SkyReelsV2": "AutoencoderKLWan",
+    "Wan": "AutoencoderKLWan",
 }
-WANS_DECODER = "AutoencoderKLWan"
-CODES: dict[str, BlockCode] = {"CogVideoX": COGVIDEOX, "HunyuanVideoT": HUNYUAN, "LTXVideo": LTX, "Wan": WAN}
+# Of others.
+ANY_DECODER = "AutoencoderKLWan"
+CODES: dict[str, BlockCode] = {
+    "CogVideoX": COGVIDEOX,
+    "HunyuanVideoT": HUNYUAN,
+    "LTXVideo": LTX,
+    "SkyReelsV2": WAN,
+    "Wan": WAN,
+}
 # Tokens of a side, of the two small passes: as many places as no model here has latent frames or tokens of a prompt.
 SIDES = (5, 7)
 # Share by which the whole clip may differ from what the small passes say.
@@ -128,8 +138,8 @@ def diffusers_subject(
     code = next((code for prefix, code in CODES.items() if name.startswith(prefix)), TYPICAL)
     assumed = ["a T5-XXL for the prompt", f"{STEPS} steps", f"{GUIDANCE_PASSES} passes a step"]
     assumed += ["activations of a typical block"] if code is TYPICAL else []
-    if vae is None and not name.startswith((*BESIDE, "Wan")):
-        assumed.append(WANS_DECODER)
+    if vae is None and not name.startswith(tuple(BESIDE)):
+        assumed.append(ANY_DECODER)
     return Subject(
         name=name,
         source=f"diffusers {diffusers.__version__}: counted passes, {read.error:.2%} apart",
@@ -186,7 +196,7 @@ def read_transformer(name: str, config: Mapping[str, Any]) -> Transformer:
 
 
 def _beside(name: str) -> str:
-    return next((vae for prefix, vae in BESIDE.items() if name.startswith(prefix)), WANS_DECODER)
+    return next((vae for prefix, vae in BESIDE.items() if name.startswith(prefix)), ANY_DECODER)
 
 
 def _patch(config: Any) -> Triple:

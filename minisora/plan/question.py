@@ -15,9 +15,10 @@ from minisora.flops.peaks import CARDS
 from minisora.limits import MAX_CARDS, MAX_CLIPS, MAX_FRAMES, MAX_SECONDS, check_number
 from minisora.plan.blocks import DECODERS
 from minisora.plan.spending import PLACES
-from minisora.plan.subject import Subject
+from minisora.plan.subject import Subject, attention_words
 from minisora.plan.vae_training import SMALLEST_SIDE
 from minisora.report.assumptions import gpus, shipped
+from minisora.report.cost import Band
 from minisora.report.units import Number
 
 Precision = Literal["bfloat16", "float16", "float32", "float8", "int8"]
@@ -329,6 +330,7 @@ def ask(
         _check_frames(subject, frames)
     height, width = size or subject.clip[1:]
     _check_size(subject, height, width)
+    _check_tile(subject, height, width)
     steps = subject.steps if steps is None else steps
     check_number("steps", steps, 1, 100_000)
     check_number("batch", batch, 1, 1 << 20)
@@ -394,6 +396,19 @@ def _check_size(subject: Subject, height: int, width: int) -> None:
         rows, columns = subject.stride
         raise UserError(
             f"{height}x{width} fits no stride of {rows}x{columns} pixels: use --size {near[0]}x{near[1]}"
+        )
+
+
+def _check_tile(subject: Subject, height: int, width: int) -> None:
+    seen = subject.attention
+    if not isinstance(seen, Band) or seen.kind != "tile":
+        return
+    sides = [math.ceil(side / stride) for side, stride in zip((height, width), subject.stride, strict=True)]
+    inside = replace(seen, rows=min(int(seen.rows), sides[0]), columns=min(int(seen.columns), sides[1]))
+    if inside != seen:
+        raise UserError(
+            f"{attention_words(seen)} is larger than a frame of {sides[0]}x{sides[1]} tokens: use --attention "
+            f"{attention_words(inside)}"
         )
 
 

@@ -336,7 +336,7 @@ def count_words(count: float) -> str:
 
 
 def parse_attention(text: str) -> Attention | Band:
-    """A kind of attention: full, factorised, divided, causal, causal:CHUNK, window:FRAMES.
+    """A kind of attention: full, factorised, divided, causal, causal:CHUNK, window:FRAMES, tile:FRAMESxROWSxCOLUMNS.
 
     Raises:
         UserError: it is none of these.
@@ -353,17 +353,27 @@ def parse_attention(text: str) -> Attention | Band:
                 f"--attention {text}: a frame stands in the middle of its window: use window:{int(extent) + 1}"
             )
         return Band("window", int(extent))
-    if kind in ("causal", "window"):
-        raise UserError(f"--attention {text} has no number of latent frames from 1 on: use {kind}:3")
-    hint = nearest(kind, [*ATTENTIONS, "causal", "window"])
+    if kind == "tile" and extent:
+        return Band("tile", *parse_triple(extent, "--attention tile:"))
+    if kind in ("causal", "window", "tile"):
+        raise UserError(
+            f"--attention {text} has no number of latent frames from 1 on: use {kind}:3{'x8x8' * (kind == 'tile')}"
+        )
+    hint = nearest(kind, [*ATTENTIONS, "causal", "window", "tile"])
     raise UserError(
-        f"--attention {text} is none{hint}: full, factorised, divided, causal, causal:CHUNK, window:FRAMES"
+        f"--attention {text} is none{hint}: full, factorised, divided, causal, causal:CHUNK, window:FRAMES, "
+        "tile:FRAMESxROWSxCOLUMNS"
     )
 
 
 def attention_words(attention: Attention | Band) -> str:
     """As it is typed."""
-    return attention if isinstance(attention, str) else f"{attention.kind}:{attention.frames:g}"
+    if isinstance(attention, str):
+        return attention
+    extent = f"{attention.frames:g}"
+    if attention.kind == "tile":
+        extent += f"x{attention.rows:g}x{attention.columns:g}"
+    return f"{attention.kind}:{extent}"
 
 
 def parse_triple(text: str, option: str) -> Triple:

@@ -13,6 +13,7 @@ share g of key-value heads (grouped queries; 1 without):
     K = (P + F) / 2       factorised: blocks alternate between space and time (minisora, Latte)
     K = P + F             divided: both in every block, time with projections of its own, + 4 S d^2
     K = P x frames seen   bands: a frame sees itself and those before it, or those around it (`Band`)
+    K = tokens of a tile  a token sees a window of frames, rows and columns (`Band`)
 
 Attention overtakes everything else at S = 6 d (f = 4 d, full). The arithmetic is that of
 `minisora.flops.count_closed_form`, which three independent counts agree with; a test holds the two together.
@@ -33,19 +34,29 @@ ATTENTIONS: tuple[Attention, ...] = ("full", "factorised", "divided")
 
 @dataclass(frozen=True)
 class Band:
-    """Attention over some latent frames, whole: what a kernel skips is not counted.
+    """Attention over some latent frames, or some tokens of them: what a kernel skips is not counted.
 
     Args:
         kind: "causal": chunks of so many frames see themselves and all before them; "window": a frame sees so many
-            (an odd number), itself in their middle, fewer at the ends of the clip.
+            (an odd number), itself in their middle, fewer at the ends of the clip; "tile": a token sees a window of
+            frames, rows and columns, which at the ends is moved inside (sliding tiles, arXiv 2502.04507).
         frames: how many.
+        rows, columns: of tokens, of a tile.
     """
 
-    kind: Literal["causal", "window"]
+    kind: Literal["causal", "window", "tile"]
     frames: Number
+    rows: Number = 0
+    columns: Number = 0
+
+    def keys(self, frames: Number, places: Number) -> Number:
+        """Keys that a token of a clip of so many frames and places sees, on average."""
+        if self.kind == "tile":
+            return np.minimum(self.frames, frames) * np.minimum(self.rows * self.columns, places)
+        return places * self.seen(frames)
 
     def seen(self, frames: Number) -> Number:
-        """Latent frames that a frame of a clip of so many sees, on average."""
+        """Whole latent frames that a frame of a clip of so many sees, on average."""
         if self.kind == "window":
             beside = np.minimum((self.frames - 1) / 2, frames)
             return 2 * beside + 1 - beside * (beside + 1) / frames
@@ -153,7 +164,7 @@ def _by_chunks(frames: Number, chunk: Number, count: Callable[[Number], Number])
 def attention_keys(kind: Attention | Band, frames: Number, places: Number) -> Number:
     """Keys that a token sees, averaged over blocks and tokens."""
     if isinstance(kind, Band):
-        return places * kind.seen(frames)
+        return kind.keys(frames, places)
     if kind == "full":
         return frames * places
     return (frames + places) * (0.5 if kind == "factorised" else 1.0)

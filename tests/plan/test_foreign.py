@@ -18,6 +18,17 @@ SMALL: dict[str, dict[str, Any]] = {
         **CONFIGS["LatteTransformer3DModel"], "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2,
         "cross_attention_dim": 64, "caption_channels": 32,
     },
+    "AllegroTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2, "cross_attention_dim": 48,
+        "caption_channels": 32,
+    },
+    "CosmosTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2, "text_embed_dim": 32,
+        "adaln_lora_dim": 8,
+    },
+    "SkyReelsV2Transformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 3, "ffn_dim": 192, "text_dim": 32,
+    },
     "LTXVideoTransformer3DModel": {
         "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2, "cross_attention_dim": 64,
         "caption_channels": 32,
@@ -37,6 +48,9 @@ SMALL: dict[str, dict[str, Any]] = {
 SHAPES = {
     "CogVideoXTransformer3DModel": (2, 64, "joint", "full", False),
     "LatteTransformer3DModel": (4, 64, "cross", "factorised", False),
+    "AllegroTransformer3DModel": (2, 48, "cross", "full", False),
+    "CosmosTransformer3DModel": (2, 64, "cross", "full", False),
+    "SkyReelsV2Transformer3DModel": (3, 64, "cross", "full", False),
     "LTXVideoTransformer3DModel": (2, 64, "cross", "full", False),
     "WanTransformer3DModel": (3, 64, "cross", "full", False),
     "HunyuanVideoTransformer3DModel": (3, 256, "joint", "full", False),

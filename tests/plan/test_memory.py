@@ -2,12 +2,14 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minisora.flops.live_memory import LiveMemory, training_peak
 from minisora.plan.blocks import DECODERS
@@ -50,6 +52,18 @@ def test_the_planner_tells_what_torch_keeps(plan_memory: ModuleType, number: int
     """One case of each model; the one with checkpointing is the smallest, and activations are the least of it."""
     row = plan_memory.compare(plan_memory.CASES[number])
     assert row["predicted_over_measured"] == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("number", range(0, 8, 2))
+def test_a_step_on_a_card_is_walked_on_fake_tensors(plan_memory: ModuleType, number: int) -> None:
+    case = replace(plan_memory.ON_A_CARD[number], layers=1, latents=(3, 8, 8))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model, loss = plan_memory.build(case, "cuda", torch.bfloat16)
+        # Forward only: a backward pass on fake tensors asks for a card.
+        assert loss().device.type == "cuda"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    numbers = plan_memory.predict(case, 1_000_000, "bfloat16")
+    assert 0 < float(numbers["train_activations"]) < float(numbers["train_memory"])
 
 
 def test_all_twenty_were_within_15_per_cent_when_they_were_measured() -> None:

@@ -7,7 +7,7 @@ from minisora.flops.calibration import PASS_KINDS, read_calibration
 from minisora.flops.machines import shipped_calibrations
 from minisora.plan.question import Question, ask, card_named, cards_by_name
 from minisora.plan.spending import INPUTS
-from minisora.plan.subject import named
+from minisora.plan.subject import named, parse_attention
 
 
 def asked(model: str = "wan 14b", card: str = "h100 sxm", **changes: Any) -> Question:
@@ -100,3 +100,10 @@ def test_a_calibration_is_a_card_of_ones_own() -> None:
         assert 0 < least <= middle <= most == calibration.best_mfu(kind)
     assert card.peak("float32") == pytest.approx(calibration.measured_peak)
     assert (card.memory, card.price, card.power) == (None, None, None)
+
+
+def test_a_tile_larger_than_a_frame_is_refused_with_the_largest_that_is_not() -> None:
+    subject = named("wan 14b").seeing(parse_attention("tile:3x99x24"))
+    with pytest.raises(UserError, match="45x80 tokens: use --attention tile:3x45x24"):
+        ask(subject, card=card_named("h100 sxm"))
+    assert ask(subject.seeing(parse_attention("tile:3x45x24")), card=card_named("h100 sxm"))

@@ -109,7 +109,7 @@ def test_what_is_no_number_of_weights(text: str) -> None:
 
 
 def test_kinds_of_attention_are_read_as_they_are_written() -> None:
-    for text in ("full", "factorised", "divided", "causal:1", "causal:3", "window:5"):
+    for text in ("full", "factorised", "divided", "causal:1", "causal:3", "window:5", "tile:3x24x24"):
         assert attention_words(parse_attention(text)) == text
     assert parse_attention("causal") == Band("causal", 1)
     with pytest.raises(UserError, match="use window:5"):

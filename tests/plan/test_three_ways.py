@@ -1,5 +1,6 @@
 """Attention in bands, counted three ways on a block that skips what is not seen: fvcore, torch, and the planner."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,38 @@ from minisora.plan.subject import of_size, parse_attention
 from minisora.report.cost import Attention, Band, TransformerShape, attention_keys, forward_macs
 
 FRAMES, PLACES, WIDTH, HEADS, HIDDEN = 7, 6, 32, 2, 96
+# Of the places.
+ROWS = 2
+
+
+class TiledBlock(nn.Module):
+    """Attention of tokens that take the keys of a window around them, moved inside at the ends."""
+
+    def __init__(self, kind: Band):
+        super().__init__()
+        self.window = int(kind.frames), int(kind.rows), int(kind.columns)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = (FRAMES, ROWS, PLACES // ROWS)
+        q, k, v = (
+            part.unflatten(1, grid).unflatten(-1, (HEADS, -1)) for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        parts = []
+        for at in itertools.product(*map(range, grid)):
+            around = [
+                slice(first, first + extent)
+                for first, extent in (
+                    (max(0, min(i - n // 2, side - n)), min(n, side))
+                    for i, n, side in zip(at, self.window, grid, strict=True)
+                )
+            ]
+            query = q[:, at[0], at[1], at[2], None].transpose(1, 2)
+            key, value = (each[:, *around].flatten(1, 3).transpose(1, 2) for each in (k, v))
+            parts.append(F.scaled_dot_product_attention(query, key, value))
+        x = self.out(torch.cat(parts, dim=2).transpose(1, 2).flatten(2))
+        return self.down(F.gelu(self.up(x)))
 
 
 def seen(kind: Attention | Band, frame: int) -> tuple[int, int]:
@@ -49,7 +82,9 @@ class BandedBlock(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-@pytest.mark.parametrize("text", ["full", "causal", "causal:3", "window:3", "window:5", "window:99"])
+@pytest.mark.parametrize(
+    "text", ["full", "causal", "causal:3", "window:3", "window:5", "window:99", "tile:3x2x1", "tile:9x1x3"]
+)
 def test_three_ways_agree_on_what_a_band_costs(text: str) -> None:
     kind, tokens = parse_attention(text), FRAMES * PLACES
     keys = attention_keys(kind, float(FRAMES), float(PLACES))
@@ -61,7 +96,9 @@ def test_three_ways_agree_on_what_a_band_costs(text: str) -> None:
         Term("down", "mlp", tokens * WIDTH * HIDDEN),
     ]
     with torch.device("meta"):
-        block, x = BandedBlock(kind).eval(), torch.zeros(1, tokens, WIDTH)
+        tiled = isinstance(kind, Band) and kind.kind == "tile"
+        block = (TiledBlock if tiled else BandedBlock)(kind).eval()  # type: ignore[arg-type]
+        x = torch.zeros(1, tokens, WIDTH)
     counted = count_pass(Pass("a banded block", block, (x,), terms=terms))
     assert counted.agreement.max_disagreement == 0
     shape = TransformerShape(layers=1, width=WIDTH, hidden=HIDDEN, modulation=False)
