@@ -26,7 +26,7 @@ def one_more(logs: Sequence[float], beside: float = 0.0) -> tuple[float, float] 
 def students_t(degrees: int, share: float) -> float:
     """Below which so large a share of Student's t lies, from a half on.
 
-    Not scipy's, whose import takes longer than everything else of a plan together. With t = sqrt(n) tan(a) the density
+    Not scipy's, whose import would be the slowest part of a plan. With t = sqrt(n) tan(a) the density
     is cos(a)^(n - 1) up to a factor: smooth, and over a finite range.
 
     Args:
