@@ -243,7 +243,8 @@ def world_player() -> list[Row]:
     """Where the player of a dream is after so many frames."""
     return [
         {"frames": int(at), "off": off, "staying": world["player"]["median_error_staying"][at],
-         "there": world["player"]["player_there"][at], **place}
+         "there": world["player"]["player_there"][at], "one": world["player"].get("one_player", {}).get(at),
+         **place}
         for place, world in measured("world")
         for at, off in world["player"]["median_error"].items()
     ]  # fmt: skip
