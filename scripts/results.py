@@ -66,6 +66,7 @@ COMMANDS: dict[str, str] = {
     "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips --json FILE",
     "studio-faults": "python benchmarks/studio_faults.py --json FILE",
     "studio-load": "python benchmarks/studio_load.py --minutes 10 --json FILE",
+    "studio-paint": "python benchmarks/studio_paint.py --json FILE",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
     "vae-peers": "python benchmarks/vae_peers.py --to-db 28 --json FILE",
 }
@@ -516,6 +517,15 @@ def studio_load() -> list[Row]:
         {**place, "click": click, **content["milliseconds_by_click"].get(click, content["milliseconds"])}
         for place, content in measured("studio-load")
         for click in ("all", *content["milliseconds_by_click"])
+    ]
+
+
+def studio_paint() -> list[Row]:
+    """When each view of the studio is first seen, wide and narrow."""
+    return [
+        {**place, **row, "loads": content["loads"]}
+        for place, content in measured("studio-paint")
+        for row in content["views"]
     ]
 
 
