@@ -106,8 +106,13 @@ def _pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _overlap(shape: str, coverage: np.ndarray) -> float:
-    """Of the mask of coverage (P Q, the object and a pixel around it) and the ideal shape around it."""
+    """Of the mask of coverage (P Q, the object and a pixel around it) and the ideal shape around it.
+
+    0 where so little is there, a pixel or two hardly more than half covered, that between pixels none of it is.
+    """
     mask = ndimage.zoom(coverage, _FINER, order=1, mode="nearest", grid_mode=True) > _HALF
+    if not mask.any():
+        return 0.0
     # Room for an ideal shape beyond the patch.
     mask = np.pad(mask, max(mask.shape) // 2)
     rows, columns = np.nonzero(mask)

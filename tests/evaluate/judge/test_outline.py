@@ -101,6 +101,19 @@ def test_a_crumb_is_no_object(draw: Draw) -> None:
     assert is_whole(video, SQUARE)
 
 
+def test_a_frame_with_hardly_anything_has_no_outline_and_is_judged(draw: Draw, truth: Truth) -> None:
+    video = draw(SQUARE)
+    ground, object_color = video[:, 5, 0, 0].clone(), torch.tensor([0.9, -0.8, -0.8])
+    y, x = truth(SQUARE).centers[5].round().astype(int)
+    # A pixel of a little more than half of the object's colour: between pixels none is covered by half.
+    video[:, 5] = ground.view(3, 1, 1)
+    video[:, 5, y, x] = torch.lerp(ground, object_color, 0.6)
+    verdict = judge(video)
+    assert is_whole(video, SQUARE)
+    assert verdict.overlap is not None
+    assert verdict.presence == pytest.approx(16 / 17)
+
+
 def test_a_second_object_that_touches_the_first_spoils_its_outline(draw: Draw) -> None:
     video = draw(CIRCLE)
     assert not judge(torch.maximum(video, video.roll(12, dims=2))).one_whole_object
