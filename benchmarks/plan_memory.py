@@ -16,8 +16,7 @@ gradients, for each token and channel, and of VAE decoders, for each pixel of th
 """
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minisora.config import load
 from minisora.flops.count_module import INPUTS
+from minisora.flops.device import built_on
 from minisora.flops.live_memory import LiveMemory, training_peak
 from minisora.flops.passes import dit_pass
 from minisora.models.build import build_dit
 from minisora.plan.blocks import COGVIDEOX, HUNYUAN, LTX, OWN, WAN, BlockCode
+from minisora.plan.foreign import decode_on_fakes
 from minisora.plan.question import Precision, ask, card_named
 from minisora.plan.spending import Numbers, spend
 from minisora.plan.subject import Subject, of_size
@@ -104,18 +105,6 @@ ON_A_CARD = tuple(
 )
 
 
-@contextmanager
-def made_in(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """What is made inside is on that device and in that format; also fake tensors, which cannot be cast."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            yield
-    finally:
-        torch.set_default_dtype(default)
-
-
 def build(
     case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -132,7 +121,7 @@ def build(
                 f"text.width={TEXT_WIDTH}",
             ],
         )
-        with made_in(device, dtype):
+        with built_on(device, dtype):
             dit = build_dit(config, TEXT_WIDTH)
         if case.checkpointing:
             dit.enable_gradient_checkpointing()
@@ -143,7 +132,8 @@ def build(
     import diffusers
 
     shapes_of = INPUTS[case.model][2]
-    with made_in(device, dtype):
+    # Made in that format: fake tensors cannot be cast.
+    with built_on(device, dtype):
         model = getattr(diffusers, case.model)(**settings(case))
         shapes = shapes_of(model.config, case.latents, case.text_tokens)
         inputs = {name: _real(value, case.batch, dtype) for name, value in shapes.items()}
@@ -272,7 +262,7 @@ def pass_units(name: str) -> dict[str, Any]:
     if name.startswith("Cog"):
         arguments["use_rotary_positional_embeddings"] = True
     with FakeTensorMode(allow_non_fake_inputs=True):
-        with made_in("cpu", torch.bfloat16):
+        with built_on("cpu", torch.bfloat16):
             model = getattr(diffusers, name)(**arguments)
         shapes = INPUTS[name][2](model.config, case.latents, case.text_tokens)
         inputs = {key: _real(value, 1, torch.bfloat16) for key, value in shapes.items()}
@@ -296,7 +286,7 @@ def kept_of_a_vae(name: str, frames: int) -> float:
 
     arguments, _ = DECODERS[name]
     with FakeTensorMode(allow_non_fake_inputs=True):
-        with made_in("cpu", torch.bfloat16):
+        with built_on("cpu", torch.bfloat16):
             vae = getattr(diffusers, name)(**arguments)
         memory = LiveMemory(vae)
         video = torch.zeros(1, 3, frames, 64, 64, dtype=torch.bfloat16)
@@ -330,21 +320,10 @@ FORMATS = {"AutoencoderKLWan": torch.float32}
 
 def decoder(name: str, latents: tuple[int, int, int]) -> dict[str, Any]:
     """Numbers alive at the peak of decoding, for each pixel of the picture, the video that comes out left out."""
-    import diffusers
-
     arguments, channels = DECODERS[name]
-    dtype = FORMATS.get(name, torch.bfloat16)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        with made_in("cpu", dtype):
-            vae = getattr(diffusers, name)(**arguments).eval()
-        memory = LiveMemory(vae)
-        code = torch.zeros(1, channels, *latents, dtype=dtype)
-        memory.hold([code])
-        before = memory.now
-        with memory, torch.no_grad():
-            video = vae.decode(code, return_dict=False)[0]
-        frames, height, width = video.shape[2:]
-        values = (memory.peak - before) / video.element_size() / (height * width) - 3 * frames
+    (frames, _, _), values = decode_on_fakes(
+        name, arguments, (channels, *latents), FORMATS.get(name, torch.bfloat16)
+    )
     return {"decoder": name, "latents": latents, "frames": frames, "values_per_picture_pixel": values}
 
 

@@ -27,6 +27,7 @@ from minisora.flops.as_written import meta_allowances
 from minisora.flops.attention_formulas import arguments
 from minisora.flops.count_module import CONFIGS, INPUTS, Builder, build_on_meta, count_diffusers
 from minisora.flops.count_torch import count_forward
+from minisora.flops.device import built_on
 from minisora.flops.live_memory import LiveMemory
 from minisora.plan.blocks import COGVIDEOX, DECODERS, HUNYUAN, LTX, TYPICAL, WAN, BlockCode, Decoder
 from minisora.plan.subject import FPS, GUIDANCE_PASSES, STEPS, T5_XXL, Subject, Triple
@@ -304,7 +305,7 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
     known = [each for each in dir(diffusers) if each.startswith("AutoencoderKL")]
     if name not in known:
         raise UserError(f"diffusers {diffusers.__version__} has no VAE '{name}'{nearest(name, known)}")
-    model = build_on_meta(getattr(diffusers, name), dict(settings))
+    model: Any = build_on_meta(getattr(diffusers, name), dict(settings))
     channels = next(
         (
             int(getattr(model.config, each))
@@ -314,7 +315,10 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
         16,
     )
     try:
-        seen = [_decode_on_fakes(name, settings, channels, length) for length in LENGTHS]
+        seen = [
+            (*decode_on_fakes(name, settings, latents), _decode_macs(model, latents))
+            for latents in ((channels, length, SIDE, SIDE) for length in LENGTHS)
+        ]
     except FAULTS as error:
         raise UserError(
             f"{name} does not decode {channels} channels of latents: {_first_line(error)}"
@@ -342,31 +346,41 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
     return decoder, strides, causal, float(sum(p.numel() for p in model.parameters()))
 
 
-def _decode_on_fakes(
-    name: str, settings: Mapping[str, Any], channels: int, length: int
-) -> tuple[Triple, float, int]:
-    """Size of the video of so many latent frames, numbers alive at the peak a pixel of the picture, and MACs."""
+def decode_on_fakes(
+    name: str,
+    settings: Mapping[str, Any],
+    latents: tuple[int, int, int, int],
+    dtype: torch.dtype = torch.bfloat16,
+) -> tuple[Triple, float]:
+    """What decoding one clip holds at its peak, on tensors without memory.
+
+    Args:
+        name, settings: of a VAE of diffusers.
+        latents: channels, frames, height, width.
+        dtype: that serves; what is computed in float32 beside bfloat16 takes two numbers for one.
+
+    Returns:
+        Frames, height and width of the video, and numbers alive for each pixel of the picture, but for the video's own.
+    """
     import diffusers
 
-    latents = (1, channels, length, SIDE, SIDE)
-    # In the format that serves: what is computed in float32 beside it takes two numbers for one.
-    default = torch.get_default_dtype()
     # Some classes have constants in their modules.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(torch.bfloat16)
-        try:
+        # Made in that format: fake tensors cannot be cast.
+        with built_on("cpu", dtype):
             vae = getattr(diffusers, name)(**settings).eval()
-        finally:
-            torch.set_default_dtype(default)
         memory = LiveMemory(vae)
-        code = torch.zeros(latents, dtype=torch.bfloat16)
+        code = torch.zeros(1, *latents, dtype=dtype)
         memory.hold([code])
         before = memory.now
         with memory, torch.no_grad():
             video: Tensor = vae.decode(code, return_dict=False)[0]
         frames, height, width = video.shape[2:]
         values = (memory.peak - before) / video.element_size() / (height * width) - 3 * frames
-    shapes: Any = build_on_meta(getattr(diffusers, name), dict(settings))
+    return (frames, height, width), values
+
+
+def _decode_macs(model: Any, latents: tuple[int, int, int, int]) -> int:
+    """MACs of decoding one clip; the VAE is on meta."""
     with torch.no_grad():
-        macs = count_forward(lambda: shapes.decode(torch.zeros(latents, device="meta"))) // 2
-    return (frames, height, width), values, macs
+        return count_forward(lambda: model.decode(torch.zeros(1, *latents, device="meta"))) // 2

@@ -1,8 +1,6 @@
 """A training of adapters (LoRA) as the planner tells it, against counted steps and what torch keeps."""
 
-import importlib
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +17,6 @@ from minisora.plan.question import ask, card_named
 from minisora.plan.spending import adapted_macs, adapter_params, spend
 from minisora.report.cost import TransformerShape, forward_macs
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RANK = 8
 
 
@@ -88,13 +85,6 @@ def test_a_step_of_adapters_costs_what_is_counted(name: str) -> None:
         counted = count_step(lambda: model(**inputs, return_dict=False)[0].square().mean())
     told = 2 * float(adapted_macs(shape, forward_macs(shape, 5.0, 16.0), float(RANK), tokens))
     assert told == pytest.approx(counted.model_flops, rel=0.005)
-
-
-@pytest.fixture(scope="module")
-def plan_memory() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        return importlib.import_module("plan_memory")
 
 
 @pytest.mark.parametrize("number", [7, 12, 15])

@@ -1,6 +1,5 @@
 """What the ladder is said to take, and how it is held against what it took."""
 
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -13,16 +12,9 @@ from minisora.scaling.ladder import plan, read_ladder
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def prediction() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        return importlib.import_module("ladder_prediction")
-
-
-def test_a_step_takes_the_longer_of_its_work_and_its_launches(prediction: ModuleType) -> None:
+def test_a_step_takes_the_longer_of_its_work_and_its_launches(ladder_prediction: ModuleType) -> None:
     known, ladder = evidence(), read_ladder("smoke")
-    rows = {row["name"]: row for row in prediction.predict(ladder, "H100 SXM", known)}
+    rows = {row["name"]: row for row in ladder_prediction.predict(ladder, "H100 SXM", known)}
     for run in plan(ladder):
         row = rows[run.name]
         assert row["stretch"] > 1
@@ -34,13 +26,13 @@ def test_a_step_takes_the_longer_of_its_work_and_its_launches(prediction: Module
     assert rows["d6-c1"]["operators_of_a_step"] > rows["d2-c1"]["operators_of_a_step"]
 
 
-def test_a_run_is_inside_of_its_interval_or_not(prediction: ModuleType) -> None:
+def test_a_run_is_inside_of_its_interval_or_not(ladder_prediction: ModuleType) -> None:
     rows = [{"name": "a", "seconds": 10.0, "low": 5.0, "high": 30.0}]
     results = [{"name": "a", "seconds": 20.0}, {"name": "unknown", "seconds": 1.0}]
-    held = prediction.check(rows, results)
+    held = ladder_prediction.check(rows, results)
     assert (held["inside"], held["of"]) == (1, 1)
     assert held["geometric_mean_of_over"] == pytest.approx(2.0)
-    assert prediction.check(rows, [{"name": "a", "seconds": 40.0}])["inside"] == 0
+    assert ladder_prediction.check(rows, [{"name": "a", "seconds": 40.0}])["inside"] == 0
 
 
 def test_the_prediction_that_is_kept_is_of_the_ladder_as_it_is() -> None:

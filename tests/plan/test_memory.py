@@ -1,6 +1,5 @@
 """The planner's memory against what torch keeps, of the smallest cases of benchmarks/plan_memory.py."""
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,6 @@ from minisora.flops.live_memory import LiveMemory, training_peak
 from minisora.plan.blocks import DECODERS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def plan_memory() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        return importlib.import_module("plan_memory")
 
 
 def test_a_tensor_counts_once_while_it_lives() -> None:
