@@ -82,7 +82,8 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "fit": "crop",
         "overlap": 0.0,
         "buckets_by_shape": False,
-        "augment": AugmentConfig().model_dump(mode="json"),
+        # Views were learned to the end.
+        "augment": {**AugmentConfig().model_dump(mode="json"), "plain_epochs": 0.0},
     },
     "vae": {"mixes_frames": True},
     "dit": {"dropout": 0.0},
@@ -368,10 +369,11 @@ def resume_point(
 
 def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inputs: str) -> None:
     """Raise UserError, naming the first setting that differs, unless the checkpoint belongs to this run."""
-    then = {
-        key: {**_BEFORE[key], **value} if key in _BEFORE else value for key, value in state.config.items()
-    }
+    then = {key: _filled(value, _BEFORE.get(key, {})) for key, value in state.config.items()}
     free = _FREE | _OF_OTHERS.get(state.stage, set())
+    if config.get("data", {}).get("augment", {}).get("views") == 1:
+        # There are no views to be learned until then.
+        free |= {("data", "augment", "plain_epochs")}
     for key, (before, after) in _differences(then, config, free).items():
         # A checkpoint of an older version does not say it.
         if key == "text.content" and before is None:
@@ -387,6 +389,18 @@ def check_resumable(place: Path, state: TrainState, config: dict[str, Any], inpu
         raise UserError(
             f"checkpoint {place} was trained {what}: give what it was trained with, or use another --out"
         )
+
+
+def _filled(section: Any, before: dict[str, Any]) -> Any:
+    """A section of a config with what it, and the sections in it, do not name: as it was before that was a setting."""
+    if not isinstance(section, dict):
+        return section
+    inner = {
+        key: _filled(value, before[key])
+        for key, value in section.items()
+        if isinstance(before.get(key), dict)
+    }
+    return {**before, **section, **inner}
 
 
 def _differences(

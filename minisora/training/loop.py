@@ -22,10 +22,7 @@ from minisora.screen import say
 from minisora.training import checkpoint
 from minisora.training.costs import check_state, introduce, measure_costs
 from minisora.training.latents import encodes_in_step
-from minisora.training.launch import (
-    compile_blocks,
-    explained,
-)
+from minisora.training.launch import compile_blocks, explained
 from minisora.training.optimizer import lr_scale, make_optimizer, steps_changed
 from minisora.training.progress import MetricsLog, StepProgress
 from minisora.training.stop_signals import StopSignals

@@ -1,5 +1,6 @@
 """Files that were spoiled on the disk: of checkpoints, of models, of latents, of the data."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -246,6 +247,19 @@ def test_a_refusal_says_what_is_another() -> None:
         checkpoint.check_resumable(Path("x"), state, {}, "data-bucket-other")
     with pytest.raises(UserError, match="on other data"):
         checkpoint.check_resumable(Path("x"), state, {}, "other-bucket-vae")
+
+
+@pytest.mark.parametrize("views", ["{views: 1}", "{views: 3, shift: 1}"])
+def test_a_run_from_before_clips_were_seen_plain_at_the_end_goes_on_where_it_has_no_views(views: str) -> None:
+    now = checkpoint.described(override({}, [f"data.augment={views}"]))
+    then = copy.deepcopy(now)
+    del then["data"]["augment"]["plain_epochs"]
+    state = checkpoint.TrainState(1, then, "fp32", "dit", "data")
+    if "3" not in views:
+        checkpoint.check_resumable(Path("x"), state, now, "data")
+        return
+    with pytest.raises(UserError, match=r"trained with data\.augment\.plain_epochs=0\.0, now it is 50\.0"):
+        checkpoint.check_resumable(Path("x"), state, now, "data")
 
 
 def test_codes_of_a_world_stay_where_only_what_follows_is_learned_otherwise() -> None:
