@@ -8,8 +8,8 @@ layout shift. The studio has a few videos, made by the engine of the tests: what
 """
 
 import argparse
-import importlib.util
 import json
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -83,22 +83,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="write the result here")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     arguments = parser.parse_args()
-    spec = importlib.util.spec_from_file_location("browser", FAKE.with_name("browser.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if module.find_chromium() is None:
+    sys.path.append(str(FAKE.parents[1] / "driven"))
+    from chromium import Browser, find_chromium
+
+    if find_chromium() is None:
         parser.error("there is no Chromium: install it, such as by apt-get install chromium")
     with tempfile.TemporaryDirectory() as place:
         studio = Studio(Path(place) / "home", step_seconds=0)
-        browser = module.Browser(Path(place) / "profile")
         try:
             studio.ask("POST", "/api/jobs", {**ASKED, "steps": 4, "count": VIDEOS})
             studio.wait(lambda: studio.ask("GET", "/api/clips")[1]["total"] == VIDEOS, "the videos are made")
-            rows = measure(studio, browser, arguments.loads)
+            with Browser(Path(place) / "profile") as browser:
+                rows = measure(studio, browser, arguments.loads)
         finally:
-            browser.close()
             studio.close()
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,9 +5,7 @@ python scripts/studio_video.py    two minutes on one core; needs Chromium
 The model is the shipped one, the first four seeds are 0 to 3, and what is seen is what it made: nothing was chosen.
 """
 
-import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -160,23 +158,19 @@ def _play(film: Film, videos: str, times: int) -> None:
 
 def main() -> int:
     """Film it; the exit code."""
-    place = ROOT / "tests" / "studio" / "browser.py"
-    spec = importlib.util.spec_from_file_location("browser", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if module.find_chromium() is None:
+    sys.path.append(str(ROOT / "tests" / "driven"))
+    from chromium import Browser, find_chromium
+    from processes import first_line, started
+
+    if find_chromium() is None:
         print("error: there is no Chromium: install it, such as by apt-get install chromium", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(folder / "home")], stdout=subprocess.PIPE, text=True
-        )
-        browser = module.Browser(folder / "profile")
-        try:
-            assert server.stdout is not None
+        with (
+            started([sys.executable, "-c", _SERVER, str(folder / "home")]) as server,
+            Browser(folder / "profile") as browser,
+        ):
             browser.call(
                 "Emulation.setDeviceMetricsOverride",
                 width=WIDTH,
@@ -184,15 +178,11 @@ def main() -> int:
                 deviceScaleFactor=1,
                 mobile=False,
             )
-            browser.open(server.stdout.readline().strip())
+            browser.open(first_line(server))
             film = Film(browser, folder)
             begin = time.monotonic()
             walk(film)
             film.write(OUT)
-        finally:
-            browser.close()
-            server.terminate()
-            server.wait(20)
     size = OUT.stat().st_size
     print(f"wrote {OUT.relative_to(ROOT)}: {size:,} bytes, {time.monotonic() - begin:.0f} s")
     if size > MOST_BYTES:

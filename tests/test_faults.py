@@ -1,11 +1,11 @@
 """A short campaign of faults (`benchmarks/faults.py`) finds none."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import finish
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 def test_a_short_campaign_of_faults_finds_none(tmp_path: Path) -> None:
     out = tmp_path / "faults.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--quick", "--json", str(out)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = finish(command, 600, cwd=tmp_path)
     result = json.loads(out.read_text()) if out.is_file() else {"failures": done.stderr[-2000:]}
     assert result["failures"] == []
     assert done.returncode == 0

@@ -1,6 +1,5 @@
 """The page's JavaScript against Python, under node and in a browser: settings at random, every result to six digits."""
 
-import importlib.util
 import json
 import math
 import re
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM
 from typer.testing import CliRunner
 
 from minisora.cli import app
@@ -107,29 +108,19 @@ def test_the_page_is_the_same_arithmetic(subject: Subject) -> None:
                 assert found[name] == pytest.approx(value, rel=5e-7, abs=1e-300), name
 
 
+@NEEDS_CHROMIUM
 def test_the_page_in_a_browser_is_the_same_arithmetic(tmp_path: Path) -> None:
-    place = Path(__file__).parents[1] / "studio" / "browser.py"
-    spec = importlib.util.spec_from_file_location("browser_of_the_studio", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if module.find_chromium() is None:
-        pytest.skip("needs Chromium")
     subject, generator = named("wan 14b"), np.random.default_rng(2)
     states = [random_setting(subject, generator) | {"rank": 0} for _ in range(25)]
     page = tmp_path / "plan.html"
     page.write_text(render(plan(ask(subject, card=card_named("h100 sxm"))), "minisora plan"))
-    browser = module.Browser(tmp_path / "profile")
-    try:
+    with Browser(tmp_path / "profile") as browser:
         browser.open(page.as_uri())
         browser.until(
             "document.readyState === 'complete' && document.querySelectorAll('#answers tr').length > 0"
         )
         found = browser.run(f"{json.dumps(states)}.map((s) => PLANS[s.attention](inputsOf(s)))")
         assert browser.errors == []
-    finally:
-        browser.close()
     for state, numbers in zip(states, found, strict=True):
         for name, value in by_python(subject, state).items():
             if not math.isnan(value):

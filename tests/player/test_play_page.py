@@ -1,32 +1,20 @@
 """The page, played by a scripted keyboard and a finger in a headless Chromium."""
 
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM, NEEDS_SERVER
+from processes import first_line, started
 
 from minisora.worlds.session import SUFFIX
 
-# The browser that the studio's page is tested with.
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).parents[1] / "studio" / "browser.py")
-assert _spec is not None
-assert _spec.loader is not None
-_browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_browser)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
-    ),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM, NEEDS_SERVER]
 # https://chromedevtools.github.io/devtools-protocol/tot/Input/#method-dispatchKeyEvent
 _CODES = {"ArrowLeft": 37, "KeyN": 78, "KeyV": 86}
 
@@ -36,18 +24,14 @@ def address(tmp_path: Path) -> Iterator[str]:
     """Of `minisora world play`."""
     command = [sys.executable, "-m", "minisora", "world", "play", "--port", "0", "--seed", "3"]
     environment = os.environ | {"COLUMNS": "400", "PYTHONUNBUFFERED": "1"}
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
-    assert started.stdout is not None
-    yield started.stdout.readline().split()[1]
-    started.terminate()
-    started.communicate()
+    with started(command, cwd=tmp_path, env=environment) as server:
+        yield first_line(server).split()[1]
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    opened = _browser.Browser(tmp_path / "profile")
-    yield opened
-    opened.close()
+    with Browser(tmp_path / "profile") as opened:
+        yield opened
 
 
 def press(browser: Any, code: str, does: str) -> None:

@@ -5,14 +5,14 @@ import json
 import math
 import re
 import shlex
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import find_chromium
+from processes import STARTS, finish
 
 from minisora.report import words
 from minisora.report.assumptions import Assumptions, gpus, load_preset, presets
@@ -157,15 +157,16 @@ def test_words_for_units_intervals_cells_and_claims() -> None:
 
 def dump_dom(page: str, folder: Path) -> str:
     """The page after its scripts ran."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
+    browser = find_chromium()
     if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
+        pytest.skip("needs Chromium")
     file = folder / "page.html"
     file.write_text(page)
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'browser'}",
                "--virtual-time-budget=3000", "--dump-dom", file.as_uri()]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    done = finish(command, STARTS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def in_browser(page: str, script: str, folder: Path) -> Any:

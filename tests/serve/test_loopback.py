@@ -1,11 +1,11 @@
 import http.client
 import importlib.util
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import first_line, started
 
 from minisora.errors import UserError
 from minisora.serve import loopback
@@ -39,13 +39,8 @@ run(app, None, 0, lambda address: print(address, flush=True))
 @pytest.mark.slow
 def test_it_listens_on_this_machine_alone_and_logs_no_token(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with log.open("w") as errors:
-        server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-    try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
+    with log.open("w") as errors, started([sys.executable, "-c", _SERVER], stderr=errors) as server:
+        address = first_line(server)
         start, _, token = address.partition("/?token=")
         host, _, port = start.removeprefix("http://").partition(":")
         assert host == "127.0.0.1"
@@ -75,9 +70,6 @@ def test_it_listens_on_this_machine_alone_and_logs_no_token(tmp_path: Path) -> N
         stream = http.client.HTTPConnection(host, int(port), timeout=10)
         stream.request("GET", "/stream", headers={"cookie": cookie})
         assert stream.getresponse().read(1) == b"x"
-    finally:
-        server.terminate()
-        server.wait(10)
     assert "broken on purpose" in log.read_text()
     assert "Cancel" not in log.read_text()
     assert token not in log.read_text()

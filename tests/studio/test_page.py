@@ -1,9 +1,7 @@
 """A person at the page, in a headless Chromium: types, makes four, sees them form, compares, keeps, finds again."""
 
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,31 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM, NEEDS_SERVER
 from PIL import Image
+from processes import first_line, started
 
 from minisora.pipelines.mask_path import mask_path
 from minisora.pipelines.recipe import pack_mask, read_recipe, unpack_mask
 
 _HERE = Path(__file__).parent
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_browser = _module("browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
-    ),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM, NEEDS_SERVER]
 _SERVER = """
 import sys
 from pathlib import Path
@@ -48,21 +31,15 @@ run_studio(["toy"], Path(sys.argv[1]), None, 0, lambda address: print(address, f
 def address(tmp_path: Path) -> Iterator[str]:
     """Of a studio whose engine needs no torch."""
     worker = [sys.executable, str(_HERE / "fake_engine.py")]
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(tmp_path / "home"), *worker],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.005"},
-    )  # fmt: skip
-    assert server.stdout is not None
-    yield server.stdout.readline().strip()
-    server.terminate()
-    server.wait(20)
+    command = [sys.executable, "-c", _SERVER, str(tmp_path / "home"), *worker]
+    with started(command, env={**os.environ, "FAKE_SECONDS": "0.005"}) as server:
+        yield first_line(server)
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    opened = _browser.Browser(tmp_path_factory.mktemp("browser") / "profile")
-    yield opened
-    opened.close()
+    with Browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -226,12 +203,8 @@ def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Pat
     (broken / "model_index.json").write_text("{}")
     worker = [sys.executable, str(_HERE / "fake_engine.py")]
     script = _SERVER.replace('["toy"]', f"[{str(broken)!r}, 'toy']")
-    server = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "home"), *worker], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        browser.open(server.stdout.readline().strip())
+    with started([sys.executable, "-c", script, str(tmp_path / "home"), *worker]) as server:
+        browser.open(first_line(server))
         browser.until("document.getElementById('go')?.disabled === false")
         browser.until("document.getElementById('model').options.length === 2")
         assert browser.run("document.getElementById('model').value") == "toy"
@@ -244,9 +217,6 @@ def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Pat
         browser.run("document.getElementById('model').dispatchEvent(new Event('change', { bubbles: true }))")
         assert browser.run("document.getElementById('go').disabled") is True
         assert "broken is damaged" in browser.run("document.getElementById('make').textContent")
-    finally:
-        server.terminate()
-        server.wait(20)
     assert browser.errors == []
 
 

@@ -1,37 +1,20 @@
 """A person who trains and plays, in a headless Chromium: begins, watches, stops, goes on; and finds a world to play."""
 
-import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM, NEEDS_SERVER
+from processes import first_line, started
 
 _HERE = Path(__file__).parent
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_browser = _module("browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
-    ),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM, NEEDS_SERVER]
 # The visit of the doctor and the world are not real ones, as the training is none.
 _SERVER = """
 import sys
@@ -65,21 +48,16 @@ def address(tmp_path: Path) -> Iterator[str]:
         json.dumps({"height": 64, "width": 64, "fps": 10, "steps": 2})
     )
     worker = [sys.executable, str(_HERE / "fake_engine.py")]
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(tmp_path / "home"), _DOCTOR, str(_HERE / "fake_world.py"), *worker],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0.04"},
-    )  # fmt: skip
-    assert server.stdout is not None
-    yield server.stdout.readline().strip()
-    server.terminate()
-    server.wait(20)
+    home, world = str(tmp_path / "home"), str(_HERE / "fake_world.py")
+    command = [sys.executable, "-c", _SERVER, home, _DOCTOR, world, *worker]
+    with started(command, env={**os.environ, "FAKE_SECONDS": "0.04"}) as server:
+        yield first_line(server)
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    opened = _browser.Browser(tmp_path / "profile")
-    yield opened
-    opened.close()
+    with Browser(tmp_path / "profile") as opened:
+        yield opened
 
 
 _TEXT = "(document.querySelector('{}')?.textContent ?? '')"

@@ -4,7 +4,6 @@ axe-core is looked for as Node looks for it: in node_modules of this folder, or 
 Pictures of each view, wide and narrow, light and dark, are kept where MINISORA_PICTURES names a folder.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,19 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM, NEEDS_SERVER
+from processes import first_line, started
 
 from minisora.studio.folders import run_id
 
 _HERE = Path(__file__).parent
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _axe() -> Path | None:
@@ -38,15 +31,12 @@ def _axe() -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-_browser = _module("browser")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
+    NEEDS_CHROMIUM,
+    NEEDS_SERVER,
     pytest.mark.skipif(
         _axe() is None, reason="needs axe-core: npm install axe-core, or NODE_PATH to where it is"
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
     ),
 ]
 # The doctor's visit is not a real one, as neither the training nor the maker of videos is.
@@ -153,23 +143,17 @@ def look(tmp_path: Path) -> Iterator[Look]:
     (tmp_path / "clips" / "games").mkdir(parents=True)
     (tmp_path / "clips" / "games" / "a.mp4").write_text("x")
     worker = [sys.executable, str(_HERE / "fake_engine.py")]
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(tmp_path / "home"), _DOCTOR, *worker],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "FAKE_SECONDS": "0"},
-    )  # fmt: skip
-    browser = _browser.Browser(tmp_path / "profile")
-    try:
-        assert server.stdout is not None
-        browser.open(server.stdout.readline().strip())
+    command = [sys.executable, "-c", _SERVER, str(tmp_path / "home"), _DOCTOR, *worker]
+    with (
+        started(command, env={**os.environ, "FAKE_SECONDS": "0"}) as server,
+        Browser(tmp_path / "profile") as browser,
+    ):
+        browser.open(first_line(server))
         browser.until("document.getElementById('go')?.disabled === false")
         browser.call("Network.enable")
         slow = {"latency": LATE, "downloadThroughput": -1, "uploadThroughput": -1}
         browser.call("Network.emulateNetworkConditions", offline=False, **slow)
         yield Look(browser, tmp_path)
-    finally:
-        browser.close()
-        server.terminate()
-        server.wait(20)
 
 
 def there(selector: str, count: int = 1) -> str:

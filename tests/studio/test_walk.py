@@ -3,34 +3,22 @@
 Pictures of each view, wide and narrow, light and dark, are kept where MINISORA_PICTURES names a folder.
 """
 
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Browser
+from needs import NEEDS_CHROMIUM, NEEDS_SERVER
+from processes import first_line, started
 
 from minisora.pipelines.recipe import read_recipe
 from minisora.pipelines.remake import remake
 
-_HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("browser", _HERE / "browser.py")
-assert _spec is not None
-assert _spec.loader is not None
-_browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_browser)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_browser.find_chromium() is None, reason="needs Chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn: pip install 'minisora[studio]'"
-    ),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM, NEEDS_SERVER]
 _SERVER = """
 import sys
 from pathlib import Path
@@ -101,17 +89,12 @@ class Walk:
 def walk(tmp_path: Path) -> Iterator[Walk]:
     home = tmp_path / "home"
     place = os.environ.get("MINISORA_PICTURES")
-    server = subprocess.Popen([sys.executable, "-c", _SERVER, str(home)], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    address = server.stdout.readline().strip()
-    browser = _browser.Browser(tmp_path / "profile")
-    try:
-        browser.open(address)
+    with (
+        started([sys.executable, "-c", _SERVER, str(home)]) as server,
+        Browser(tmp_path / "profile") as browser,
+    ):
+        browser.open(first_line(server))
         yield Walk(browser, home, Path(place) if place else None)
-    finally:
-        browser.close()
-        server.terminate()
-        server.wait(20)
 
 
 def test_from_words_to_a_downloaded_video_and_its_bytes_again(walk: Walk, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ import json
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from processes import ENDS, end_all
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -14,6 +17,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def find_chromium() -> str | None:
     """The program, if this machine has one."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+# Seconds for one answer of the browser, or for what a page shall become.
+_PATIENCE = 120.0
 
 
 class Browser:
@@ -32,14 +39,15 @@ class Browser:
         self._number = 0
         self._process = subprocess.Popen(
             [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-             f"--user-data-dir={profile}", "--no-first-run", "--disable-extensions", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+             "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--no-first-run", "--disable-extensions",
+             "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, text=True,
         )  # fmt: skip
         port_file = profile / "DevToolsActivePort"
         self.wait(lambda: port_file.is_file() and port_file.read_text().count("\n") >= 1, "Chromium starts")
         port, path = port_file.read_text().split("\n")[:2]
         self._socket = websockets.sync.client.connect(
-            f"ws://127.0.0.1:{port}{path}", max_size=1 << 26, open_timeout=120
+            f"ws://127.0.0.1:{port}{path}", max_size=1 << 26, open_timeout=_PATIENCE
         )
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})[
@@ -48,10 +56,18 @@ class Browser:
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._socket.close()
         self._process.terminate()
-        self._process.wait(20)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDS)
+        end_all(self._process)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """A command of the protocol, to the page."""
@@ -61,8 +77,10 @@ class Browser:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         self._socket.send(json.dumps(message if session is None else {**message, "sessionId": session}))
-        while True:
-            answer = json.loads(self._socket.recv(timeout=120))
+        deadline = time.monotonic() + _PATIENCE
+        # What happens meanwhile comes by the same way, and may never pause.
+        while (left := deadline - time.monotonic()) > 0:
+            answer = json.loads(self._socket.recv(timeout=left))
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(
                     str(answer["params"]["exceptionDetails"].get("exception", {}).get("description"))
@@ -72,6 +90,7 @@ class Browser:
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
+        raise TimeoutError(f"no answer to {method} in {_PATIENCE:g} s")
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
@@ -87,7 +106,7 @@ class Browser:
         return self.wait(lambda: self.run(script), script)
 
     @staticmethod
-    def wait(check: Any, what: str, seconds: float = 120) -> Any:
+    def wait(check: Any, what: str, seconds: float = _PATIENCE) -> Any:
         deadline = time.monotonic() + seconds
         while not (value := check()):
             assert time.monotonic() < deadline, f"waited for: {what}"
