@@ -22,6 +22,8 @@ _SIGNS = (
     "killed by signal: Killed",
     "Cannot allocate",
     "could not create a primitive",
+    # A thread needs room for its stack.
+    "can't start new thread",
 )
 _ASKED = re.compile(r"allocate (?:a buffer of )?([\d.]+) ?(bytes|KiB|MiB|GiB|TiB)", re.IGNORECASE)
 

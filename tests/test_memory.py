@@ -81,6 +81,7 @@ def test_what_is_out_of_memory_and_what_is_not() -> None:
     assert memory.is_out_of_memory(torch_error.value)
     assert memory.is_out_of_memory(numpy_error.value)
     assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    assert memory.is_out_of_memory(RuntimeError("can't start new thread"))
     assert not memory.is_out_of_memory(RuntimeError("shapes do not fit"))
     assert "1,073,741,824.0 GiB more asked for" in memory.out_of_memory(torch_error.value, "rest")
 
