@@ -44,7 +44,8 @@ piece() {
   fi
   echo "$name"
   timeout --kill-after=30 "$left" "$@" || status=$?
-  if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+  # 137: killed; by `timeout` if time is up, or else by the system, for memory.
+  if [ "$status" = 124 ] || { [ "$status" = 137 ] && [ "$SECONDS" -ge "$end" ]; }; then
     if [ "$kind" = whole ] && [ "$left" -ge $((60 * minutes - 60)) ]; then
       echo "error: $name took more than $minutes minutes: give it more (--minutes)" >&2
       exit 1

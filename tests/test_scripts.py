@@ -58,6 +58,7 @@ echo "$@" >> calls
 mkdir -p runs/NVIDIA-H100-80GB-HBM3
 touch runs/NVIDIA-H100-80GB-HBM3/metrics.jsonl
 [ "$1" = calibrate ] && [ -f fails ] && exit 7
+[ "$1" = train ] && [ -f killed ] && kill -9 $$
 exit 0
 """
 
@@ -108,6 +109,13 @@ def test_a_piece_that_fails_is_done_again_and_the_others_are_not(machine: Path) 
     assert done.returncode == 0
     begun = [call.split()[0] for call in calls if not call.startswith(("-c", "dev"))]
     assert begun == ["calibrate", "benchmarks/plan_memory.py", "train"]
+
+
+def test_a_piece_that_the_system_killed_has_failed_and_was_not_stopped(machine: Path) -> None:
+    (machine / "killed").touch()
+    done, _ = gpu(machine, "--minutes", "8")
+    assert done.returncode == 137
+    assert "error: train ended with status 137" in done.stderr
 
 
 def test_where_time_is_up_the_next_piece_is_named(machine: Path) -> None:
