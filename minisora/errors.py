@@ -14,5 +14,6 @@ class UserError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: `" (did you mean 'width'?)"`, or an empty string if nothing is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
+    folded = {each.lower(): each for each in known}
+    matches = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
+    return f" (did you mean '{folded[matches[0]]}'?)" if matches else ""

@@ -162,7 +162,9 @@ class Plan:
     def answers(self) -> list[Answer]:
         """In the order of the table."""
         words, factors = self._words(), error_factors(self.question, self.known)
-        kind = "measured" if self.question.card.use else "back-tested"
+        # No training of a VAE was disclosed to be tested on.
+        disclosed = "assumed" if self.question.vae else "back-tested"
+        kind = "measured" if self.question.card.use else disclosed
         answers = []
         for line in self.lines():
             number = float(self.numbers[line.name])
@@ -185,11 +187,12 @@ class Plan:
         shape, keys = subject.shape, float(self.numbers.get("keys_seen", math.nan))
         passes = f"{question.steps} steps x {question.passes} pass{'es' if question.passes > 1 else ''}"
         layout = {name: getattr(question, name) for name in ("data", "fsdp", "sequence", "tensor")}
-        again = {"none": "nothing again", "selective": "the cheap part again", "full": "every block again"}
+        again = {"none": "nothing", "selective": "the cheap part", "full": "every block"}
         shards = question.fsdp * question.tensor
+        prompt = ", and the prompt" if shape.text == "joint" else ""
         return {
             "shape": f"{shape.layers:g} blocks of {shape.width:g} channels, MLP {shape.hidden:.0f}; a token sees "
-            f"{human(keys, digits=3)} ({attention_words(subject.attention)})",
+            f"{human(keys, digits=3)} ({attention_words(subject.attention)}{prompt})",
             "passes": passes + (f", {100 * question.reused:g} % from a cache" if question.reused else ""),
             "decoder": subject.decoder.source,
             "code": (subject.decoder if question.vae else subject.code).source,
@@ -205,13 +208,13 @@ class Plan:
             else f"float32 and in {question.precision}",
             "place": question.place,
             "shards": f"over {shards} cards" if shards > 1 else "on every card",
-            "again": again[question.checkpointing],
+            "again": f"{again[question.checkpointing]} computed again",
             "layout": ", ".join(f"{name} {ranks}" for name, ranks in layout.items() if ranks > 1)
-            + f"; {question.card.link / 1e9:g} GB/s in a machine, {NETWORK / 1e9:g} between",
+            + f"; {question.card.link / 1e9:g} GB/s in a machine, {NETWORK / 1e9:g} between machines",
             "samples": f"{human(question.samples, digits=3)} clips",
             "budget": f"${human(question.budget, digits=3)}",
             "use": self._use_words(),
-            "kernel": "" if subject.attention_times == 1 else ", and attention in a slower kernel",
+            "kernel": "" if subject.attention_times == 1 else ", and attention runs in a slower kernel",
         }
 
     def _use_words(self) -> str:
@@ -222,10 +225,15 @@ class Plan:
         elif self.question.train:
             shares = [1 / row.disclosed[0] for row in self.known.of("training")]
             share = self.known.train
-            why = f"disclosed trainings reach {min(shares):.0%} to {max(shares):.0%}"
-            why += ", of transformers" if self.question.vae else ""
+            of = (
+                "disclosed trainings of transformers, none of a VAE,"
+                if self.question.vae
+                else "disclosed trainings"
+            )
+            why = f"{of} reach {min(shares):.0%} to {max(shares):.0%}"
         else:
-            share, why = self.known.use_of(card.name), "of models timed on it, or else on any card"
+            where = "it" if self.known.timed_on(card.name) else "any card, as none was timed on it"
+            share, why = self.known.use_of(card.name), f"the middle of models timed on {where}"
         limit = f"{card.name}'s peak" if card.use else f"what {card.name}'s peak and memory allow"
         return f"{share:.0%} of {limit} ({why})"
 
@@ -292,7 +300,7 @@ class Plan:
             "serve_decode",
             "serve_memory",
         ]
-        shown += ["clip_seconds", "train_step_seconds", "clip_talk_share", "train_talk_share"]
+        shown += ["stretch", "clip_seconds", "train_step_seconds", "clip_talk_share", "train_talk_share"]
         lines = [f"{answers[name].label}: {answers[name].source}" for name in shown if name in answers]
         if self.question.subject.assumed:
             lines.append(f"not disclosed, so assumed: {', '.join(self.question.subject.assumed)}")

@@ -56,7 +56,7 @@ LTX = BlockCode(f"LTXVideoTransformerBlock, {DIFFUSERS}", 18, 2, 2, 4, 22, 3, 16
 # Of 60 blocks 40 have one stream, whose MLP is open while attention works.
 HUNYUAN = BlockCode(f"HunyuanVideo blocks, {DIFFUSERS}", 15, 2, 3, 0, 19, 0, 18.3, 4, 2, False)
 # For models whose code was not read: the middle of those above.
-TYPICAL = BlockCode("the middle of four that were read", 17, 2, 3, 5, 20, 3, 13.3, 3, 2, True)
+TYPICAL = BlockCode("the middle of four models whose code was read", 17, 2, 3, 5, 20, 3, 13.3, 3, 2, True)
 
 CODES = {
     "CogVideoX-2B": COGVIDEOX,
@@ -110,7 +110,7 @@ class Decoder:
 
 # Alive tensors of diffusers' decoders, and what autograd keeps of coding a clip and decoding it, seen on fake tensors
 # by `benchmarks/plan_memory.py`.
-_MEASURED = f"{DIFFUSERS}, tensors alive on fake ones"
+_MEASURED = f"{DIFFUSERS}, run on tensors without memory"
 WAN_DECODER = Decoder(
     f"AutoencoderKLWan, {_MEASURED}",
     4.29e6,
@@ -155,7 +155,9 @@ MOCHI_DECODER = Decoder(
     f"AutoencoderKLMochi, {_MEASURED}", 9.48e6, 645.0, 3514.0, encode_macs_per_pixel=2.14e6, kept=10_541.0
 )
 # Of a decoder that is not known: as wide as those of Hunyuan and Allegro, and a few frames at a time.
-TYPICAL_DECODER = Decoder("taken as typical", 9.3e6, 1133.0, 640.0, frames_at_once=8.0)
+TYPICAL_DECODER = Decoder(
+    "typical of others, as its own is not known", 9.3e6, 1133.0, 640.0, frames_at_once=8.0
+)
 DECODERS: dict[str, Decoder] = {
     "Allegro": ALLEGRO_DECODER,
     "CogVideoX-2B": COGVIDEOX_DECODER,

@@ -335,7 +335,7 @@ def read_decoder(name: str, settings: Mapping[str, Any]) -> tuple[Decoder, Tripl
     listed = next((each for each in DECODERS.values() if each.source.startswith(f"{name},")), None)
     values = (higher - peak) / (longer[0] - video[0])
     found = Decoder(
-        f"{name}, diffusers {diffusers.__version__}, tensors alive on fake ones",
+        f"{name}, diffusers {diffusers.__version__}, run on tensors without memory",
         macs_per_pixel=(more - macs) / pixels / (longer[0] - video[0]),
         values=max(0.0, values),
         picture_values=higher - max(0.0, values) * longer[0],

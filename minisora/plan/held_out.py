@@ -5,10 +5,15 @@ reaches in a clip, that of training, and the share of a clip's time that more ca
 from it, so each row tests it as it is. Of training there are timed steps and stated utilisations, of too few models to
 tell cards apart.
 
-A prediction's error is disclosed / predicted. Its interval is where a row of one more developer would lie, 5 to 95 %,
-by Student's t on logarithms: developers' means differ, and so do the rows of each. Few developers give a wide one.
+A prediction's error is disclosed / predicted. Its interval is where a row of one more developer would lie in nine
+cases of ten, by the wider of two. Student's t on logarithms: developers' means differ, and so do the rows of each; it
+knows how few they are, and takes them for normal. Conformal prediction for rows in groups (Lee, Barber & Willett
+2023, arXiv 2306.06342): of K developers and one more each is as likely to be the one that is off the most, whatever
+the distribution. Rows of one developer are off together: where the one left out is among the extremes, the first
+alone would miss most of its rows.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,6 +30,8 @@ from minisora.report.units import Number
 from minisora.report.video_models import DisclosedRun, Grade, VideoModel, shipped_models
 
 Interval = tuple[float, float]
+# Of rows of one more developer that shall lie in an interval.
+_SHARE = 0.9
 # Bytes of a weight by the format it is kept in, where that is another than that of the products.
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "float8": 1.0, "int8": 1.0, "nf4": 0.5}
 
@@ -77,8 +84,12 @@ class Evidence:
         return [row for row in self.rows if row.quantity == quantity]
 
     def interval(self, quantity: str) -> Interval | None:
-        """Factors on a prediction, 5 to 95 %; None for fewer than three developers."""
+        """Factors on a prediction, for nine cases of ten; None for fewer than three developers."""
         return interval_of_errors(self.of(quantity))
+
+    def timed_on(self, card: str) -> bool:
+        """Whether a clip of some model was timed on it."""
+        return chip(card) in self.use
 
     def use_of(self, card: str) -> float:
         """Share of what a card allows: of models timed on it, or else of all."""
@@ -91,7 +102,28 @@ def interval_of_errors(rows: Sequence[HeldOut]) -> Interval | None:
     for row in rows:
         logs.setdefault(row.developer, []).append(float(np.log(row.error)))
     own = [float(np.var(each, ddof=1)) for each in logs.values() if len(each) > 1]
-    return one_more([float(np.mean(each)) for each in logs.values()], float(np.mean(own)) if own else 0.0)
+    ends = one_more([float(np.mean(each)) for each in logs.values()], float(np.mean(own)) if own else 0.0)
+    if ends is None:
+        return None
+    off = math.exp(_off_by(list(logs.values())))
+    return min(ends[0], 1 / off), max(ends[1], off)
+
+
+def _off_by(groups: Sequence[Sequence[float]]) -> float:
+    """How far a value of one more group lies from 0, at most, in nine cases of ten.
+
+    A group has one vote, which its values share, and the one more has a vote for what is farther than all of them
+    (Lee, Barber & Willett 2023, arXiv 2306.06342, section 4). With fewer than nine groups that vote is more than a
+    tenth: then the farthest value, which holds in K of K + 1 cases.
+    """
+    votes = [(abs(value), 1 / len(group)) for group in groups for value in group]
+    needed, gathered = _SHARE * (len(groups) + 1), 0.0
+    for far, vote in sorted(votes):
+        gathered += vote
+        # Up to the rounding of so many sums.
+        if gathered >= needed - 1e-9:
+            return far
+    return max(far for far, _ in votes)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class Line:
         label: for people.
         unit: FLOP, bytes, s, share, times, and so on.
         error: what its interval rests on.
-        kind: derived, sourced, back-tested or measured; "use" is what the share of the peak is.
+        kind: derived, sourced, back-tested, assumed or measured; "use" is what the share of peak and memory is.
         source: where it comes from, with what `answer.Plan` fills in.
         group: heading.
         of: questions that it answers, of "clip", "train" and "vae" (training of the VAE), with blanks between them.
@@ -65,8 +65,9 @@ LINES: tuple[Line, ...] = (
     Line("train_activations", "activations", "bytes", "bytes", "derived", "{code}, {again}", MEMORY, "train vae"),
     Line("train_memory", "at the peak", "bytes", "bytes", "derived", "their sum", MEMORY, "train vae", "", True),
     Line(
-        "stretch", "a pass over its products", "times", "exact", "derived",
-        "at the peak they take that much less than with what memory moves{kernel}", MONEY, "clip train vae", "memory",
+        "stretch", "slowed by memory", "times", "exact", "derived",
+        "a pass takes that much longer than its products at the peak, as what they make goes through the card's "
+        "memory{kernel}", MONEY, "clip train vae", "memory",
     ),
     Line("step_seconds", "one step", "s", "time", "use", "{use}", MONEY, "clip"),
     Line("clip_seconds", "one clip", "s", "time", "use", "{use}", MONEY, "clip", "", True),

@@ -100,18 +100,22 @@ def gentle_remedies(question: Question) -> Iterator[Remedy]:
 
 
 def smaller_clips(question: Question) -> Iterator[Remedy]:
-    """Fewer frames, then smaller pictures, the largest first."""
+    """Fewer frames, then smaller pictures, then both, the largest first."""
     subject = question.subject
+    shorter, smaller = [], []
     for share in SMALLER:
         frames = int(subject.fitting(share * question.frames))
-        if frames < question.frames:
-            yield Remedy("clip", f"--frames {frames}", {"frames": frames})
-    for share in SMALLER:
         height, width = (
             step * max(1, int(side * share) // step)
             for side, step in zip((question.height, question.width), subject.stride, strict=True)
         )
-        yield Remedy("clip", f"--size {height}x{width}", {"height": height, "width": width})
+        smaller.append(Remedy("clip", f"--size {height}x{width}", {"height": height, "width": width}))
+        if frames < question.frames:
+            shorter.append(Remedy("clip", f"--frames {frames}", {"frames": frames}))
+    yield from shorter
+    yield from smaller
+    for few, small in zip(shorter, smaller, strict=False):
+        yield Remedy("clip", f"{few.words} {small.words}", few.settings | small.settings)
 
 
 @dataclass(frozen=True)
@@ -212,4 +216,4 @@ def verdict(own: Plan) -> str:
     left = room - KEPT_FREE
     if own.fits:
         return f"fits: {size_text(own.memory)} of {size_text(left)} that a process may take of {own.question.card.name}"
-    return f"does not fit {own.question.card.name}: {size_text(own.memory)} of {size_text(left)}"
+    return f"does not fit {own.question.card.name}: {size_text(own.memory)}, and a process may take {size_text(left)}"

@@ -77,15 +77,16 @@ function* gentleRemedies(s) {
 }
 
 function* smallerClips(s) {
-  const own = inputsOf(s)["clip.frames"];
+  const own = inputsOf(s)["clip.frames"], shorter = [], smaller = [];
   for (const share of PAGE.smaller) {
     const { frames } = fitFrames({ frames: share * own });
-    if (frames < own) yield ["clip", `--frames ${frames}`, { seconds: frames / s.fps }];
-  }
-  for (const share of PAGE.smaller) {
     const [height, width] = [s.height, s.width].map((side, i) => PAGE.stride[i] * Math.max(1, Math.floor(Math.floor(side * share) / PAGE.stride[i])));
-    yield ["clip", `--size ${height}x${width}`, { height, width }];
+    smaller.push(["clip", `--size ${height}x${width}`, { height, width }]);
+    if (frames < own) shorter.push(["clip", `--frames ${frames}`, { seconds: frames / s.fps }]);
   }
+  yield* shorter;
+  yield* smaller;
+  for (const [i, [, text, few]] of shorter.entries()) yield ["clip", `${text} ${smaller[i][1]}`, { ...few, ...smaller[i][2] }];
 }
 
 function thatFit(s, remedies, most) {

@@ -9,8 +9,9 @@ VQGAN (arXiv 2012.09841) without its perceptual network and its weight between l
                     6 over the clip and what was decoded: forward, the gradients of its weights and inside; the first
                     convolution's input needs none
 
-Ranks have clips of their own and may share weights. Convolutions stretch by what memory moves as blocks do
-(`spending`), by what autograd keeps of them. Units: FLOPs, bytes, seconds, $, kWh.
+Ranks have clips of their own and may share weights; what they send each other is left out, as the weights are few.
+Convolutions stretch by what memory moves as blocks do (`spending`), by what autograd keeps of them.
+Units: FLOPs, bytes, seconds, $, kWh.
 """
 
 import numpy as np

@@ -137,6 +137,33 @@ def test_rows_that_scatter_widen_the_interval_beside_developers_that_do() -> Non
     assert wide[1] > 2
 
 
+def test_a_developer_whose_rows_are_all_off_widens_the_interval_by_its_one_vote() -> None:
+    def rows(*developers: list[float]) -> list[HeldOut]:
+        return [
+            HeldOut("m", str(i), "", "seconds", (e, e), 1.0, "primary")
+            for i, errors in enumerate(developers)
+            for e in errors
+        ]
+
+    # Of nine developers the one that is off has a tenth of ten votes, with which the interval is to end.
+    alike = [[1.0, 1.02, 0.98]] * 8
+    assert interval_of_errors(rows(*alike, [1.6, 1.7, 1.8])) == pytest.approx((1 / 1.8, 1.8))
+    # Of nineteen nine tenths are gathered before it is reached, and Student's t is the wider one.
+    many = interval_of_errors(rows(*alike, *alike, *alike[:2], [1.6, 1.7, 1.8]))
+    assert many
+    assert many[1] < 1.6
+    # Of fewer than nine as far as any.
+    few = interval_of_errors(rows([1.0], [1.0, 1.0], [1.0], [0.5] + 20 * [1.0]))
+    assert few
+    assert few[0] <= 0.5
+
+
+def test_rows_that_were_disclosed_lie_in_the_intervals_of_the_others() -> None:
+    tree = back_test_tree()
+    for quantity in ("seconds", "training", "memory"):
+        assert tree[quantity]["covered"] >= 0.9 * tree[quantity]["tested"] > 0
+
+
 def test_bytes_are_scored_on_cards_that_are_not_listed_and_seconds_are_not() -> None:
     rows = [row for row in evidence().rows if "RTX 4090" in row.case]
     assert {row.quantity for row in rows} == {"memory"}
@@ -174,6 +201,15 @@ def test_every_number_has_a_kind_a_source_and_where_it_is_not_exact_an_interval(
                 assert answer.interval
                 assert answer.value
                 assert answer.interval[0] < answer.value < answer.interval[1]
+
+
+def test_a_share_of_a_card_says_whether_models_were_timed_on_it() -> None:
+    def told(card: str) -> str:
+        made = plan(ask(named("cogvideox-2b"), card=card_named(card), precision="float16"))
+        return next(each.source for each in made.answers() if each.line.name == "clip_seconds")
+
+    assert told("a100 80gb").endswith("(the middle of models timed on it)")
+    assert told("v100").endswith("(the middle of models timed on any card, as none was timed on it)")
 
 
 def test_a_machine_of_ones_own_has_the_spread_of_its_passes() -> None:

@@ -102,6 +102,11 @@ def test_a_calibration_is_a_card_of_ones_own() -> None:
     assert (card.memory, card.price, card.power) == (None, None, None)
 
 
+def test_a_card_that_is_not_listed_is_near_one_in_any_case() -> None:
+    with pytest.raises(UserError, match="no card 'h1000' .did you mean 'H100"):
+        card_named("h1000")
+
+
 def test_a_tile_larger_than_a_frame_is_refused_with_the_largest_that_is_not() -> None:
     subject = named("wan 14b").seeing(parse_attention("tile:3x99x24"))
     with pytest.raises(UserError, match="45x80 tokens: use --attention tile:3x45x24"):

@@ -105,6 +105,9 @@ def test_an_answer_tells_what_it_is_made_of() -> None:
     assert parts[3] == pytest.approx(3 * (parts[0] + parts[1]) + parts[2])
     assert answers["train_step_seconds"].interval
     assert answers["train_cost"].value
+    # Transformers' share is taken for it, which no disclosed training of a VAE tests.
+    assert answers["train_step_seconds"].kind == "assumed"
+    assert "none of a VAE" in answers["train_step_seconds"].source
     assert made.fits is True
     assert "tokens" not in answers
 
