@@ -16,18 +16,32 @@ from minisora.cli.options import (
 )
 from minisora.screen import say
 
+_OWN = "toy"
+# Minutes of a demo, unless its steps are asked for.
+LONGEST = 10.0
+
 
 def demo(
     out: OutOption = Path("runs/demo"),
-    config: ConfigOption = "toy",
+    config: ConfigOption = _OWN,
     minutes: MinutesOption = None,
+    limit: Annotated[
+        bool,
+        typer.Option(
+            "--limit/--no-limit",
+            help=f"Of the config {_OWN}: fewer steps where all of them would take longer than {LONGEST:g} minutes.",
+        ),
+    ] = True,
     set_: SetOption = None,
 ) -> None:
     """Watch a miniature Sora learn: data, VAE, DiT, samples, FLOPs, and one page that shows it all."""
     from minisora.demo.run_demo import run_demo
 
     check_folder(out)
-    page = run_demo(load_config(config, set_), out, console, minutes)
+    # What was asked for by name or number is taken, however long.
+    own = config == _OWN and not any(each.startswith("train_") for each in set_ or [])
+    longest = LONGEST if limit and own and minutes is None else None
+    page = run_demo(load_config(config, set_), out, console, minutes, longest)
     say(console, "Open ", (str(page), "bold"))
 
 

@@ -33,6 +33,7 @@ from minisora.demo.page_pieces import (
     side_by_side,
     video_script,
 )
+from minisora.demo.time_limit import steps_within, with_steps
 from minisora.errors import UserError
 from minisora.evaluate.judge.verdict import VERSION
 from minisora.evaluate.likeness import psnr
@@ -105,8 +106,17 @@ class Record:
         write_json(self.path, self.values)
 
 
-def run_demo(config: Config, run: Path, console: Console, minutes: float | None = None) -> Path:
+def run_demo(
+    config: Config, run: Path, console: Console, minutes: float | None = None, longest: float | None = None
+) -> Path:
     """Do everything, and return the page.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        console: where progress is shown.
+        minutes: of a plan, whose sizes and steps are taken instead of the config's; None: those of the config.
+        longest: minutes that the config's steps may take; the DiT takes fewer where they take longer here. None: any.
 
     Raises:
         UserError: the config is not of shapes, or the run folder holds a run of another one or cannot be written.
@@ -126,6 +136,8 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
         for name, stage_plan in open_plan(config, run, console, minutes).stages.items():
             record.values.setdefault("seconds", {})[name] = stage_plan.seconds
     for name, stage in (("vae", train_vae), ("dit", train_dit)):
+        if name == "dit" and minutes is None:
+            config = _within(config, run, record, console, longest)
         start = time.perf_counter()
         try:
             stage(config, run, console)
@@ -175,6 +187,20 @@ def run_demo(config: Config, run: Path, console: Console, minutes: float | None 
     total += vae["seconds"] + score["seconds"] + record.values.get("calibration", {}).get("seconds", 0.0)
     say(console, ("Done", "bold"), f" in {total / 60:.1f} minutes of work over all runs")
     return page
+
+
+def _within(config: Config, run: Path, record: Record, console: Console, longest: float | None) -> Config:
+    """The config with the steps that this run takes: once it has begun, what it began with."""
+    if "limit" not in record.values and not (run / "dit").exists():
+        steps = None
+        if longest is not None:
+            steps = steps_within(
+                config, run, console, longest, record.values["seconds"]["vae"], after=_CALIBRATION
+            )
+        record.values["limit"] = {"minutes": longest, "steps": steps}
+        record.save()
+    steps = record.values.get("limit", {}).get("steps")
+    return config if steps is None else with_steps(config, steps)
 
 
 def _calibrate(path: Path, record: Record, console: Console) -> Calibration:

@@ -41,7 +41,7 @@ from minisora.training.trial import (
 
 LEAST_MINUTES = 1.0
 # Share of the minutes that the VAE trains: footage needs more than the shapes world, whose pictures are plain.
-_VAE_SHARE = {"shapes": 0.16}
+VAE_SHARE = {"shapes": 0.16}
 _VAE_SHARE_OF_FOOTAGE = 0.35
 # Fewer steps of a stage than this are no training.
 FEWEST_STEPS = 60
@@ -294,7 +294,7 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         vae_step, vae_rest = time_vae(config, trial, quiet)
         train, validation = (open_dataset(config, split) for split in ("train", "validation"))
         reading, encoding = time_clips(config, trial, train, validation)
-        share = _VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
+        share = VAE_SHARE.get(config.data.source, _VAE_SHARE_OF_FOOTAGE)
         # Of training: many clips take long to read, which leaves less of both stages.
         total = 60 * minutes - RESERVE - after - elapsed() - encoding - reading
         vae_seconds = share * total + reading

@@ -32,7 +32,7 @@ _HEAD_WIDTH = 32
 _TRIED_STEPS = 8
 _TIMED_CLIPS, _CLIPS_AT_ONCE = 24, 8
 # A DiT that takes fewer steps than this learns nothing: the next larger is not tried.
-_LEAST_STEPS = 300
+LEAST_STEPS = 300
 # Of a stage, and as many checkpoints.
 VALIDATIONS = 8
 # Seconds that a checkpoint and a live page take, beside the validation before them.
@@ -180,7 +180,7 @@ def time_sizes(
                 "best_params": LAW["k"] * compute ** LAW["a"],
             }
         )
-        if steps < _LEAST_STEPS or sizes[-1]["params"] > 3 * sizes[-1]["best_params"]:
+        if steps < LEAST_STEPS or sizes[-1]["params"] > 3 * sizes[-1]["best_params"]:
             break
     return sizes
 

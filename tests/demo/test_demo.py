@@ -1,7 +1,9 @@
 """The demo, end to end on a tiny config: a whole page, resumed without training again."""
 
 import base64
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from rich.console import Console
 from minisora.config import Config, override
 from minisora.data.video.read_video import read_video
 from minisora.data.video.write_video import write_video
+from minisora.demo import time_limit
 from minisora.demo.page_pieces import counts_of
-from minisora.demo.run_demo import DemoPage, Record, _calibrate, run_demo, write_page
+from minisora.demo.run_demo import DemoPage, Record, _calibrate, _within, run_demo, write_page
 from minisora.errors import UserError
 from minisora.flops.calibration import read_calibration
 from minisora.flops.device import device_words
@@ -60,6 +63,40 @@ def test_the_demo_makes_a_self_contained_page_and_resumes(
     (tmp_path / "calibration.json").write_text("{}")
     _calibrate(tmp_path / "calibration.json", Record.open(tmp_path / "demo.json"), Console(quiet=True))
     assert read_calibration(tmp_path / "calibration.json").points
+
+
+def test_a_slow_machine_takes_fewer_steps_and_goes_on_with_them(
+    tiny_run: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run / "vae", run / "vae")
+    config = override(tiny_config, ["train_dit.steps=2200"])
+    monkeypatch.setattr(time_limit, "elapsed", lambda: 150.0)
+    monkeypatch.setattr(time_limit, "time_clips", lambda *_: (1.0, 40.0))
+    monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.2, 10.0))
+    said = Console(file=io.StringIO(), width=300)
+
+    def within(vae_seconds: float, longest: float | None, record: Record) -> int:
+        record.values["seconds"] = {"vae": vae_seconds}
+        return _within(config, run, record, said, longest).train_dit.steps
+
+    # A fast machine, or one that may take as long as it likes: the config's, and nothing is timed.
+    for seconds, longest in ((60.0, 10.0), (140.0, None)):
+        assert within(seconds, longest, Record(run / "fast.json", {})) == 2200
+    assert not said.file.getvalue()  # type: ignore[attr-defined]
+    assert not (run / "trial").exists()
+    record = Record(run / "demo.json", {})
+    steps = within(140.0, 10.0, record)
+    # 600 s, less what has passed, encoding, what is around the steps, and all that comes after them.
+    assert steps == int((600 - 150 - 40 - 10 - 8 - 25 - 70) / 0.2)
+    assert f"2,200 steps of the DiT would make it 12 minutes here: {steps:,} are" in (
+        said.file.getvalue()  # type: ignore[attr-defined]
+    )
+    assert not (run / "trial").exists()
+    # A run goes on as it began, whatever is asked now and however fast it is.
+    assert within(1.0, None, Record.open(run / "demo.json")) == steps
+    (run / "dit").mkdir()
+    assert within(140.0, 10.0, Record(run / "old.json", {})) == 2200
 
 
 def test_a_run_of_another_config_is_refused(tiny_run: Path, tiny_config: Config) -> None:
