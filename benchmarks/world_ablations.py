@@ -34,11 +34,12 @@ from minisora.flops.device import describe_device
 from minisora.models.dit import VideoDiT
 from minisora.models.frame_memory import FrameMemory
 from minisora.worlds.arena import BUTTONS
-from minisora.worlds.dream import NAMES, Dream, load_dream
+from minisora.worlds.dream import Dream, load_dream
 from minisora.worlds.labels import name_world
 from minisora.worlds.measure_world import measure_world
 from minisora.worlds.naming import CodeNames
 from minisora.worlds.truth import SUFFIX, read_truth
+from minisora.worlds.world_folder import NAMES
 from minisora.worlds.world_stages import train_actions, train_dynamics
 
 LABELS = 200

@@ -94,6 +94,7 @@ world_app.command("play")(worlds.world_play)
 world_app.command("train")(worlds.world_train)
 world_app.command("name")(worlds.world_name)
 world_app.command("evaluate")(worlds.world_evaluate)
+world_app.command("export")(worlds.world_export)
 world_app.command("plan")(world_plan.world_plan)
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C, without a word

@@ -1,4 +1,4 @@
-"""Commands of worlds that are played: record, play, train, name, evaluate."""
+"""Commands of worlds that are played: record, play, train, name, evaluate, export."""
 
 import enum
 from datetime import UTC, datetime
@@ -106,7 +106,10 @@ def world_record(
 
 def world_play(
     world: Annotated[
-        str, typer.Argument(help="The world: arena, whose rules are exact, or the folder of one that dreams.")
+        str,
+        typer.Argument(
+            help="The world: arena, whose rules are exact, or one that dreams: its folder, or 'dream', the shipped one."
+        ),
     ] = "arena",
     terminal: Annotated[bool, typer.Option("--terminal", help="In this terminal, in 24-bit colour.")] = False,
     beside: Annotated[
@@ -157,7 +160,7 @@ def world_play(
 
     minisora world play --terminal --movers 2 --coins 3      in the terminal, with more in it
 
-    minisora world play runs/world/world --beside            a dream, and what is true
+    minisora world play dream --beside                       the shipped dream, and what is true
 
     minisora world play runs/world/world -p "a small blue square at night"
     """
@@ -255,3 +258,16 @@ def world_evaluate(
     if json_ is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_result(json_, {"date": now, "machine": describe_device("cpu", torch.float32), **result})
+
+
+def world_export(
+    world: Annotated[Path, typer.Option("--world", help="Folder of a world, OUT/world of its training.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the small world.")],
+    scores: Annotated[Path | None, typer.Option(help="The JSON of 'minisora world evaluate' on it.")] = None,
+) -> None:
+    """A world in half precision with a card of what was measured, to pass on."""
+    from minisora.worlds.world_folder import export_world
+
+    check_folder(out)
+    size = export_world(world, out, scores)
+    say(console, f"wrote {out}: {size:.1f} MiB")

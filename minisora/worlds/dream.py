@@ -1,9 +1,4 @@
-"""A world that a model dreams: its folder, and how it is played.
-
-    WORLD/world.json            what it is: format, size, frames per second, sampling steps, context noise
-         /starts.safetensors    first frames of some of the clips it was learned from
-         /vae/  dit/  actions/  the frames, what follows, and what finds the code of a step
-         /names.json            names of the codes, if they were named (`minisora world name`)
+"""A world that a model dreams: how it is played, and read from its folder.
 
 Letters: B worlds played at once, Z channels, H W pixels, h w latent grid.
 """
@@ -35,10 +30,9 @@ from minisora.training.stages import read_model
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.dynamics import Objective, beside, next_frame, sampling_sigmas
 from minisora.worlds.naming import CodeNames, read_names
+from minisora.worlds.world_folder import ABOUT, NAMES, STARTS, find_world, shipped_worlds
 
 _FORMAT = 1
-NAMES = "names.json"
-_ABOUT, _STARTS = "world.json", "starts.safetensors"
 
 
 @dataclass(frozen=True)
@@ -138,6 +132,13 @@ class Dream:
         for model in (self.vae, self.dit, self.actions):
             model.to(device)
         self._moment = None
+        return self
+
+    def half(self) -> "Dream":
+        """The dream in half precision, to be written down; it is played in float32."""
+        for model in (self.vae, self.dit, self.actions):
+            # By torch's own `to`: that of diffusers warns of a precaution it has no reason for.
+            torch.nn.Module.to(model, torch.float16)
         return self
 
     @torch.no_grad()
@@ -240,33 +241,35 @@ class Dream:
         folder.mkdir(parents=True, exist_ok=True)
         for name, model in (("vae", self.vae), ("dit", self.dit), ("actions", self.actions)):
             model.save_pretrained(folder / name)
-        save_file({"starts": self.starts.contiguous()}, folder / _STARTS)
-        write_json(folder / _ABOUT, {"format": _FORMAT, **asdict(self.settings)})
+        save_file({"starts": self.starts.contiguous()}, folder / STARTS)
+        write_json(folder / ABOUT, {"format": _FORMAT, **asdict(self.settings)})
 
 
 def load_dream(folder: Path, device: str | torch.device | None = None) -> Dream:
-    """The dream in a folder, as `minisora world train` writes RUN/world.
+    """The dream in a folder, as `minisora world train` writes RUN/world, in float32.
 
     Args:
-        folder: its place.
+        folder: its place, or the name of a shipped world.
         device: where to put it; None: the GPU if there is one.
 
     Raises:
         UserError: the folder is no whole world; the message says what to do.
     """
     again = "copy it again, or run 'minisora world train' again"
-    if not (folder / _ABOUT).is_file():
+    folder = find_world(folder)
+    if not (folder / ABOUT).is_file():
         inside = folder / "world"
+        also = f", or name a shipped one: {', '.join(shipped_worlds())}" if shipped_worlds() else ""
         hint = (
             f"; did you mean {inside}?"
-            if (inside / _ABOUT).is_file()
-            else ": run 'minisora world train' first"
+            if (inside / ABOUT).is_file()
+            else ": run 'minisora world train' first" + also
         )
-        raise UserError(f"{folder} is no world: it has no {_ABOUT}{hint}")
+        raise UserError(f"{folder} is no world: it has no {ABOUT}{hint}")
     if (changed := changed_file(folder)) is not None:
         raise UserError(f"world {folder} is damaged ({changed}): {again}")
     try:
-        about = read_json(folder / _ABOUT)
+        about = read_json(folder / ABOUT)
         if about.pop("format") != _FORMAT:
             raise UserError(f"world {folder} is of a newer minisora: install that")
         # Where it is not named yet, the clean frame alone was said.
@@ -274,12 +277,12 @@ def load_dream(folder: Path, device: str | torch.device | None = None) -> Dream:
         check_number("steps", settings.steps, 1, MAX_STEPS)
         if settings.objective not in get_args(Objective):
             raise ValueError(f"objective {settings.objective!r}")
-        with safe_open(str(folder / _STARTS), framework="pt") as file:
+        with safe_open(str(folder / STARTS), framework="pt") as file:
             starts = file.get_tensor("starts")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"world {folder} cannot be read ({error}): {again}") from error
     vae, dit, actions = (
-        read_model(kind, folder / name, again)
+        read_model(kind, folder / name, again).float()
         for kind, name in ((VideoVAE, "vae"), (VideoDiT, "dit"), (ActionModel, "actions"))
     )
     dream = Dream(vae, dit, actions, settings, starts, read_names(folder / NAMES))

@@ -15,10 +15,11 @@ from minisora.errors import UserError
 from minisora.files import read_json
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import ArenaSettings
-from minisora.worlds.dream import NAMES, load_dream
+from minisora.worlds.dream import load_dream
 from minisora.worlds.naming import CodeNames, name_codes
 from minisora.worlds.policies import PolicyName
 from minisora.worlds.truth import SUFFIX, Truth, read_truth
+from minisora.worlds.world_folder import NAMES
 
 
 @dataclass(frozen=True)

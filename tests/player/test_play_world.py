@@ -15,13 +15,14 @@ from minisora.models.build import build_vae
 from minisora.player.play_world import Start, make_game, open_world, save_session
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import BUTTONS, ArenaSettings
-from minisora.worlds.dream import NAMES, Dream, DreamSettings
+from minisora.worlds.dream import Dream, DreamSettings
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.first_frames import BEFORE
 from minisora.worlds.naming import name_codes
 from minisora.worlds.play import Loop
 from minisora.worlds.recording import Recording, play, record
 from minisora.worlds.session import read_session, write_session
+from minisora.worlds.world_folder import NAMES
 
 SMALL = ArenaSettings(32, 32, movers=1)
 

@@ -15,12 +15,13 @@ from minisora.models.vae import VideoVAE
 from minisora.worlds import measure_world as measures
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import BUTTONS, Arena, ArenaSettings
-from minisora.worlds.dream import NAMES, Dream, DreamSettings, load_dream
+from minisora.worlds.dream import Dream, DreamSettings, load_dream
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.labels import labelled_clips, name_world
 from minisora.worlds.measure_world import count_players, locate, measure_table, measure_world
 from minisora.worlds.recording import Recording, record
 from minisora.worlds.truth import Truth, read_truth, write_truth
+from minisora.worlds.world_folder import NAMES
 
 SETTINGS = ArenaSettings(64, 64, walls=1, movers=1, coins=1)
 

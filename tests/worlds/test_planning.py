@@ -17,7 +17,7 @@ from minisora.errors import UserError
 from minisora.models.build import build_vae
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.arena import BUTTONS, Arena, ArenaSettings
-from minisora.worlds.dream import NAMES, Dream, DreamSettings, load_dream
+from minisora.worlds.dream import Dream, DreamSettings, load_dream
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.goals import Distances, Episode, draw_episodes
 from minisora.worlds.naming import CodeNames, name_codes
@@ -52,6 +52,7 @@ from minisora.worlds.planning import (
 )
 from minisora.worlds.recording import Recording, record
 from minisora.worlds.temporal_distance import latent_distance
+from minisora.worlds.world_folder import NAMES
 
 ARENA = Arena(ArenaSettings(32, 32, walls=0))
 NAMED = name_codes([3, 1, 4, 0, 6], range(5), 8, BUTTONS)

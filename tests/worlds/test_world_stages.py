@@ -14,12 +14,14 @@ from minisora.errors import UserError
 from minisora.files import read_json, write_json
 from minisora.run_metrics import read_metrics
 from minisora.training import checkpoint
+from minisora.worlds import world_folder
 from minisora.worlds.arena import ArenaSettings
 from minisora.worlds.dream import load_dream
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.naming import name_codes
 from minisora.worlds.recording import Recording, record
 from minisora.worlds.world import World
+from minisora.worlds.world_folder import export_world, shipped_worlds
 from minisora.worlds.world_stages import train_world
 
 QUIET = Console(quiet=True)
@@ -117,6 +119,72 @@ def test_names_are_beside_a_world_and_stay_when_it_is_trained_again(config: Conf
     assert dream.names[:2] == ("code 0", "noop")
     assert dream.buttons == {"noop": 1, "up": 4}
     (run / "world" / "names.json").unlink()
+
+
+def test_a_world_is_made_small_and_found_by_its_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run / "world", tmp_path / "world")
+    name_codes([1, 4], [0, 1], 8, ("noop", "up")).write(tmp_path / "world" / "names.json")
+    write_json(
+        tmp_path / "scores.json",
+        {
+            "decoding": {"labels": {"20": {"codes": 0.1}, "200": {"codes": 0.5}, "2000": {"codes": 0.9}}},
+            "delta_psnr": {"delta": 7.192},
+            "player": {
+                "direction_right": [0.9, 0.8],
+                "median_error": {"1": 0.5, "8": None},
+                "player_there": {"1": 1.0, "8": 0.25},
+            },
+        },
+    )
+    small = tmp_path / "worlds" / "little"
+    for _ in range(2):  # an earlier export is replaced
+        size = export_world(tmp_path / "world", small, tmp_path / "scores.json")
+    whole = sum(file.stat().st_size for file in (run / "world").rglob("*") if file.is_file()) / 2**20
+    assert size < 0.75 * whole
+    card = (small / "README.md").read_text()
+    for told in (
+        "200 labels | 50.0% |",
+        "7.19 dB",
+        "quadrant | 80% |",
+        "1 frame on | off by 0.5 pixels, there in 100% |",
+        "8 frames on | there in 25% |",
+    ):
+        assert told in card
+    monkeypatch.setattr(world_folder, "WORLDS", tmp_path / "worlds")
+    assert shipped_worlds() == ["little"]
+    dream, before = load_dream(Path("little"), "cpu"), load_dream(tmp_path / "world", "cpu")
+    assert {weight.dtype for weight in dream.dit.parameters()} == {torch.float32}
+    assert dream.buttons == before.buttons == {"noop": 1, "up": 4}
+    assert dream.start(seed=1).equal(before.start(seed=1))
+    assert (dream.step([4]).int() - before.step([4]).int()).abs().max() <= 4
+    with pytest.raises(UserError, match="name a shipped one: little"):
+        load_dream(tmp_path / "none", "cpu")
+
+
+def test_nothing_but_an_earlier_export_is_replaced(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "world", tmp_path / "world")
+    for out, why in (
+        ("world", "lie in each other"),
+        ("world/small", "lie in each other"),
+        (".", "lie in each other"),
+        ("other", "holds 'mine.txt' and is no earlier export"),
+        ("file", "holds 'file' and is no earlier export"),
+    ):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / "mine.txt").write_text("kept")
+        (tmp_path / "file").write_text("kept")
+        with pytest.raises(UserError, match=why):
+            export_world(tmp_path / "world", tmp_path / out)
+    assert (tmp_path / "other" / "mine.txt").read_text() == (tmp_path / "file").read_text() == "kept"
+    # Another trained world, which has no card, is not replaced either.
+    with pytest.raises(UserError, match="is no earlier export"):
+        export_world(tmp_path / "world", run / "world")
+    write_json(tmp_path / "scores.json", {"decoding": 1})
+    with pytest.raises(UserError, match="no scores of minisora world evaluate"):
+        export_world(tmp_path / "world", tmp_path / "small", tmp_path / "scores.json")
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_damaged_or_missing_world_is_refused(run: Path, tmp_path: Path) -> None:
