@@ -1,8 +1,10 @@
-"""Writes the README's pictures: what the shipped model makes of six prompts and in six modes, and the report's figure.
+"""Writes the README's pictures: what the shipped model makes of six prompts and in six modes, what the shipped world
+dreams, and the report's figure.
 
 python scripts/pictures.py    a few seconds a video on one core
 
-Every video has seed 0, and none was chosen. In modes.gif a gray frame is given to the model, an orange one is made.
+Every video has seed 0, and the worlds seeds 0 to 2; none was chosen. A gray frame is given to the model, an orange one
+is made.
 """
 
 import shutil
@@ -13,15 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from typer.testing import CliRunner
 
 from minisora.cli import app
+from minisora.data.clips import to_float
 from minisora.files import whole
 from minisora.pipelines import modes, restyle
 from minisora.pipelines.model_folder import load_pipeline
+from minisora.worlds.dream import Dream, load_dream
+from minisora.worlds.world import TrueWorld
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,6 +40,8 @@ PROMPTS = (
     "a green circle moving right at night",
 )
 COLUMNS, SIDE, GAP, LINE, FONT = 3, 160, 10, 16, 13
+# A button is held so many frames.
+WORLD_STEPS, HELD = 64, 4
 GIVEN, MADE, PLAIN = "#8c8c8c", "#d55e00", "#ffffff"
 
 
@@ -56,7 +64,7 @@ class Panel:
 
 
 def main() -> int:
-    """Write prompts.gif, modes.gif and training.png; the exit code."""
+    """Write prompts.gif, modes.gif, world.gif and training.png; the exit code."""
     if sys.argv[1:]:
         print("error: there are no options", file=sys.stderr)
         return 2
@@ -68,6 +76,7 @@ def main() -> int:
     ]
     write_grid(RESULTS / "prompts.gif", plain, fps)
     write_grid(RESULTS / "modes.gif", mode_panels(videos[:1]), fps)
+    write_grid(RESULTS / "world.gif", world_panels(load_dream(Path("dream"), "cpu")), 10.0)
     write_figure(RESULTS / "training.png")
     return 0
 
@@ -99,6 +108,29 @@ def mode_panels(clip: Tensor) -> list[Panel]:
         panel(filled, range(0), "inpaint: the middle third made anew"),
         panel(day, range(0), "restyle: from night to day"),
     ]
+
+
+def world_panels(dream: Dream) -> list[Panel]:
+    """Three arenas as their rules have them, and below each the dream that began with its first frame, one policy's
+    buttons for both.
+    """
+    above, below = [], []
+    for seed in range(COLUMNS):
+        truth = TrueWorld()
+        frame = truth.start(seed=seed)
+        true, dreamed = [frame], [dream.start(frame, seed)]
+        for button in (
+            np.random.default_rng(seed).integers(truth.num_codes, size=WORLD_STEPS // HELD).repeat(HELD)
+        ):
+            true.append(truth.step([button]))
+            dreamed.append(dream.step([dream.buttons.get(truth.names[button], dream.buttons["noop"])]))
+        for panels, frames, colour, caption in (
+            (above, true, GIVEN, "the arena"),
+            (below, dreamed, MADE, "the dream of it"),
+        ):
+            video = to_float(torch.stack(frames, dim=2))[0]
+            panels.append(Panel(video, [colour] * len(frames), caption))
+    return above + below
 
 
 def write_grid(path: Path, panels: Sequence[Panel], fps: float) -> None:
