@@ -58,6 +58,7 @@ CHECKED: dict[str, str] = {
     "minisora train --data my_clips --minutes": "trains for minutes",
     "minisora world train": "trains for minutes",
     "minisora world name": "needs a world that was trained for minutes",
+    "minisora world export": "needs a world that was trained for minutes",
     "minisora world evaluate": "needs a world that was trained for minutes",
     "minisora world plan": "needs a world that was trained for minutes; tests/worlds/test_planning.py has one",
     "minisora calibrate --out": "times real passes for a minute",
