@@ -39,9 +39,9 @@ PROMPTS = (
     "a white triangle moving down by day",
     "a green circle moving right at night",
 )
-COLUMNS, SIDE, GAP, LINE, FONT = 3, 160, 10, 16, 13
+COLUMNS, SIDE, GAP, LINE, FONT, COLOURS = 3, 160, 10, 16, 13, 64
 # A button is held so many frames.
-WORLD_STEPS, HELD = 64, 4
+WORLD_STEPS, HELD = 48, 4
 GIVEN, MADE, PLAIN = "#8c8c8c", "#d55e00", "#ffffff"
 
 
@@ -149,7 +149,8 @@ def write_grid(path: Path, panels: Sequence[Panel], fps: float) -> None:
             draw.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), fill=border)
             sheet.paste(image, (left, top))
             draw.multiline_text((left, top + SIDE + 6), caption, fill="black", font=font, spacing=2)
-        frames.append(sheet)
+        # Dots that imitate more colours would be new in every frame, which makes a file several times as large.
+        frames.append(sheet.quantize(COLOURS, dither=Image.Dither.NONE))
     with whole(path) as partial:
         pause = round(100 / fps) * 10
         options = {"save_all": True, "append_images": frames[1:], "duration": pause, "loop": 0}

@@ -30,6 +30,7 @@ from minisora.serve.loopback import LOOPBACK
 from minisora.serve.web_pages import JSONAnswer, json_object, page_routes
 from minisora.studio.folders import Folders, run_id
 from minisora.studio.tied_command import why_it_ended
+from minisora.worlds.world_folder import ABOUT, NAMES, WORLDS, shipped_worlds
 
 # What precedes the words of the command.
 COMMAND = (sys.executable, "-m", "minisora.studio.tied_command", "-")
@@ -164,6 +165,27 @@ async def _drain(process: Process) -> None:
     await asyncio.gather(*map(read, streams))
 
 
+def _row(id_: str, name: str, world: Path, shipped: bool) -> dict[str, Any]:
+    """A world as the page lists it."""
+    try:
+        about = read_json(world / ABOUT)
+        size = [int(about["height"]), int(about["width"])]
+        fps, steps = number(about["fps"]), number(about["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Damaged: playing it says so in its own words.
+        size, fps, steps = [], None, None
+    named = (world / NAMES).is_file()
+    return {
+        "id": id_,
+        "name": name,
+        "size": size,
+        "fps": fps,
+        "steps": steps,
+        "named": named,
+        "shipped": shipped,
+    }
+
+
 class _WorldPages:
     def __init__(self, folders: Folders, home: Path):
         self.folders, self.home = folders, home
@@ -179,32 +201,19 @@ class _WorldPages:
         return JSONAnswer({"worlds": found, "playing": self._played if playing else None})
 
     def _list(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for name in self.folders.run_names():
-            world = self._world_of(name)
-            if world is None:
-                continue
-            try:
-                about = read_json(world / "world.json")
-                size = [int(about["height"]), int(about["width"])]
-                fps, steps = number(about["fps"]), number(about["steps"])
-            except (OSError, ValueError, KeyError, TypeError):
-                # Damaged: playing it says so in its own words.
-                size, fps, steps = [], None, None
-            rows.append(
-                {
-                    "id": run_id(name), "name": name, "size": size, "fps": fps, "steps": steps,
-                    "named": (world / "names.json").is_file(), "made": (world / "world.json").stat().st_mtime,
-                }
-            )  # fmt: skip
-        return sorted(rows, key=lambda row: row["made"], reverse=True)
+        runs = {
+            name: world for name in self.folders.run_names() if (world := self._world_of(name)) is not None
+        }
+        newest = sorted(runs, key=lambda name: (runs[name] / ABOUT).stat().st_mtime, reverse=True)
+        own = [_row(run_id(name), name, runs[name], shipped=False) for name in newest]
+        return own + [_row(name, name, WORLDS / name, shipped=True) for name in shipped_worlds()]
 
     def _world_of(self, name: str) -> Path | None:
         """The folder of a world in a run; None: it has none, or a link that leads out of it."""
         run = self.folders.run(name)
         world = run / "world"
         inside = world.resolve().is_relative_to(run.resolve())
-        return world if inside and (world / "world.json").is_file() else None
+        return world if inside and (world / ABOUT).is_file() else None
 
     async def begin(self, request: Request) -> Response:
         """Start a world; the one that was played ends."""
@@ -213,8 +222,9 @@ class _WorldPages:
         words, name = [ARENA], ARENA
         if id_ != ARENA:
             named = {run_id(each): each for each in await asyncio.to_thread(self.folders.run_names)}
+            named |= {each: each for each in shipped_worlds()}
             name = named.get(id_, "")
-            world = self._world_of(name) if name else None
+            world = WORLDS / name if id_ in shipped_worlds() else self._world_of(name) if name else None
             if world is None:
                 raise UserError("there is no such world here: load the page again")
             words = [str(world), *(["--beside"] if beside else [])]

@@ -173,7 +173,7 @@ def test_a_world_is_learned_from_the_view_of_worlds(address: str, browser: Any, 
         str(tmp_path / "runs" / "arena" / "recording" / "clips")
     ]
     press(browser, "Play its world")
-    browser.until("document.querySelectorAll('.world').length === 3")
+    browser.until("document.querySelectorAll('.world').length === 4")
     assert "its codes have no names" not in browser.run(_TEXT.format(".world:nth-of-type(2)"))
     assert browser.errors == []
 
@@ -182,9 +182,9 @@ def test_a_world_is_played_and_left(address: str, browser: Any, tmp_path: Path) 
     browser.open(f"{address}")
     browser.until("document.getElementById('go')?.disabled === false")
     browser.run("document.querySelector('nav a[data-view=worlds]').click()")
-    browser.until("document.querySelectorAll('.world').length === 2")
+    browser.until("document.querySelectorAll('.world').length === 3")
     assert browser.run("[...document.querySelectorAll('.world h2')].map((each) => each.textContent)") == [
-        "The arena", "garden",
+        "The arena", "garden", "dream",
     ]  # fmt: skip
     browser.run("document.querySelectorAll('.world button')[1].click()")
     # The page of the world, below the studio's own address; here what answers is no world, so it says nothing.

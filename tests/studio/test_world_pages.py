@@ -18,6 +18,7 @@ from minisora.serve.guard import Guard, new_token
 from minisora.studio import world_pages
 from minisora.studio.folders import Folders, run_id
 from minisora.studio.world_pages import world_routes
+from minisora.worlds.world_folder import WORLDS
 
 
 @pytest.fixture
@@ -78,7 +79,9 @@ def test_a_world_is_played_through_the_studio(app: Any, within: Any, tmp_path: P
         assert {each["name"]: each["size"] for each in found["worlds"]} == {
             "garden": [64, 48],
             "broken": [64, 48],
+            "dream": [64, 64],
         }
+        assert [each["name"] for each in found["worlds"] if each["shipped"]] == ["dream"]
         assert found["playing"] is None
         # Nobody plays yet.
         early = Page(app)
@@ -113,6 +116,14 @@ def test_a_world_is_played_through_the_studio(app: Any, within: Any, tmp_path: P
         assert (await another.next())["type"] == "websocket.close"
         third = Page(app)
         assert (await third.next())["text"].startswith("world play arena --out")
+        assert (await within(app, "POST", "/api/worlds", {"world": "dream"}))[0] == 200
+        assert (await third.next())["type"] == "websocket.close"
+        shipped = Page(app)
+        assert (await shipped.next())["text"].startswith(f"world play {WORLDS / 'dream'} --out")
+        assert (await within(app, "POST", "/api/worlds", {"world": "arena"}))[0] == 200
+        assert (await shipped.next())["type"] == "websocket.close"
+        third = Page(app)
+        await third.next()
         third.into.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await asyncio.wait_for(third.task, 20)
         assert (await within(app, "GET", "/api/worlds"))[1]["playing"]["id"] == "arena"
@@ -157,7 +168,7 @@ def test_a_dream_that_was_learned_is_played_through_the_studio(within: Any, tmp_
     first = dream.start(seed=5)[0]
 
     async def script(app: Any) -> None:
-        (listed,) = (await within(app, "GET", "/api/worlds"))[1]["worlds"]
+        listed, _ = (await within(app, "GET", "/api/worlds"))[1]["worlds"]
         assert (listed["name"], listed["size"], listed["named"]) == ("tiny", [32, 32], True)
         status, _ = await within(app, "POST", "/api/worlds", {"world": listed["id"]})
         assert status == 200

@@ -17,11 +17,13 @@ const teach = h("section", { class: "teach", hidden: true, "aria-label": "How to
   h("pre", { tabindex: "0" }, "minisora world record arena --clips 2400 --out worlds/arena\nminisora world train --config world_short --data worlds/arena/clips --minutes 20 --out runs/world"));
 const another = h("p", { hidden: true }, h("a", { href: LEARN }, "Learn another world"));
 view.append(playing, line, list, another, teach);
-let known = { worlds: [], playing: null };
+// What stands below the worlds waits until it is known how many there are.
+let known = { worlds: [], playing: null, waits: true };
 let starting = "";
 
 const arena = { id: ARENA, name: "The arena", about: "A small game by exact rules: you, walls, a goal. It needs no model; a world is learned from clips of it." };
 const aboutDream = (world) => [
+  world.shipped ? "Dreamed by a model that came with minisora and learned the arena from clips alone" : "",
   world.size.length ? `${world.size[1]} × ${world.size[0]} pixels` : "it cannot be read",
   world.fps ? `${world.fps} frames a second` : "",
   world.steps ? `${world.steps} sampling ${world.steps === 1 ? "step" : "steps"} a frame` : "",
@@ -69,8 +71,9 @@ function show() {
     held ? h("p", { class: "note" }, `${held.request.run} trains meanwhile: a world that dreams will be slow, and so will the training.`) : null,
   ].filter(Boolean));
   playing.hidden = !playing.children.length;
-  teach.hidden = known.worlds.length > 0;
-  another.hidden = !teach.hidden;
+  const own = known.worlds.some((world) => !world.shipped);
+  teach.hidden = own || known.waits;
+  another.hidden = !own;
 }
 
 async function end() {
