@@ -39,7 +39,8 @@ PROMPTS = (
     "a white triangle moving down by day",
     "a green circle moving right at night",
 )
-COLUMNS, SIDE, GAP, LINE, FONT, COLOURS = 3, 160, 10, 16, 13, 64
+COLUMNS, SIDE, GAP, LINE, FONT = 3, 160, 10, 16, 13
+COLOURS, PALETTE_EVERY = 192, 4
 # A button is held so many frames.
 WORLD_STEPS, HELD = 48, 4
 GIVEN, MADE, PLAIN = "#8c8c8c", "#d55e00", "#ffffff"
@@ -149,8 +150,12 @@ def write_grid(path: Path, panels: Sequence[Panel], fps: float) -> None:
             draw.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), fill=border)
             sheet.paste(image, (left, top))
             draw.multiline_text((left, top + SIDE + 6), caption, fill="black", font=font, spacing=2)
-        # Dots that imitate more colours would be new in every frame, which makes a file several times as large.
-        frames.append(sheet.quantize(COLOURS, dither=Image.Dither.NONE))
+        frames.append(sheet)
+    # One palette for all, so that nothing changes its colour, and no dots that imitate more: they would be new in every
+    # frame, which makes a file several times as large.
+    some = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames[::PALETTE_EVERY]]))
+    palette = some.quantize(COLOURS, kmeans=4)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with whole(path) as partial:
         pause = round(100 / fps) * 10
         options = {"save_all": True, "append_images": frames[1:], "duration": pause, "loop": 0}
