@@ -175,7 +175,12 @@ def _state(run: Path, job: dict[str, Any] | None, changed: float) -> str:
 
 
 def _is_whole(run: Path) -> bool:
-    return any((run / file).is_file() for file in ("model/model_index.json", "world/world.json"))
+    """Whether nothing is left to do: there is a model, or a world whose codes are named where its recording can."""
+    if (run / "model" / "model_index.json").is_file():
+        return True
+    world = run / "world"
+    is_named = (world / "names.json").is_file() or not (run / RECORDING / "truth").is_dir()
+    return (world / "world.json").is_file() and is_named
 
 
 def _is_run(run: Path) -> bool:

@@ -73,7 +73,7 @@ def run_studio(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )
     try:
-        app = studio_app(store, keeper.state, keeper.lifespan, more)
+        app = studio_app(store, keeper.state, keeper.lifespan, more, len(named))
         run(app, host, port, announce, uploads=UPLOADS)
     finally:
         lock.release()

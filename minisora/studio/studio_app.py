@@ -44,6 +44,7 @@ def studio_app(
     worker_state: Callable[[], str],
     lifespan: Lifespan | None = None,
     more: Sequence[BaseRoute] = (),
+    num_models: int = 1,
 ) -> Starlette:
     """The application.
 
@@ -52,8 +53,9 @@ def studio_app(
         worker_state: "starting", "ready", or a line that says why there is none.
         lifespan: what runs beside it.
         more: routes of the other views.
+        num_models: how many models there will be when all are read.
     """
-    pages = _Pages(store, worker_state)
+    pages = _Pages(store, worker_state, num_models)
     job, clip = "/api/jobs/{number:int}", "/api/clips/{number:int}"
     routes = [
         *page_routes(PAGE),
@@ -81,8 +83,8 @@ def studio_app(
 
 
 class _Pages:
-    def __init__(self, store: JobStore, worker_state: Callable[[], str]):
-        self.store, self.worker_state = store, worker_state
+    def __init__(self, store: JobStore, worker_state: Callable[[], str], num_models: int):
+        self.store, self.worker_state, self.num_models = store, worker_state, num_models
 
     async def state(self, request: Request) -> Response:
         """What a page begins with."""
@@ -93,6 +95,7 @@ class _Pages:
                 "version": version,
                 "worker": self.worker_state(),
                 "models": self.store.models(),
+                "num_models": self.num_models,
                 "speeds": _speeds(self.store),
                 "jobs": self.store.open_jobs(),
                 "clips": self.store.clips(limit=0)[0],

@@ -205,6 +205,9 @@ def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Pat
     script = _SERVER.replace('["toy"]', f"[{str(broken)!r}, 'toy']")
     with started([sys.executable, "-c", script, str(tmp_path / "home"), *worker]) as server:
         browser.open(first_line(server))
+        # The choice has its place before there is anything to choose from.
+        browser.until("import('/server.js').then(({ state }) => state.numModels === 2)")
+        assert browser.run("document.getElementById('model-field').hidden") is False
         browser.until("document.getElementById('go')?.disabled === false")
         browser.until("document.getElementById('model').options.length === 2")
         assert browser.run("document.getElementById('model').value") == "toy"

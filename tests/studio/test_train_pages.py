@@ -248,6 +248,23 @@ def test_a_world_that_was_stopped_while_clips_were_recorded_goes_on(
     assert (store.job(again) or {})["request"] == (store.job(first["job"]) or {})["request"]
 
 
+def test_a_world_that_was_stopped_while_its_codes_were_named_goes_on(
+    store: JobStore, folders: Folders, send: Any
+) -> None:
+    first = send("POST", "/api/train", {"learns": "world", "data": "arena", "minutes": 5}).json
+    store.take()
+    run = folders.run("arena")
+    for place in ("recording/clips", "recording/truth", "world"):
+        (run / place).mkdir(parents=True)
+    (run / "world" / "world.json").write_text("{}")
+    store.end(first["job"], None)
+    (row,) = send("GET", "/api/train").json["runs"]
+    assert (row["state"], row["goes_on"]) == ("stopped", True)
+    (run / "world" / "names.json").write_text("{}")
+    (row,) = send("GET", "/api/train").json["runs"]
+    assert (row["state"], row["goes_on"]) == ("done", False)
+
+
 def test_what_failed_before_its_plan_is_tried_again_with_other_minutes(store: JobStore, send: Any) -> None:
     first = send("POST", "/api/train", {"data": "shapes", "minutes": 1}).json
     store.take()

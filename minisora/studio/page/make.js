@@ -55,7 +55,8 @@ function showModel(name) {
 
 function showModels() {
   const names = Object.keys(state.models);
-  byId("model-field").hidden = names.length < 2;
+  // From the beginning on, not when the second one is read: nothing is to move under a hand.
+  byId("model-field").hidden = Math.max(names.length, state.numModels) < 2;
   // The one that was shown, also where the worker was started anew meanwhile; else one that could be read.
   const first = names.find((name) => !state.models[name].error) ?? names[0] ?? "";
   fill(model, names.map((name) => [name, name]), names.includes(shownModel) && !state.models[shownModel].error ? shownModel : first);

@@ -24,7 +24,7 @@ export async function ask(path, change, method = "POST") {
   return value;
 }
 
-export const state = { version: 0, worker: "starting", models: {}, speeds: {}, jobs: new Map(), clips: new Map(), total: 0 };
+export const state = { version: 0, worker: "starting", models: {}, numModels: 1, speeds: {}, jobs: new Map(), clips: new Map(), total: 0 };
 const listeners = new Set();
 
 /** Be called after every change, with what changed. */
@@ -41,7 +41,7 @@ let source = null;
 /** Read all, and follow from there on. */
 export async function begin() {
   const all = await ask("/api/state");
-  Object.assign(state, { version: all.version, worker: all.worker, models: all.models, speeds: all.speeds, total: all.clips });
+  Object.assign(state, { version: all.version, worker: all.worker, models: all.models, numModels: all.num_models, speeds: all.speeds, total: all.clips });
   state.jobs = new Map(all.jobs.map((job) => [job.id, job]));
   const latest = await ask("/api/clips?limit=48");
   // Anew: what was deleted meanwhile is not told of, so nothing of before stays.
