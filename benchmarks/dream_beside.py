@@ -1,6 +1,6 @@
-"""A dream beside the clips of a recording that it was not trained on, under the codes found in them: a gif.
+"""A dream beside the clips of a recording that it was not trained on, under the codes found in them: a video.
 
-    python benchmarks/dream_beside.py WORLD RECORDING OUT.gif
+    python benchmarks/dream_beside.py WORLD RECORDING OUT.mp4
 
 Above the first clips of the recording, none chosen, below the dream: it sees four frames, and dreams the others.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minisora.data.clips import to_float
-from minisora.data.video.write_video import write_gif
+from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.worlds.dream import Dream, load_dream
 from minisora.worlds.labels import labelled_clips
@@ -36,7 +36,7 @@ def beside(dream: Dream, clips: Tensor) -> Tensor:
 
 
 def main() -> int:
-    """Write the gif; the exit code."""
+    """Write the video; the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +49,7 @@ def main() -> int:
         found = [clip.video for clip in labelled_clips(arguments.recording, dream.size, dream.fps)][:COLUMNS]
         frames = min(video.shape[1] for video in found)
         picture = beside(dream, torch.stack([video[:, :frames] for video in found]))
-        write_gif(arguments.out, to_float(picture), dream.fps)
+        write_video(arguments.out, to_float(picture), dream.fps)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -62,6 +62,7 @@ COMMANDS: dict[str, str] = {
     "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
     "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
+    "world-coinrun": "the same, TEST by python benchmarks/record_play.py coinrun --out TEST --clips 120 --seed 777",
     "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST --out DIR --json FILE",
     "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips --json FILE",
     "studio-faults": "python benchmarks/studio_faults.py --json FILE",
@@ -258,6 +259,16 @@ def world_control() -> list[Row]:
          "quadrant": min(world["player"]["direction_right"]), **place}
         for place, world in measured("world")
     ]  # fmt: skip
+
+
+def game_worlds() -> list[Row]:
+    """Worlds of games by others, named by 200 labels."""
+    rows = []
+    for place, world in measured("world-coinrun"):
+        told = world["decoding"]["labels"]["200"]
+        common, seconds = world["decoding"]["majority"], world["seconds_a_frame"]
+        rows.append({**world["delta_psnr"], **told, "majority": common, "seconds": seconds, **place})
+    return rows
 
 
 def world_plans() -> list[Row]:

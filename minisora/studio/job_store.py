@@ -226,9 +226,14 @@ class JobStore:
                 "UPDATE clips SET deleted = 1, version = ? WHERE id = ? AND NOT deleted", (version, clip)
             ).rowcount
         if changed:
+            self._remove_files([clip])
+        return bool(changed)
+
+    def _remove_files(self, clips: Iterable[int]) -> None:
+        """Of clips that are not kept. One may have been written when its worker died, and was in no gallery yet."""
+        for clip in clips:
             for suffix in (".mp4", ".png"):
                 self.clip_file(clip, suffix).unlink(missing_ok=True)
-        return bool(changed)
 
     # What a page shows.
 
@@ -381,22 +386,24 @@ class JobStore:
                 "WHERE state = 'running' AND json_extract(request, '$.kind') = 'train'",
                 (time.time(), version),
             )
-            self._db.execute(
+            rows = self._db.execute(
                 "UPDATE jobs SET state = CASE cancel WHEN 1 THEN 'cancelled' ELSE 'queued' END, step = 0, "
-                "preview = NULL, started = NULL, version = ? WHERE state = 'running'",
+                "preview = NULL, started = NULL, version = ? WHERE state = 'running' RETURNING id, state",
                 (version,),
-            )
+            ).fetchall()
+        self._remove_files(row["id"] for row in rows if row["state"] == "cancelled")
 
     def note_death(self) -> None:
         """The worker died by itself: its job is tried once more, then it has failed."""
         with self._change() as version:
             self._db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running'")
-            self._db.execute(
+            failed = self._db.execute(
                 "UPDATE jobs SET state = 'failed', preview = NULL, finished = ?, version = ?, error = "
                 "'the worker died while it made this, twice: ask for a shorter or smaller video, or free memory' "
-                "WHERE state = 'running' AND deaths >= ?",
+                "WHERE state = 'running' AND deaths >= ? RETURNING id",
                 (time.time(), version, MOST_DEATHS),
-            )
+            ).fetchall()
+        self._remove_files(row["id"] for row in failed)
         self.requeue()
 
     def take(self) -> dict[str, Any] | None:
@@ -462,6 +469,7 @@ class JobStore:
                 "UPDATE jobs SET state = ?, error = ?, preview = NULL, finished = ?, version = ? WHERE id = ?",
                 ("cancelled" if error is None else "failed", error, time.time(), version, job),
             )
+        self._remove_files([job])
 
 
 def _job(row: sqlite3.Row) -> dict[str, Any]:

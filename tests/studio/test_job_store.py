@@ -93,6 +93,32 @@ def test_what_ran_when_all_was_killed_is_queued_again_in_its_place(store: JobSto
     other.close()
 
 
+def test_what_was_written_for_a_job_that_is_not_kept_goes(store: JobStore, asked: Any) -> None:
+    def write() -> tuple[int, list[Path]]:
+        job = store.take()
+        assert job is not None
+        files = [store.clip_file(job["id"], suffix) for suffix in (".mp4", ".png")]
+        for file in files:
+            file.write_bytes(b"made")
+        return job["id"], files
+
+    store.add_jobs([asked(seed) for seed in range(3)], 3)
+    # The worker dies between file and gallery: once, and it is made again in its place; twice, and it has failed.
+    _, files = write()
+    store.note_death()
+    assert all(file.is_file() for file in files)
+    assert write()[1] == files
+    store.note_death()
+    assert not any(file.exists() for file in files)
+    number, files = write()
+    store.cancel(number)
+    store.requeue()
+    assert not any(file.exists() for file in files)
+    number, files = write()
+    store.end(number, "it failed")
+    assert not any(file.exists() for file in files)
+
+
 def test_a_job_that_kills_its_worker_is_tried_twice(store: JobStore, asked: Any) -> None:
     bad, good = store.add_jobs([asked(0), asked(1)], 3)
     for _ in range(MOST_DEATHS):
