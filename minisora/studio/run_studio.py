@@ -14,6 +14,7 @@ from minisora.screen import plain
 from minisora.serve.loopback import run
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
+from minisora.studio.own_models import own_models
 from minisora.studio.report_pages import report_routes
 from minisora.studio.studio_app import studio_app
 from minisora.studio.train_pages import train_routes
@@ -73,7 +74,8 @@ def run_studio(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )
     try:
-        app = studio_app(store, keeper.state, keeper.lifespan, more, len(named))
+        num_models = len({*named, *own_models(home)})
+        app = studio_app(store, keeper.state, keeper.lifespan, more, num_models)
         run(app, host, port, announce, uploads=UPLOADS)
     finally:
         lock.release()

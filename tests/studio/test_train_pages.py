@@ -392,7 +392,7 @@ def test_the_doctor_makes_one_visit_at_a_time(tmp_path: Path, monkeypatch: pytes
         process = checks._process
         await checks.begin(by_name["good"], "videos")
         assert process is not None
-        assert await process.wait() == -9
+        assert await asyncio.wait_for(process.wait(), 60) == -9
         assert checks.state(by_name["slow"].id, "videos") == {"state": "none"}
         assert (await until("good", "done"))["clips"] == str(tmp_path / "good")
         # What is usable for videos need not be so for a world.

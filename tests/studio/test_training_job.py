@@ -18,7 +18,7 @@ from minisora.errors import UserError
 from minisora.studio import training_job
 from minisora.studio.folders import Folders
 from minisora.studio.job_store import JobStore
-from minisora.studio.own_models import own_models, own_names
+from minisora.studio.own_models import keep_model, own_models, own_names
 from minisora.studio.training_job import commands_of, log_tail, spent_before, training_file
 from minisora.studio.worker import work, work_one
 
@@ -341,6 +341,24 @@ def test_a_studio_that_starts_again_says_at_once_what_has_stopped(
         ["toy"], store.home, None, 0, print, data=[tmp_path / "clips"], runs=tmp_path / "runs"
     )
     assert served == ["cancelled"]
+
+
+def test_a_studio_that_starts_again_knows_how_many_models_there_will_be(
+    store: JobStore, folders: Folders, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any is read, so that the page makes room for the choice: those that were trained here are among them."""
+    pytest.importorskip("starlette", reason="needs starlette: pip install 'minisora[studio]'")
+    from minisora.studio import run_studio
+
+    (folders.run("mine") / "model").mkdir(parents=True)
+    (folders.run("mine") / "model" / "model_index.json").write_text("{}")
+    keep_model(store.home, "mine", ["toy"])
+    told: list[Any] = []
+    monkeypatch.setattr(
+        run_studio, "run", lambda app, *_, **__: told.append(ask(app, "GET", "/api/state").json)
+    )
+    run_studio.run_studio(["toy"], store.home, None, 0, print, data=folders.data, runs=folders.runs)
+    assert [(each["num_models"], each["models"]) for each in told] == [(2, {})]
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_killed_at_any_moment_no_video_is_lost_or_made_twice(store: JobStore, as
         if kills < KILLS:
             before = store.version
             # Only a worker that is at work.
-            while store.version < before + 2 and worker.poll() is None:
+            while store.version < before + 2 and worker.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.25))
             if rng.random() < 0.5:

@@ -136,7 +136,9 @@ function page(id) {
   function goOn(run) {
     const words = run.state === "failed" ? "Try again" : "Go on";
     if (run.plan) return [h("button", { type: "button", onclick: () => act(`/api/runs/${id}/resume`, {}, "It goes on") }, words)];
-    const minutes = h("input", { type: "number", inputmode: "numeric", min: 1, max: 10080, value: Math.round(run.seconds / 60) });
+    // As many as its error says would do.
+    const enough = /--minutes (\d+)/.exec(run.error ?? "")?.[1];
+    const minutes = h("input", { type: "number", inputmode: "numeric", min: 1, max: 10080, value: enough ?? Math.round(run.seconds / 60) });
     return [h("span", { class: "again" },
       h("button", { type: "button", onclick: () => act(`/api/runs/${id}/resume`, { minutes: Number(minutes.value) }, "It begins again") }, words), "for", h("label", {}, minutes, " minutes"))];
   }

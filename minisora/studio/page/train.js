@@ -35,7 +35,9 @@ const form = h("form", { "aria-label": "A new run", novalidate: true },
   h("div", { class: "field" }, h("label", { for: "train-data" }, "What to learn from"), data, dataNote),
   doctor, clips,
   h("div", { class: "field" }, h("label", { for: "train-minutes" }, "Minutes"), minutes, minutesNote),
-  h("div", { class: "send" }, h("div", { class: "cost", id: "train-plan" }), go, error));
+  h("div", { class: "cost", id: "train-plan" }),
+  // What stays in view hides what is above it, the minutes after a long report: so it is the button alone.
+  h("div", { class: "send" }, go, error));
 const list = h("div", { class: "runs", role: "list", "aria-labelledby": "runs-title" });
 const empty = h("div", { class: "empty", hidden: true });
 const ownReport = reportPart("own", "A published estimate of what a model of Sora's size costs, audited and rerun: every assumption can be moved.");
