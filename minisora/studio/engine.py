@@ -23,14 +23,15 @@ from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.recipe import VERSION, Recipe, recipe_of
 from minisora.studio.job_cost import costs, lengths_and_sizes
 from minisora.studio.job_plan import plan
+from minisora.studio.run_facts import shown_captions
 from minisora.studio.worker import OnStep, Parent
 
 # Of a file that was sent; its start is taken.
 MOST_FRAMES = 128
 # Of a forming video: frames side by side.
 _SHOWN = 4
-# One that works in the shapes world.
-_EXAMPLE = "a red circle moving left"
+# One that works in the shapes world, and letters of one at most.
+_EXAMPLE, _MOST_LETTERS = "a red circle moving left", 80
 
 
 class PipelineEngine:
@@ -72,7 +73,7 @@ class PipelineEngine:
             "parameters": sum(p.numel() for part in (pipeline.vae, pipeline.dit) for p in part.parameters()),
             "text": encoder is not None,
             "words": words,
-            "example": _EXAMPLE if set(_EXAMPLE.split()) <= set(words) else "",
+            "example": _example(encoder, Path(self._folders[name])),
             "sigma_shift": float(pipeline.config.sigma_shift),
             "modes": _modes(pipeline),
             "lengths": lengths,
@@ -188,6 +189,18 @@ class _Forming:
 def _pixels(image: Tensor) -> np.ndarray:
     """H W 3 uint8 of an image 3 H W."""
     return to_uint8(image.cpu()).permute(1, 2, 0).numpy()
+
+
+def _example(encoder: object, model: Path) -> str:
+    """A prompt of words that a model knows: a caption that its run shows, or one of the shapes world; else empty."""
+    if not isinstance(encoder, TextEncoder):
+        return ""
+    captions = shown_captions(model.parent) if model.name == "model" else []
+    tokenizer = encoder.tokenizer
+    for prompt in [*captions, _EXAMPLE]:
+        if len(prompt) <= _MOST_LETTERS and all(word in tokenizer.ids for word in tokenizer.words(prompt)):
+            return prompt
+    return ""
 
 
 def _modes(pipeline: MiniSoraPipeline) -> dict[str, dict[str, Any]]:

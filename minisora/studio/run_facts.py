@@ -248,6 +248,11 @@ def _shown(run: Path, kind: str) -> dict[str, Any]:
     return {"step": number(part.get("step")), "clips": found}
 
 
+def shown_captions(run: Path) -> list[str]:
+    """Captions of what a run shows of what it makes."""
+    return [clip["caption"] for clip in _shown(run, "samples")["clips"] if clip["caption"]]
+
+
 def shown_file(run: Path, kind: str, place: int) -> Path:
     """Where a clip that a run keeps of what it does lies."""
     return run / "page" / kind / f"{place:02d}.mp4"

@@ -31,8 +31,6 @@ class Browser:
     """
 
     def __init__(self, profile: Path):
-        import websockets.sync.client
-
         program = find_chromium()
         assert program is not None
         self.errors: list[str] = []
@@ -43,7 +41,17 @@ class Browser:
              "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, text=True,
         )  # fmt: skip
-        port_file = profile / "DevToolsActivePort"
+        try:
+            self._attach(profile / "DevToolsActivePort")
+        except BaseException:
+            # Nobody closes what was never there.
+            end_all(self._process)
+            raise
+
+    def _attach(self, port_file: Path) -> None:
+        """Wait until it listens, and open a page."""
+        import websockets.sync.client
+
         self.wait(lambda: port_file.is_file() and port_file.read_text().count("\n") >= 1, "Chromium starts")
         port, path = port_file.read_text().split("\n")[:2]
         self._socket = websockets.sync.client.connect(

@@ -28,8 +28,8 @@ from minisora.studio.job_store import JobStore
 from minisora.studio.worker import end_with_server, work
 
 COLORS = {"red": (200, 40, 40), "blue": (40, 80, 210), "green": (40, 150, 60), "yellow": (220, 190, 40)}
-WORDS = ["a", "moving", "by", "day", "square", "circle", "triangle", "at", "night", "small", "large", "up", "right",
-         "left", "down", *COLORS, "slow", "fail", "crash"]  # fmt: skip
+WORDS = ["a", ",", "moving", "by", "day", "square", "circle", "triangle", "at", "night", "small", "large", "up",
+         "right", "left", "down", *COLORS, "slow", "fail", "crash"]  # fmt: skip
 
 
 _USUAL = {"steps": 24, "guidance": 3.0}

@@ -1,5 +1,6 @@
 """The models of the studio: what they offer, what that costs, and that what is made is what the recipe makes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,15 @@ def test_the_cost_is_that_of_the_config_it_was_trained_with(
 def test_a_model_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a model folder"):
         PipelineEngine({"x": tmp_path}).facts("x")
+
+
+def test_the_example_is_a_caption_of_words_that_the_model_knows(tiny_run: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "page" / "samples"
+    shown.mkdir(parents=True)
+    (tmp_path / "model").symlink_to(tiny_run / "model")
+    captions = ["a zebra", "", "a red circle " * 9, "A red circle"]
+    for number in range(len(captions)):
+        (shown / f"{number:02d}.mp4").write_bytes(b"")
+    clips = [{"caption": caption} for caption in captions]
+    (tmp_path / "page" / "shown.json").write_text(json.dumps({"samples": {"clips": clips}}))
+    assert PipelineEngine({"mine": tmp_path / "model"}).facts("mine")["example"] == "A red circle"

@@ -58,8 +58,10 @@ def test_from_words_to_a_chosen_video(address: str, browser: Any, tmp_path: Path
         "Make “a red circle moving left”"
     )
 
-    # Words are offered; the first one fits what was begun.
+    # Words are offered, and no commas; the first one fits what was begun.
     browser.run("document.getElementById('prompt').focus()")
+    offered = "[...document.querySelectorAll('#words li')].slice(0, 2).map(li => li.textContent)"
+    assert browser.run(offered) == ["a", "moving"]
     browser.type("a red circle mo")
     assert browser.run("[...document.querySelectorAll('#words li')].map(li => li.textContent)") == ["moving"]
     browser.key("ArrowDown")
@@ -219,6 +221,8 @@ def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Pat
         browser.run("location.hash = '#make'; document.getElementById('model').value = 'broken'")
         browser.run("document.getElementById('model').dispatchEvent(new Event('change', { bubbles: true }))")
         assert browser.run("document.getElementById('go').disabled") is True
+        # An example is of the model that is chosen.
+        assert browser.run("document.querySelector('#latest .empty button')") is None
         assert "broken is damaged" in browser.run("document.getElementById('make').textContent")
     assert browser.errors == []
 

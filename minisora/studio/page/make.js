@@ -120,7 +120,7 @@ export function useSettings(recipe, keepSeed = true) {
 }
 
 form.addEventListener("input", showCost);
-model.addEventListener("change", () => { showModel(model.value); showCost(); });
+model.addEventListener("change", () => { showModel(model.value); showCost(); showLatest(); });
 lock.addEventListener("change", () => {
   seed.disabled = !lock.checked;
   // The seed of what is seen, which is what one would want to keep.
@@ -207,8 +207,9 @@ function showLatest() {
     keep(latest, found, (batch) => batch.batch, makeBatch, (section, batch) => section.update(batch));
     return;
   }
-  const example = facts()?.example;
-  latest.replaceChildren(h("div", { class: "empty", "data-key": "empty" },
+  const example = facts()?.example ?? "";
+  if (latest.querySelector(":scope > .empty")?.dataset.example === example) return;
+  latest.replaceChildren(h("div", { class: "empty", "data-key": "empty", "data-example": example },
     h("p", {}, h("b", {}, "Nothing was made yet.")),
     h("p", {}, "Say in words what to show, and press Make. Several variations come from several seeds: compare them, keep the best."),
     example ? h("button", { type: "button", onclick: () => { prompt.value = example; prompt.dispatchEvent(new Event("input", { bubbles: true })); form.requestSubmit(); } }, `Make “${example}”`) : null));

@@ -9,6 +9,8 @@ const split = (text) => text.toLowerCase().match(/[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s
 /** Offer words for a text box; returns a function that takes the words to offer from now on. */
 export function offerWords(box, list, note) {
   let words = [];
+  // Of these those that are offered: no commas.
+  let offered = [];
   let chosen = -1;
 
   const unknown = (text) => (words.length ? [...new Set(split(text).filter((word) => !words.includes(word)))] : []);
@@ -22,14 +24,14 @@ export function offerWords(box, list, note) {
 
   function show() {
     const { text } = typed();
-    const begun = text ? words.filter((word) => word.startsWith(text) && word !== text) : [];
+    const begun = text ? offered.filter((word) => word.startsWith(text) && word !== text) : [];
     name(null);
     list.replaceChildren(
-      ...(begun.length ? begun : words).slice(0, MOST).map((word, place) =>
+      ...(begun.length ? begun : offered).slice(0, MOST).map((word, place) =>
         h("li", { id: `${list.id}-${place}`, role: "option", "aria-selected": "false", onpointerdown: (event) => event.preventDefault(), onclick: () => take(word) }, word),
       ),
     );
-    list.hidden = words.length === 0;
+    list.hidden = offered.length === 0;
     // What is still being typed is not unknown yet.
     const done = box.value.slice(0, typed().start) + box.value.slice(typed().end);
     const strange = unknown(begun.length ? done : box.value);
@@ -90,6 +92,7 @@ export function offerWords(box, list, note) {
 
   return (known) => {
     words = known;
+    offered = known.filter((word) => /[\p{L}\p{N}]/u.test(word));
     show();
   };
 }
