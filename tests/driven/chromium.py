@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,12 @@ class Browser:
 
         self.wait(lambda: port_file.is_file() and port_file.read_text().count("\n") >= 1, "Chromium starts")
         port, path = port_file.read_text().split("\n")[:2]
-        self._socket = websockets.sync.client.connect(
-            f"ws://127.0.0.1:{port}{path}", max_size=1 << 26, open_timeout=_PATIENCE
+        connect = websockets.sync.client.connect
+        # A browser that answers late, or whose events nobody reads for a while, is not gone. Before version 15 none was
+        # asked whether it is.
+        no_pings = {"ping_interval": None} if "ping_interval" in signature(connect).parameters else {}
+        self._socket = connect(
+            f"ws://127.0.0.1:{port}{path}", max_size=1 << 26, open_timeout=_PATIENCE, **no_pings
         )
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})[

@@ -27,6 +27,19 @@ run_studio(["toy"], Path(sys.argv[1]), None, 0, lambda address: print(address, f
 """
 
 
+_UNLIMITED = {"downloadThroughput": -1, "uploadThroughput": -1}
+# At every frame in which the view is seen, whether the choice of models is.
+_WATCH = """
+window.seen = [];
+const look = () => {
+  const field = document.getElementById("model-field");
+  if (field && !document.getElementById("view-make").hidden) window.seen.push(!field.hidden);
+  requestAnimationFrame(look);
+};
+look();
+"""
+
+
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Of a studio whose engine needs no torch."""
@@ -207,9 +220,16 @@ def test_a_model_that_cannot_be_read_blocks_no_other(browser: Any, tmp_path: Pat
     script = _SERVER.replace('["toy"]', f"[{str(broken)!r}, 'toy']")
     with started([sys.executable, "-c", script, str(tmp_path / "home"), *worker]) as server:
         browser.open(first_line(server))
-        # The choice has its place before there is anything to choose from.
         browser.until("import('/server.js').then(({ state }) => state.numModels === 2)")
-        assert browser.run("document.getElementById('model-field').hidden") is False
+        browser.until("document.getElementById('model-field').hidden === false")
+        # From now on the choice has its place before there is anything to choose from: nothing moves.
+        watch = browser.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)["identifier"]
+        browser.call("Network.emulateNetworkConditions", offline=False, latency=60, **_UNLIMITED)
+        browser.call("Page.reload")
+        browser.until("window.seen?.length > 0 && document.getElementById('model').options.length === 2")
+        assert set(browser.run("seen")) == {True}
+        browser.call("Network.emulateNetworkConditions", offline=False, latency=0, **_UNLIMITED)
+        browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=watch)
         browser.until("document.getElementById('go')?.disabled === false")
         browser.until("document.getElementById('model').options.length === 2")
         assert browser.run("document.getElementById('model').value") == "toy"

@@ -14,6 +14,13 @@ const go = byId("go");
 const SHOWN = 8;
 const offer = offerWords(prompt, byId("words"), byId("prompt-note"));
 let shownModel = null;
+// How many models there were at the last visit: the choice has its place before the studio has answered.
+const REMEMBERED = "models";
+showChoice(Number(localStorage.getItem(REMEMBERED)));
+
+function showChoice(many) {
+  byId("model-field").hidden = many < 2;
+}
 
 byId("count").append(numberOfVariations("count", 4));
 const count = () => Number(form.elements.count.value);
@@ -56,7 +63,9 @@ function showModel(name) {
 function showModels() {
   const names = Object.keys(state.models);
   // From the beginning on, not when the second one is read: nothing is to move under a hand.
-  byId("model-field").hidden = Math.max(names.length, state.numModels) < 2;
+  const many = Math.max(names.length, state.numModels);
+  showChoice(many);
+  localStorage.setItem(REMEMBERED, many);
   // The one that was shown, also where the worker was started anew meanwhile; else one that could be read.
   const first = names.find((name) => !state.models[name].error) ?? names[0] ?? "";
   fill(model, names.map((name) => [name, name]), names.includes(shownModel) && !state.models[shownModel].error ? shownModel : first);
