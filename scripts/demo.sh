@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
-exec .venv/bin/minisora demo "$@"
+# No exec: the minutes of a process begin when it does, and those of the installation are not the demo's.
+.venv/bin/minisora demo "$@"

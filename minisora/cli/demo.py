@@ -29,7 +29,7 @@ def demo(
         bool,
         typer.Option(
             "--limit/--no-limit",
-            help=f"Of the config {_OWN}: fewer steps where all of them would take longer than {LONGEST:g} minutes.",
+            help=f"Of the config {_OWN}: fewer steps, half at least, where all take longer than {LONGEST:g} minutes.",
         ),
     ] = True,
     set_: SetOption = None,

@@ -9,7 +9,8 @@ RUN/index.html   the page
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -95,11 +96,18 @@ class Record:
             self.save()
         return result
 
-    def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to the time a stage took over all runs."""
-        times = self.values.setdefault("seconds", {})
-        times[name] = round(times.get(name, 0.0) + seconds, 1)
-        self.save()
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add what is done here to the time a stage took over all runs."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            # What was interrupted is work too, the look at a finished stage is none.
+            spent, times = time.perf_counter() - start, self.values.setdefault("seconds", {})
+            if spent > 20 or name not in times:
+                times[name] = round(times.get(name, 0.0) + spent, 1)
+                self.save()
 
     def save(self) -> None:
         """Write it, atomically."""
@@ -129,23 +137,18 @@ def run_demo(
         )
     check_dit(config)
     run.mkdir(parents=True, exist_ok=True)
-    record = Record.open(run / "demo.json")
+    begun, record = time.perf_counter(), Record.open(run / "demo.json")
     if minutes is not None:
         # The stages are looked at below, where they are found finished.
         config = train_for_minutes(config, run, console, minutes, after=_AFTER)
         for name, stage_plan in open_plan(config, run, console, minutes).stages.items():
             record.values.setdefault("seconds", {})[name] = stage_plan.seconds
-    for name, stage in (("vae", train_vae), ("dit", train_dit)):
-        if name == "dit" and minutes is None:
-            config = _within(config, run, record, console, longest)
-        start = time.perf_counter()
-        try:
-            stage(config, run, console)
-        finally:
-            # What was interrupted is work too, the look at a finished stage is none.
-            spent = time.perf_counter() - start
-            if spent > 20 or name not in record.values.get("seconds", {}):
-                record.add_seconds(name, spent)
+    with record.timed("vae"):
+        train_vae(config, run, console)
+    if minutes is None:
+        config = _within(config, run, record, console, longest, time.perf_counter() - begun)
+    with record.timed("dit"):
+        train_dit(config, run, console)
 
     pipeline = load_pipeline(run / "model")
     key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
@@ -189,14 +192,25 @@ def run_demo(
     return page
 
 
-def _within(config: Config, run: Path, record: Record, console: Console, longest: float | None) -> Config:
-    """The config with the steps that this run takes: once it has begun, what it began with."""
+def _within(
+    config: Config, run: Path, record: Record, console: Console, longest: float | None, now: float
+) -> Config:
+    """The config with the steps that this run takes: once it has begun, what it began with.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        record: of the run.
+        console: where it is told that there are fewer.
+        longest: as of `run_demo`.
+        now: seconds since this command began its work.
+    """
     if "limit" not in record.values and not (run / "dit").exists():
-        steps = None
+        steps, vae_seconds = None, record.values["seconds"]["vae"]
         if longest is not None:
-            steps = steps_within(
-                config, run, console, longest, record.values["seconds"]["vae"], after=_CALIBRATION
-            )
+            # The VAE may be of an earlier command.
+            spent = max(now, vae_seconds)
+            steps = steps_within(config, run, console, longest, spent, vae_seconds, after=_CALIBRATION)
         record.values["limit"] = {"minutes": longest, "steps": steps}
         record.save()
     steps = record.values.get("limit", {}).get("steps")

@@ -14,23 +14,24 @@ from minisora.config import Config
 from minisora.data.dataset import open_dataset
 from minisora.models.build import latent_grid
 from minisora.screen import say
-from minisora.training.minutes import RESERVE, VAE_SHARE, elapsed
+from minisora.training.minutes import RESERVE, VAE_SHARE
 from minisora.training.stages import load_vae, train_dit_on
-from minisora.training.trial import (
-    LEAST_STEPS,
-    NoiseLatents,
-    step_and_rest,
-    steps_of,
-    time_clips,
-    trial_config,
-)
+from minisora.training.trial import NoiseLatents, step_and_rest, steps_of, time_clips, trial_config
 
 # Sampling, judging and the pages take about so much of what the VAE's training takes.
 _AFTER_SHARE = 0.5
+# Of the config's steps, which are taken however slow a machine is: with fewer there would be nothing to see.
+_LEAST_SHARE = 0.5
 
 
 def steps_within(
-    config: Config, run: Path, console: Console, minutes: float, vae_seconds: float, after: float
+    config: Config,
+    run: Path,
+    console: Console,
+    minutes: float,
+    spent: float,
+    vae_seconds: float,
+    after: float,
 ) -> int | None:
     """How many steps of the DiT leave the demo within its minutes; None: those of the config do.
 
@@ -38,7 +39,8 @@ def steps_within(
         config: of the run.
         run: its folder, with a trained VAE.
         console: where it is told.
-        minutes: of all.
+        minutes: of all; more where even `_LEAST_SHARE` of the steps takes longer.
+        spent: seconds of them that are over.
         vae_seconds: that the VAE's training took, on this machine.
         after: seconds after the training that do not depend on the machine.
     """
@@ -46,29 +48,32 @@ def steps_within(
         return None
     trial, quiet = run / "trial", Console(quiet=True)
     train, validation = (open_dataset(config, split) for split in ("train", "validation"))
+    # Of a command that was killed: else its steps would be gone on from.
+    shutil.rmtree(trial, ignore_errors=True)
     try:
-        shutil.copytree(run / "vae" / "model", trial / "vae" / "model")
-        vae = load_vae(trial / "vae" / "model")
-        _, encoding = time_clips(config, trial, train, validation)
+        vae = load_vae(run / "vae" / "model")
+        _, encoding = time_clips(config, run, train, validation)
         shape = (config.vae.latent_channels, *latent_grid(config))
-        sources = [NoiseLatents(shape, each.captions()) for each in (train, validation)]
+        noise, unseen = (NoiseLatents(shape, each.captions()) for each in (train, validation))
         start = time.perf_counter()
-        train_dit_on(trial_config(config, "dit"), vae, sources[0], sources[1], trial / "dit", quiet)
+        train_dit_on(trial_config(config, "dit"), vae, noise, unseen, trial, quiet)
         whole = time.perf_counter() - start
-        step, rest = step_and_rest(trial / "dit", "dit", whole, config.train_dit.batch_size)
+        step, rest = step_and_rest(trial, "dit", whole, config.train_dit.batch_size)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
-    around = max(elapsed(), vae_seconds) + encoding + rest + RESERVE + after + _AFTER_SHARE * vae_seconds
-    steps, asked = int((60 * minutes - around) / step), config.train_dit.steps
+    around = spent + encoding + rest + RESERVE + after + _AFTER_SHARE * vae_seconds
+    asked = config.train_dit.steps
+    steps = max(int(_LEAST_SHARE * asked), int((60 * minutes - around) / step))
     if steps >= asked:
         return None
+    all_of, taken = ((around + each * step) / 60 for each in (asked, steps))
     say(
         console,
         ("Time", "bold"),
-        f"  {asked:,} steps of the DiT would make it {(around + asked * step) / 60:.0f} minutes here: "
-        f"{max(steps, LEAST_STEPS):,} are taken, for {minutes:g}. --no-limit takes all of them.",
+        f"  {asked:,} steps of the DiT would make it {all_of:.0f} minutes here: {steps:,} are taken, for {taken:.0f}. "
+        "--no-limit takes all of them.",
     )
-    return max(steps, LEAST_STEPS)
+    return steps
 
 
 def with_steps(config: Config, steps: int) -> Config:

@@ -32,7 +32,7 @@ _HEAD_WIDTH = 32
 _TRIED_STEPS = 8
 _TIMED_CLIPS, _CLIPS_AT_ONCE = 24, 8
 # A DiT that takes fewer steps than this learns nothing: the next larger is not tried.
-LEAST_STEPS = 300
+_LEAST_STEPS = 300
 # Of a stage, and as many checkpoints.
 VALIDATIONS = 8
 # Seconds that a checkpoint and a live page take, beside the validation before them.
@@ -94,11 +94,9 @@ def step_and_rest(folder: Path, name: str, whole: float, batch_size: int) -> tup
     return step, once + VALIDATIONS * (validation + _CHECKPOINT)
 
 
-def time_clips(
-    config: Config, trial: Path, train: ClipDataset, validation: ClipDataset
-) -> tuple[float, float]:
-    """Seconds that reading the clips of the VAE takes once, and encoding all of them, reading included."""
-    vae = load_vae(trial / "vae" / "model").to(process_device())
+def time_clips(config: Config, run: Path, train: ClipDataset, validation: ClipDataset) -> tuple[float, float]:
+    """Seconds that reading the clips of the VAE in `run` takes once, and encoding all of them, reading included."""
+    vae = load_vae(run / "vae" / "model").to(process_device())
     some = range(min(_TIMED_CLIPS, len(train)))
     reading = encoding = 0.0
     for first in range(0, len(some), _CLIPS_AT_ONCE):
@@ -180,7 +178,7 @@ def time_sizes(
                 "best_params": LAW["k"] * compute ** LAW["a"],
             }
         )
-        if steps < LEAST_STEPS or sizes[-1]["params"] > 3 * sizes[-1]["best_params"]:
+        if steps < _LEAST_STEPS or sizes[-1]["params"] > 3 * sizes[-1]["best_params"]:
             break
     return sizes
 

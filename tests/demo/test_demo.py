@@ -71,28 +71,34 @@ def test_a_slow_machine_takes_fewer_steps_and_goes_on_with_them(
     run = tmp_path / "run"
     shutil.copytree(tiny_run / "vae", run / "vae")
     config = override(tiny_config, ["train_dit.steps=2200"])
-    monkeypatch.setattr(time_limit, "elapsed", lambda: 150.0)
     monkeypatch.setattr(time_limit, "time_clips", lambda *_: (1.0, 40.0))
     monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.2, 10.0))
     said = Console(file=io.StringIO(), width=300)
 
     def within(vae_seconds: float, longest: float | None, record: Record) -> int:
         record.values["seconds"] = {"vae": vae_seconds}
-        return _within(config, run, record, said, longest).train_dit.steps
+        return _within(config, run, record, said, longest, now=150.0).train_dit.steps
 
     # A fast machine, or one that may take as long as it likes: the config's, and nothing is timed.
     for seconds, longest in ((60.0, 10.0), (140.0, None)):
         assert within(seconds, longest, Record(run / "fast.json", {})) == 2200
     assert not said.file.getvalue()  # type: ignore[attr-defined]
     assert not (run / "trial").exists()
+    # What a killed command left is not gone on from.
+    (run / "trial" / "dit" / "checkpoints").mkdir(parents=True)
+    (run / "trial" / "metrics.jsonl").write_text("{")
     record = Record(run / "demo.json", {})
     steps = within(140.0, 10.0, record)
     # 600 s, less what has passed, encoding, what is around the steps, and all that comes after them.
     assert steps == int((600 - 150 - 40 - 10 - 8 - 25 - 70) / 0.2)
-    assert f"2,200 steps of the DiT would make it 12 minutes here: {steps:,} are" in (
+    assert f"2,200 steps of the DiT would make it 12 minutes here: {steps:,} are taken, for 10." in (
         said.file.getvalue()  # type: ignore[attr-defined]
     )
     assert not (run / "trial").exists()
+    # However slow: half of them are taken, or there would be nothing to see.
+    monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.6, 10.0))
+    assert within(140.0, 10.0, Record(run / "slow.json", {})) == 1100
+    assert "would make it 27 minutes here: 1,100 are taken, for 16." in said.file.getvalue()  # type: ignore[attr-defined]
     # A run goes on as it began, whatever is asked now and however fast it is.
     assert within(1.0, None, Record.open(run / "demo.json")) == steps
     (run / "dit").mkdir()
