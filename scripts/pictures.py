@@ -120,11 +120,10 @@ def world_panels(dream: Dream) -> list[Panel]:
         truth = TrueWorld()
         frame = truth.start(seed=seed)
         true, dreamed = [frame], [dream.start(frame, seed)]
-        for button in (
-            np.random.default_rng(seed).integers(truth.num_codes, size=WORLD_STEPS // HELD).repeat(HELD)
-        ):
+        pressed = np.random.default_rng(seed).integers(truth.num_codes, size=WORLD_STEPS // HELD)
+        for button in pressed.repeat(HELD):
             true.append(truth.step([button]))
-            dreamed.append(dream.step([dream.buttons.get(truth.names[button], dream.buttons["noop"])]))
+            dreamed.append(dream.step([dream.buttons[truth.names[button]]]))
         for panels, frames, colour, caption in (
             (above, true, GIVEN, "the arena"),
             (below, dreamed, MADE, "the dream of it"),

@@ -221,10 +221,10 @@ class _WorldPages:
         id_, beside = asked.get("world", ""), asked.get("beside", False)
         words, name = [ARENA], ARENA
         if id_ != ARENA:
-            named = {run_id(each): each for each in await asyncio.to_thread(self.folders.run_names)}
-            named |= {each: each for each in shipped_worlds()}
-            name = named.get(id_, "")
-            world = WORLDS / name if id_ in shipped_worlds() else self._world_of(name) if name else None
+            runs = {run_id(each): each for each in await asyncio.to_thread(self.folders.run_names)}
+            worlds = {each: WORLDS / each for each in shipped_worlds()}
+            name = runs.get(id_, id_)
+            world = self._world_of(name) if id_ in runs else worlds.get(id_)
             if world is None:
                 raise UserError("there is no such world here: load the page again")
             words = [str(world), *(["--beside"] if beside else [])]

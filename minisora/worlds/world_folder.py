@@ -9,11 +9,13 @@
 Torch is not needed to find one.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from minisora.errors import UserError
 from minisora.files import SUMS, read_json, replace_folder, write_whole
+from minisora.screen import plain
 
 # A folder each, as `minisora world train` writes RUN/world.
 WORLDS = Path(__file__).resolve().parents[1] / "weights" / "worlds"
@@ -50,6 +52,8 @@ def export_world(world: Path, out: Path, scores: Path | None = None) -> float:
         UserError: the world or the scores cannot be read, or `out` holds other things or cannot be written.
     """
     # What reads a world takes seconds to load.
+    from safetensors import SafetensorError
+
     from minisora.worlds.dream import load_dream
 
     target = out.resolve()
@@ -68,10 +72,9 @@ def export_world(world: Path, out: Path, scores: Path | None = None) -> float:
 
     try:
         replace_folder(target, write)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror or error}; free space or choose another --out"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
     return size
 
 
@@ -94,7 +97,7 @@ def _check_export(world: Path, out: Path, target: Path) -> None:
 
 
 def _read_scores(file: Path) -> list[tuple[str, str]]:
-    """Rows of the card."""
+    """Rows of the card: what was measured, and the value in words."""
     try:
         found = read_json(file)
         labels, player = found["decoding"]["labels"], found.get("player")
@@ -104,11 +107,13 @@ def _read_scores(file: Path) -> list[tuple[str, str]]:
             rows.append(("the same, of steps that show their button", f"{shown:.1%}"))
         rows.append(("what random codes cost the fourth frame", f"{found['delta_psnr']['delta']:.2f} dB"))
         if player is not None:
-            rows.append(("direction right, in the worst quadrant", f"{min(player['direction_right']):.0%}"))
+            # A quadrant in which nobody moved tells nothing.
+            if told := [share for share in player["direction_right"] if share is not None]:
+                rows.append(("direction right, in the worst quadrant", f"{min(told):.0%}"))
             for frames, off in player["median_error"].items():
                 there = f"there in {player['player_there'][frames]:.0%}"
-                told = there if off is None else f"off by {off:.1f} pixels, {there}"
-                rows.append((f"its player {frames} {'frame' if frames == '1' else 'frames'} on", told))
+                where = there if off is None else f"off by {off:.1f} pixels, {there}"
+                rows.append((f"its player {frames} {'frame' if frames == '1' else 'frames'} on", where))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} holds no scores of minisora world evaluate ({error}): make them again"
@@ -126,7 +131,7 @@ def _card(dream: Any, name: str, mib: float, rows: list[tuple[str, str]]) -> str
         "---",
         "# A world to play: minisora dreams it",
         "",
-        f"    minisora world play {name} --beside",
+        f"    minisora world play {shlex.quote(plain(name))} --beside",
         "",
         f"Frames of {height}x{width} at {dream.fps:g} a second, half precision, {mib:.1f} MiB. Learned from clips",
         "alone; a few labelled steps only named its codes.",

@@ -25,8 +25,6 @@ from pathlib import Path
 from minisora.studio.run_studio import run_studio
 run_studio(["toy"], Path(sys.argv[1]), None, 0, lambda address: print(address, flush=True), sys.argv[2:])
 """
-
-
 _UNLIMITED = {"downloadThroughput": -1, "uploadThroughput": -1}
 # At every frame in which the view is seen, whether the choice of models is.
 _WATCH = """

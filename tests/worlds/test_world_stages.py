@@ -132,7 +132,7 @@ def test_a_world_is_made_small_and_found_by_its_name(
             "decoding": {"labels": {"20": {"codes": 0.1}, "200": {"codes": 0.5}, "2000": {"codes": 0.9}}},
             "delta_psnr": {"delta": 7.192},
             "player": {
-                "direction_right": [0.9, 0.8],
+                "direction_right": [0.9, None, 0.8],
                 "median_error": {"1": 0.5, "8": None},
                 "player_there": {"1": 1.0, "8": 0.25},
             },
@@ -152,6 +152,10 @@ def test_a_world_is_made_small_and_found_by_its_name(
         "8 frames on | there in 25% |",
     ):
         assert told in card
+    # A name is a word of a command, never two.
+    odd = tmp_path / "a world; rm x"
+    export_world(tmp_path / "world", odd)
+    assert "    minisora world play 'a world; rm x' --beside\n" in (odd / "README.md").read_text()
     monkeypatch.setattr(world_folder, "WORLDS", tmp_path / "worlds")
     assert shipped_worlds() == ["little"]
     dream, before = load_dream(Path("little"), "cpu"), load_dream(tmp_path / "world", "cpu")
