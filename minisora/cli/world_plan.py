@@ -1,6 +1,7 @@
 """The command of planning in a world: `minisora world plan`."""
 
 import enum
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,14 @@ def world_plan(
         Path | None,
         typer.Option(help="Folder of a world that was told the true buttons, for one more row."),
     ] = None,
+    practice: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_COUNT,
+            help="Rounds in which a policy practises in the dream, for four more rows; it stays in WORLD/policies.",
+        ),
+    ] = 0,
     episodes: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many goals.")] = 100,
     in_dream: Annotated[
         int,
@@ -77,6 +86,7 @@ def world_plan(
     from minisora.worlds.dream import load_dream
     from minisora.worlds.goals import Distances
     from minisora.worlds.labels import arena_of, policy_of
+    from minisora.worlds.learned_policies import Lessons, learned_agents
     from minisora.worlds.plan_rows import (
         Planners,
         PlanTask,
@@ -87,7 +97,7 @@ def world_plan(
         write_rows,
     )
     from minisora.worlds.planning import PlanSettings
-    from minisora.worlds.temporal_distance import distance_of, latent_distance
+    from minisora.worlds.temporal_distance import clips_of, distance_of, latent_distance
 
     check_output(json_, (".json",))
     task = PlanTask(
@@ -123,6 +133,7 @@ def world_plan(
         "world": str(world),
         "told": None if told is None else str(told),
         "steps": dreams["world"].steps,
+        "practice": practice,
     }
     dated = {
         **about,
@@ -130,6 +141,20 @@ def world_plan(
         "machine": describe_device("cpu", torch.float32),
     }
     kept = kept_rows(json_, task, about)
+    if practice:
+        if clips is None:
+            raise UserError("a policy imitates clips before it practises: give --clips, those of the world")
+        lessons = Lessons(
+            task.arena,
+            planners.dream,
+            planners.cost,
+            clips_of(planners.dream, clips),
+            task.distances,
+            task.seed,
+            practice,
+        )
+        with counting(console, "practising") as progress:
+            planners = replace(planners, learned=learned_agents(lessons, world / "policies", progress))
     with counting(console, "planning") as progress:
         rows = plan_rows(
             task,

@@ -1,9 +1,10 @@
 """Who reaches how many goals: a planner in a dream between those who know nothing and those who know the truth.
 
-Rows, from the least to the most that is known: buttons at random; the policy that the clips were recorded by; the
-planner with a world; with one that was told the true buttons; the same planner with the true simulator; the shortest
-way. Of a planner with a dream its score in the dream stands beside the true one: what it believes it reaches, and does
-not, is what it has found that is wrong in the dream.
+Rows, from the least to the most that is known: buttons at random; the policy that the clips were recorded by; policies
+that learned to go to goals, in a dream or in the truth (`minisora.worlds.learned_policies`); the planner with a world;
+with one that was told the true buttons; the same planner with the true simulator; the shortest way. Of a planner with a
+dream its score in the dream stands beside the true one: what it believes it reaches, and does not, is what it has found
+that is wrong in the dream.
 """
 
 import statistics
@@ -19,6 +20,7 @@ from minisora.flops.count_torch import count_forward
 from minisora.screen import Table
 from minisora.worlds.arena import Arena
 from minisora.worlds.dream import Dream
+from minisora.worlds.goal_policy import GoalAgent
 from minisora.worlds.goals import Distances, Episode, draw_episodes
 from minisora.worlds.planning import (
     Agent,
@@ -87,11 +89,13 @@ class Planners:
         dream: the world.
         cost: of its latents.
         told: a world that was told the true buttons, and the cost of its latents; None: there is none.
+        learned: policies that learned to go to goals, by the names of their rows.
     """
 
     dream: Dream
     cost: Cost
     told: tuple[Dream, Cost] | None = None
+    learned: Mapping[str, GoalAgent] = field(default_factory=dict)
 
 
 def plan_rows(
@@ -120,6 +124,7 @@ def plan_rows(
     who: dict[str, tuple[Agent, Dream | None]] = {
         RANDOM: (PolicyAgent("random", arena), None),
         f"the clips' policy ({task.policy})": (PolicyAgent(task.policy, arena), None),
+        **{name: (policy, None) for name, policy in planners.learned.items()},
         DREAM: (PlanningAgent(dreamt, vae), planners.dream),
     }
     if planners.told is not None:
@@ -138,7 +143,7 @@ def plan_rows(
 
         outcomes = run_episodes(TrueArena(arena), episodes, agent, told_progress)
         rows[name] = _row(outcomes)
-        if isinstance(agent, PlanningAgent):
+        if isinstance(agent, PlanningAgent | GoalAgent):
             rows[name]["flops_a_decision"] = decision_flops(agent, task.arena, episodes[0])
         if dream is not None and task.in_dream:
             few = episodes[: task.in_dream]
@@ -151,7 +156,7 @@ def plan_rows(
     return {name: rows[name] for name in who}
 
 
-def decision_flops(agent: PlanningAgent, arena: Arena, episode: Episode) -> int:
+def decision_flops(agent: PlanningAgent | GoalAgent, arena: Arena, episode: Episode) -> int:
     """FLOPs of one decision at the beginning of an episode, counted; steps of the true simulator have none to count.
 
     Raises:
@@ -185,11 +190,11 @@ def gap_closed(rows: Mapping[str, Any], name: str, oracle: str) -> float | None:
 
 
 def plan_result(task: PlanTask, cost: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in the JSON file: the task, the rows, and how much of the gap each planner with a dream closes."""
+    """What stands in the JSON file: the task, the rows, and how much of the gap each that learned closes."""
     closed = {
         name: {oracle: gap_closed(rows, name, oracle) for oracle in (TRUTH, SHORTEST)}
-        for name in (DREAM, TOLD)
-        if {name, RANDOM, TRUTH, SHORTEST} <= set(rows)
+        for name in rows
+        if "flops_a_decision" in rows[name] and name != TRUTH and {name, RANDOM, TRUTH, SHORTEST} <= set(rows)
     }
     return {"task": task.to_dict(), "cost": cost, "rows": dict(rows), "gap_closed": closed}
 

@@ -38,7 +38,7 @@ SEEN = 4
 MOST_FUTURES = 20_000
 # For each frame on the way, of what there is to go now: of two plans that come equally near the sooner one is taken, or
 # whoever plans anew would wait for ever. A frame of a straight way is worth several times as much.
-_HASTE = 0.01
+HASTE = 0.01
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class MacroPlanner:
         """
         choices, least = len(self.futures.buttons), np.full(1, np.inf)
         self.futures.begin(moment)
-        haste = _HASTE * float(self.cost(self.futures.latents(), goal)[0])
+        haste = HASTE * float(self.cost(self.futures.latents(), goal)[0])
         for macro in range(self.settings.macros):
             self.futures.branch(choices)
             pressed = np.tile(np.arange(choices), len(least))

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
 
 from minisora.config import Config
 from minisora.data.clips import ClipDataset, to_float
@@ -26,11 +25,11 @@ from minisora.data.dataset import open_dataset
 from minisora.data.draws import rng
 from minisora.errors import UserError
 from minisora.files import replace_folder
-from minisora.models.causal_conv import FrameConv, ResBlock
 from minisora.models.vae import VideoVAE
 from minisora.screen import Progress
 from minisora.training.stages import read_model
 from minisora.worlds.dream import Dream
+from minisora.worlds.two_pictures import TwoPictures
 
 # Clips that it is learned from, at most; all of them are held as latents.
 MOST_CLIPS = 1000
@@ -48,8 +47,8 @@ _CLIPS_AT_ONCE = 4
 _FRAMES = 32
 
 
-class TemporalDistance(ModelMixin, ConfigMixin):
-    """Frames from one picture to another, of latents of one frame each.
+class TemporalDistance(TwoPictures):
+    """Frames from one picture to another: logits of the bins, B len(edges)+1.
 
     Args:
         channels: Z.
@@ -62,20 +61,7 @@ class TemporalDistance(ModelMixin, ConfigMixin):
     def __init__(
         self, channels: int, height: int, width: int, hidden: int = 48, edges: tuple[int, ...] = EDGES
     ):
-        super().__init__()
-        self.see = FrameConv(3 * channels, hidden)
-        self.blocks = nn.ModuleList(ResBlock(hidden, mixes_frames=False) for _ in range(2))
-        # Where things are is what it is about: places are not pooled.
-        self.join = nn.Linear(hidden * height * width, 4 * hidden)
-        self.say = nn.Linear(4 * hidden, len(edges) + 1)
-
-    def forward(self, now: Tensor, then: Tensor) -> Tensor:
-        """Logits of the bins, B len(edges)+1, of pictures B Z h w each."""
-        both = torch.cat([now, then, then - now], dim=1)  # B 3Z h w
-        x = self.see(both.permute(0, 2, 3, 1)[:, None])  # B 1 h w C
-        for block in self.blocks:
-            x = block(x)  # B 1 h w C
-        return self.say(F.silu(self.join(F.silu(x).flatten(1))))  # B bins
+        super().__init__(channels, height, width, hidden, len(edges) + 1)
 
     @torch.no_grad()
     def frames(self, now: Tensor, then: Tensor) -> Tensor:
@@ -93,6 +79,27 @@ class TemporalDistance(ModelMixin, ConfigMixin):
         """The bin of each distance in frames (integers)."""
         edges = torch.tensor(self.config.edges, device=frames.device)
         return torch.bucketize(frames, edges, right=True) - 1
+
+
+def clips_of(dream: Dream, folder: Path) -> ClipDataset:
+    """The clips of a folder as a dream sees them, of one length.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    height, width = dream.size
+    config = Config().replace(
+        **{
+            "data.source": "folder",
+            "data.path": folder,
+            "data.require_captions": False,
+            "clip.height": height,
+            "clip.width": width,
+            "clip.fps": dream.fps,
+            "clip.frames": _FRAMES,
+        }
+    )
+    return open_dataset(config, "train")
 
 
 @torch.no_grad()
@@ -205,20 +212,8 @@ def distance_of(
                 f"{world} has no distance yet: give --clips, the folder that the world was learned from, or --cost "
                 "latents"
             )
-        settings = dream.settings
-        config = Config().replace(
-            **{
-                "data.source": "folder",
-                "data.path": clips,
-                "data.require_captions": False,
-                "clip.height": height,
-                "clip.width": width,
-                "clip.fps": settings.fps,
-                "clip.frames": _FRAMES,
-            }
-        )
         model = learn_distance(
-            encode_clips(dream.vae, open_dataset(config, "train"), progress), steps, progress=progress
+            encode_clips(dream.vae, clips_of(dream, clips), progress), steps, progress=progress
         )
         try:
             replace_folder(folder, model.save_pretrained)

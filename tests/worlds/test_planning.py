@@ -20,6 +20,7 @@ from minisora.worlds.arena import BUTTONS, Arena, ArenaSettings
 from minisora.worlds.dream import Dream, DreamSettings, load_dream
 from minisora.worlds.dynamics import build_dynamics
 from minisora.worlds.goals import Distances, Episode, draw_episodes
+from minisora.worlds.learned_policies import IMITATED, PRACTISED, PRACTISED_TRUE
 from minisora.worlds.naming import CodeNames, name_codes
 from minisora.worlds.plan_rows import (
     DREAM,
@@ -260,3 +261,33 @@ def test_the_command_says_what_it_lacks_and_writes_what_it_found(tmp_path: Path,
     assert told["rows"][SHORTEST]["reached"]["share"] == 1.0
     assert told["machine"]["type"] == "cpu"
     assert "another world, other goals" in refusal("--cost", "latents", "--hold", "2")
+
+
+def test_a_policy_practises_where_it_is_asked_to_and_is_kept(tmp_path: Path, dream: Dream) -> None:
+    record(Recording(ARENA.settings, frames=32), 3, tmp_path)
+    world, file = tmp_path / "world", tmp_path / "plan.json"
+    dream.save_pretrained(world)
+    NAMED.write(world / NAMES)
+    command = ["world", "plan", "--world", str(world), "--recording", str(tmp_path), "--json", str(file)]
+    command += ["--episodes", "1", "--in-dream", "0", "--nearest", "5", "--farthest", "6", "--macros", "1"]
+    command += ["--cost", "latents", "--hold", "1", "--practice", "1"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, UserError)
+    assert "give --clips" in str(refused.exception)
+    result = CliRunner().invoke(app, [*command, "--clips", str(tmp_path / "clips")])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(file.read_text())["rows"]
+    assert [name for name in rows if name.startswith("policy,")] == [
+        IMITATED,
+        "policy, practised in 48 true frames",
+        PRACTISED,
+        PRACTISED_TRUE,
+    ]
+    assert rows[PRACTISED]["flops_a_decision"] > 0
+    # What was learned is read, not learned anew.
+    learned = world / "policies" / "dream" / "diffusion_pytorch_model.safetensors"
+    before = learned.read_bytes()
+    learned.with_name("config.json").touch()
+    file.unlink()
+    assert CliRunner().invoke(app, [*command, "--clips", str(tmp_path / "clips")]).exit_code == 0
+    assert learned.read_bytes() == before

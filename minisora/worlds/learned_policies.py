@@ -1,0 +1,202 @@
+"""Policies that learned to go to goal pictures: by imitation alone, in a dream, and in the true arena beside it.
+
+A dream may be practised in for ever, the true world has to be visited: so what is learned in the dream stands beside
+what is learned of as many true frames as the dream's codes had labels, and of as many as were dreamed.
+
+Letters: N clips, T frames.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minisora.data.clips import ClipDataset, to_float
+from minisora.data.draws import rng
+from minisora.errors import UserError
+from minisora.files import replace_folder
+from minisora.screen import Progress
+from minisora.training.stages import read_model
+from minisora.worlds.arena import BUTTONS, Arena
+from minisora.worlds.dream import Dream
+from minisora.worlds.goal_policy import GoalAgent, GoalPolicy, Practice, Task, imitate, practise
+from minisora.worlds.goals import Distances, draw_episodes
+from minisora.worlds.planning import (
+    SEEN,
+    Cost,
+    DreamedFutures,
+    Futures,
+    Moment,
+    TrueFutures,
+    encode,
+)
+from minisora.worlds.temporal_distance import encode_clips
+
+IMITATED, PRACTISED = "policy, imitates the clips", "policy, practised in this world"
+PRACTISED_TRUE = "policy, practised in as many true frames"
+# Steps of imitation.
+_IMITATION_STEPS = 1500
+# Key of the draws of moments, and what is added to the seed of the goals that are tried: those of practice are others.
+_MOMENT, _OTHER_GOALS = 1, 1
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What policies learn from.
+
+    Args:
+        arena: the rules, for those that practise in the truth.
+        dream: with named codes.
+        cost: how near what is seen is to a goal.
+        clips: that the dream was learned from.
+        distances: of the goals.
+        seed: of the goals that are tried afterwards.
+        rounds: of practice.
+    """
+
+    arena: Arena
+    dream: Dream
+    cost: Cost
+    clips: ClipDataset
+    distances: Distances
+    seed: int
+    rounds: int
+
+    @property
+    def few(self) -> Practice:
+        """Practice of at most as many frames as labelled steps named the codes, or of two futures of one goal."""
+        names, one = self.dream.code_names, Practice(1, goals=1, futures=2)
+        labels = 0 if names is None else sum(map(sum, names.counts))
+        return Practice(1, goals=1, futures=max(2, 2 * (labels // one.frames)))
+
+
+def learned_agents(lessons: Lessons, folder: Path, progress: Progress | None = None) -> dict[str, GoalAgent]:
+    """Agents by the names of their rows. A policy that lies in `folder` is read; others learn, and are put there.
+
+    Args:
+        lessons: what they learn from.
+        folder: of the policies.
+        progress: called with (clips, steps or rounds done, in all) of one lesson after another.
+
+    Raises:
+        UserError: codes have no names, a policy is damaged, or it cannot be written.
+    """
+    dream, practice = lessons.dream, Practice(lessons.rounds)
+    dreamed, true = DreamedFutures(dream), TrueFutures(lessons.arena, dream.vae)
+    # Who practises in the truth presses what the dream has names for.
+    true.buttons = dreamed.buttons
+    latents = None
+
+    def kept(name: str, learned: str, learn: Callable[[], GoalPolicy]) -> GoalPolicy:
+        place = folder / name
+        if (place / "config.json").is_file():
+            policy = read_model(GoalPolicy, place, "delete that folder").eval()
+            if (policy.config.learned, tuple(policy.config.buttons)) == (learned, dreamed.buttons):
+                return policy
+        policy = learn()
+        policy.register_to_config(learned=learned)
+        try:
+            replace_folder(place, policy.save_pretrained)
+        except OSError as error:
+            raise UserError(f"cannot write {place}: {error.strerror}; free space") from error
+        return policy
+
+    def of_clips() -> Tensor:
+        nonlocal latents
+        if latents is None:
+            latents = encode_clips(dream.vae, lessons.clips, progress)
+        return latents
+
+    def imitated() -> GoalPolicy:
+        seen = of_clips()
+        torch.manual_seed(0)
+        _, channels, _, height, width = seen.shape
+        policy = GoalPolicy(channels, height, width, dreamed.buttons)
+        pressed = found_buttons(dream, lessons.clips, len(seen), dreamed.buttons, progress)
+        imitate(policy, seen, pressed, _IMITATION_STEPS, progress=progress)
+        return policy
+
+    first = kept("imitated", f"{_IMITATION_STEPS} steps", imitated)
+
+    def practised(name: str, futures: Futures, task: Callable[[], Task], how_much: Practice) -> GoalPolicy:
+        def learn() -> GoalPolicy:
+            policy = deepcopy(first).requires_grad_(True)
+            practise(policy, futures, task(), lessons.cost, how_much, progress=progress)
+            return policy
+
+        return kept(name, f"{how_much.rounds} rounds of {how_much.goals} goals", learn)
+
+    few = lessons.few
+    policies = {
+        IMITATED: first,
+        f"policy, practised in {few.frames} true frames": practised(
+            "few", true, lambda: true_tasks(lessons), few
+        ),
+        PRACTISED: practised("dream", dreamed, lambda: clip_tasks(lessons, of_clips()), practice),
+        PRACTISED_TRUE: practised("true", true, lambda: true_tasks(lessons), practice),
+    }
+    return {name: GoalAgent(policy.eval(), dream.vae, practice.hold) for name, policy in policies.items()}
+
+
+@torch.no_grad()
+def found_buttons(
+    dream: Dream, clips: ClipDataset, count: int, buttons: tuple[int, ...], progress: Progress | None = None
+) -> Tensor:
+    """What was pressed in the first clips, by the names of the codes that are found in them.
+
+    Args:
+        dream: that finds them.
+        clips: to look at.
+        count: N.
+        buttons: that are known.
+        progress: called with (clips done, clips in all).
+
+    Returns:
+        Places in `buttons`, N T-1; -1 where the code has no name.
+    """
+    place_of = {BUTTONS[button]: place for place, button in enumerate(buttons)}
+    places = torch.tensor([place_of.get(name, -1) for name in dream.names])
+    found = []
+    for number in range(count):
+        video = to_float(clips.clips([number])[0].to(dream.vae.device))
+        found.append(places[dream.actions.codes_of(video).cpu()])
+        if progress:
+            progress(number + 1, count)
+    return torch.stack(found)
+
+
+def clip_tasks(lessons: Lessons, latents: Tensor) -> Task:
+    """Moments of clips, and pictures that come later in them.
+
+    Args:
+        lessons: see there.
+        latents: of the clips, N Z T h w.
+    """
+    num_clips, frames = latents.shape[0], latents.shape[2]
+    farthest = min(lessons.distances.farthest, frames - SEEN)
+    nearest = min(lessons.distances.nearest, farthest)
+
+    def task(number: int) -> tuple[Moment, Tensor]:
+        draws = rng(lessons.seed, _MOMENT, number)
+        clip, gap = int(draws.integers(num_clips)), int(draws.integers(nearest, farthest + 1))
+        now = int(draws.integers(SEEN - 1, frames - gap))
+        video = lessons.clips.clips([clip])[0]  # 3 T H W
+        return Moment(video[:, now - SEEN + 1 : now + 1], None), latents[clip : clip + 1, :, now + gap]
+
+    return task
+
+
+def true_tasks(lessons: Lessons) -> Task:
+    """Arenas and goals that are not those which are tried afterwards."""
+
+    def task(number: int) -> tuple[Moment, Tensor]:
+        seed = int(rng(lessons.seed + _OTHER_GOALS, _MOMENT, number).integers(np.iinfo(np.int32).max))
+        (episode,) = draw_episodes(lessons.arena, 1, seed, lessons.distances)
+        start = lessons.arena.render(episode.start)[0][:, None]
+        return Moment(start, episode.start), encode(lessons.dream.vae, episode.picture[None])
+
+    return task
