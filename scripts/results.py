@@ -63,8 +63,11 @@ COMMANDS: dict[str, str] = {
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
     "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
     "world-coinrun": "the same, TEST by python benchmarks/record_play.py coinrun --out TEST --clips 120 --seed 777",
+    "world-one-mover": "minisora world evaluate --world RUN/world --recording TEST --json FILE, all with --movers 1",
+    "world-two-movers": "the same, with --movers 2",
     "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST --out DIR --json FILE",
-    "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips --json FILE",
+    "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips "
+    "--practice 120 --json FILE",
     "studio-faults": "python benchmarks/studio_faults.py --json FILE",
     "studio-load": "python benchmarks/studio_load.py --minutes 10 --json FILE",
     "studio-paint": "python benchmarks/studio_paint.py --json FILE",
@@ -268,6 +271,21 @@ def game_worlds() -> list[Row]:
         told = world["decoding"]["labels"]["200"]
         common, seconds = world["decoding"]["majority"], world["seconds_a_frame"]
         rows.append({**world["delta_psnr"], **told, "majority": common, "seconds": seconds, **place})
+    return rows
+
+
+def world_movers() -> list[Row]:
+    """Worlds in which others move too, named by 200 labels."""
+    rows = []
+    for movers, theme in enumerate(("world-one-mover", "world-two-movers"), 1):
+        for place, world in measured(theme):
+            told, player = world["decoding"]["labels"]["200"], world["player"]
+            marks = {f"off{at}": player["median_error"].get(at) for at in ("1", "8", "32")}
+            there = {f"there{at}": player["player_there"].get(at) for at in ("8", "32", "128")}
+            rows.append(
+                {"movers": movers, **world["delta_psnr"], **told, **marks, **there,
+                 "quadrant": min(player["direction_right"]), **place}
+            )  # fmt: skip
     return rows
 
 
