@@ -33,6 +33,8 @@ TRUSTED = 0.5
 FOLLOWS = 0.8
 # Real-against-real distances that samples may lie away, where still pictures lie no further.
 FAR = 3.0
+# Guidance beyond which no model that was measured here followed any better (docs/log.md).
+STRONG = 5.0
 # Captions that a sentence names of several, and letters of each.
 NAMED, LETTERS = 3, 60
 # Loss on held-out clips over that on training clips, from which a model learns these by heart.
@@ -91,6 +93,7 @@ class Facts:
         real: the real clips that samples' motion is read beside, in words.
         best_at: where in the DiT's steps its validation loss was least, in (0, 1]; None: not known.
         views: how often each training clip stands in the set, altered all but once.
+        guidance: that the samples were made with; 1 is none, or that of a student, who has its teacher's in itself.
     """
 
     training: int
@@ -109,6 +112,7 @@ class Facts:
     real: str = "held-out clips"
     best_at: float | None = None
     views: int = 1
+    guidance: float = 1.0
 
     @property
     def by_heart(self) -> list[str]:
@@ -306,7 +310,15 @@ def _caption_fault(facts: Facts, remedy: str) -> Fault | None:
         "not following captions",
         f"{facts.followed:.0%} of its samples show what their captions say, {right:.0%} of real clips do, "
         f"{chance:.0%} would by chance",
-        remedy,
+        f"{_guided(facts.guidance)}; {remedy}" if 1 < facts.guidance < STRONG else remedy,
+    )
+
+
+def _guided(guidance: float) -> str:
+    """What can be tried at once where captions are not followed."""
+    return (
+        f"ask for more guidance than {guidance:g}, which costs variety and no training (--guidance "
+        f"{min(STRONG, 2 * guidance):g} of 'minisora sample' and 'minisora evaluate run')"
     )
 
 

@@ -115,6 +115,9 @@ class _Evaluation:
             overfit=overfit,
             best_at=self.best_at,
             views=clips.views,
+            guidance=self.pipeline.config.default_guidance
+            if self.options.guidance is None
+            else self.options.guidance,
             judge=None if judge is None else (judge["real"], judge["chance"]),
             followed=None if judge is None else judge["samples"],
             samples=samples,

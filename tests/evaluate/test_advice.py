@@ -68,6 +68,13 @@ def test_a_good_model_is_praised_with_its_numbers() -> None:
             "train longer",
         ),
         ({"followed": 0.5}, "not following captions", "50% of its samples show", "train longer"),
+        (
+            {"followed": 0.5, "guidance": 2.0},
+            "not following captions",
+            "50% of its samples show",
+            "more guidance than 2, which costs variety and no training (--guidance 4 of",
+        ),
+        ({"followed": 0.5, "guidance": 5.0}, "not following captions", "50% of its samples", "train longer"),
         ({"samples": {"": MOVES, "a cat": STOPPED}}, "moving too little", "of 'a cat'", "train longer"),
         (
             {"samples": {"": WILD}},
