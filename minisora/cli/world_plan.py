@@ -25,7 +25,9 @@ class CostName(enum.StrEnum):
 
 
 def world_plan(
-    world: Annotated[Path, typer.Option("--world", help="Folder of a world whose codes are named.")],
+    world: Annotated[
+        Path, typer.Option("--world", help="Folder of a world whose codes are named, or a shipped one.")
+    ],
     recording: Annotated[
         Path, typer.Option("--recording", help="Recording of the arena, which says of what kind it is.")
     ],
@@ -35,7 +37,10 @@ def world_plan(
     ] = CostName.FRAMES,
     clips: Annotated[
         Path | None,
-        typer.Option(help="Folder of clips that the cost is learned from, once: it stays in WORLD/distance."),
+        typer.Option(
+            help="Folder of clips that the cost is learned from, once: it stays in WORLD/distance (of a shipped world "
+            "in runs/)."
+        ),
     ] = None,
     cost_steps: Annotated[
         int, typer.Option("--cost-steps", min=1, max=MAX_COUNT, help="Steps of learning the cost.")
@@ -49,7 +54,7 @@ def world_plan(
         typer.Option(
             min=0,
             max=MAX_COUNT,
-            help="Rounds in which a policy practises in the dream, for four more rows; it stays in WORLD/policies.",
+            help="Rounds in which a policy practises in the dream, for four more rows; it stays beside the cost.",
         ),
     ] = 0,
     episodes: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many goals.")] = 100,
@@ -98,6 +103,7 @@ def world_plan(
     )
     from minisora.worlds.planning import PlanSettings
     from minisora.worlds.temporal_distance import clips_of, distance_of, latent_distance
+    from minisora.worlds.world_folder import learned_beside
 
     check_output(json_, (".json",))
     task = PlanTask(
@@ -121,7 +127,7 @@ def world_plan(
         if cost is CostName.LATENTS:
             return latent_distance
         with counting(console, "learning the cost") as progress:
-            return distance_of(folder, dreams[name], clips, cost_steps, progress).frames
+            return distance_of(learned_beside(folder), dreams[name], clips, cost_steps, progress).frames
 
     planners = Planners(
         dreams["world"],
@@ -154,7 +160,9 @@ def world_plan(
             practice,
         )
         with counting(console, "practising") as progress:
-            planners = replace(planners, learned=learned_agents(lessons, world / "policies", progress))
+            planners = replace(
+                planners, learned=learned_agents(lessons, learned_beside(world) / "policies", progress)
+            )
     with counting(console, "planning") as progress:
         rows = plan_rows(
             task,

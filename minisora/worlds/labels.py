@@ -19,7 +19,7 @@ from minisora.worlds.dream import load_dream
 from minisora.worlds.naming import CodeNames, name_codes
 from minisora.worlds.policies import PolicyName
 from minisora.worlds.truth import SUFFIX, Truth, read_truth
-from minisora.worlds.world_folder import NAMES
+from minisora.worlds.world_folder import NAMES, find_world
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ def name_world(world: Path, recording: Path, labels: int) -> CodeNames:
     """Name the codes of a world by some labelled steps, drawn from a recording, and keep the names in its folder.
 
     Raises:
-        UserError: the world or the recording cannot be read, or has too few steps.
+        UserError: the world or the recording cannot be read, or has too few steps, or the world is a shipped one.
     """
+    if find_world(world) != world:
+        raise UserError(f"world {world} came with minisora and has its names: name one that you trained")
     dream = load_dream(world, "cpu")
     codes: list[np.ndarray] = []
     buttons: list[np.ndarray] = []

@@ -190,12 +190,12 @@ def latent_distance(now: Tensor, then: Tensor) -> Tensor:
 
 
 def distance_of(
-    world: Path, dream: Dream, clips: Path | None, steps: int, progress: Progress | None = None
+    kept: Path, dream: Dream, clips: Path | None, steps: int, progress: Progress | None = None
 ) -> TemporalDistance:
-    """The distance that lies in WORLD/distance; where there is none, it is learned and put there.
+    """The distance that lies in KEPT/distance; where there is none, it is learned and put there.
 
     Args:
-        world: the folder of the dream.
+        kept: see `minisora.worlds.world_folder.learned_beside`.
         dream: whose latents it is of.
         clips: folder that it is learned from; None: it has to be there.
         steps: of the optimizer.
@@ -204,12 +204,12 @@ def distance_of(
     Raises:
         UserError: there is none and no clips either, it is damaged, or it cannot be written.
     """
-    folder = world / "distance"
+    folder = kept / "distance"
     height, width = dream.size
     if not (folder / "config.json").is_file():
         if clips is None:
             raise UserError(
-                f"{world} has no distance yet: give --clips, the folder that the world was learned from, or --cost "
+                f"{kept} has no distance yet: give --clips, the folder that the world was learned from, or --cost "
                 "latents"
             )
         model = learn_distance(

@@ -37,6 +37,11 @@ def find_world(folder: str | Path) -> Path:
     return WORLDS / path if not path.exists() and str(path) in shipped_worlds() else path
 
 
+def learned_beside(world: Path) -> Path:
+    """Where a planner's cost and policies of a world are kept: in its folder, of a shipped one in runs/NAME-plan."""
+    return Path("runs") / f"{world}-plan" if find_world(world) != world else world
+
+
 def export_world(world: Path, out: Path, scores: Path | None = None) -> float:
     """Write a world in half precision with a card, to pass on.
 
