@@ -99,7 +99,7 @@ def test_it_is_learned_once_and_lies_beside_the_world(
         def latent_size(self, *_: int) -> tuple[int, int, int]:
             return 1, 2, 2
 
-    dream = SimpleNamespace(vae=Shrinks(), size=(16, 16), settings=SimpleNamespace(fps=10.0))
+    dream = SimpleNamespace(vae=Shrinks(), size=(16, 16), fps=10.0)
     world = tmp_path / "world"
     world.mkdir()
     monkeypatch.setattr(temporal_distance, "_FRAMES", 4)
