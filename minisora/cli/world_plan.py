@@ -150,19 +150,18 @@ def world_plan(
     if practice:
         if clips is None:
             raise UserError("a policy imitates clips before it practises: give --clips, those of the world")
-        lessons = Lessons(
-            task.arena,
-            planners.dream,
-            planners.cost,
-            clips_of(planners.dream, clips),
-            task.distances,
-            task.seed,
-            practice,
-        )
         with counting(console, "practising") as progress:
-            planners = replace(
-                planners, learned=learned_agents(lessons, learned_beside(world) / "policies", progress)
+            lessons = Lessons(
+                task.arena,
+                planners.dream,
+                planners.cost,
+                clips_of(planners.dream, clips),
+                task.distances,
+                task.seed,
+                practice,
+                progress,
             )
+            planners = replace(planners, learned=learned_agents(lessons, learned_beside(world) / "policies"))
     with counting(console, "planning") as progress:
         rows = plan_rows(
             task,

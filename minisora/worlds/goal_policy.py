@@ -29,12 +29,10 @@ from minisora.models.vae import VideoVAE
 from minisora.screen import Progress
 from minisora.worlds.goals import Episode
 from minisora.worlds.planning import HASTE, Cost, Futures, Moment, encode
-from minisora.worlds.two_pictures import TwoPictures
+from minisora.worlds.two_pictures import TwoPictures, noised
 
 # Frames between a picture and its goal that are imitated, at most.
 _MOST_GAP = 25
-# Noise on the latents of the picture, at most: what a dream shows is never quite right.
-_MOST_NOISE = 0.3
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 128, 1e-3, 0.01
 # Of practice: passes over the same futures, how far the chance of a button may move in them, and how much a draw that
 # is open is worth.
@@ -160,14 +158,12 @@ def imitate(
         gap = draws.integers(1, min(_MOST_GAP, frames - 1) + 1, size=_BATCH)
         first = torch.from_numpy((draws.random(_BATCH) * (frames - gap)).astype(np.int64))
         now, goal = latents[clip, :, first], latents[clip, :, first + torch.from_numpy(gap)]  # B Z h w
-        level = torch.from_numpy(_MOST_NOISE * draws.random(_BATCH)).float()[:, None, None, None]
-        noise = torch.from_numpy(draws.standard_normal(now.shape, dtype=np.float32))
-        loss = F.cross_entropy(policy(now + level * noise, goal), pressed[clip, first], ignore_index=-1)
+        loss = F.cross_entropy(policy(noised(now, draws), goal), pressed[clip, first], ignore_index=-1)
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * (1 - step / steps)
-        optimizer.zero_grad()
-        # Of a batch without a known button there is no loss.
-        if loss.isfinite():
+        # Of a batch without a known button the loss is no number.
+        if (pressed[clip, first] >= 0).any():
+            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         if progress:

@@ -9,6 +9,7 @@ Letters: N clips, T frames.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,7 @@ from minisora.worlds.arena import BUTTONS, Arena
 from minisora.worlds.dream import Dream
 from minisora.worlds.goal_policy import GoalAgent, GoalPolicy, Practice, Task, imitate, practise
 from minisora.worlds.goals import Distances, draw_episodes
-from minisora.worlds.planning import (
-    SEEN,
-    Cost,
-    DreamedFutures,
-    Futures,
-    Moment,
-    TrueFutures,
-    encode,
-)
+from minisora.worlds.planning import SEEN, Cost, DreamedFutures, Futures, Moment, TrueFutures, encode
 from minisora.worlds.temporal_distance import encode_clips
 
 IMITATED, PRACTISED = "policy, imitates the clips", "policy, practised in this world"
@@ -56,6 +49,7 @@ class Lessons:
         distances: of the goals.
         seed: of the goals that are tried afterwards.
         rounds: of practice.
+        progress: called with (clips, steps or rounds done, in all) of one lesson after another.
     """
 
     arena: Arena
@@ -65,6 +59,12 @@ class Lessons:
     distances: Distances
     seed: int
     rounds: int
+    progress: Progress | None = None
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Of the clips, N Z T h w."""
+        return encode_clips(self.dream.vae, self.clips, self.progress)
 
     @property
     def few(self) -> Practice:
@@ -74,72 +74,71 @@ class Lessons:
         return Practice(1, goals=1, futures=max(2, 2 * (labels // one.frames)))
 
 
-def learned_agents(lessons: Lessons, folder: Path, progress: Progress | None = None) -> dict[str, GoalAgent]:
+def learned_agents(lessons: Lessons, folder: Path) -> dict[str, GoalAgent]:
     """Agents by the names of their rows. A policy that lies in `folder` is read; others learn, and are put there.
 
     Args:
         lessons: what they learn from.
         folder: of the policies.
-        progress: called with (clips, steps or rounds done, in all) of one lesson after another.
 
     Raises:
         UserError: codes have no names, a policy is damaged, or it cannot be written.
     """
-    dream, practice = lessons.dream, Practice(lessons.rounds)
-    dreamed, true = DreamedFutures(dream), TrueFutures(lessons.arena, dream.vae)
+    dreamed = DreamedFutures(lessons.dream)
     # Who practises in the truth presses what the dream has names for.
-    true.buttons = dreamed.buttons
-    latents = None
+    true = TrueFutures(lessons.arena, lessons.dream.vae, dreamed.buttons)
+    few, many = lessons.few, Practice(lessons.rounds)
+    imitated = _kept(
+        folder / "imitated",
+        f"{_IMITATION_STEPS} steps",
+        dreamed.buttons,
+        lambda: _imitated(lessons, dreamed.buttons),
+    )
 
-    def kept(name: str, learned: str, learn: Callable[[], GoalPolicy]) -> GoalPolicy:
-        place = folder / name
-        if (place / "config.json").is_file():
-            policy = read_model(GoalPolicy, place, "delete that folder").eval()
-            if (policy.config.learned, tuple(policy.config.buttons)) == (learned, dreamed.buttons):
-                return policy
-        policy = learn()
-        policy.register_to_config(learned=learned)
-        try:
-            replace_folder(place, policy.save_pretrained)
-        except OSError as error:
-            raise UserError(f"cannot write {place}: {error.strerror}; free space") from error
-        return policy
-
-    def of_clips() -> Tensor:
-        nonlocal latents
-        if latents is None:
-            latents = encode_clips(dream.vae, lessons.clips, progress)
-        return latents
-
-    def imitated() -> GoalPolicy:
-        seen = of_clips()
-        torch.manual_seed(0)
-        _, channels, _, height, width = seen.shape
-        policy = GoalPolicy(channels, height, width, dreamed.buttons)
-        pressed = found_buttons(dream, lessons.clips, len(seen), dreamed.buttons, progress)
-        imitate(policy, seen, pressed, _IMITATION_STEPS, progress=progress)
-        return policy
-
-    first = kept("imitated", f"{_IMITATION_STEPS} steps", imitated)
-
-    def practised(name: str, futures: Futures, task: Callable[[], Task], how_much: Practice) -> GoalPolicy:
+    def practised(
+        name: str, futures: Futures, task: Callable[[Lessons], Task], practice: Practice
+    ) -> GoalPolicy:
         def learn() -> GoalPolicy:
-            policy = deepcopy(first).requires_grad_(True)
-            practise(policy, futures, task(), lessons.cost, how_much, progress=progress)
+            policy = deepcopy(imitated).requires_grad_(True)
+            practise(policy, futures, task(lessons), lessons.cost, practice, progress=lessons.progress)
             return policy
 
-        return kept(name, f"{how_much.rounds} rounds of {how_much.goals} goals", learn)
+        learned = f"{practice.rounds} rounds of {practice.goals} goals"
+        return _kept(folder / name, learned, dreamed.buttons, learn)
 
-    few = lessons.few
     policies = {
-        IMITATED: first,
-        f"policy, practised in {few.frames} true frames": practised(
-            "few", true, lambda: true_tasks(lessons), few
-        ),
-        PRACTISED: practised("dream", dreamed, lambda: clip_tasks(lessons, of_clips()), practice),
-        PRACTISED_TRUE: practised("true", true, lambda: true_tasks(lessons), practice),
+        IMITATED: imitated,
+        f"policy, practised in {few.frames} true frames": practised("few", true, true_tasks, few),
+        PRACTISED: practised("dream", dreamed, clip_tasks, many),
+        PRACTISED_TRUE: practised("true", true, true_tasks, many),
     }
-    return {name: GoalAgent(policy.eval(), dream.vae, practice.hold) for name, policy in policies.items()}
+    return {name: GoalAgent(policy, lessons.dream.vae, many.hold) for name, policy in policies.items()}
+
+
+def _kept(place: Path, learned: str, buttons: tuple[int, ...], learn: Callable[[], GoalPolicy]) -> GoalPolicy:
+    """The policy that lies in a folder, if it was learned so for these buttons; else it is learned and put there."""
+    if (place / "config.json").is_file():
+        policy = read_model(GoalPolicy, place, "delete that folder").eval()
+        if (policy.config.learned, tuple(policy.config.buttons)) == (learned, buttons):
+            return policy
+    policy = learn().eval()
+    policy.register_to_config(learned=learned)
+    try:
+        replace_folder(place, policy.save_pretrained)
+    except OSError as error:
+        raise UserError(f"cannot write {place}: {error.strerror}; free space") from error
+    return policy
+
+
+def _imitated(lessons: Lessons, buttons: tuple[int, ...]) -> GoalPolicy:
+    """A fresh policy that has imitated the clips."""
+    num_clips, channels, _, height, width = lessons.latents.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        policy = GoalPolicy(channels, height, width, buttons)
+    pressed = found_buttons(lessons.dream, lessons.clips, num_clips, buttons, lessons.progress)
+    imitate(policy, lessons.latents, pressed, _IMITATION_STEPS, progress=lessons.progress)
+    return policy
 
 
 @torch.no_grad()
@@ -169,13 +168,9 @@ def found_buttons(
     return torch.stack(found)
 
 
-def clip_tasks(lessons: Lessons, latents: Tensor) -> Task:
-    """Moments of clips, and pictures that come later in them.
-
-    Args:
-        lessons: see there.
-        latents: of the clips, N Z T h w.
-    """
+def clip_tasks(lessons: Lessons) -> Task:
+    """Moments of clips, and pictures that come later in them."""
+    latents = lessons.latents
     num_clips, frames = latents.shape[0], latents.shape[2]
     farthest = min(lessons.distances.farthest, frames - SEEN)
     nearest = min(lessons.distances.nearest, farthest)

@@ -190,11 +190,12 @@ def gap_closed(rows: Mapping[str, Any], name: str, oracle: str) -> float | None:
 
 
 def plan_result(task: PlanTask, cost: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in the JSON file: the task, the rows, and how much of the gap each that learned closes."""
+    """What stands in the JSON file: the task, the rows, and how much of the gap between its bounds each closes."""
+    bounds = {RANDOM, TRUTH, SHORTEST}
     closed = {
         name: {oracle: gap_closed(rows, name, oracle) for oracle in (TRUTH, SHORTEST)}
-        for name in rows
-        if "flops_a_decision" in rows[name] and name != TRUTH and {name, RANDOM, TRUTH, SHORTEST} <= set(rows)
+        for name in (rows if bounds <= set(rows) else ())
+        if name not in bounds
     }
     return {"task": task.to_dict(), "cost": cost, "rows": dict(rows), "gap_closed": closed}
 

@@ -144,11 +144,11 @@ class TrueFutures:
     Args:
         arena: the rules.
         vae: of the world whose planner is to be compared with.
+        buttons: that can be pressed, indices into BUTTONS.
     """
 
-    def __init__(self, arena: Arena, vae: VideoVAE):
-        self.arena, self.vae = arena, vae
-        self.buttons = tuple(range(len(BUTTONS)))
+    def __init__(self, arena: Arena, vae: VideoVAE, buttons: tuple[int, ...] = tuple(range(len(BUTTONS)))):
+        self.arena, self.vae, self.buttons = arena, vae, buttons
         self._state: ArenaState | None = None
 
     def begin(self, moment: Moment) -> None:

@@ -29,7 +29,7 @@ from minisora.models.vae import VideoVAE
 from minisora.screen import Progress
 from minisora.training.stages import read_model
 from minisora.worlds.dream import Dream
-from minisora.worlds.two_pictures import TwoPictures
+from minisora.worlds.two_pictures import TwoPictures, noised
 
 # Clips that it is learned from, at most; all of them are held as latents.
 MOST_CLIPS = 1000
@@ -37,8 +37,6 @@ MOST_CLIPS = 1000
 EDGES = (0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 26, 33, 48, 64, 96)
 # Share of the pairs that are of two clips.
 _APART = 0.1
-# Noise on the latents of the first picture, at most: what a dream shows is never quite right.
-_MOST_NOISE = 0.3
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 128, 1e-3, 0.01
 # The share of the steps in which the learning rate falls to nothing.
 _DECAY = 0.3
@@ -179,9 +177,7 @@ def pairs(latents: Tensor, count: int, draws: np.random.Generator) -> tuple[Tens
         return latents[torch.from_numpy(clips), :, torch.from_numpy(places)]  # B Z h w
 
     now, then = at(clip, first), at(np.where(apart, other, clip), first + gap)
-    level = torch.from_numpy(_MOST_NOISE * draws.random(count)).float()[:, None, None, None]
-    noise = torch.from_numpy(draws.standard_normal(now.shape, dtype=np.float32))
-    return now + level * noise, then, torch.from_numpy(np.where(apart, -1, gap))
+    return noised(now, draws), then, torch.from_numpy(np.where(apart, -1, gap))
 
 
 def latent_distance(now: Tensor, then: Tensor) -> Tensor:

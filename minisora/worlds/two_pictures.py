@@ -3,6 +3,7 @@
 Letters: B pairs, Z channels, h w latent grid, C width.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
@@ -10,6 +11,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from minisora.models.causal_conv import FrameConv, ResBlock
+
+# Noise on the latents of the first picture in training, at most: what a dream shows is never quite right.
+_MOST_NOISE = 0.3
 
 
 class TwoPictures(ModelMixin, ConfigMixin):
@@ -37,3 +41,9 @@ class TwoPictures(ModelMixin, ConfigMixin):
         for block in self.blocks:
             x = block(x)  # B 1 h w C
         return self.say(F.silu(self.join(F.silu(x).flatten(1))))  # B outputs
+
+
+def noised(latents: Tensor, draws: np.random.Generator) -> Tensor:
+    """Latents B Z h w with standard normal noise, each by a level of its own, even from none to `_MOST_NOISE`."""
+    level = torch.from_numpy(_MOST_NOISE * draws.random(len(latents))).float()[:, None, None, None]
+    return latents + level * torch.from_numpy(draws.standard_normal(latents.shape, dtype=np.float32))
