@@ -145,6 +145,7 @@ def run_demo(
             record.values.setdefault("seconds", {})[name] = stage_plan.seconds
     with record.timed("vae"):
         train_vae(config, run, console)
+    asked = config.train_dit.steps
     if minutes is None:
         config = _within(config, run, record, console, longest, time.perf_counter() - begun)
     with record.timed("dit"):
@@ -172,6 +173,7 @@ def run_demo(
         run / "index.html",
         DemoPage(
             config=config,
+            asked=asked,
             seconds=record.values["seconds"],
             metrics=read_metrics(run / "metrics.jsonl"),
             vae=vae,
@@ -315,6 +317,7 @@ class DemoPage:
 
     Args:
         config: of the run.
+        asked: steps of the DiT, before some were left out for want of time.
         seconds: of the two training stages.
         metrics: the rows of metrics.jsonl.
         vae: how well it copies unseen clips.
@@ -329,6 +332,7 @@ class DemoPage:
     """
 
     config: Config
+    asked: int
     seconds: dict[str, float]
     metrics: list[dict[str, Any]]
     vae: dict[str, Any]

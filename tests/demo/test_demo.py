@@ -153,6 +153,7 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
         tmp_path / "page.html",
         DemoPage(
             config=config,
+            asked=config.train_dit.steps + 1000,
             seconds={"vae": 1.0, "dit": 1.0},
             metrics=[{"stage": stage, "step": 1, "psnr": 1.0, "loss": 1.0} for stage in ("vae", "dit")],
             vae={"psnr": 1.0, "worst_psnr": 1.0, "num_clips": 1},
@@ -170,6 +171,8 @@ def test_the_page_shows_names_and_prompts_as_they_are(tiny_config: Config, tmp_p
         ),
     )
     html = page.read_text(encoding="utf-8")
+    steps = config.train_dit.steps
+    assert f"For want of time {steps:,} of the {steps + 1000:,} steps of the DiT." in html
     # Its own, which plays videos while they are seen and honours a wish for no motion.
     assert html.count("<script") == 1
     assert "autoplay" not in html
