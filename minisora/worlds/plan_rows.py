@@ -242,8 +242,10 @@ def plan_table(result: Mapping[str, Any]) -> Table:
         f"{task['budget']:g} times the shortest way; {task['episodes']} episodes, cost: {result['cost']}",
         title_justify="left",
     )
-    for name in ("", "reached", "95 %", "gap closed", "in the dream", "true there", "s a decision", "GFLOPs"):
-        table.add_column(name, justify="right" if name else "left")
+    table.add_column("", min_width=16)
+    # Short, so that the names of rows have room on a narrow screen; the caption says what they are.
+    for name in ("reached", "95 %", "gap", "dream", "truth", "s", "GFLOPs"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, row in result["rows"].items():
         reached, closed = row["reached"], result["gap_closed"].get(name, {}).get(TRUTH)
         dreamt, true_there = row.get("in_dream"), row.get("same_in_truth")
@@ -251,12 +253,15 @@ def plan_table(result: Mapping[str, Any]) -> Table:
         table.add_row(
             name,
             f"{reached['share']:.0%}",
-            f"{reached['interval'][0]:.0%}-{reached['interval'][1]:.0%}",
+            f"{100 * reached['interval'][0]:.0f}-{100 * reached['interval'][1]:.0f}",
             "" if closed is None else f"{closed:.0%}",
             "" if dreamt is None else f"{dreamt['right']}/{dreamt['total']}",
             "" if true_there is None else f"{true_there['right']}/{true_there['total']}",
             "" if seconds is None else f"{seconds:.3f}",
             "" if flops is None else f"{flops / 1e9:,.1f}",
         )
-    table.caption = "gap closed: from random buttons to the same planner with the true simulator"
+    table.caption = (
+        "gap: closed, from random buttons to the same planner with the true simulator; dream: reached when it acts in "
+        "its dream, truth: of the same goals in the arena; s, GFLOPs: of a decision"
+    )
     return table

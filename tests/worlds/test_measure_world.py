@@ -165,6 +165,7 @@ def test_others_games_are_measured_where_clips_end_early_and_no_state_is_known(
     result = measure_world(load_dream(world, "cpu"), tmp_path, 2, labels=(8,))
     assert result["decoding"]["shown"] is None
     assert result["delta_psnr"]["clips"] == 2
+    assert {"found", "random", "one", "copy", "delta"} <= set(result["delta_psnr"])
     assert "player" not in result
     json.dumps(result, allow_nan=False)
 
@@ -183,10 +184,10 @@ def test_control_of_a_world_that_was_told_the_buttons_is_measured_by_the_buttons
     measures.delta_psnr(dream, clips)
     dream.settings = replace(dream.settings, told=True)
     measures.delta_psnr(dream, clips)
-    found, told = (np.array(pressed[first : first + 4]).T for first in (0, 8))
+    found, told = (np.array(pressed[first : first + 4]).T for first in (0, 12))
     # The four steps after the four frames that are seen.
     assert (told == np.stack([clip.truth.buttons[3:7] for clip in clips])).all()
     assert (
         found == np.stack([dream.actions.codes_of(to_float(clip.video)).numpy()[3:7] for clip in clips])
     ).all()
-    assert np.array(pressed[12:]).max() < len(BUTTONS)
+    assert np.array(pressed[16:]).max() < len(BUTTONS)
