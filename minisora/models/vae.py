@@ -16,6 +16,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minisora.errors import UserError
 from minisora.memory import available_memory, is_out_of_memory
@@ -189,21 +190,27 @@ class VideoVAE(ModelMixin, ConfigMixin):
         x = self.decoder(raw.permute(0, 2, 3, 4, 1).contiguous(), stream)  # B T H/p W/p 3pp
         return unfold_pixels(x, self.config.pixel_patch).permute(0, 4, 1, 2, 3)
 
-    def forward(self, video: Tensor, noise: Tensor, latent_noise: float = 0.0) -> tuple[Tensor, Posterior]:
-        """Reconstruction and posterior for training.
+    def forward(
+        self, video: Tensor, noise: Tensor, latent_noise: float = 0.0, *, halved: bool = False
+    ) -> tuple[Tensor, Posterior, Tensor | None]:
+        """For training: reconstruction, posterior and, if `halved`, what latents of half the size decode to.
 
         Args:
             video: B 3 T H W in [-1, 1].
             noise: standard normal, B Z T' H' W'.
             latent_noise: standard deviation of noise beside the posterior's own, in raw latents: the decoder learns to
                 pass over errors of this size, which a DiT's samples have.
+            halved: also decode the latents' `halve`, which should be the video's (Skorokhodov et al. 2025, arXiv
+                2502.14831, section 4).
         """
         posterior = self.encode(video)
+        drawn_from = posterior
         if latent_noise:
             least = torch.tensor(2 * math.log(latent_noise), device=video.device)
             noisy = torch.logaddexp(posterior.log_variance.float(), least)
-            return self.decode(Posterior(posterior.mean.float(), noisy).sample(noise)), posterior
-        return self.decode(posterior.sample(noise)), posterior
+            drawn_from = Posterior(posterior.mean.float(), noisy)
+        raw = drawn_from.sample(noise)
+        return self.decode(raw), posterior, self.decode(halve(raw)) if halved else None
 
     def normalize(self, raw: Tensor) -> Tensor:
         """Raw latents B Z ... to zero mean and unit variance per channel."""
@@ -393,6 +400,17 @@ def in_parts(
                     at += part.shape[2]
     assert out is not None
     return out
+
+
+def halve(x: Tensor, cell: int = 1) -> Tensor:
+    """Means of 2x2 places, B C T H/2 W/2, of x B C T H W.
+
+    Args:
+        x: latents, or a video.
+        cell: places per latent cell and side; the last cell of an odd number is left out.
+    """
+    height, width = (2 * cell * (side // (2 * cell)) for side in x.shape[3:])
+    return F.avg_pool3d(x[..., :height, :width], (1, 2, 2))
 
 
 @dataclass(frozen=True)

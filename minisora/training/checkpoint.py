@@ -95,7 +95,13 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "objective": "clean",
         "streams": 1,
     },
-    "train_vae": {"moving_weight": 1.0, "moving_crops": 0.0, "init": None, "latent_noise": 0.0},
+    "train_vae": {
+        "moving_weight": 1.0,
+        "moving_crops": 0.0,
+        "init": None,
+        "latent_noise": 0.0,
+        "scale_equivariance": 0.0,
+    },
     "train_dit": {"keep": "last", "patience": 0},
 }
 

@@ -57,7 +57,7 @@ def dit_of(width: int, depth: int) -> dict[str, int]:
 def expected_loss(config: Config, flops: float) -> float | None:
     """The validation loss that `LOSS_LAW` expects after so many FLOPs; None on latents that it does not know."""
     shape = (config.vae.latent_channels, *latent_grid(config))
-    if config.data.source != "shapes" or shape != _LADDERS_LATENTS:
+    if config.data.source != "shapes" or shape != _LADDERS_LATENTS or config.train_vae.scale_equivariance:
         return None
     return round(LOSS_LAW["E"] + LOSS_LAW["A"] * flops ** -LOSS_LAW["alpha"], 3)
 

@@ -5,6 +5,7 @@ Letters: B batch, Z latent channels, T' H' W' latent grid.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from minisora.data.clips import ClipDataset, ClipMemory, to_float
 from minisora.errors import UserError
 from minisora.memory import available_memory
 from minisora.models.build import build_vae
-from minisora.models.vae import VideoVAE, vae_loss
+from minisora.models.vae import VideoVAE, halve, vae_loss
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.training.tasks import Task, shape_text, validation_parts
 
@@ -46,6 +47,11 @@ class VAETask(Task):
         self.model.latent_size(clip.frames, clip.height, clip.width)
         self.crop = _fit_crop(config.train_vae.crop, (clip.frames, clip.height, clip.width))
         latent_shape = (config.vae.latent_channels, *self.model.latent_size(*self.crop))
+        if self.settings.scale_equivariance and min(latent_shape[2:]) < 2:
+            raise UserError(
+                f"train_vae.scale_equivariance halves latents, but a crop of {shape_text(self.crop)} has "
+                f"{shape_text(latent_shape[1:])} of them: make train_vae.crop larger, or scale_equivariance 0"
+            )
         self.memory = ClipMemory(train, config.train_vae.max_clips)
         if config.train_vae.workers:
             self.memory.fill()
@@ -61,18 +67,18 @@ class VAETask(Task):
 
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
-        video = to_float(batch.video)
-        reconstruction, posterior = model(video, batch.noise, self.settings.latent_noise)
-        parts = vae_loss(
-            reconstruction,
-            video,
-            posterior.kl(),
-            kl_weight=self.settings.kl_weight,
-            l2_share=self.settings.l2_share,
-            moving=batch.moving,
-            moving_weight=self.settings.moving_weight,
-        )
-        return parts.total, {"l1": parts.l1, "kl": parts.kl, "psnr": 10 * torch.log10(4 / parts.mse)}
+        settings, video = self.settings, to_float(batch.video)
+        weight = settings.scale_equivariance
+        reconstruction, posterior, half = model(video, batch.noise, settings.latent_noise, halved=weight > 0)
+        errors = partial(vae_loss, l2_share=settings.l2_share, moving_weight=settings.moving_weight)
+        kl = posterior.kl()
+        parts = errors(reconstruction, video, kl, kl_weight=settings.kl_weight, moving=batch.moving)
+        total = parts.total
+        if half is not None:
+            cell = self.config.vae.spatial_factor
+            moving = None if batch.moving is None else halve(batch.moving.float(), cell).gt(0)
+            total = total + weight * errors(half, halve(video, cell), kl, kl_weight=0, moving=moving).total
+        return total, {"l1": parts.l1, "kl": parts.kl, "psnr": 10 * torch.log10(4 / parts.mse)}
 
     @torch.no_grad()
     def validate(self, model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
@@ -81,7 +87,7 @@ class VAETask(Task):
         total, count, total_moving, count_moving = torch.zeros(4, device=device)
         for part, weight in validation_parts(self.validation.num_clips, rank, world_size, self._at_once):
             video = to_float(torch.stack(self.validation.clips(part)).to(device))
-            reconstruction, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
+            reconstruction, _, _ = model(video, torch.zeros(self._noise_shape(len(part)), device=device))
             error = (reconstruction.clamp(-1, 1).float() - video).square()
             total += weight * _decibels(error.flatten(1).mean(1)).sum()
             count += weight * len(part)

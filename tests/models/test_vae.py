@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minisora.errors import UserError
-from minisora.models.vae import Parts, Sizes, VideoVAE, choose_parts, in_parts
+from minisora.models.vae import Parts, Sizes, VideoVAE, choose_parts, halve, in_parts
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +222,33 @@ def test_noise_on_latents_is_beside_the_posteriors_own() -> None:
     noise = torch.randn(1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         posterior = vae.encode(video)
-        own, _ = vae(video, noise)
-        more, returned = vae(video, noise, 0.5)
+        own, _, _ = vae(video, noise)
+        more, returned, _ = vae(video, noise, 0.5)
         deviation = (posterior.log_variance.exp() + 0.25).sqrt()
         torch.testing.assert_close(more, vae.decode(posterior.mean + deviation * noise))
     assert not torch.allclose(own, more)
     # The KL divergence stays that of the posterior.
     assert torch.equal(returned.log_variance, posterior.log_variance)
+
+
+def test_halves_are_means_of_what_stands_together_and_whole_cells_are_halved() -> None:
+    x = torch.arange(2 * 5 * 6, dtype=torch.float32).view(1, 1, 2, 5, 6)
+    half = halve(x)
+    assert half.shape == (1, 1, 2, 2, 3)
+    assert half[0, 0, 1, 1, 2] == x[0, 0, 1, 2:4, 4:6].mean()
+    # Five cells of 8 pixels: the video keeps four, as its latents do.
+    assert halve(torch.zeros(1, 3, 1, 40, 48), 8).shape == (1, 3, 1, 16, 24)
+
+
+def test_latents_of_half_the_size_decode_to_a_video_of_half_the_size() -> None:
+    vae = VideoVAE(latent_channels=4, widths=(16, 16), blocks_per_level=1).eval()
+    video = torch.rand(1, 3, 5, 24, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn(1, 4, 2, 3, 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        own, posterior, half = vae(video, noise, halved=True)
+        assert half.shape == halve(video, 8).shape == (1, 3, 5, 8, 8)
+        torch.testing.assert_close(half, vae.decode(halve(posterior.sample(noise))))
+    assert own.shape == video.shape
 
 
 def test_a_vae_that_mixes_no_frames_codes_each_by_itself() -> None:

@@ -85,3 +85,18 @@ def test_a_vae_begins_with_the_weights_of_another_that_fit(tiny_config: Config) 
     assert "of toy" in other.describe()["begins with"]
     with pytest.raises(UserError, match="have the shape of this config"):
         VAETask(like.replace(**{"vae.widths": (24, 40)}), train, validation)
+
+
+def test_a_vae_also_learns_what_halved_latents_show(tiny_config: Config) -> None:
+    clips = open_dataset(tiny_config, "train"), open_dataset(tiny_config, "validation")
+
+    def loss(*settings: str) -> Tensor:
+        task = VAETask(override(tiny_config, list(settings)), *clips)
+        return task.loss(task.model, task.source.at(range(2)))[0]
+
+    plain, weighed = loss(), loss("train_vae.scale_equivariance=0.5")
+    twice = loss("train_vae.scale_equivariance=1")
+    torch.testing.assert_close(twice - plain, 2 * (weighed - plain))
+    assert weighed > plain
+    with pytest.raises(UserError, match="scale_equivariance halves latents, but a crop of"):
+        loss("train_vae.scale_equivariance=1", "train_vae.crop=[1,8,8]")
