@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from minisora.config import load
+from minisora.config_files import of_run
 from minisora.files import read_json, write_json
 from minisora.flops.device import describe_device
 
@@ -45,8 +47,10 @@ def main() -> None:
         for caption, copies in evaluation["vae"]["by_caption"].items()
     ]
     vae = {key: value for key, value in evaluation["vae"].items() if key != "by_caption"}
+    config = load(of_run(arguments.run))
     run = {
         "data": arguments.data,
+        "token": config.dit.patch[1] * config.vae.spatial_factor,
         "minutes": plan["minutes"],
         "minutes_taken": arguments.seconds / 60,
         "device": plan["device"],

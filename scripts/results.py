@@ -389,13 +389,14 @@ def own_clips() -> list[Row]:
     """Runs on footage, one a row; few clips have no distances."""
     nothing = {"samples": None, "floor": None}
     runs = rows_of("own-clips", "runs")
-    return [{**run, "frechet": run["frechet"] or nothing} for run in runs]
+    # Tokens were of 16x16 pixels before their size was noted.
+    return [{"token": 16, **run, "frechet": run["frechet"] or nothing} for run in runs]
 
 
 def own_clips_captions() -> list[Row]:
     """What moves in these runs, by caption."""
     return [
-        {"data": run["data"], "minutes": run["minutes"], **row}
+        {**{key: run[key] for key in ("data", "minutes", "machine")}, **row}
         for run in rows_of("own-clips", "runs")
         for row in run["rows"]
     ]
