@@ -4,7 +4,8 @@
     python benchmarks/toy_ablations.py --only base "no scale equivariance" --seeds 0 --out runs/ablations --json FILE
 
 A variant is trained by both stages of `configs/toy.yaml` for equal steps and judged on the 72 prompts, twice each. Runs
-that are there are not trained again. Minutes are of both stages with encoding, by the clock.
+that are there are not trained again, and one that was stopped goes on. Minutes are of both stages with encoding, by the
+clock; of a run that was stopped none are told.
 
 right, whole    shares of samples of all seeds, with the 95 % interval of the samples (Wilson)
 overlap         with the ideal shape, mean; `by_seed` holds each seed's figures
@@ -50,14 +51,12 @@ def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     changes: dict[str, Any] = {"seed": seed, "train_dit.steps": steps}
     changes |= {f"train_dit.{key}_every": max(1, steps // 4) for key in ("validate", "save")}
     config = load("toy", VARIANTS[name], changes)
-    quiet = Console(quiet=True)
-    taken = folder / "seconds.json"
+    quiet, taken = Console(quiet=True), folder / "seconds.json"
     if not taken.is_file():
-        start = time.perf_counter()
+        whole, start = not folder.exists(), time.perf_counter()
         train_vae(config, folder, quiet)
-        middle = time.perf_counter()
         train_dit(config, folder, quiet)
-        write_json(taken, {"vae": middle - start, "dit": time.perf_counter() - middle})
+        write_json(taken, time.perf_counter() - start if whole else None)
     found = evaluate_model(
         load_pipeline(folder / "model", "cpu"), prompt_set("72"), samples_per_prompt=_TIMES, num_checks=72
     )
@@ -78,6 +77,7 @@ def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
 def row_of(name: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all seeds together."""
     clips = sum(each["clips"] for each in seeds)
+    seconds = [each["seconds"] for each in seeds if each["seconds"] is not None]
     rates = {key: Rate(sum(each[key] for each in seeds), clips) for key in ("right", "whole")}
     return {
         "variant": name,
@@ -87,7 +87,7 @@ def row_of(name: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         **{
             key: statistics.mean(each[key] for each in seeds) for key in ("overlap", "second", "copies_whole")
         },
-        "minutes": statistics.mean(sum(each["seconds"].values()) for each in seeds) / 60,
+        "minutes": statistics.mean(seconds) / 60 if seconds else None,
         "by_seed": seeds,
     }
 
@@ -107,7 +107,8 @@ def main() -> None:
     # Seed by seed, so that every variant has one before any has two.
     for seed in arguments.seeds:
         for name in arguments.only:
-            folder = arguments.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            words = name.replace(",", "").replace(" ", "-")
+            folder = arguments.out / f"{words}-{arguments.steps}-seed-{seed}"
             found.setdefault(name, []).append(run(name, seed, arguments.steps, folder))
             rows = [row_of(name, seeds) for name, seeds in found.items()]
             write(arguments.json, {**facts(), "steps": arguments.steps, "rows": rows})
@@ -115,7 +116,7 @@ def main() -> None:
         table.add_row(
             row["variant"],
             str(row["seeds"]),
-            f"{row['minutes']:.1f}",
+            "-" if row["minutes"] is None else f"{row['minutes']:.1f}",
             *(f"{row[key]['share']:.0%}" for key in ("right", "whole")),
             f"{row['overlap']:.3f}",
             f"{row['copies_whole']:.0%}",

@@ -285,8 +285,8 @@ class VAETrainConfig(TrainConfig):
     kl_weight: Annotated[float, Field(ge=0)] = 1e-4
     # standard deviation of noise on the latents beside the posterior's: samples of a DiT err by as much
     latent_noise: Annotated[float, Field(ge=0, le=10)] = 0.0
-    # weight of a second error: latents of half the size should decode to the clip of half the size. A DiT learns such
-    # latents in a fraction of the steps
+    # weight of a second error: latents of half the size should decode to the clip of half the size, which makes them
+    # easier to denoise
     scale_equivariance: Annotated[float, Field(ge=0, le=100)] = 0.0
     # train on the first so many clips: a VAE needs variety less than steps
     max_clips: PositiveInt = 2000

@@ -193,15 +193,19 @@ class VideoVAE(ModelMixin, ConfigMixin):
     def forward(
         self, video: Tensor, noise: Tensor, latent_noise: float = 0.0, *, halved: bool = False
     ) -> tuple[Tensor, Posterior, Tensor | None]:
-        """For training: reconstruction, posterior and, if `halved`, what latents of half the size decode to.
+        """What training looks at.
 
         Args:
             video: B 3 T H W in [-1, 1].
             noise: standard normal, B Z T' H' W'.
             latent_noise: standard deviation of noise beside the posterior's own, in raw latents: the decoder learns to
                 pass over errors of this size, which a DiT's samples have.
-            halved: also decode the latents' `halve`, which should be the video's (Skorokhodov et al. 2025, arXiv
-                2502.14831, section 4).
+            halved: also decode the latents' `halve`, which should be the video's (scale equivariance, Skorokhodov
+                et al. 2025, arXiv 2502.14831).
+
+        Returns:
+            Reconstruction B 3 T H W, posterior, and what the halved latents decode to, B 3 T H/2 W/2 (whole cells), or
+            None.
         """
         posterior = self.encode(video)
         drawn_from = posterior

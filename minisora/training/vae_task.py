@@ -50,7 +50,7 @@ class VAETask(Task):
         if self.settings.scale_equivariance and min(latent_shape[2:]) < 2:
             raise UserError(
                 f"train_vae.scale_equivariance halves latents, but a crop of {shape_text(self.crop)} has "
-                f"{shape_text(latent_shape[1:])} of them: make train_vae.crop larger, or scale_equivariance 0"
+                f"{shape_text(latent_shape[1:])} of them: set train_vae.scale_equivariance=0, or larger crops and clips"
             )
         self.memory = ClipMemory(train, config.train_vae.max_clips)
         if config.train_vae.workers:
@@ -66,7 +66,7 @@ class VAETask(Task):
         )
 
     def loss(self, model: nn.Module, batch: VAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction and KL; "psnr" is of the batch's mean error, in dB."""
+        """Reconstruction, KL and what halved latents show; "psnr" is of the batch's mean error, in dB."""
         settings, video = self.settings, to_float(batch.video)
         weight = settings.scale_equivariance
         reconstruction, posterior, half = model(video, batch.noise, settings.latent_noise, halved=weight > 0)
