@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from minisora.config import Config
+from minisora.config import Config, save
 from minisora.data.clips import to_float
 from minisora.data.dataset import open_dataset
 from minisora.data.latent_cache import fingerprint
@@ -34,7 +34,7 @@ from minisora.demo.page_pieces import (
     side_by_side,
     video_script,
 )
-from minisora.demo.time_limit import steps_within, with_steps
+from minisora.demo.time_limit import limit_within, with_steps
 from minisora.errors import UserError
 from minisora.evaluate.judge.verdict import VERSION
 from minisora.evaluate.likeness import psnr
@@ -51,7 +51,7 @@ from minisora.report.compose import build_report, write_report
 from minisora.run_metrics import read_metrics
 from minisora.screen import say
 from minisora.training.dit_task import check_dit
-from minisora.training.minutes import open_plan, train_for_minutes
+from minisora.training.minutes import Pace, open_plan, train_for_minutes
 from minisora.training.stages import train_dit, train_vae
 
 # Seconds that a short calibration takes at most: its passes, and the machine's peak before and after them.
@@ -145,11 +145,14 @@ def run_demo(
             record.values.setdefault("seconds", {})[name] = stage_plan.seconds
     with record.timed("vae"):
         train_vae(config, run, console)
-    asked = config.train_dit.steps
+    asked, pace = config.train_dit.steps, None
     if minutes is None:
-        config = _within(config, run, record, console, longest, time.perf_counter() - begun)
+        config, pace = _within(config, run, record, console, longest, time.perf_counter() - begun)
     with record.timed("dit"):
-        train_dit(config, run, console)
+        train_dit(config, run, console, steps_by=pace)
+    if pace is not None:
+        config = with_steps(config, pace.steps)
+        save(config, run / "config.yaml")
 
     pipeline = load_pipeline(run / "model")
     key = fingerprint(pipeline.dit) + fingerprint(pipeline.vae)
@@ -196,8 +199,8 @@ def run_demo(
 
 def _within(
     config: Config, run: Path, record: Record, console: Console, longest: float | None, now: float
-) -> Config:
-    """The config with the steps that this run takes: once it has begun, what it began with.
+) -> tuple[Config, Pace | None]:
+    """The config with the steps that this run takes, and what sets them anew: once it has begun, what it began with.
 
     Args:
         config: of the run.
@@ -207,16 +210,24 @@ def _within(
         longest: as of `run_demo`.
         now: seconds since this command began its work.
     """
+    pace = None
     if "limit" not in record.values and not (run / "dit").exists():
-        steps, vae_seconds = None, record.values["seconds"]["vae"]
+        limit, vae_seconds = None, record.values["seconds"]["vae"]
         if longest is not None:
             # The VAE may be of an earlier command.
             spent = max(now, vae_seconds)
-            steps = steps_within(config, run, console, longest, spent, vae_seconds, after=_CALIBRATION)
-        record.values["limit"] = {"minutes": longest, "steps": steps}
-        record.save()
+            limit = limit_within(config, run, console, longest, spent, vae_seconds, after=_CALIBRATION)
+
+        def keep(steps: int | None) -> None:
+            record.values["limit"] = {"minutes": longest, "steps": steps}
+            record.save()
+
+        keep(None if limit is None else limit.steps)
+        if limit is not None:
+            decay, most = config.train_dit.decay_share, config.train_dit.steps
+            pace = Pace(limit.steps, limit.end, keep, decay, limit.least, most)
     steps = record.values.get("limit", {}).get("steps")
-    return config if steps is None else with_steps(config, steps)
+    return (config if steps is None else with_steps(config, steps)), pace
 
 
 def _calibrate(path: Path, record: Record, console: Console) -> Calibration:

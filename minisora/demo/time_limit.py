@@ -1,11 +1,14 @@
 """Keeps the demo within some minutes on a slow machine: fewer steps of the DiT, told before the first is taken.
 
 What is timed is this machine, once the VAE is trained: encoding a few clips, and a few real steps of the DiT. Where the
-VAE took no more than its share of the minutes nothing is timed, and every step of the config is taken.
+VAE took no more than its share of the minutes nothing is timed, and every step of the config is taken. While the DiT
+trains its steps are set anew by the time that is left (`Pace`), as a machine may get slower.
 """
 
+import math
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +17,16 @@ from minisora.config import Config
 from minisora.data.dataset import open_dataset
 from minisora.models.build import latent_grid
 from minisora.screen import say
-from minisora.training.minutes import RESERVE, VAE_SHARE
+from minisora.training.minutes import RESERVE, VAE_SHARE, elapsed
 from minisora.training.stages import load_vae, train_dit_on
-from minisora.training.trial import NoiseLatents, step_and_rest, steps_of, time_clips, trial_config
+from minisora.training.trial import (
+    VALIDATIONS,
+    NoiseLatents,
+    step_and_rest,
+    steps_of,
+    time_clips,
+    trial_config,
+)
 
 # Sampling, judging and the pages take about so much of what the VAE's training takes.
 _AFTER_SHARE = 0.5
@@ -24,7 +34,22 @@ _AFTER_SHARE = 0.5
 _LEAST_SHARE = 0.5
 
 
-def steps_within(
+@dataclass(frozen=True)
+class Limit:
+    """What the DiT may take.
+
+    Args:
+        steps: that there seems to be time for.
+        least: steps that are taken in any case.
+        end: seconds of this process at which its training has to end.
+    """
+
+    steps: int
+    least: int
+    end: float
+
+
+def limit_within(
     config: Config,
     run: Path,
     console: Console,
@@ -32,8 +57,8 @@ def steps_within(
     spent: float,
     vae_seconds: float,
     after: float,
-) -> int | None:
-    """How many steps of the DiT leave the demo within its minutes; None: those of the config do.
+) -> Limit | None:
+    """The steps of the DiT that leave the demo within its minutes; None: those of the config do.
 
     Args:
         config: of the run.
@@ -46,6 +71,7 @@ def steps_within(
     """
     if vae_seconds <= 60 * minutes * VAE_SHARE["shapes"]:
         return None
+    now = elapsed()
     trial, quiet = run / "trial", Console(quiet=True)
     train, validation = (open_dataset(config, split) for split in ("train", "validation"))
     # Of a command that was killed: else its steps would be gone on from.
@@ -61,9 +87,11 @@ def steps_within(
         step, rest = step_and_rest(trial, "dit", whole, config.train_dit.batch_size)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
-    around = spent + encoding + rest + RESERVE + after + _AFTER_SHARE * vae_seconds
+    after += RESERVE + _AFTER_SHARE * vae_seconds
+    around = spent + encoding + rest + after
     asked = config.train_dit.steps
-    steps = max(int(_LEAST_SHARE * asked), int((60 * minutes - around) / step))
+    least = int(_LEAST_SHARE * asked)
+    steps = max(least, int((60 * minutes - around) / step))
     if steps >= asked:
         return None
     all_of, taken = ((around + each * step) / 60 for each in (asked, steps))
@@ -73,9 +101,9 @@ def steps_within(
         f"  {asked:,} steps of the DiT would make it {all_of:.0f} minutes here: {steps:,} are taken, for {taken:.0f}. "
         "--no-limit takes all of them.",
     )
-    return steps
+    return Limit(steps, least, end=now + 60 * minutes - spent - after)
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """The config with so many steps of the DiT, looked at half way and at the end."""
-    return config.replace(**steps_of("dit", steps, -(-steps // 2)))
+    """The config with so many steps of the DiT, looked at as often as those of a plan."""
+    return config.replace(**steps_of("dit", steps, math.ceil(steps / VALIDATIONS)))

@@ -13,6 +13,7 @@ goes on keeps its plan. A stage alone has its plan from `minisora.training.stage
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,8 @@ def train_for_minutes(
             settle(plan, run, "dit", left=60 * minutes - elapsed() - RESERVE - after)
             say(console, f"{plan.stages['dit'].steps} steps of the DiT in the time that is left", style="dim")
         config = plan.apply(config)
-        pace = None if begun else Pace(plan, run, "dit", 60 * minutes - RESERVE - after)
+        end, decay = 60 * minutes - RESERVE - after, config.train_dit.decay_share
+        pace = None if begun else pace_of(plan, run, "dit", end, decay)
         train_dit(config, run, console, on_validate=on_validate, steps_by=pace)
         config = plan.apply(config)
         # What goes on from here has the steps that were taken.
@@ -174,14 +176,24 @@ class Pace:
     A few steps at the beginning may be faster than many: a processor gets warm, and others use it too.
 
     Args:
-        plan: whose steps are set; kept in `run` each time.
-        run: the folder of the plan.
-        name: of the stage.
+        steps: in all, as planned.
         end: seconds of this process at which the stage has to end.
+        keep: told the steps whenever they are set anew.
+        decay_share: of the steps, in which the learning rate falls; they are still taken.
+        least, most: steps in all.
     """
 
-    def __init__(self, plan: Plan, run: Path, name: str, end: float):
-        self.plan, self.run, self.stage, self.end = plan, run, plan.stages[name], end
+    def __init__(
+        self,
+        steps: int,
+        end: float,
+        keep: Callable[[int], None],
+        decay_share: float,
+        least: int = 1,
+        most: int | None = None,
+    ):
+        self.steps, self.end, self.keep, self.plateau = steps, end, keep, 1 - decay_share
+        self.least, self.most = least, most
         self._first: tuple[int, float] | None = None
 
     def __call__(self, step: int) -> int:
@@ -189,13 +201,25 @@ class Pace:
         now = elapsed()
         if self._first is None:
             self._first = step, now
-            return self.stage.steps
+            return self.steps
         first, then = self._first
         # Validations and checkpoints between them are in it, as they are in what is to come.
         step_seconds = (now - then) / (step - first)
-        self.stage.steps = step + max(1, int((self.end - now) / step_seconds))
-        keep_plan(self.plan, self.run)
-        return self.stage.steps
+        steps = max(self.least, step + int((self.end - now) / step_seconds), math.ceil(step / self.plateau))
+        self.steps = steps if self.most is None else min(steps, self.most)
+        self.keep(self.steps)
+        return self.steps
+
+
+def pace_of(plan: Plan, run: Path, name: str, end: float, decay_share: float) -> Pace:
+    """The `Pace` of a stage of a plan, which is kept in `run` whenever its steps are set."""
+    stage = plan.stages[name]
+
+    def keep(steps: int) -> None:
+        stage.steps = steps
+        keep_plan(plan, run)
+
+    return Pace(stage.steps, end, keep, decay_share)
 
 
 class Enough:

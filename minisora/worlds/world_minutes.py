@@ -24,12 +24,12 @@ from minisora.training.launch import device_name, process_device
 from minisora.training.minutes import (
     FEWEST_STEPS,
     RESERVE,
-    Pace,
     Plan,
     check_minutes,
     elapsed,
     keep_plan,
     kept_plan,
+    pace_of,
     plan_file,
     settle,
     stage_of,
@@ -86,7 +86,8 @@ def train_world_for_minutes(config: Config, run: Path, console: Console, minutes
                 f"{plan.stages['dynamics'].steps} steps of the dynamics in the time left",
                 style="dim",
             )
-        pace = None if begun else Pace(plan, run, "dynamics", end)
+        decay = config.train_dynamics.decay_share
+        pace = None if begun else pace_of(plan, run, "dynamics", end, decay)
         train_dynamics(plan.apply(config), run, console, steps_by=pace)
         # What goes on from here has the steps that were taken.
         save(plan.apply(config), run / "config.yaml")

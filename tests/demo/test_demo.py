@@ -19,6 +19,7 @@ from minisora.demo.run_demo import DemoPage, Record, _calibrate, _within, run_de
 from minisora.errors import UserError
 from minisora.flops.calibration import read_calibration
 from minisora.flops.device import device_words
+from minisora.training.minutes import Pace
 
 
 @pytest.mark.slow
@@ -75,13 +76,18 @@ def test_a_slow_machine_takes_fewer_steps_and_goes_on_with_them(
     monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.2, 10.0))
     said = Console(file=io.StringIO(), width=300)
 
+    paces: list[Pace | None] = []
+
     def within(vae_seconds: float, longest: float | None, record: Record) -> int:
         record.values["seconds"] = {"vae": vae_seconds}
-        return _within(config, run, record, said, longest, now=150.0).train_dit.steps
+        changed, pace = _within(config, run, record, said, longest, now=150.0)
+        paces.append(pace)
+        return changed.train_dit.steps
 
     # A fast machine, or one that may take as long as it likes: the config's, and nothing is timed.
     for seconds, longest in ((60.0, 10.0), (140.0, None)):
         assert within(seconds, longest, Record(run / "fast.json", {})) == 2200
+    assert paces == [None, None]
     assert not said.file.getvalue()  # type: ignore[attr-defined]
     assert not (run / "trial").exists()
     # What a killed command left is not gone on from.
@@ -95,12 +101,23 @@ def test_a_slow_machine_takes_fewer_steps_and_goes_on_with_them(
         said.file.getvalue()  # type: ignore[attr-defined]
     )
     assert not (run / "trial").exists()
+    # Slower than it was timed: fewer, and the run goes on with these, but half of the config's in any case.
+    pace = paces[-1]
+    assert pace is not None
+    monkeypatch.setattr("minisora.training.minutes.elapsed", lambda: pace.end - 400)
+    assert pace(100) == steps
+    monkeypatch.setattr("minisora.training.minutes.elapsed", lambda: pace.end - 370)
+    steps = pace(200)
+    assert steps == 200 + int(370 / 0.3)
+    monkeypatch.setattr("minisora.training.minutes.elapsed", lambda: pace.end - 1)
+    assert pace(300) == 1100
+    assert Record.open(run / "demo.json").values["limit"] == {"minutes": 10.0, "steps": 1100}
     # However slow: half of them are taken, or there would be nothing to see.
     monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.6, 10.0))
     assert within(140.0, 10.0, Record(run / "slow.json", {})) == 1100
     assert "would make it 27 minutes here: 1,100 are taken, for 16." in said.file.getvalue()  # type: ignore[attr-defined]
     # A run goes on as it began, whatever is asked now and however fast it is.
-    assert within(1.0, None, Record.open(run / "demo.json")) == steps
+    assert within(1.0, None, Record.open(run / "demo.json")) == 1100
     (run / "dit").mkdir()
     assert within(140.0, 10.0, Record(run / "old.json", {})) == 2200
 

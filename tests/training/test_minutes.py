@@ -22,6 +22,7 @@ from minisora.training.minutes import (
     StagePlan,
     make_plan,
     open_plan,
+    pace_of,
     plan_file,
     settle,
 )
@@ -90,7 +91,7 @@ def test_a_machine_that_gets_slower_takes_fewer_steps(
 ) -> None:
     plan = make_plan(tiny_config, tmp_path, QUIET, 10)
     planned = plan.stages["dit"].steps
-    pace = Pace(plan, tmp_path, "dit", end=600)
+    pace = pace_of(plan, tmp_path, "dit", end=600, decay_share=0.4)
     steady["begun"] = 300
     assert pace(100) == planned
     # Half a second a step between two validations, and 250 seconds are left.
@@ -99,9 +100,15 @@ def test_a_machine_that_gets_slower_takes_fewer_steps(
     assert open_plan(tiny_config, tmp_path, QUIET, 10).stages["dit"].steps == 700
     # A checkpoint is resumed with the warm-up that it had.
     assert plan.stages["dit"].warmup == 50
-    # What is late already ends with the next step.
+    # What is late already ends as soon as its learning rate has fallen.
     steady["begun"] = 650
-    assert pace(300) == 301
+    assert pace(300) == 500
+    # One that may not take more than its config's steps takes no more, however fast it gets.
+    steady["begun"] = 0
+    pace = Pace(400, 600, lambda _: None, decay_share=0.4, most=400)
+    assert pace(100) == 400
+    steady["begun"] = 10
+    assert pace(200) == 400
     assert plan.apply(tiny_config).train_dit.warmup_steps == 50
 
 
