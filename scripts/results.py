@@ -47,7 +47,7 @@ COMMANDS: dict[str, str] = {
     "clip-recipe-dit": "python benchmarks/clip_recipe.py --data clips/sixty --vae RUN/vae/model --seconds 200 "
     "--json FILE",
     "composition": "python benchmarks/composition.py --steps 1000 --json FILE",
-    "digit-identity": "python benchmarks/digit_identity.py RUN --json FILE, after what its head says",
+    "digit-identity": "python benchmarks/digit_identity.py RUN --guidance 2 5 --json FILE",
     "dit-peers": "python benchmarks/dit_peers.py --json FILE",
     "dit-peers-compiled": "python benchmarks/dit_peers.py --compile --json FILE",
     "dit-table": "minisora flops --table dit --json FILE",
@@ -55,24 +55,35 @@ COMMANDS: dict[str, str] = {
     "loader": "python benchmarks/loader.py --json FILE",
     "memory": "python benchmarks/memory.py --json FILE",
     "onefile": "python benchmarks/judge_one_file.py --json FILE",
-    "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE, after what its head says",
+    "own-clips": "python benchmarks/run_result.py RUN --data games --seconds S --json FILE",
     "packing": "python benchmarks/packing.py --json FILE",
     "ladder-prediction": "python benchmarks/ladder_prediction.py --json FILE",
     "plan-memory": "python benchmarks/plan_memory.py --json FILE",
-    "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE; its options stand in the file",
+    "recaption": "python benchmarks/recaption.py --run runs/modes --json FILE",
     "report": "minisora report --preset measured --calibration CALIBRATION --out DIR",
-    "world": "minisora world evaluate --world RUN/world --recording TEST --json FILE, after docs/how-to/worlds.md",
-    "world-coinrun": "the same, TEST by python benchmarks/record_play.py coinrun --out TEST --clips 120 --seed 777",
-    "world-one-mover": "minisora world evaluate --world RUN/world --recording TEST --json FILE, all with --movers 1",
-    "world-two-movers": "the same, with --movers 2",
-    "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST --out DIR --json FILE",
+    "world": "minisora world evaluate --world RUN/world --recording TEST --frames 512 --json FILE",
+    "world-coinrun": "minisora world evaluate --world RUN/world --recording TEST --json FILE",
+    "world-one-mover": "minisora world evaluate --world RUN/world --recording TEST --json FILE",
+    "world-two-movers": "minisora world evaluate --world RUN/world --recording TEST --json FILE",
+    "world-ablations": "python benchmarks/world_ablations.py RUN --recording TRAINED --test TEST "
+    "--steps 250 --frames 64 --out DIR --json FILE",
     "world-plan": "minisora world plan --world RUN/world --recording TEST --clips TRAINED/clips "
-    "--practice 120 --json FILE",
+    "--in-dream 30 --practice 120 --json FILE",
     "studio-faults": "python benchmarks/studio_faults.py --json FILE",
     "studio-load": "python benchmarks/studio_load.py --minutes 10 --json FILE",
     "studio-paint": "python benchmarks/studio_paint.py --json FILE",
     "vae-decoders": "python benchmarks/vae_decoders.py --json FILE",
     "vae-peers": "python benchmarks/vae_peers.py --to-db 28 --json FILE",
+}
+# What has to be there first, or what the file alone says.
+AFTER: dict[str, str] = {
+    "digit-identity": "after what the head of the script says",
+    "own-clips": "after what the head of the script says",
+    "recaption": "with the options that stand in the file",
+    "world": "after [worlds that are played](../docs/how-to/worlds.md)",
+    "world-coinrun": "where `python benchmarks/record_play.py coinrun --out TEST --clips 120 --seed 777` made TEST",
+    "world-one-mover": "with `--movers 1` in every `minisora world record`",
+    "world-two-movers": "with `--movers 2` there",
 }
 Row = dict[str, Any]
 
@@ -201,7 +212,14 @@ def _anchor(title: str) -> str:
 
 def made(*themes: str) -> str:
     """How the numbers of themes are made again."""
-    return "\n".join(f"Made again with `{COMMANDS[theme]}`." for theme in themes)
+    return "\n".join(
+        f"Made again with `{COMMANDS[theme]}`{f', {AFTER[theme]}' if theme in AFTER else ''}." for theme in themes
+    )
+
+
+def beside(content: Any) -> str:
+    """A sentence, with a space before it, on what else the machine did; none where the file has no note."""
+    return f" What else ran on the machine: {content['note'].rstrip('.')}." if content["note"] else ""
 
 
 def where(folder: str) -> str:

@@ -266,7 +266,7 @@ def _against_heart(facts: Facts) -> str:
 def _vae_faults(facts: Facts) -> list[Fault]:
     """What the VAE loses, which no sample can have."""
     larger = (
-        "give the VAE more minutes and larger latents: more vae.latent_channels, a smaller vae.spatial_factor"
+        "give the VAE more minutes and larger latents: more vae.latent_channels, or a vae.spatial_factor of 4"
     )
     faults = [
         Fault(
