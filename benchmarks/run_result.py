@@ -40,9 +40,10 @@ def main() -> None:
             "held_out": copies["real"],
             "copies": copies["copies"],
             "copies_ratio": copies["ratio"],
-            "real": moving[caption]["real"],
-            "samples": moving[caption]["samples"],
-            "samples_ratio": moving[caption]["ratio"],
+            # None of a caption of which there is no sample, as the model knows none of its words.
+            "real": moving.get(caption, {}).get("real"),
+            "samples": moving.get(caption, {}).get("samples"),
+            "samples_ratio": moving.get(caption, {}).get("ratio"),
         }
         for caption, copies in evaluation["vae"]["by_caption"].items()
     ]

@@ -213,7 +213,8 @@ def _anchor(title: str) -> str:
 def made(*themes: str) -> str:
     """How the numbers of themes are made again."""
     return "\n".join(
-        f"Made again with `{COMMANDS[theme]}`{f', {AFTER[theme]}' if theme in AFTER else ''}." for theme in themes
+        f"Made again with `{COMMANDS[theme]}`{f', {AFTER[theme]}' if theme in AFTER else ''}."
+        for theme in themes
     )
 
 

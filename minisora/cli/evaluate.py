@@ -70,7 +70,12 @@ def evaluate_run(
     guidance: GuidanceOption = None,
     batch_size: BatchOption = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results; default: the run folder.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the results; default: the run folder, with --prompts runs/evaluate.",
+        ),
     ] = None,
 ) -> None:
     """Judge a run on its own held-out clips, whatever they show, and advise: evaluation.json, .png, and its page."""

@@ -93,6 +93,7 @@ def sample(
         "--width": width is not None,
         "--steps": steps is not None,
         "--guidance": guidance is not None,
+        "--guidance-interval": guidance_interval != (0.0, 1.0),
         "--scheduler": scheduler is not None,
         "--seed": seed != 0,
     }

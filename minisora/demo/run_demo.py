@@ -51,7 +51,7 @@ from minisora.report.compose import build_report, write_report
 from minisora.run_metrics import read_metrics
 from minisora.screen import say
 from minisora.training.dit_task import check_dit
-from minisora.training.minutes import Pace, open_plan, train_for_minutes
+from minisora.training.minutes import Pace, train_for_minutes
 from minisora.training.stages import train_dit, train_vae
 
 # Seconds that a short calibration takes at most: its passes, and the machine's peak before and after them.
@@ -140,9 +140,7 @@ def run_demo(
     begun, record = time.perf_counter(), Record.open(run / "demo.json")
     if minutes is not None:
         # The stages are looked at below, where they are found finished.
-        config = train_for_minutes(config, run, console, minutes, after=_AFTER)
-        for name, stage_plan in open_plan(config, run, console, minutes).stages.items():
-            record.values.setdefault("seconds", {})[name] = stage_plan.seconds
+        config = train_for_minutes(config, run, console, minutes, after=_AFTER, timed=record.timed)
     with record.timed("vae"):
         train_vae(config, run, console)
     asked, pace = config.train_dit.steps, None
@@ -200,7 +198,9 @@ def run_demo(
 def _within(
     config: Config, run: Path, record: Record, console: Console, longest: float | None, now: float
 ) -> tuple[Config, Pace | None]:
-    """The config with the steps that this run takes, and what sets them anew: once it has begun, what it began with.
+    """The config with the steps that this run takes, and what sets them anew.
+
+    Once it has begun it goes on with what it began with, unless it is asked for all of its steps, or for others.
 
     Args:
         config: of the run.
@@ -210,8 +210,13 @@ def _within(
         longest: as of `run_demo`.
         now: seconds since this command began its work.
     """
-    pace = None
-    if "limit" not in record.values and not (run / "dit").exists():
+    pace, asked = None, config.train_dit.steps
+    kept = record.values.get("limit", {})
+    if kept.get("steps") is not None and (longest is None or kept.get("asked", asked) != asked):
+        # All of them are asked for now, or others than those that there was no time for.
+        record.values["limit"] = {"minutes": longest, "steps": None, "asked": asked}
+        record.save()
+    elif not kept and not (run / "dit").exists():
         limit, vae_seconds = None, record.values["seconds"]["vae"]
         if longest is not None:
             # The VAE may be of an earlier command.
@@ -219,13 +224,12 @@ def _within(
             limit = limit_within(config, run, console, longest, spent, vae_seconds, after=_CALIBRATION)
 
         def keep(steps: int | None) -> None:
-            record.values["limit"] = {"minutes": longest, "steps": steps}
+            record.values["limit"] = {"minutes": longest, "steps": steps, "asked": asked}
             record.save()
 
         keep(None if limit is None else limit.steps)
         if limit is not None:
-            decay, most = config.train_dit.decay_share, config.train_dit.steps
-            pace = Pace(limit.steps, limit.end, keep, decay, limit.least, most)
+            pace = Pace(limit.steps, limit.end, keep, config.train_dit.decay_share, limit.least, most=asked)
     steps = record.values.get("limit", {}).get("steps")
     return (config if steps is None else with_steps(config, steps)), pace
 

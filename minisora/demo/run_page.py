@@ -141,10 +141,10 @@ def _try(run: Path, console: Console, action: Callable[[], object]) -> None:
 def _render(run: Path, config: Config, live: bool) -> str:
     metrics = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else []
     metrics = [row for row in metrics if isinstance(row["stage"], str) and isinstance(row["step"], int)]
-    evaluation, plan = read_object(run / "evaluation.json"), read_object(run / "plan.json")
-    shown = Shown.open(run)
+    shown, plan = Shown.open(run), read_object(run / "plan.json")
     parts = {name: shown.part(name) for name in ("reconstructions", "samples")}
-    verdict = _verdict(run, config, metrics, evaluation, live)
+    evaluation = _evaluation(run, parts["samples"])
+    verdict = _verdict(run, config, metrics, evaluation, plan if live else None)
     head, _, rest = verdict.partition(": ") if ": " in verdict[:_HEAD] else (verdict, "", "")
     html = environment().get_template("run_page.html").render(
         name=run.absolute().name,
@@ -179,6 +179,14 @@ def _render(run: Path, config: Config, live: bool) -> str:
         copy=COPY,
     )  # fmt: skip
     return "".join(line + "\n" for line in html.splitlines())
+
+
+def _evaluation(run: Path, samples: dict[str, Any]) -> dict[str, Any]:
+    """RUN/evaluation.json; nothing where it says that it is of another model than the samples that are shown."""
+    evaluation = read_object(run / "evaluation.json")
+    of, key = _at(evaluation, "settings", "fingerprint"), samples.get("key")
+    other = isinstance(of, str) and isinstance(key, str) and not key.startswith(of)
+    return {} if other else evaluation
 
 
 def _at(tree: Any, *keys: str) -> Any:
@@ -216,15 +224,19 @@ def _closeness(clip: dict[str, Any], clips: list[dict[str, Any]]) -> float | Non
 
 
 def _verdict(
-    run: Path, config: Config, metrics: list[dict[str, Any]], evaluation: dict[str, Any], live: bool
+    run: Path,
+    config: Config,
+    metrics: list[dict[str, Any]],
+    evaluation: dict[str, Any],
+    plan: dict[str, Any] | None,
 ) -> str:
-    """One line on how the run is: the evaluation's, or what the metrics tell."""
+    """One line on how the run is: the evaluation's, or what the metrics tell; with a plan, how far it is in training."""
     last = {row["stage"]: row["step"] for row in metrics}
-    if live and metrics:
+    if plan is not None and metrics:
         stage = metrics[-1]["stage"]
-        return (
-            f"Training: {STAGES.get(stage, stage)}, step {last[stage]} of {_settings(config, stage).steps}."
-        )
+        # The plan's are set anew on the way.
+        steps = number(_at(plan, "stages", stage, "steps")) or _settings(config, stage).steps
+        return f"Training: {STAGES.get(stage, stage)}, step {last[stage]} of {steps:.0f}."
     verdict = evaluation.get("verdict")
     if lines := _lines(verdict) or _lines(_at(verdict, "sentence")):
         return " ".join(lines)
@@ -379,7 +391,8 @@ def _stages(
     for stage in dict.fromkeys([*planned, *(row["stage"] for row in metrics)]):
         goal, known = planned.get(stage), stage in STAGES
         steps = number(_at(goal, "steps")) or (float(_settings(config, stage).steps) if known else None)
-        seconds, loss = number(_at(goal, "seconds")), number(_at(goal, "loss"))
+        seconds = number(_at(goal, "seconds"))
+        loss = number(plan.get("expected_loss")) if stage == "dit" else None
         done = max((row["step"] for row in metrics if row["stage"] == stage), default=0)
         psnrs, losses = (points(metrics, stage, name) for name in ("val_psnr", "val_loss"))
         reached = f"{max(v for _, v in psnrs):.1f} dB" if psnrs else ""

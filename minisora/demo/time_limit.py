@@ -22,6 +22,7 @@ from minisora.training.stages import load_vae, train_dit_on
 from minisora.training.trial import (
     VALIDATIONS,
     NoiseLatents,
+    fresh_trial,
     step_and_rest,
     steps_of,
     time_clips,
@@ -72,10 +73,8 @@ def limit_within(
     if vae_seconds <= 60 * minutes * VAE_SHARE["shapes"]:
         return None
     now = elapsed()
-    trial, quiet = run / "trial", Console(quiet=True)
+    trial, quiet = fresh_trial(run), Console(quiet=True)
     train, validation = (open_dataset(config, split) for split in ("train", "validation"))
-    # Of a command that was killed: else its steps would be gone on from.
-    shutil.rmtree(trial, ignore_errors=True)
     try:
         vae = load_vae(run / "vae" / "model")
         _, encoding = time_clips(config, run, train, validation)

@@ -37,6 +37,8 @@ FAR = 3.0
 STRONG = 5.0
 # Captions that a sentence names of several, and letters of each.
 NAMED, LETTERS = 3, 60
+# Pixels per side of the smallest latent cell that there is (vae.spatial_factor).
+SMALLEST_CELL = 4
 # Loss on held-out clips over that on training clips, from which a model learns these by heart.
 OVERFITTED = 3.0
 
@@ -94,6 +96,7 @@ class Facts:
         best_at: where in the DiT's steps its validation loss was least, in (0, 1]; None: not known.
         views: how often each training clip stands in the set, altered all but once.
         guidance: that the samples were made with; 1 is none, or that of a student, who has its teacher's in itself.
+        cell: pixels per latent cell and side.
     """
 
     training: int
@@ -113,6 +116,7 @@ class Facts:
     best_at: float | None = None
     views: int = 1
     guidance: float = 1.0
+    cell: int = SMALLEST_CELL
 
     @property
     def by_heart(self) -> list[str]:
@@ -265,9 +269,8 @@ def _against_heart(facts: Facts) -> str:
 
 def _vae_faults(facts: Facts) -> list[Fault]:
     """What the VAE loses, which no sample can have."""
-    larger = (
-        "give the VAE more minutes and larger latents: more vae.latent_channels, or a vae.spatial_factor of 4"
-    )
+    finer = f", or a vae.spatial_factor of {facts.cell // 2}" if facts.cell > SMALLEST_CELL else ""
+    larger = f"give the VAE more minutes and larger latents: more vae.latent_channels{finer}"
     faults = [
         Fault(
             "the VAE loses what moves" if each.less else "the VAE makes still things move",

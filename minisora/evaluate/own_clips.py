@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from minisora.data.clips import HasNames
+from minisora.data.latent_cache import fingerprint
 from minisora.evaluate.advice import Amounts, Facts, conclude
 from minisora.evaluate.caption_following import CaptionJudge
 from minisora.evaluate.clip_sets import SeenClips, mean
@@ -115,6 +116,7 @@ class _Evaluation:
             overfit=overfit,
             best_at=self.best_at,
             views=clips.views,
+            cell=self.pipeline.vae.config.spatial_factor,
             guidance=self.pipeline.config.default_guidance
             if self.options.guidance is None
             else self.options.guidance,
@@ -364,6 +366,7 @@ class _Evaluation:
         return {
             "run": str(options.run),
             "model": str(options.model or options.run / "model"),
+            "fingerprint": f"{fingerprint(self.pipeline.dit)}-{fingerprint(self.pipeline.vae)}",
             "samples": options.samples,
             "features": options.features,
             "seed": options.seed,

@@ -1,15 +1,19 @@
 """Judge a folder of videos with `metadata.csv` (`file_name,text`), whatever model made them."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minisora.data.folder.metadata import FileNames, read_metadata
 from minisora.data.folder.scan import walk
 from minisora.data.shapes_world.grammar import parse
 from minisora.data.video.read_video import probe, read_video
+from minisora.data.video.write_video import shown_frames
 from minisora.errors import UserError
 from minisora.evaluate.judge.verdict import Verdict, judge
 from minisora.evaluate.sample_and_judge import (
@@ -25,6 +29,10 @@ from minisora.evaluate.sample_and_judge import (
 
 # A clip of 4 minutes at 25 frames a second of 128 x 128; the judge holds some ten copies of it in memory.
 _MOST_PIXELS = 100_000_000
+# Rendered clips judged at a time, where so many are no more than that.
+_AT_ONCE = 16
+# Pixels per side of what is kept of a video for the sheets.
+_MOST_SHOWN = 256
 
 
 def evaluate_videos(
@@ -74,9 +82,10 @@ def evaluate_videos(
             verdicts.append(verdict)
             sizes[(video.shape[1], video.shape[2], video.shape[3])] += 1
             wrong = wrong_attributes(verdict, prompt)
-            worst = worst_of([*worst, Judged(f"{name}: {caption}", prompt, verdict, video)])
+            pictures = _pictures(video)
+            worst = worst_of([*worst, Judged(f"{name}: {caption}", prompt, verdict, pictures)])
             if wrong and len(failures) < SHOWN:
-                failures.append(Failure(f"{name}: {caption}", wrong, video))
+                failures.append(Failure(f"{name}: {caption}", wrong, pictures))
         if on_progress:
             on_progress(number, len(rows))
     known = {name for name, _ in captioned}
@@ -91,10 +100,11 @@ def evaluate_videos(
             + (f"; {skipped[0]})" if skipped else "; metadata.csv has no rows)")
         )
     size = sizes.most_common(1)[0][0]
+    at_once = max(1, min(_AT_ONCE, _MOST_PIXELS // math.prod(size)))
     return Evaluation(
         captions=captions,
         verdicts=verdicts,
-        rendered=judge_accuracy(captions, size, num_clips=num_checks),
+        rendered=judge_accuracy(captions, size, num_clips=num_checks, batch_size=at_once),
         reconstructed=None,
         failures=failures,
         worst=worst,
@@ -102,6 +112,16 @@ def evaluate_videos(
         skipped=skipped,
         settings={"size": list(size)},
     )
+
+
+def _pictures(video: Tensor) -> Tensor:
+    """Of a video 3 T H W the frames that a sheet shows, no larger than it needs them."""
+    frames = video[:, torch.from_numpy(shown_frames(video.shape[1]))]
+    shrink = _MOST_SHOWN / max(video.shape[2:])
+    if shrink >= 1:
+        return frames
+    size = [max(1, round(shrink * side)) for side in video.shape[2:]]
+    return F.interpolate(frames.movedim(1, 0), size, mode="area").movedim(0, 1)
 
 
 def _read(path: Path) -> Tensor:

@@ -127,7 +127,11 @@ _OF_DYNAMICS = (
 # Sections and settings that a stage does not look at; what it is given by others is in its inputs.
 _OF_WORLDS: set[tuple[str, ...]] = {("world",), ("train_actions",), ("train_dynamics",)}
 _OF_OTHERS: dict[str, set[tuple[str, ...]]] = {
-    "vae": {("dit",), ("text",), ("flow",), ("train_dit",), ("train_caption",), *_OF_WORLDS},
+    "vae": {
+        *((each,) for each in ("dit", "text", "flow", "train_dit", "train_caption")),
+        *(("data", key) for key in ("augment", "buckets", "buckets_by_shape", "packing", "validation_seed")),
+        *_OF_WORLDS,
+    },
     "dit": {("train_caption",), *_OF_WORLDS},
     "caption": _OF_WORLDS,
     "actions": {
@@ -488,7 +492,8 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
             return {name: opened.get_tensor(name) for name in names}, about
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
-            f"{folder / _BEST} cannot be read ({_reason(error)}): set train_dit.keep=last, or train anew"
+            f"{folder / _BEST} cannot be read ({_reason(error)}): delete it, and it is "
+            "written anew at the next validation that is better"
         ) from error
 
 

@@ -125,6 +125,8 @@ def distill_model(
             plan.samples = _samples_for(plan.minutes, teacher, captions[0], student_steps)
             keep_plan(plan, out)
         num_samples = plan.samples
+        # Of a plan that goes on: its checkpoints have its steps.
+        settings = plan.apply(settings)
     captions = (captions * math.ceil(num_samples / len(captions)))[:num_samples]
     folder = out / "trajectories"
     _check_run(settings, teacher, captions, out, folder)

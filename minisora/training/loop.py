@@ -29,7 +29,7 @@ from minisora.training.stop_signals import StopSignals
 from minisora.training.tasks import Task
 
 # Times the steps first planned, the most that there can come to be.
-_AT_MOST = 4
+AT_MOST = 4
 # Key of the draws of dropout, beside those of `minisora.data.batches`.
 _DROPOUT = 4
 
@@ -251,7 +251,7 @@ class Trainer:
             source,
             start_step=self.step,
             # More than there will be, where their number is not known yet.
-            stop_step=settings.steps if self._steps_by is None else _AT_MOST * settings.steps,
+            stop_step=settings.steps if self._steps_by is None else AT_MOST * settings.steps,
             batch_size=settings.batch_size,
             accumulation=settings.accumulation,
             rank=accelerator.process_index,
@@ -314,11 +314,11 @@ class Trainer:
 
     def _set_steps(self, progress: StepProgress) -> None:
         """Ask how many steps there are in all, while the learning rate stands on its plateau; more than were done."""
-        if self._steps_by is None or self._is_falling:
+        if self._steps_by is None or self._is_falling or self.step >= self.settings.steps:
             return
         plateau = 1 - self.settings.decay_share
         steps = max(self._steps_by(self.step), math.ceil(self.step / plateau), self.step + 1)
-        self.settings = self.settings.replace(steps=min(steps, _AT_MOST * self.task.settings.steps))
+        self.settings = self.settings.replace(steps=min(steps, AT_MOST * self.task.settings.steps))
         self.config[f"train_{self.task.name}"]["steps"] = self.settings.steps
         progress.expect(self.settings.steps)
 

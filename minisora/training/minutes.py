@@ -14,6 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ from minisora.files import read_json, write_json
 from minisora.run_metrics import read_metrics
 from minisora.screen import Table, say
 from minisora.training.launch import device_name, process_device
+from minisora.training.loop import AT_MOST
 from minisora.training.stages import OnValidate, train_dit, train_vae
 from minisora.training.trial import (
     VALIDATIONS,
     dit_of,
     expected_loss,
+    fresh_trial,
     steps_of,
     time_clips,
     time_sizes,
@@ -85,7 +88,7 @@ class Plan:
     Args:
         minutes: of the whole command.
         device: what the steps were timed on.
-        stages: by name, "vae" and "dit"; of a stage alone "caption" or "dit".
+        stages: by name, "vae" and "dit"; of a stage alone "caption" or "dit"; of a world "vae", "actions", "dynamics".
         dit: width, depth and heads of the DiT chosen.
         encoding: seconds that encoding the clips takes, between the two stages.
         sizes: the DiTs tried, as of `time_sizes`.
@@ -127,6 +130,7 @@ def train_for_minutes(
     minutes: float,
     on_validate: OnValidate | None = None,
     after: float = 0.0,
+    timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> Config:
     """Train both stages so that the command ends when `minutes` have passed since this process began.
 
@@ -137,6 +141,7 @@ def train_for_minutes(
         minutes: in all.
         on_validate: as of the stages.
         after: seconds that the command goes on after the training.
+        timed: what each stage, by its name, is trained within.
 
     Returns:
         The config with the plan's sizes and steps.
@@ -151,7 +156,8 @@ def train_for_minutes(
     done = (run / "model" / "model_index.json").is_file()
     try:
         enough = None if begun else Enough(plan, run, config.train_vae.decay_share)
-        train_vae(config, run, console, on_validate, steps_by=enough)
+        with timed("vae"):
+            train_vae(config, run, console, on_validate, steps_by=enough)
         # A run that goes on has no more time than it had: its plan stands as it is.
         if not (plan.settled or begun):
             settle(plan, run, "dit", left=60 * minutes - elapsed() - RESERVE - after)
@@ -159,7 +165,8 @@ def train_for_minutes(
         config = plan.apply(config)
         end, decay = 60 * minutes - RESERVE - after, config.train_dit.decay_share
         pace = None if begun else pace_of(plan, run, "dit", end, decay)
-        train_dit(config, run, console, on_validate=on_validate, steps_by=pace)
+        with timed("dit"):
+            train_dit(config, run, console, on_validate=on_validate, steps_by=pace)
         config = plan.apply(config)
         # What goes on from here has the steps that were taken.
         save(config, run / "config.yaml")
@@ -219,7 +226,7 @@ def pace_of(plan: Plan, run: Path, name: str, end: float, decay_share: float) ->
         stage.steps = steps
         keep_plan(plan, run)
 
-    return Pace(stage.steps, end, keep, decay_share)
+    return Pace(stage.steps, end, keep, decay_share, most=AT_MOST * stage.steps)
 
 
 class Enough:
@@ -312,7 +319,7 @@ def make_plan(config: Config, run: Path, console: Console, minutes: float, after
         UserError: too few minutes for this machine, or what trying the stages raises.
     """
     say(console, ("Plan", "bold"), f" for {minutes:g} minutes: timing a few steps of each size")
-    trial = run / "trial"
+    trial = fresh_trial(run)
     quiet = Console(quiet=True)
     try:
         vae_step, vae_rest = time_vae(config, trial, quiet)
@@ -367,6 +374,8 @@ def _views(config: Config, epochs: float) -> dict[str, int]:
 def settle(plan: Plan, run: Path, name: str, left: float) -> None:
     """Set the steps of a plan's last stage by the seconds that are left, encoding included, and keep the plan.
 
+    What came before it may have taken all of them: it has `FEWEST_STEPS` all the same, and ends late.
+
     Args:
         plan: to be changed.
         run: its folder.
@@ -376,14 +385,14 @@ def settle(plan: Plan, run: Path, name: str, left: float) -> None:
     before = plan.stages[name]
     # Below 0 where steps were rounded up.
     rest = max(0.0, before.seconds - before.steps * before.step_seconds)
-    plan.stages[name] = stage_of(left - plan.encoding, before.step_seconds, rest)
+    plan.stages[name] = stage_of(left - plan.encoding, before.step_seconds, rest, FEWEST_STEPS)
     plan.settled = True
     keep_plan(plan, run)
 
 
-def stage_of(seconds: float, step_seconds: float, rest: float) -> StagePlan:
-    """A stage of so many seconds, `rest` of which are no steps: validations, checkpoints, costs."""
-    steps = max(1, int((seconds - rest) / step_seconds))
+def stage_of(seconds: float, step_seconds: float, rest: float, least: int = 1) -> StagePlan:
+    """A stage of so many seconds, `rest` of which are no steps: validations, checkpoints, costs; of `least` steps."""
+    steps = max(least, int((seconds - rest) / step_seconds))
     stage = StagePlan(steps, round(seconds, 1), round(step_seconds, 5))
     stage.warmup_steps = stage.warmup
     return stage

@@ -124,7 +124,7 @@ class MetricsLog:
 
     Args:
         path: the file; stages of a run share it.
-        stage: "vae", "dit" or "caption", written into every record.
+        stage: its name, as of `Task`, written into every record.
         accelerator: its trackers get the same numbers; only the main process writes.
     """
 

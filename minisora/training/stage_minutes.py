@@ -26,7 +26,7 @@ from minisora.training.minutes import (
     kept_plan,
     stage_of,
 )
-from minisora.training.trial import step_and_rest, trial_config
+from minisora.training.trial import fresh_trial, step_and_rest, trial_config
 
 # Trains the stage with a config, its files below a folder and its metrics.jsonl in it; shows progress on a console.
 TrainStage: TypeAlias = Callable[[Config, Path, Console], object]
@@ -82,7 +82,7 @@ def plan_stage(
 
 def _time_stage(name: str, config: Config, out: Path, train: TrainStage) -> tuple[float, float]:
     """Seconds of a step, and of all else that the stage does."""
-    trial = out / "trial"
+    trial = fresh_trial(out)
     settings = {"caption": config.train_caption, "dit": config.train_dit}[name]
     try:
         # What is made once and kept, such as latents, is not timed: it will be there.

@@ -72,6 +72,9 @@ def train_vae(
     data = config.replace(**{"data.buckets_by_shape": False, "data.augment": {}})
     train, validation = (open_dataset(data, split, record) for split in ("train", "validation"))
     _check_not_in_use(config, run)
+    # What a stage that goes on began with lies in its checkpoint: the other model may be gone.
+    begun = checkpoint.newest(out / "checkpoints") is not None
+    as_begun = config.replace(**{"train_vae.init": None}) if begun else config
 
     def finish(task: VAETask, weights: dict[str, Tensor]) -> VideoVAE | None:
         # A finished stage keeps its file: statistics measured anew, on another device, would differ in their last
@@ -100,7 +103,7 @@ def train_vae(
         width=config.vae.widths[0],
         inputs=train.fingerprint(),
         begin=lambda: save_config(config, run, record),
-        make_task=lambda accelerator: VAETask(config, train, validation),
+        make_task=lambda accelerator: VAETask(as_begun, train, validation),
         model=out / "model",
         finish=finish,
         on_validate=None if on_validate is None else show,

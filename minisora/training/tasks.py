@@ -20,7 +20,7 @@ _VALIDATION_BATCH = 16
 class Task(ABC):
     """What the loop needs: a name, settings, the module to optimise, batches, a loss and a validation."""
 
-    # "vae", "dit" or "caption", as in the config's train_NAME.
+    # "vae", "dit", "caption", "actions" or "dynamics", as in the config's train_NAME.
     name: str
     # Class of the repeated layer, the unit in which FSDP2 shards and blocks are compiled.
     block: str

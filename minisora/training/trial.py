@@ -3,6 +3,7 @@
 What is tried is the very loop that trains, in a folder of its own; `minisora.training.minutes` plans by it.
 """
 
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -69,6 +70,13 @@ def time_vae(config: Config, trial: Path, console: Console) -> tuple[float, floa
     start = time.perf_counter()
     train_vae(trial_config(few, "vae"), trial, console)
     return step_and_rest(trial, "vae", time.perf_counter() - start, config.train_vae.batch_size)
+
+
+def fresh_trial(run: Path) -> Path:
+    """The folder of a run for what is tried, without what a command that was killed left: it would be gone on from."""
+    trial = run / "trial"
+    shutil.rmtree(trial, ignore_errors=True)
+    return trial
 
 
 def trial_config(config: Config, name: str, steps: int = _TRIED_STEPS) -> Config:

@@ -36,7 +36,7 @@ from minisora.training.minutes import (
 )
 from minisora.training.run_stage import run_stage
 from minisora.training.stages import load_vae, train_vae
-from minisora.training.trial import NoiseLatents, step_and_rest, trial_config
+from minisora.training.trial import NoiseLatents, fresh_trial, step_and_rest, trial_config
 from minisora.worlds.actions import ActionModel
 from minisora.worlds.world_stages import (
     check_world,
@@ -101,7 +101,7 @@ def train_world_for_minutes(config: Config, run: Path, console: Console, minutes
 def _make_plan(config: Config, run: Path, console: Console, minutes: float) -> Plan:
     """Time a few steps of each stage, and share the minutes out; nothing but the plan is left in the run folder."""
     say(console, ("Plan", "bold"), f" for {minutes:g} minutes: timing a few steps of each stage")
-    trial, quiet = run / "trial", Console(quiet=True)
+    trial, quiet = fresh_trial(run), Console(quiet=True)
     # The first step reads what the others are drawn from.
     few = config.replace(**{"train_vae.max_clips": config.train_vae.batch_size})
     timed: dict[str, tuple[float, float]] = {}

@@ -111,13 +111,19 @@ def test_a_slow_machine_takes_fewer_steps_and_goes_on_with_them(
     assert steps == 200 + int(370 / 0.3)
     monkeypatch.setattr("minisora.training.minutes.elapsed", lambda: pace.end - 1)
     assert pace(300) == 1100
-    assert Record.open(run / "demo.json").values["limit"] == {"minutes": 10.0, "steps": 1100}
+    assert Record.open(run / "demo.json").values["limit"] == {
+        "minutes": 10.0, "steps": 1100, "asked": 2200,
+    }  # fmt: skip
     # However slow: half of them are taken, or there would be nothing to see.
     monkeypatch.setattr(time_limit, "step_and_rest", lambda *_: (0.6, 10.0))
     assert within(140.0, 10.0, Record(run / "slow.json", {})) == 1100
     assert "would make it 27 minutes here: 1,100 are taken, for 16." in said.file.getvalue()  # type: ignore[attr-defined]
-    # A run goes on as it began, whatever is asked now and however fast it is.
-    assert within(1.0, None, Record.open(run / "demo.json")) == 1100
+    # A run goes on as it began, however fast it is now; all of its steps, or more, are taken if they are asked for.
+    assert within(1.0, 10.0, Record.open(run / "demo.json")) == 1100
+    longer = override(config, ["train_dit.steps=3000"])
+    changed, pace = _within(longer, run, Record.open(run / "demo.json"), said, 10.0, now=150.0)
+    assert (changed.train_dit.steps, pace) == (3000, None)
+    assert within(1.0, None, Record.open(run / "demo.json")) == 2200
     (run / "dit").mkdir()
     assert within(140.0, 10.0, Record(run / "old.json", {})) == 2200
 

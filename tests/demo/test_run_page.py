@@ -117,14 +117,24 @@ def test_the_verdict_the_advice_and_the_numbers_of_an_evaluation_are_shown(run: 
     assert f'<span class="caption" dir="auto" title="a cat">a cat</span></th>{row}</tr>' in html
     assert "a still picture: 13.1 dB" in html
     assert "not judged yet" not in html
+    # Of the model that the samples are of, or of one before it.
+    key = json.loads((run / "page" / "shown.json").read_text())["samples"]["key"]
+    for of, judged in ((key.rsplit("-", 1)[0], True), ("another-model", False)):
+        (run / "evaluation.json").write_text(json.dumps(evaluation | {"settings": {"fingerprint": of}}))
+        assert ("<h1>Good</h1>" in html_of(write_page(run).parent)) is judged
 
 
 def test_the_plan_stands_beside_what_happened(run: Path) -> None:
     plan: dict[str, Any] = {
         "minutes": 3,
-        "stages": {"vae": {"steps": 40, "seconds": 66.0}, "dit": {"steps": 12, "loss": 0.51}},
+        "stages": {"vae": {"steps": 40, "seconds": 66.0}, "dit": {"steps": 12}},
     }
-    plan |= {"taken": 186.0, "dit": {"width": 96, "depth": 5}, "sizes": [{"width": 64}, {"width": 96}]}
+    plan |= {
+        "expected_loss": 0.51,
+        "taken": 186.0,
+        "dit": {"width": 96, "depth": 5},
+        "sizes": [{"width": 64}, {"width": 96}],
+    }
     (run / "plan.json").write_text(json.dumps(plan))
     html = html_of(write_page(run).parent)
     assert "The plan of 3 minutes, and what happened" in html

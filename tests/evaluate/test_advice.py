@@ -38,6 +38,14 @@ def test_a_good_model_is_praised_with_its_numbers() -> None:
     )
 
 
+def test_smaller_cells_are_advised_where_there_are_smaller_ones() -> None:
+    lost = {"moving": (17.5, 13.1)}
+    (advice,) = conclude(Facts(**GOOD | lost | {"cell": 8})).advice
+    assert advice.endswith("more vae.latent_channels, or a vae.spatial_factor of 4")
+    (advice,) = conclude(Facts(**GOOD | lost | {"cell": 4})).advice
+    assert advice.endswith("more vae.latent_channels")
+
+
 @pytest.mark.parametrize(
     ("change", "state", "words", "advice"),
     [

@@ -96,3 +96,11 @@ def test_a_video_too_large_to_judge_is_skipped(folder: Path, monkeypatch: pytest
     found = evaluate_videos(folder, 4)
     assert found.files == ["1.mp4"]
     assert "0.mp4: 17 frames of 64x64 are too much" in found.skipped[0]
+
+
+def test_of_a_large_video_only_small_pictures_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minisora.evaluate import video_folder as module
+
+    monkeypatch.setattr(module, "_MOST_SHOWN", 40)
+    found = evaluate_videos(folder, 4)
+    assert {tuple(clip.video.shape) for clip in found.worst} == {(3, 9, 40, 40), (3, 9, 24, 40)}

@@ -205,6 +205,7 @@ def test_the_command_decodes_kept_latents(
         2,
         "error: --steps would do nothing beside --latents: leave one of them out\n",
     )
+    assert do("--latents", kept, "--guidance-interval", "0", "0.5")[0] == 2
     assert do("--latents", kept) == (0, "")
     assert (tmp_path / "x.mp4").is_file()
     assert do()[1].startswith("error: no prompt: say what to show")

@@ -84,6 +84,23 @@ def test_a_slow_vae_is_paid_by_the_dit_of_what_is_left(
     settle(plan, tmp_path, "dit", left=plan.stages["dit"].seconds + plan.encoding - 60)
     assert plan.stages["dit"].steps == pytest.approx(planned - 60 / plan.stages["dit"].step_seconds, abs=2)
     assert plan.settled
+    # A VAE that took all of the time leaves no model of one step.
+    settle(plan, tmp_path, "dit", left=-100)
+    assert plan.stages["dit"].steps == minutes.FEWEST_STEPS
+
+
+def test_a_plan_does_not_go_on_from_what_a_killed_one_tried(
+    steady: dict[str, float], tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "trial" / "vae" / "checkpoints"
+    left.mkdir(parents=True)
+
+    def time_vae(config: Config, trial: Path, console: Console) -> tuple[float, float]:
+        assert not left.exists()
+        return 0.1, 5.0
+
+    monkeypatch.setattr(minutes, "time_vae", time_vae)
+    assert make_plan(tiny_config, tmp_path, QUIET, 10).stages["dit"].steps > minutes.FEWEST_STEPS
 
 
 def test_a_machine_that_gets_slower_takes_fewer_steps(
@@ -229,10 +246,10 @@ def test_a_real_plan_trains_a_model(
 ) -> None:
     """Every step for real, with the clock of the minutes held: what is tried is gone, what is planned is trained."""
     monkeypatch.setattr(minutes, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(minutes, "Pace", lambda *_: None)
+    monkeypatch.setattr(minutes, "pace_of", lambda *_: None)
     monkeypatch.setattr(minutes, "ENOUGH", math.inf)
     monkeypatch.setattr(trial, "SIZES", ((32, 1),))
-    monkeypatch.setattr(minutes, "stage_of", lambda seconds, step, more: StagePlan(3, seconds, step))
+    monkeypatch.setattr(minutes, "stage_of", lambda seconds, step, *_: StagePlan(3, seconds, step))
     console = Console(file=io.StringIO(), width=100)
     config = minutes.train_for_minutes(tiny_config, tmp_path / "run", console, 5)
     assert (config.train_vae.steps, config.train_dit.steps) == (3, 3)

@@ -92,3 +92,7 @@ def test_a_captioner_and_a_student_are_timed_for_real_and_trained(
     assert (student / "model" / "model_index.json").is_file()
     assert open_stage_plan(student, 1).samples == 3
     assert not (student / "trial").exists()
+    # Its plan has a warm-up of its own, with which the same command finds it finished.
+    before = (student / "metrics.jsonl").read_text()
+    distill_model(trained_by, teacher, student, QUIET, student_steps=2, overrides=few, minutes=1)
+    assert (student / "metrics.jsonl").read_text() == before

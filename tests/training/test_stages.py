@@ -372,3 +372,21 @@ def test_steps_that_are_set_on_the_way_are_those_of_the_rate_and_of_what_goes_on
     train_dit(config.replace(**{"train_dit.steps": 8}), run, QUIET, steps_by=eight)
     assert (run / "metrics.jsonl").read_text() == before
     assert asked == [1, 2, 3, 4]
+    # A rate that never falls stands on its plateau to the end, which is the end all the same.
+    shutil.rmtree(run / "dit")
+    train_dit(config.replace(**{"train_dit.decay_share": 0.0}), run, QUIET, steps_by=lambda _: 5)
+    last = [row for row in read_metrics(run / "metrics.jsonl") if row["stage"] == "dit"][-1]
+    assert last["step"] == 5
+
+
+def test_a_vae_goes_on_without_the_model_that_it_began_with(
+    tiny_config: Config, run: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(run / "model", first)
+    config = tiny_config.replace(**{"train_vae.init": str(first), "train_vae.steps": 1})
+    train_vae(config, tmp_path / "second", QUIET)
+    shutil.rmtree(first)
+    train_vae(config, tmp_path / "second", QUIET)
+    longer = config.replace(**{"train_vae.steps": 2})
+    assert train_vae(longer, tmp_path / "second", QUIET).validation
