@@ -15,7 +15,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Records of a metrics file; a line cut short by a crash is left out."""
     records = []
     for line in path.read_text(errors="replace").splitlines():
-        with suppress(ValueError):
+        # Of brackets by the thousand Python says that it is too deep.
+        with suppress(ValueError, RecursionError):
             records.append(json.loads(line))
     return [each for each in records if isinstance(each, dict) and {"stage", "step"} <= each.keys()]
 

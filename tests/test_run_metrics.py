@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minisora.run_metrics import number, place_of_best
+from minisora.run_metrics import number, place_of_best, read_metrics
 
 
 def written(run: Path, losses: dict[int, Any], stage: str = "dit") -> Path:
@@ -19,6 +19,12 @@ def written(run: Path, losses: dict[int, Any], stage: str = "dit") -> Path:
         ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
+
+
+def test_lines_that_are_damaged_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"stage": "dit", "step": 1}\n{"stage": "dit", "st\n' + 100_000 * "[" + "\n3\n")
+    assert read_metrics(file) == [{"stage": "dit", "step": 1}]
 
 
 def test_only_finite_numbers_are_numbers() -> None:

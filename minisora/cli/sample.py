@@ -111,7 +111,7 @@ def sample(
     if latents is not None:
         refuse_beside("--latents", choices)
         kept = read_latents(latents)
-        check_video(out, len(kept.prompts), [latents])
+        check_video(out, kept.count, [latents])
         for file in decode_files(load_model(model, None), kept, out):
             say(console, f"wrote {file}")
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minisora.cli.options import JsonOption, check_output, console, finite
+from minisora.cli.options import JsonOption, check_output, console, finite, refuse_beside, typed
 from minisora.errors import UserError
 from minisora.limits import LAST_SEED, MAX_COUNT
 from minisora.screen import counting
@@ -25,6 +25,7 @@ class CostName(enum.StrEnum):
 
 
 def world_plan(
+    context: typer.Context,
     world: Annotated[
         Path, typer.Option("--world", help="Folder of a world whose codes are named, or a shipped one.")
     ],
@@ -106,6 +107,8 @@ def world_plan(
     from minisora.worlds.world_folder import learned_beside
 
     check_output(json_, (".json",))
+    if cost is CostName.LATENTS:
+        refuse_beside("--cost latents", {"--cost-steps": typed(context)["--cost-steps"]})
     task = PlanTask(
         Arena(arena_of(recording)),
         policy_of(recording),
@@ -155,6 +158,7 @@ def world_plan(
                 task.arena,
                 planners.dream,
                 planners.cost,
+                cost.value,
                 clips_of(planners.dream, clips),
                 task.distances,
                 task.seed,

@@ -19,6 +19,7 @@ from minisora.cli.options import (
     finite,
     load_config,
     refuse_beside,
+    typed,
     write_result,
 )
 from minisora.errors import UserError
@@ -105,6 +106,7 @@ def world_record(
 
 
 def world_play(
+    context: typer.Context,
     world: Annotated[
         str,
         typer.Argument(
@@ -169,13 +171,22 @@ def world_play(
 
     starts = {"--picture": picture is not None, "--clip": clip is not None, "--prompt": prompt is not None}
     check_folder(out)
+    given = typed(context)
     if replay is not None:
-        refuse_beside("--replay", starts | {"--terminal": terminal, "--beside": beside, "--seed": seed != 0})
+        others = given.keys() - {"--replay", "--out", "WORLD"}
+        refuse_beside("--replay", {name: given[name] for name in sorted(others)})
         say(console, replay_session(replay, world, out))
         return
     if sum(starts.values()) > 1:
         given = " and ".join(name for name, is_given in starts.items() if is_given)
         raise UserError(f"{given}: a world has one beginning; leave all but one out")
+    kind = {name: given[name] for name in ("--movers", "--coins", "--walls", "--turning")}
+    if world != "arena" and not beside:
+        refuse_beside("a dream without --beside", kind)
+    if clip is not None and world == "arena":
+        refuse_beside("--clip, whose arena is the one that it was recorded in", kind)
+    if terminal:
+        refuse_beside("--terminal", {name: given[name] for name in ("--host", "--port")})
     arena = ArenaSettings(walls=walls, movers=movers, coins=coins, turning=turning)
     start = Start(seed, picture, clip, prompt, model)
     play(world, arena, beside, start, Screen(terminal, host, port), fps, out, console)

@@ -230,7 +230,7 @@ def _verdict(
     evaluation: dict[str, Any],
     plan: dict[str, Any] | None,
 ) -> str:
-    """One line on how the run is: the evaluation's, or what the metrics tell; with a plan, how far it is in training."""
+    """One line on how the run is: the evaluation's, or what the metrics tell; with a plan, how far training is."""
     last = {row["stage"]: row["step"] for row in metrics}
     if plan is not None and metrics:
         stage = metrics[-1]["stage"]

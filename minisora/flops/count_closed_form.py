@@ -32,8 +32,8 @@ multipliers.
 **VAE**, MACs per layer, for T frames, a level's grid H W, C channels: a 3 x 3 convolution of each frame 9 T H W C C';
 a causal one over time (3 frames) 3 T' H W C C', where T' is what comes out of it; a fold or unfold of 2 x 2 places with
 its linear map 4 T h w C C' at the smaller grid h w; a doubling of frames 2 T H W C^2 at the frames that come in. A
-residual block is one convolution of each kind: 12 T H W C^2. Padding counts as work, as it does in every counter (and
-mostly in the machine).
+residual block is one convolution of each kind: 12 T H W C^2, or 10 where no frames are mixed. Padding counts as
+work, as it does in every counter (and mostly in the machine).
 
 **diffusers' video transformers** from their configs, at the end: letters as above, S = N + M, E the width of the time
 embedding, p the patch side.
@@ -220,10 +220,10 @@ class _Walk:
         self._add("", 9 * self.frames * self.places * self.channels * channels)
         self.index, self.channels = self.index + 1, channels
 
-    def residual(self) -> None:
+    def residual(self, taps: int = 3) -> None:
         cells = self.frames * self.places
         self._add(".space", 9 * cells * self.channels**2)
-        self._add(".time", 3 * cells * self.channels**2)
+        self._add(".time", taps * cells * self.channels**2)
         self.index += 1
 
     def halve_frames(self) -> None:
@@ -253,6 +253,11 @@ def _halvings(config: VAEConfig) -> list[int]:
     return [halvings // levels + (level < halvings % levels) for level in range(levels)]
 
 
+def _taps(config: VAEConfig) -> int:
+    """Frames that a residual block's second convolution sees."""
+    return 3 if config.mixes_frames else 1
+
+
 def encode_terms(config: VAEConfig, frames: int, height: int, width: int) -> list[Term]:
     """The products of encoding one clip of that many frames and pixels."""
     p = config.pixel_patch
@@ -262,7 +267,7 @@ def encode_terms(config: VAEConfig, frames: int, height: int, width: int) -> lis
         if level:
             walk.halve_places(channels)
         for _ in range(config.encoder_blocks or config.blocks_per_level):
-            walk.residual()
+            walk.residual(_taps(config))
         for _ in range(_halvings(config)[level]):
             walk.halve_frames()
     walk.frame_conv(2 * config.latent_channels)
@@ -280,7 +285,7 @@ def decode_terms(config: VAEConfig, latent_size: tuple[int, int, int]) -> list[T
             walk.residual()
             walk.double_frames()
         for _ in range(config.blocks_per_level):
-            walk.residual()
+            walk.residual(_taps(config))
     walk.frame_conv(3 * config.pixel_patch**2)
     return walk.terms
 

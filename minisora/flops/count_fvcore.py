@@ -34,6 +34,7 @@ from minisora.flops.as_written import (
 )
 from minisora.flops.count_torch import Formulas, bilinear_macs, native_attention_macs, recurrent_macs, remedy
 from minisora.flops.passes import Pass, tensors_in
+from minisora.memory import is_out_of_memory
 
 # fvcore scripts two functions of its own, which torch calls deprecated.
 with warnings.catch_warnings():
@@ -338,6 +339,8 @@ def _count(
     except UserError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
             f"torch's tracer, which fvcore's count stands on, cannot follow {type(model).__name__} "

@@ -36,6 +36,7 @@ from minisora.flops.attention_formulas import (
     operator_name,
 )
 from minisora.flops.passes import Pass
+from minisora.memory import is_out_of_memory
 
 Shape = tuple[int, ...]
 Formulas = Mapping[str, Callable[..., int]]
@@ -437,6 +438,8 @@ def count_torch(part: Pass, formulas: Formulas | None = None) -> Count:
         except UserError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             # The model's own errors come from its own run, as they are.
             with torch.no_grad(), as_written():
                 part()

@@ -20,7 +20,7 @@ class LiveMemory(TorchDispatchMode):
     """Counts while it is entered.
 
     Args:
-        modules: whose parameters, buffers and gradients are there already.
+        modules: whose parameters and buffers are there already; what else is, `hold` counts.
     """
 
     def __init__(self, *modules: nn.Module):

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from minisora.flops.clock import measure
 from minisora.flops.peaks import MeasuredPeak, Reached
+from minisora.models.precision import convolve_as_products
 
 COUNTED, COMPUTED = "convolution, as counted", "convolution, as computed"
 # Shapes of the final, the share of the time that the heats may take, and what one shape may take of that time.
@@ -64,6 +65,7 @@ def measure_peak(device: str, dtype: torch.dtype, budget: float = 2.0) -> Measur
         dtype: of the operands.
         budget: seconds for all of it, about.
     """
+    convolve_as_products()
     started = time.perf_counter()
     rates: dict[Product, float] = {}
     by_way: dict[str, float] = {}

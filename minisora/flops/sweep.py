@@ -75,7 +75,7 @@ class SweepShape:
 def grid(kind: Literal["cpu", "cuda"]) -> list[SweepShape]:
     """The shapes of a calibration, smallest first.
 
-    CPU: 0.02 to 4 GMACs a call. CUDA: up to some billion parameters and 32k tokens.
+    CPU: 0.02 to 4 GMACs a call. CUDA: up to some billion parameters and 51k tokens.
     """
     if kind == "cpu":
         models = [(64, 4), (128, 2), (128, 6), (192, 4), (256, 4), (256, 8), (384, 6)]

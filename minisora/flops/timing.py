@@ -17,7 +17,8 @@ from minisora.flops.device import describe_device
 from minisora.flops.measured_peak import measure_peak
 from minisora.flops.passes import Pass, decode_pass, dit_pass, encode_pass
 from minisora.flops.peaks import MeasuredPeak, Timing, Utilisation, datasheet_peak
-from minisora.models.build import build_dit, build_vae
+from minisora.models.build import build_dit, build_text_encoder, build_vae
+from minisora.models.precision import convolve_as_products
 from minisora.screen import Table
 
 
@@ -128,14 +129,15 @@ def time_config(
         batch: of the training rows; the config's own batch by default. The other rows take one clip.
         runs: timed runs of each row, after two warm-up runs.
     """
+    convolve_as_products()
     batch = batch or config.train_dit.batch_size
     clip = (config.clip.frames, config.clip.height, config.clip.width)
     with torch.device(device):
         vae = build_vae(config).eval()
-        dit = build_dit(config, config.text.width)
+        text_width = build_text_encoder(config, [""]).width if config.dit.text_conditioning else None
+        dit = build_dit(config, text_width)
     latent_size = vae.latent_size(*clip)
     optimizer = torch.optim.AdamW(dit.parameters(), fused=True)
-    text_width = config.text.width if config.dit.text_conditioning else None
     wide = dit_pass(config, dit, latent_size, text_width=text_width, batch=batch, device=device)
     guided = 2 if text_width is not None and config.sample.guidance != 1 else 1
     sampling = dit_pass(config, dit, latent_size, text_width=text_width, batch=guided, device=device)

@@ -27,8 +27,8 @@ SCHEDULERS: dict[str, type] = {
 def make_scheduler(name: str, shift: float = 1.0) -> Scheduler:
     """A diffusers scheduler for velocities by name: "euler", "heun" or "dpm++".
 
-    Heun and DPM-Solver++ carry the shift themselves; Euler is handed shifted noise levels, since it would apply
-    its own twice.
+    DPM-Solver++ and Heun carry the shift themselves, Heun to a last level that is shifted twice; Euler is handed
+    shifted noise levels, since it would shift them all twice.
     """
     if name not in SCHEDULERS:
         raise UserError(f"unknown scheduler '{name}': use one of {', '.join(SCHEDULERS)}")
@@ -64,6 +64,9 @@ def set_sigmas(
         raise UserError(f"strength = {start} needs the euler scheduler: pass --scheduler euler")
     else:
         scheduler.set_timesteps(steps, device=device)
+        if isinstance(scheduler, DPMSolverMultistepScheduler):
+            # It looks its first step up by a timestep, and of two that round to the same takes the second.
+            scheduler.set_begin_index(0)
     # Two passes a step: its levels are doubled.
     if isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
         return scheduler.timesteps / scheduler.config.num_train_timesteps

@@ -41,6 +41,12 @@ def choose_precision(wanted: str, device: torch.device, width: int) -> tuple[str
     return "bf16", f"this CPU has {units}"
 
 
+def convolve_as_products() -> None:
+    """Let CUDA's float32 convolutions be as exact as its products: by default torch rounds those alone to TF32."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+
+
 def sampling_context(device: torch.device, width: int, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Where float32 weights sample: under autocast to what this device trains them in. Others as they are."""
     chosen = choose_precision("auto", device, width)[0] if dtype == torch.float32 else "fp32"

@@ -156,7 +156,10 @@ class PretrainedTextEncoder(ModelMixin, ConfigMixin):
             kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
             if kind not in kinds:
                 raise UserError(f"'{path}' holds a '{kind}' model; T5 and CLIP text encoders are supported")
-            self.encoder = kinds[kind].from_pretrained(path, local_files_only=True, use_safetensors=True)
+            # Its folder may say another format than that of the rest of the model.
+            self.encoder = (
+                kinds[kind].from_pretrained(path, local_files_only=True, use_safetensors=True).float()
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"the text encoder in '{path}' cannot be read: {first}") from error

@@ -281,8 +281,8 @@ def cut_captions(
     read = next(part for part in parts.values() if part is not None)
     tail = read if len(read) <= _TAIL else f"...{read[-_TAIL:]}"
     tail = "".join(char if char.isprintable() else " " for char in tail)
-    most = max(tokenizer.count(caption) for caption in parts)
-    return (
-        f"{count} of {len(captions)} {what} {'is' if count == 1 else 'are'} cut after '{tail}'; "
-        f"{remedy} text.max_tokens={most} (it is {tokenizer.max_tokens})"
-    )
+    most = min(max(tokenizer.count(caption) for caption in parts), tokenizer.longest)
+    mend = f"{remedy} text.max_tokens={most} (it is {tokenizer.max_tokens})"
+    if most <= tokenizer.max_tokens:
+        mend = f"shorten them: the encoder reads {tokenizer.longest} tokens at most"
+    return f"{count} of {len(captions)} {what} {'is' if count == 1 else 'are'} cut after '{tail}'; {mend}"

@@ -81,7 +81,6 @@ class MiniSoraPipeline(DiffusionPipeline):
         sigma_shift: > 1 spends more of the steps near noise.
     """
 
-    model_cpu_offload_seq = "text_encoder->dit->vae"
     _optional_components = ["text_encoder"]  # noqa: RUF012 - diffusers' own spelling
 
     vae: VideoVAE

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minisora.data.latent_cache import key_of, read_shard, write_shard
+from minisora.data.latent_cache import fingerprint, key_of, read_shard, write_shard
 from minisora.data.video.write_video import shown_frames, write_contact_sheet, write_gif, write_video
 from minisora.errors import UserError
 from minisora.flow.denoise import DEFAULTS, SampleSettings
@@ -35,6 +35,14 @@ class KeptLatents:
     latents: Tensor  # B Z T' H' W', normalised
     prompts: list[str]  # B
     made_by: str = ""  # hex digits of the call that sampled them
+    first: int = 0  # place of the first among that call's videos
+    asked: int = 0  # videos of that call; 0: as many as these
+    vae: str = ""  # fingerprint of the VAE that they are of; "": of any
+
+    @property
+    def count(self) -> int:
+        """Videos of the call, by which their files are named."""
+        return self.asked or len(self.prompts)
 
 
 def output_files(out: Path, count: int) -> list[Path]:
@@ -110,7 +118,7 @@ def sample_files(
     for start in range(0, len(prompts), batch_size):
         part = list(prompts[start : start + batch_size])
         latents = pipeline.sample(part, size, replace(settings, seed=seed_after(settings.seed, start)))
-        writer.write(KeptLatents(latents, part, made_by))
+        writer.write(KeptLatents(latents, part, made_by, start, len(prompts)))
     files = writer.finish()
     _remove_kept(latents_file(out), made_by)
     return files
@@ -124,7 +132,7 @@ def _remove_kept(file: Path, made_by: str) -> None:
 
 
 def decode_files(pipeline: MiniSoraPipeline, kept: KeptLatents, out: Path) -> list[Path]:
-    """Write the videos of kept latents, as `sample_files` would have.
+    """Write the videos of kept latents, under the names that `sample_files` would have given them.
 
     Raises:
         UserError: they are of another model, memory ran out, or a file cannot be written.
@@ -134,7 +142,9 @@ def decode_files(pipeline: MiniSoraPipeline, kept: KeptLatents, out: Path) -> li
         raise UserError(
             f"the latents have {kept.latents.shape[1]} channels, this model {channels}: pass the --model they are of"
         )
-    writer = _Writer(pipeline, out, len(kept.prompts))
+    if kept.vae not in ("", fingerprint(pipeline.vae)):
+        raise UserError("the latents are of another VAE than this model's: pass the --model they are of")
+    writer = _Writer(pipeline, out, kept.count, first=kept.first)
     for row, prompt in enumerate(kept.prompts):
         writer.write(KeptLatents(kept.latents[row : row + 1].to(pipeline.device), [prompt]))
     return writer.finish()
@@ -155,21 +165,27 @@ def read_latents(file: Path) -> KeptLatents:
     try:
         about = json.loads(key or "")
         prompts, made_by = about["prompts"], str(about.get("made_by", ""))
+        first, asked, vae = int(about.get("first", 0)), int(about.get("asked", 0)), str(about.get("vae", ""))
         latents = (read_shard(file, key or "") or {})["latents"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} holds no latents of minisora sample") from error
     if not isinstance(prompts, list) or latents.ndim != 5 or len(prompts) != len(latents):
         raise UserError(f"{file} holds no latents of minisora sample, one prompt each")
-    return KeptLatents(latents.float(), [str(prompt) for prompt in prompts], made_by)
+    kept = KeptLatents(latents.float(), [str(prompt) for prompt in prompts], made_by, first, asked, vae)
+    if first < 0 or first + len(prompts) > kept.count:
+        raise UserError(f"{file} holds no latents of minisora sample: {len(prompts)} from {first} of {asked}")
+    return kept
 
 
 class _Writer:
     """Decodes and writes videos as they come, and keeps the latents of those that it cannot."""
 
-    def __init__(self, pipeline: MiniSoraPipeline, out: Path, count: int, keep: Path | None = None):
+    def __init__(
+        self, pipeline: MiniSoraPipeline, out: Path, count: int, keep: Path | None = None, first: int = 0
+    ):
         self.pipeline, self.keep = pipeline, keep
         self.files = output_files(out, count)
-        self.done = 0
+        self.done = first
         self.rows: list[Tensor] = []  # what the contact sheet shows of each video, 3 t H W
         self.prompts: list[str] = []
 
@@ -188,7 +204,8 @@ class _Writer:
             if not (isinstance(error, UserError) or is_out_of_memory(error)):
                 raise
             left = self.done - first
-            reason = self._keep(KeptLatents(kept.latents[left:], kept.prompts[left:], kept.made_by))
+            rest = replace(kept, latents=kept.latents[left:], prompts=kept.prompts[left:], first=self.done)
+            reason = self._keep(rest)
             remedy = "free some, or ask for a smaller or shorter video"
             failure = str(error) if isinstance(error, UserError) else out_of_memory(error, remedy)
             raise UserError(f"{failure}; {reason}") from error
@@ -205,12 +222,22 @@ class _Writer:
             return "the file of the latents is as it was"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            about = {
+                "prompts": kept.prompts,
+                "made_by": kept.made_by,
+                "first": kept.first,
+                "asked": kept.asked,
+            }
+            about["vae"] = fingerprint(self.pipeline.vae)
             write_shard(
                 file,
                 {"latents": kept.latents.cpu()},
-                json.dumps({"prompts": kept.prompts, "made_by": kept.made_by}),
+                json.dumps(about),
             )
         # Of the disk, of safetensors or of memory: the first failure is the one to report.
         except Exception as error:
             return f"their latents could not be kept either ({error})"
-        return f"the sampled latents are kept: minisora sample --latents {file} makes the video"
+        return (
+            f"the sampled latents are kept: minisora sample --latents {file}, with the same --model and --out, "
+            "makes the video"
+        )

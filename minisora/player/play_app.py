@@ -29,10 +29,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from minisora.errors import UserError
+from minisora.run_metrics import number
 from minisora.screen import plain
 from minisora.serve.web_pages import ERRORS, page_routes
 from minisora.worlds.game import Beginning, drift
 from minisora.worlds.play import Loop, Shown, keys
+from minisora.worlds.session import saved_line
 from minisora.worlds.world import TrueWorld, World
 
 _log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ class _Seat:
         file = await asyncio.to_thread(self._save)
         self._saved.append(file)
         return {
-            "said": f"saved {plain(str(file))}",
+            "said": saved_line(self.loop.game, file),
             "video": f"saved/{len(self._saved)}.mp4",
             "name": file.name,
         }
@@ -175,7 +177,7 @@ class _Person:
             "release all": lambda order: self.loop.release(),
             "pause": lambda order: self.loop.pause(bool(order.get("paused"))),
             "wait": lambda order: self.loop.wait_for_keys(bool(order.get("wait"))),
-            "pace": lambda order: self.loop.set_fps(float(order["fps"])),
+            "pace": lambda order: self.loop.set_fps(_rate(order)),
             "begin": self._begin,
             "drawn": self._has_drawn,
             "save": lambda order: self._later(self.seat.save()),
@@ -299,6 +301,12 @@ def _text(order: dict[str, Any], key: str) -> str:
     if not isinstance(order[key], str):
         raise TypeError(key)
     return order[key]
+
+
+def _rate(order: dict[str, Any]) -> float:
+    if (fps := number(order["fps"])) is None:
+        raise TypeError("fps")
+    return fps
 
 
 def _whole(order: dict[str, Any], key: str) -> int:

@@ -15,7 +15,7 @@ from minisora.worlds.first_frames import BEFORE, of_clip, of_picture, of_prompt
 from minisora.worlds.game import Beginning, Game
 from minisora.worlds.play import Loop
 from minisora.worlds.recording import true_world_at
-from minisora.worlds.session import read_session, write_session
+from minisora.worlds.session import read_session, saved_line, write_session
 from minisora.worlds.world import TrueWorld, World
 
 ARENA = "arena"
@@ -93,7 +93,9 @@ def play(
         if screen.terminal:
             import sys
 
-            TerminalPlayer(loop, lambda: f"saved {save()}", sys.stdin.fileno(), sys.stdout.fileno()).play()
+            TerminalPlayer(
+                loop, lambda: saved_line(game, save()), sys.stdin.fileno(), sys.stdout.fileno()
+            ).play()
             return
         from minisora.player.play_app import play_app
         from minisora.serve.loopback import run

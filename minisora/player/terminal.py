@@ -82,8 +82,9 @@ class KeyReader:
         if match[2] is None:
             return None
         numbers, kind = match[1].decode(), match[2].decode()
-        if kind == "u" and numbers.startswith("?"):
-            self.releases = True
+        # An answer of the terminal's, and no key.
+        if numbers.startswith("?"):
+            self.releases = self.releases or kind == "u"
             return None
         code, _, after = numbers.partition(";")
         modifiers, _, event = after.partition(";")[0].partition(":")

@@ -301,9 +301,10 @@ def plan_table(ladder: LadderConfig, rows: Sequence[RunRow] = ()) -> Table:
     """Every run with its size, steps, counted FLOPs and predicted time, by the speed of finished runs if any."""
     runs, done = plan(ladder), {row["name"]: row for row in rows}
     timed = [row for row in rows if row["seconds"]]
-    # Of all threads: jobs side by side took a share of them each.
+    own = torch.get_num_threads()
+    # Of all threads: jobs side by side took a share of them each. A GPU has none.
     speed = (
-        sum(r["flops"] * torch.get_num_threads() / r["device"]["threads"] for r in timed)
+        sum(r["flops"] * own / r["device"].get("threads", own) for r in timed)
         / sum(r["seconds"] for r in timed)
         if timed
         else ladder.flops_per_second

@@ -22,6 +22,8 @@ class FolderChecks:
         self._process: Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._visited = ("", "")
+        # Of two visits that are begun at once one is the last.
+        self._changing = asyncio.Lock()
 
     def state(self, id_: str, learns: str) -> dict[str, Any]:
         """{"state": "none", "running", "done" or "failed"} and what goes with it."""
@@ -29,16 +31,21 @@ class FolderChecks:
 
     async def begin(self, folder: DataFolder, learns: str) -> None:
         """Look at a folder, again where it was looked at before."""
-        await self.end()
-        self._visited = (folder.id, learns)
-        self._known[self._visited] = {"state": "running", "done": 0, "total": folder.files}
-        self._process = await asyncio.create_subprocess_exec(
-            *COMMAND, str(folder.path), learns, stdin=PIPE, stdout=PIPE, limit=_MOST_BYTES
-        )
-        self._watching = asyncio.create_task(self._watch(self._visited, self._process))
+        async with self._changing:
+            await self._end()
+            visited = self._visited = (folder.id, learns)
+            self._known[visited] = {"state": "running", "done": 0, "total": folder.files}
+            self._process = await asyncio.create_subprocess_exec(
+                *COMMAND, str(folder.path), learns, stdin=PIPE, stdout=PIPE, limit=_MOST_BYTES
+            )
+            self._watching = asyncio.create_task(self._watch(visited, self._process))
 
     async def end(self) -> None:
         """End the visit that is going on, if one is."""
+        async with self._changing:
+            await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if self._watching is not None:
             # Before its process ends, which would be told as a failure.

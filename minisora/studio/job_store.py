@@ -28,7 +28,6 @@ from typing import Any
 
 from minisora.errors import UserError
 
-OPEN = ("queued", "running")
 # Deaths of the worker over one job, after which it is not tried again.
 MOST_DEATHS = 2
 # Waiting jobs; more would be a mistake.
@@ -374,17 +373,20 @@ class JobStore:
             marks = ", ".join("?" * len(names))
             self._db.execute(f"DELETE FROM models WHERE name NOT IN ({marks})", names)
 
-    def requeue(self) -> None:
+    def requeue(self, ended: str = "the studio ended while it trained") -> None:
         """Queue again, in their old places, the jobs that ran when server and worker ended.
 
         But a training, which takes the machine for long, has stopped: a person says when it goes on.
+
+        Args:
+            ended: what is said of a training.
         """
         with self._change() as version:
             self._db.execute(
                 "UPDATE jobs SET state = 'cancelled', finished = ?, version = ?, error = "
-                "CASE cancel WHEN 0 THEN 'the studio ended while it trained' END "
+                "CASE cancel WHEN 0 THEN ? END "
                 "WHERE state = 'running' AND json_extract(request, '$.kind') = 'train'",
-                (time.time(), version),
+                (time.time(), version, ended),
             )
             rows = self._db.execute(
                 "UPDATE jobs SET state = CASE cancel WHEN 1 THEN 'cancelled' ELSE 'queued' END, step = 0, "
@@ -394,7 +396,7 @@ class JobStore:
         self._remove_files(row["id"] for row in rows if row["state"] == "cancelled")
 
     def note_death(self) -> None:
-        """The worker died by itself: its job is tried once more, then it has failed."""
+        """The worker died by itself: its job is tried once more, then it has failed; a training waits for a person."""
         with self._change() as version:
             self._db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running'")
             failed = self._db.execute(
@@ -404,7 +406,7 @@ class JobStore:
                 (time.time(), version, MOST_DEATHS),
             ).fetchall()
         self._remove_files(row["id"] for row in failed)
-        self.requeue()
+        self.requeue("the worker died while it trained: free memory, and let it go on")
 
     def take(self) -> dict[str, Any] | None:
         """The next job, now running; None: none waits."""

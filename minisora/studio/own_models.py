@@ -1,6 +1,7 @@
 """Models of runs that were trained or taken up in the studio: kept by name, offered at every later start."""
 
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 
 from minisora.errors import UserError
@@ -11,14 +12,23 @@ from minisora.studio.folders import Folders
 _KEPT = "models.json"
 
 
-def own_models(home: Path) -> dict[str, Path]:
-    """Folders of those that are still there, by the name that people see."""
+def own_models(home: Path, taken: Collection[str] = ()) -> dict[str, Path]:
+    """Folders of those that are still there, by the name that people see.
+
+    Args:
+        home: of the studio.
+        taken: names of other models: one of the same name is kept under another from here on.
+    """
     folders = Folders.of(home) if (home / "folders.json").is_file() else None
-    found = {}
+    found, kept = {}, {}
     for name, run in _kept(home).items():
+        name = _free(name, {*taken, *kept})
+        kept[name] = run
         model = folders.run(run) / "model" if folders is not None else None
         if model is not None and _is_model(model):
             found[name] = model
+    if kept != _kept(home):
+        write_json(home / _KEPT, kept)
     return found
 
 
@@ -45,12 +55,16 @@ def keep_model(home: Path, run: str, taken: Collection[str]) -> tuple[str, Path]
     name = next((name for name, of_run in kept.items() if of_run == run), None)
     if name is None:
         # Of letters: what a page shows and a database keeps.
-        shown, number = plain(run), 2
-        name = shown
-        while name in taken or name in kept:
-            name, number = f"{shown} {number}", number + 1
+        name = _free(plain(run), {*taken, *kept})
         write_json(home / _KEPT, {**kept, name: run})
     return name, model
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that no other has: with a number behind it where one has it."""
+    return next(
+        free for number in count(1) if (free := name if number == 1 else f"{name} {number}") not in taken
+    )
 
 
 def _kept(home: Path) -> dict[str, str]:

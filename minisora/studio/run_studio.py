@@ -74,7 +74,7 @@ def run_studio(
         store, [*worker, str(home), *(f"{name}={place}" for name, place in named.items())], named
     )
     try:
-        num_models = len({*named, *own_models(home)})
+        num_models = len({*named, *own_models(home, named)})
         app = studio_app(store, keeper.state, keeper.lifespan, more, num_models)
         run(app, host, port, announce, uploads=UPLOADS)
     finally:

@@ -5,6 +5,7 @@ A page gives numbers of jobs and clips and names of models that it was told, nev
 
 import asyncio
 import json
+import math
 import secrets
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,7 +20,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from minisora.errors import UserError
-from minisora.limits import MAX_STEPS, check_number, check_seed, seed_after
+from minisora.limits import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed, seed_after
 from minisora.pipelines.recipe import MOST_KEYFRAMES, MOST_SEGMENTS, UNSAMPLED, VERSION, recipe_of
 from minisora.serve.web_pages import ERRORS, JSONAnswer, json_object, page_routes
 from minisora.studio.job_plan import plan
@@ -99,7 +100,6 @@ class _Pages:
                 "speeds": _speeds(self.store),
                 "jobs": self.store.open_jobs(),
                 "clips": self.store.clips(limit=0)[0],
-                "most_variations": MOST_VARIATIONS,
             }
         )
 
@@ -157,6 +157,7 @@ class _Pages:
         parents = [self._parent(each) for each in asked.get("parents", [])[: MOST_KEYFRAMES + 1]]
         if asked.get("mode") == "trim":
             check_disk(self.store)
+            _check_rate(facts, asked["model"], parents)
             return self._trim(asked, parents)
         frames, height, width = facts["default_size"]
         size = [asked.get("frames", frames), asked.get("height", height), asked.get("width", width)]
@@ -171,15 +172,18 @@ class _Pages:
             raise UserError("say what to show, such as 'a red circle moving left'")
         check_disk(self.store)
         seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
-        steps, guidance = asked.get("steps", facts["steps"]), float(asked.get("guidance", facts["guidance"]))
+        steps, guidance = asked.get("steps", facts["steps"]), asked.get("guidance", facts["guidance"])
+        check_number("guidance", guidance, 0.0, MAX_GUIDANCE)
         check_seed(seed)
         request = {
-            "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": guidance,
+            "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": float(guidance),
             "scheduler": "euler", "mode": asked.get("mode", "sample"),
         }  # fmt: skip
         for name in ("frame", "strength", "mask", "masks", "span", "keyframes", "later"):
             if asked.get(name) not in (None, []):
                 request[name] = asked[name]
+        if request.keys() & {"frame", "mask", "masks", "keyframes"}:
+            _check_rate(facts, asked["model"], parents)
         if asked.get("keep"):
             # All that both prompts say stays: of what the parent shows, its own prompt is the best description.
             request["source"] = parents[0]["recipe"]["prompt"] if parents else ""
@@ -320,6 +324,20 @@ class _Pages:
         if self.store.clip(number) is None or not file.is_file():
             raise HTTPException(404)
         return FileResponse(file, media_type=kind, headers=_FOREVER)
+
+
+def _check_rate(facts: dict[str, Any], model: str, parents: Sequence[dict[str, Any]]) -> None:
+    """Refuse frames that were counted in a video of another rate than the model's: they would be other ones there.
+
+    Raises:
+        UserError: a parent has another number of frames a second.
+    """
+    for parent in parents:
+        if not math.isclose(parent["fps"], facts["fps"]):
+            raise UserError(
+                f"the video has {parent['fps']:g} frames a second, {model} makes {facts['fps']:g}: choose a model of "
+                "the video's rate"
+            )
 
 
 def _id(request: Request) -> int:

@@ -106,8 +106,6 @@ class _TrainPages:
         return JSONAnswer(
             {
                 "data": [{"id": each.id, "name": each.name, "files": each.files} for each in data],
-                "named": [each.name for each in self.folders.data],
-                "runs_folder": self.folders.runs.name,
                 "most_files": MOST_FILES,
                 "runs": runs,
                 "minutes": [LEAST_MINUTES, MOST_MINUTES],

@@ -70,8 +70,8 @@ class Engine(Protocol):
 def work(store: JobStore, engine: Engine, stop: threading.Event) -> None:
     """Make queued videos until `stop` is set."""
     store.requeue()
-    for run, model in own_models(store.home).items():
-        engine.add(run, model)
+    for name, model in own_models(store.home, engine.names).items():
+        engine.add(name, model)
     # What a worker before this one has told holds on: jobs can be asked for meanwhile.
     store.forget_models(engine.names)
     for name in engine.names:

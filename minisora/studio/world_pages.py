@@ -171,7 +171,7 @@ def _row(id_: str, name: str, world: Path, shipped: bool) -> dict[str, Any]:
         about = read_json(world / ABOUT)
         size = [int(about["height"]), int(about["width"])]
         fps, steps = number(about["fps"]), number(about["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         # Damaged: playing it says so in its own words.
         size, fps, steps = [], None, None
     named = (world / NAMES).is_file()

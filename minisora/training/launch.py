@@ -24,6 +24,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from minisora.errors import UserError
+from minisora.models.precision import convolve_as_products
 
 # One graph each; past torch's own 8, further sizes would go on uncompiled.
 _MAX_SHAPES = 64
@@ -62,6 +63,7 @@ def make_accelerator(
                 f"tracker '{tracker}' is not installed: pip install {tracker}, or set trackers=[]"
             )
     atexit.unregister(_leave_processes)
+    convolve_as_products()
     device = process_device()
     # The stage before may have trained in another precision.
     AcceleratorState._reset_state()

@@ -41,7 +41,13 @@ def of_clip(file: Path, world: World, seed: int = 0) -> Beginning:
     frames = min(BEFORE + 1, probe(file).frames_at(world.fps))
     video = read_video(file, frames=frames, height=height, width=width, fps=world.fps)
     truth = true_world_at(file, frames - 1)
-    fits = truth is not None and truth.size == world.size and math.isclose(truth.fps, world.fps)
+    fits = (
+        truth is not None
+        and truth.size == world.size
+        and math.isclose(truth.fps, world.fps)
+        # Codes without names are no buttons of the arena's.
+        and world.buttons.keys() <= truth.buttons.keys()
+    )
     return Beginning(seed, to_uint8(video), truth if fits else None, words=f"the clip {plain(file.name)}")
 
 

@@ -34,6 +34,8 @@ from minisora.worlds.two_pictures import TwoPictures, noised
 # Frames between a picture and its goal that are imitated, at most.
 _MOST_GAP = 25
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 128, 1e-3, 0.01
+# Futures of a goal, at most.
+MOST_FUTURES = 1000
 # Of practice: passes over the same futures, how far the chance of a button may move in them, and how much a draw that
 # is open is worth.
 _PASSES, _CLIP, _ENTROPY, _PRACTICE_RATE = 6, 0.2, 0.01, 5e-4
@@ -107,7 +109,7 @@ class Practice:
     def __post_init__(self) -> None:
         check_number("rounds", self.rounds, 1, MAX_COUNT)
         check_number("goals", self.goals, 1, 1000)
-        check_number("futures", self.futures, 2, 1000)
+        check_number("futures", self.futures, 2, MOST_FUTURES)
         check_number("decisions", self.decisions, 1, 64)
         check_number("hold", self.hold, 1, 64)
 

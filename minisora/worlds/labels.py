@@ -18,7 +18,7 @@ from minisora.worlds.arena import ArenaSettings
 from minisora.worlds.dream import load_dream
 from minisora.worlds.naming import CodeNames, name_codes
 from minisora.worlds.policies import PolicyName
-from minisora.worlds.truth import SUFFIX, Truth, read_truth
+from minisora.worlds.truth import SETTINGS, SUFFIX, Truth, read_truth
 from minisora.worlds.world_folder import NAMES, find_world
 
 
@@ -99,7 +99,7 @@ def policy_of(recording: Path) -> PolicyName:
 
 def _told(recording: Path, read: Callable[[dict[str, Any]], Any]) -> Any:
     """What the recording says of itself, as `read` has it."""
-    file = recording / "truth" / "recording.json"
+    file = recording / "truth" / SETTINGS
     try:
         return read(read_json(file))
     except (OSError, ValueError, TypeError, KeyError) as error:

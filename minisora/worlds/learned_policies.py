@@ -6,6 +6,7 @@ what is learned of as many true frames as the dream's codes had labels, and of a
 Letters: N clips, T frames.
 """
 
+import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,7 +25,15 @@ from minisora.screen import Progress
 from minisora.training.stages import read_model
 from minisora.worlds.arena import BUTTONS, Arena
 from minisora.worlds.dream import Dream
-from minisora.worlds.goal_policy import GoalAgent, GoalPolicy, Practice, Task, imitate, practise
+from minisora.worlds.goal_policy import (
+    MOST_FUTURES,
+    GoalAgent,
+    GoalPolicy,
+    Practice,
+    Task,
+    imitate,
+    practise,
+)
 from minisora.worlds.goals import Distances, draw_episodes
 from minisora.worlds.planning import SEEN, Cost, DreamedFutures, Futures, Moment, TrueFutures, encode
 from minisora.worlds.temporal_distance import encode_clips
@@ -45,6 +54,7 @@ class Lessons:
         arena: the rules, for those that practise in the truth.
         dream: with named codes.
         cost: how near what is seen is to a goal.
+        cost_name: which cost that is, in a word.
         clips: that the dream was learned from.
         distances: of the goals.
         seed: of the goals that are tried afterwards.
@@ -55,6 +65,7 @@ class Lessons:
     arena: Arena
     dream: Dream
     cost: Cost
+    cost_name: str
     clips: ClipDataset
     distances: Distances
     seed: int
@@ -71,7 +82,23 @@ class Lessons:
         """Practice of at most as many frames as labelled steps named the codes, or of two futures of one goal."""
         names, one = self.dream.code_names, Practice(1, goals=1, futures=2)
         labels = 0 if names is None else sum(map(sum, names.counts))
-        return Practice(1, goals=1, futures=max(2, 2 * (labels // one.frames)))
+        return Practice(1, goals=1, futures=min(MOST_FUTURES, max(2, 2 * (labels // one.frames))))
+
+    @property
+    def codes(self) -> str:
+        """What the dream's codes are called, as a few digits."""
+        names = self.dream.code_names
+        return hashlib.sha256(
+            repr(None if names is None else (names.buttons, names.counts)).encode()
+        ).hexdigest()[:8]
+
+    def described(self, practice: Practice) -> str:
+        """All that a policy's practice depends on, for it to be known again."""
+        return (
+            f"{practice.rounds} rounds of {practice.goals} goals and {practice.futures} futures, "
+            f"cost {self.cost_name}, {self.distances}, seed {self.seed}, {self.dream.steps} steps a frame, "
+            f"codes {self.codes}"
+        )
 
 
 def learned_agents(lessons: Lessons, folder: Path) -> dict[str, GoalAgent]:
@@ -90,7 +117,7 @@ def learned_agents(lessons: Lessons, folder: Path) -> dict[str, GoalAgent]:
     few, many = lessons.few, Practice(lessons.rounds)
     imitated = _kept(
         folder / "imitated",
-        f"{_IMITATION_STEPS} steps",
+        f"{_IMITATION_STEPS} steps, codes {lessons.codes}",
         dreamed.buttons,
         lambda: _imitated(lessons, dreamed.buttons),
     )
@@ -103,8 +130,7 @@ def learned_agents(lessons: Lessons, folder: Path) -> dict[str, GoalAgent]:
             practise(policy, futures, task(lessons), lessons.cost, practice, progress=lessons.progress)
             return policy
 
-        learned = f"{practice.rounds} rounds of {practice.goals} goals"
-        return _kept(folder / name, learned, dreamed.buttons, learn)
+        return _kept(folder / name, lessons.described(practice), dreamed.buttons, learn)
 
     policies = {
         IMITATED: imitated,

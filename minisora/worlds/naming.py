@@ -108,5 +108,5 @@ def read_names(file: Path) -> CodeNames | None:
         return CodeNames(tuple(buttons), rows)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{file} is no table of names ({error}): run 'minisora world name' again, or delete it"
+            f"{file} is no table of names ({error}): delete it, and run 'minisora world name' again"
         ) from error

@@ -204,7 +204,8 @@ class Loop:
         self.on_picture = on_picture
         self.keys = Keys(game.world.buttons)
         self.complaint = ""
-        self._pace = Pace(fps or game.world.fps)
+        # A world may have been recorded faster than a person plays.
+        self._pace = Pace(fps or min(game.world.fps, MAX_FPS))
         self._changed = threading.Condition()
         self._paused = self._stopped = False
         self._waits = game.idle is None

@@ -25,7 +25,7 @@ from minisora.limits import MAX_COUNT, MAX_FRAMES, check_number, check_seed
 from minisora.screen import Progress
 from minisora.worlds.arena import BUTTONS, CHANGING, STAYING, Arena, ArenaSettings, ArenaState, restore
 from minisora.worlds.policies import PolicyName, goes, make_policy
-from minisora.worlds.truth import SUFFIX, Truth, read_truth, write_truth
+from minisora.worlds.truth import SETTINGS, SUFFIX, Truth, read_truth, write_truth
 from minisora.worlds.world import TrueWorld
 
 # Clips that are played side by side; few enough that their pictures stay in a processor's cache.
@@ -120,7 +120,7 @@ def true_world_at(clip: Path, frame: int) -> TrueWorld | None:
         UserError: what was recorded with it is damaged.
     """
     truth = clip.parent.parent / "truth"
-    file, about = truth / f"{clip.stem}{SUFFIX}", truth / "recording.json"
+    file, about = truth / f"{clip.stem}{SUFFIX}", truth / SETTINGS
     if not (file.is_file() and about.is_file()):
         return None
     try:
@@ -166,6 +166,10 @@ def record(
         )
     names = [f"clip_{index:06d}" for index in range(num_clips)]
     only_ours(clips, {*(f"{name}.mp4" for name in names), "metadata.csv"})
+    if not (truth / SETTINGS).is_file() and any((clips / f"{name}.mp4").exists() for name in names):
+        raise UserError(
+            f"{clips} holds clips of a recording that {truth} knows nothing of: choose another --out"
+        )
     _same_recording(truth, recording)
 
     def whole(name: str) -> bool:
@@ -193,7 +197,7 @@ def _same_recording(truth: Path, recording: Recording) -> None:
     """Write down what is recorded, or compare it with what was; raises UserError where they differ."""
     wanted: dict[str, Any] = {"world": "arena", **asdict(recording)}
     wanted |= wanted.pop("arena")
-    file = truth / "recording.json"
+    file = truth / SETTINGS
     if not file.is_file():
         try:
             truth.mkdir(parents=True, exist_ok=True)

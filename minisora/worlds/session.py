@@ -18,6 +18,8 @@ from torch import Tensor
 from minisora.data.video.write_video import write_video
 from minisora.errors import UserError
 from minisora.files import read_json, write_json
+from minisora.run_metrics import number
+from minisora.screen import plain
 from minisora.worlds.arena import ArenaSettings, restore
 from minisora.worlds.game import MAX_KEPT, Beginning, Game, Played
 from minisora.worlds.world import TrueWorld, World
@@ -114,6 +116,12 @@ def write_session(folder: Path, played: Played, world: str, fps: float) -> Path:
     return file
 
 
+def saved_line(game: Game, file: Path) -> str:
+    """What a person is told of a session that was saved."""
+    left_out = f": the first {MAX_KEPT:,} of {game.steps:,} steps" if game.steps > MAX_KEPT else ""
+    return f"saved {plain(str(file))}{left_out}"
+
+
 def read_session(file: Path) -> Session:
     """Read what `write_session` wrote beside a video.
 
@@ -123,6 +131,8 @@ def read_session(file: Path) -> Session:
     Raises:
         UserError: it cannot be read, or is no session.
     """
+    if not file.name:
+        raise UserError(f"'{file}' is no file: give one of 'minisora world play'")
     if not file.name.endswith(SUFFIX):
         file = file.with_suffix(SUFFIX)
     try:
@@ -141,7 +151,9 @@ def read_session(file: Path) -> Session:
             raise ValueError("no list of buttons")
         if len(buttons) > MAX_KEPT:
             raise ValueError("more buttons than are kept")
-        seen, arena, fps = side["frames"], side["arena"], float(side["fps"])
+        seen, arena, fps = side["frames"], side["arena"], number(side["fps"])
+        if fps is None or fps <= 0:
+            raise ValueError("no frame rate")
         frames = None if seen is None else torch.stack([_pixels(text) for text in seen], dim=1)
         truth = None if arena is None else _true_world(arena, fps)
         beginning = Beginning(side["seed"], frames, truth, str(side["words"]))

@@ -20,6 +20,8 @@ from minisora.errors import UserError
 from minisora.files import write_whole
 
 SUFFIX = ".npz"
+# Beside them: what the recording is of.
+SETTINGS = "recording.json"
 _STATE = "state."
 
 

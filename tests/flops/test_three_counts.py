@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minisora.config import Config, override
+from minisora.config import Config, load, override
 from minisora.errors import UserError
 from minisora.flops.count_closed_form import Term, count_closed_form, dit_terms, total, train_macs
 from minisora.flops.count_torch import count_training
@@ -109,6 +109,7 @@ def vaes(draw: st.DrawFn) -> tuple[Config, tuple[int, int, int]]:
         "widths": tuple(draw(st.integers(2, 8)) for _ in range(levels)),
         "blocks_per_level": draw(st.integers(1, 2)),
     }
+    vae["mixes_frames"] = vae["temporal_factor"] > 1 or draw(st.booleans())
     frames = 1 + vae["temporal_factor"] * draw(st.integers(0, 2))
     return Config.model_validate({"vae": vae}), (frames, spatial * draw(st.integers(1, 3)), spatial)
 
@@ -126,6 +127,16 @@ def test_vae(model, device):
     step = count_training(encode)
     # The pass gives the mean alone, so the last layer's gradient is of half its outputs at full cost.
     assert step.train_flops == 2 * train_macs(encode.terms, checkpointing=False).train
+
+
+@pytest.mark.parametrize("name", ["clips", "world", "world_short"])
+def test_the_vae_of_a_shipped_config(name: str):
+    config = load(name)
+    with torch.device("meta"):
+        vae = build_vae(config)
+    clip = (config.clip.frames, config.clip.height, config.clip.width)
+    assert_exact(encode_pass(config, vae, clip, device="meta"))
+    assert_exact(decode_pass(config, vae, vae.latent_size(*clip), device="meta"))
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 24])

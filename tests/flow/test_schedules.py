@@ -26,6 +26,16 @@ def test_dpm_is_not_a_thousandth_too_low(shift: float) -> None:
     torch.testing.assert_close(sigmas.double(), expected, atol=1e-6, rtol=0)
 
 
+def test_dpm_takes_all_of_many_steps() -> None:
+    """Timesteps of neighbours round to the same whole one."""
+    scheduler = make_scheduler("dpm++", 3.0)
+    set_sigmas(scheduler, 600, 3.0, CPU)
+    sample = torch.zeros(1)
+    for timestep in scheduler.timesteps:
+        sample = scheduler.step(sample, timestep, sample).prev_sample
+    assert scheduler.step_index == 600
+
+
 def test_heun_has_a_level_for_each_of_its_passes() -> None:
     scheduler = make_scheduler("heun", 2.0)
     sigmas = set_sigmas(scheduler, 4, 2.0, CPU)

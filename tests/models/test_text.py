@@ -68,21 +68,24 @@ def _tiny_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["t5", "clip"])
-def test_a_local_transformers_encoder(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_local_transformers_encoder(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     if kind == "t5":
         config = transformers.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        transformers.T5EncoderModel(config).save_pretrained(tmp_path / "in")
+        transformers.T5EncoderModel(config).to(dtype).save_pretrained(tmp_path / "in")
     else:
         config = transformers.CLIPTextConfig(
             vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
         )
-        transformers.CLIPTextModel(config).save_pretrained(tmp_path / "in")
+        transformers.CLIPTextModel(config).to(dtype).save_pretrained(tmp_path / "in")
     _tiny_tokenizer(tmp_path / "in")
     encoder = PretrainedTextEncoder(str(tmp_path / "in"), max_tokens=6)
     features = encoder.encode(["a red circle", ""])
     assert features.tokens.shape == (2, 6, 16) == (2, 6, encoder.width)
+    # As the rest of the model, whatever its folder says.
+    assert features.tokens.dtype == torch.float32
     assert features.mask.tolist() == [[True] * 3 + [False] * 3, [True] + [False] * 5]
     assert not any(p.requires_grad for p in encoder.parameters())
     encoder.save_pretrained(tmp_path / "out")

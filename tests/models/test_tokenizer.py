@@ -121,6 +121,10 @@ def test_captions_that_are_cut_are_named_with_the_remedy() -> None:
     assert cut_captions(tokenizer, captions) == (
         "2 of 3 captions are cut after 'in this calm'; set text.max_tokens=6 (it is 4)"
     )
+    tokenizer.longest = 4
+    line = cut_captions(tokenizer, captions)
+    assert line is not None
+    assert line.endswith("'in this calm'; shorten them: the encoder reads 4 tokens at most")
     assert cut_captions(Tokenizer([], 6), captions) is None
     assert cut_captions(tokenizer, []) is None
     long = cut_captions(Tokenizer([], 30), [f"{'word ' * 28}last more"])

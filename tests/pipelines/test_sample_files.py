@@ -13,8 +13,10 @@ from minisora.flow.denoise import SampleSettings
 from minisora.pipelines.model_folder import load_pipeline
 from minisora.pipelines.pipeline import MiniSoraPipeline
 from minisora.pipelines.sample_files import (
+    KeptLatents,
     decode_files,
     latents_file,
+    output_files,
     read_latents,
     sample_files,
     write_videos,
@@ -130,7 +132,22 @@ def test_a_failure_between_two_videos_keeps_the_second(
     monkeypatch.setattr("minisora.pipelines.sample_files.write_video", full)
     with pytest.raises(UserError, match="no space left; the sampled latents are kept"):
         sample_files(pipeline, PROMPTS, tmp_path / "x.mp4", SampleSettings(steps=2, progress=False))
-    assert read_latents(latents_file(tmp_path / "x.mp4")).prompts == PROMPTS[1:]
+    kept = read_latents(latents_file(tmp_path / "x.mp4"))
+    assert (kept.prompts, kept.first, kept.count) == (PROMPTS[1:], 1, 3)
+    monkeypatch.undo()
+    # Under the names that they would have had: the first, which is whole, stays.
+    before = (tmp_path / "x-0.gif").read_bytes()
+    files = decode_files(pipeline, kept, tmp_path / "x.mp4")
+    assert [file.name for file in files] == [file.name for file in output_files(tmp_path / "x.mp4", 3)]
+    assert (tmp_path / "x-0.gif").read_bytes() == before
+    assert all((tmp_path / f"x-{number}.mp4").is_file() for number in (1, 2))
+
+
+def test_latents_of_another_vae_are_refused(pipeline: MiniSoraPipeline, tmp_path: Path) -> None:
+    shape = pipeline.latent_shape(*pipeline.config.default_size)
+    kept = KeptLatents(pipeline.noise(1, shape, 0), PROMPTS[:1], vae="another")
+    with pytest.raises(UserError, match="of another VAE than this model's: pass the --model they are of"):
+        decode_files(pipeline, kept, tmp_path / "x.mp4")
 
 
 def test_another_error_is_no_memory_error(
@@ -200,7 +217,7 @@ def test_the_command_decodes_kept_latents(
     assert code == 2
     assert err.splitlines()[-1].startswith("error: out of memory (")
     kept = str(tmp_path / "x.latents.safetensors")
-    assert f"minisora sample --latents {kept} makes the video" in err
+    assert f"minisora sample --latents {kept}, with the same --model and --out, makes the video" in err
     assert do("--latents", kept, "--steps", "2") == (
         2,
         "error: --steps would do nothing beside --latents: leave one of them out\n",

@@ -59,6 +59,13 @@ def refusal(*arguments: str) -> str:
         (["nowhere"], "nowhere is no world"),
         (["--replay", "x.mp4", "--terminal"], "--terminal would do nothing beside --replay"),
         (["--replay", "nowhere.mp4"], "cannot be read"),
+        (["--replay", "."], "is no file: give one"),
+        (
+            ["--replay", "x.mp4", "--fps", "30", "--movers", "2"],
+            "--fps and --movers would do nothing beside --replay",
+        ),
+        (["dream", "--movers", "2"], "--movers would do nothing beside a dream without --beside"),
+        (["--terminal", "--port", "1"], "--port would do nothing beside --terminal"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -285,3 +285,12 @@ def test_results_that_are_none_are_named(line: bytes, told: str, tmp_path: Path)
     (tmp_path / "results.jsonl").write_bytes(line)
     with pytest.raises(UserError, match=told):
         fit_file(tmp_path / "results.jsonl", 12, tmp_path / "law.json")
+
+
+def test_a_ladder_on_a_gpu_tells_its_time_left(small: LadderConfig, finished: Path) -> None:
+    """A card has no threads."""
+    rows = read_rows(finished / "results.jsonl")[:1]
+    table = running.plan_table(small, rows)
+    rows[0]["device"] = {"type": "cuda", "name": "a card"}
+    assert running.plan_table(small, rows).caption is not None
+    assert table.row_count == running.plan_table(small, rows).row_count

@@ -265,6 +265,13 @@ def test_a_training_that_was_left_behind_has_stopped_and_a_video_is_made_again(
     assert (store.job(training) or {})["error"] == "the studio ended while it trained"
     # What waits was asked for, and is still wanted.
     assert set(store.trainings()) == {"games", "b"}
+    # One whose worker died alone says so.
+    while (job := store.take()) is not None and job["id"] != waits:
+        store.complete(job["id"])
+    store.note_death()
+    assert (store.job(waits) or {})[
+        "error"
+    ] == "the worker died while it trained: free memory, and let it go on"
 
 
 def test_the_model_of_a_run_is_offered_now_and_at_every_start(
@@ -305,6 +312,9 @@ def test_the_model_of_a_run_is_offered_now_and_at_every_start(
     stop.set()
     work(store, Engine(), stop)
     assert list(store.models()) == ["toy", "toy 2"]
+    # One of its name that a person names at a later start stays what was named.
+    assert list(own_models(store.home, ["toy", "toy 2"])) == ["toy 2 2"]
+    assert own_names(store.home)["toy"] == "toy 2 2"
     (store.home / "models.json").write_text('{"a": 3, "b": ["../.."], "c": ')
     assert own_models(store.home) == own_names(store.home) == {}
 

@@ -51,6 +51,9 @@ def test_a_clip_of_another_rate_or_size_has_no_true_world_beside(
     assert of_clip(clips / "clip_000000.mp4", dream((16, 16))).truth is None
     slow = dream()
     slow.fps = 5.0
+    nameless = dream()
+    nameless.names = ("code 0", "code 1", "code 2")
+    assert of_clip(clips / "clip_000000.mp4", nameless).truth is None
     beginning = of_clip(clips / "clip_000000.mp4", slow)
     assert beginning.truth is None
     assert beginning.frames is not None

@@ -96,6 +96,9 @@ def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
         record(Recording(SMALL.arena, frames=9, seed=1), 2, tmp_path)
     with pytest.raises(UserError, match=r"already holds 'clip_000001\.mp4'"):
         record(SMALL, 1, tmp_path)
+    # Its truth lies elsewhere.
+    with pytest.raises(UserError, match="holds clips of a recording that .*apart knows nothing of"):
+        record(Recording(SMALL.arena, frames=9, seed=1), 2, tmp_path, tmp_path / "apart")
     (tmp_path / "truth" / "recording.json").write_text("[")
     with pytest.raises(UserError, match=r"recording\.json cannot be read"):
         record(SMALL, 2, tmp_path)

@@ -51,10 +51,14 @@ export async function showEdit(mode, ids) {
   hideEdit();
   const now = shown;
   const about = MODES[mode];
+  // What it was made by, where this step is taken again, from the same videos.
+  let old = again?.mode === mode ? again : null;
+  again = null;
   const [least, most] = SEVERAL[mode] ?? [1, 1];
   const found = await Promise.allSettled(ids.slice(0, most).map(clipOf));
   const clips = found.filter((each) => each.status === "fulfilled").map((each) => each.value);
   if (now !== shown) return;
+  if (clips.length !== ids.length) old = null;
   if (!about || clips.length < least) {
     empty("Nothing to edit.", isOfSeveral(mode) ? `Choose ${least === most ? "two" : "two to five"} videos in the gallery by their boxes, then press ${about.name}.` : "Open a video of the gallery and choose how to go on from it.");
     return;
@@ -63,7 +67,7 @@ export async function showEdit(mode, ids) {
   while (!usable().length && now === shown && state.worker === "starting") await new Promise((done) => setTimeout(done, 100));
   if (now !== shown) return;
   if (usable().length && mode === "trim") view.replaceChildren(h("div", { class: "edit" }, intro(about), ...trimForm(clips[0], usable())));
-  else if (usable().length) build(mode, about, clips);
+  else if (usable().length) build(mode, about, clips, old);
   else empty("No model can be used.", Object.values(state.models)[0]?.error ?? state.worker);
 }
 
@@ -75,10 +79,7 @@ const within = (facts, clip) => facts.lengths.filter((length) => length <= clip.
 
 const intro = (about) => h("div", { class: "intro" }, h("h2", {}, about.name), h("p", { class: "say" }, about.say));
 
-function build(mode, about, clips) {
-  // What it was made by, where this step is taken again.
-  const old = again?.mode === mode ? again : null;
-  again = null;
+function build(mode, about, clips, old) {
   const [clip] = clips;
   const names = usable();
   const [, height, width] = clip.recipe.size;
