@@ -1,8 +1,10 @@
-"""Does a clip show what its caption says, judged by what tells real clips apart: a classifier on VAE latents.
+"""Does a clip show what its caption says, judged by what tells real clips apart: classifiers on VAE latents.
 
 One logistic regression a word, over the training clips' latents, for the words that some captions have and some have
-not. A clip *follows* its caption if, of all captions of the data, its own words are the likeliest. How often real clips
-that were never trained on follow theirs stands beside every such share: the classifier is no better than that.
+not; or, for words that it tells better of clips that neither has learned from, a network that finds things wherever
+they are (`minisora.evaluate.word_network`). A clip *follows* its caption if, of all captions of the data, its own
+words are the likeliest. How often real clips that were never trained on follow theirs stands beside every such share:
+the classifier is no better than that.
 
 Letters: N clips, F features, W words, C captions.
 """
@@ -15,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minisora.errors import UserError
+from minisora.evaluate.word_network import WordNetwork, learn_words
 
 _LEAST = 2  # clips with a word, and clips without it
 _WORDS = 256  # at most, those that halve the clips best
 _CANDIDATES = 64  # captions that a clip's own is told from
 _RIDGE = 1e-2
 _GRID = 4  # cells per side that latents are averaged into
+_FOLD = 5  # of so many training clips one chooses between the classifiers
+_ENOUGH = 60  # clips; of fewer the network learns each by heart
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class CaptionJudge:
         weights, bias: F x W and W, of the log odds of each word.
         mean, scale: F, of the training clips' features.
         tokenize: a caption's words.
+        network: that tells some of the words; None: none.
+        by_network: W, which these are.
     """
 
     words: tuple[str, ...]
@@ -42,6 +49,8 @@ class CaptionJudge:
     mean: Tensor
     scale: Tensor
     tokenize: Callable[[str], Sequence[str]]
+    network: WordNetwork | None
+    by_network: Tensor
 
     @classmethod
     def learn(
@@ -76,10 +85,13 @@ class CaptionJudge:
             return None
         features = _features(latents)
         mean, scale = features.mean(0), features.std(0, correction=0).clamp_min(1e-4)
+        features = (features - mean) / scale
         has = torch.tensor([[float(word in text) for word in words] for text in texts])  # N W
-        weights, bias = _fit((features - mean) / scale, has)
+        network, by_network = _choose(latents, features, has)
+        weights, bias = _fit(features, has)
         often = sorted(set(captions), key=lambda text: (-captions.count(text), text))
-        return cls(words, tuple(often[:_CANDIDATES]), weights, bias, mean, scale, tokenize)
+        candidates = tuple(often[:_CANDIDATES])
+        return cls(words, candidates, weights, bias, mean, scale, tokenize, network, by_network)
 
     def chance(self, captions: Sequence[str] = ()) -> float:
         """Share that follows by guessing, of clips with these captions: the same guess for all, or any."""
@@ -95,6 +107,8 @@ class CaptionJudge:
             captions: one each.
         """
         odds = ((_features(latents) - self.mean) / self.scale) @ self.weights + self.bias  # N W
+        if self.network is not None:
+            odds = torch.where(self.by_network, self.network.odds(latents), odds)
         rows = sorted({self._row(caption) for caption in (*self.captions, *captions)})
         table = torch.tensor(rows, dtype=torch.float32)  # C W
         fit = table @ F.logsigmoid(odds).T + (1 - table) @ F.logsigmoid(-odds).T  # C N
@@ -106,6 +120,23 @@ class CaptionJudge:
     def _row(self, caption: str) -> tuple[bool, ...]:
         text = frozenset(self.tokenize(caption))
         return tuple(word in text for word in self.words)
+
+
+def _choose(latents: Tensor, features: Tensor, has: Tensor) -> tuple[WordNetwork | None, Tensor]:
+    """The network, and which words it tells better than the regression does, W, on clips that neither has seen."""
+    none = torch.zeros(has.shape[1], dtype=torch.bool)
+    if len(latents) < _ENOUGH:
+        return None, none
+    order = torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))
+    left_out, seen = order[: len(order) // _FOLD], order[len(order) // _FOLD :]
+    weights, bias = _fit(features[seen], has[seen])
+    network = learn_words(latents[seen], has[seen])
+    told = features[left_out] @ weights + bias, network.odds(latents[left_out])
+    errors = [
+        F.binary_cross_entropy_with_logits(odds, has[left_out], reduction="none").mean(0) for odds in told
+    ]
+    by_network = errors[1] < errors[0]
+    return (network, by_network) if by_network.any() else (None, none)
 
 
 def _features(latents: Tensor) -> Tensor:

@@ -38,6 +38,27 @@ def test_on_noise_it_is_at_chance() -> None:
     assert 0.15 < sum(right) / len(right) < 0.55
 
 
+def test_things_are_told_wherever_they_are() -> None:
+    def flying(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        latents = 0.3 * torch.randn(90, 4, 3, 12, 12, generator=generator)
+        upright = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 1, 0]]).float()
+        for row, latent in enumerate(latents):
+            shape = upright if row % 2 else torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).float()
+            for frame in range(3):
+                y, x = torch.randint(0, 9, (2,), generator=generator).tolist()
+                latent[0, frame, y : y + 3, x : x + 3] += 3 * shape
+        return latents
+
+    captions = ["a times", "a plus"] * 45
+    judge = CaptionJudge.learn(flying(0), captions)
+    assert judge is not None
+    assert judge.by_network.any()
+    assert sum(judge.follows(flying(1), captions)) > 80
+    swapped = captions[1:] + captions[:1]
+    assert sum(judge.follows(flying(1), swapped)) < 10
+
+
 def test_one_caption_for_all_tells_nothing() -> None:
     assert CaptionJudge.learn(clips(["a red ball"] * 6, 0), ["a red ball"] * 6) is None
 
