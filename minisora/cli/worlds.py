@@ -178,8 +178,8 @@ def world_play(
         say(console, replay_session(replay, world, out))
         return
     if sum(starts.values()) > 1:
-        given = " and ".join(name for name, is_given in starts.items() if is_given)
-        raise UserError(f"{given}: a world has one beginning; leave all but one out")
+        several = " and ".join(name for name, is_given in starts.items() if is_given)
+        raise UserError(f"{several}: a world has one beginning; leave all but one out")
     kind = {name: given[name] for name in ("--movers", "--coins", "--walls", "--turning")}
     if world != "arena" and not beside:
         refuse_beside("a dream without --beside", kind)

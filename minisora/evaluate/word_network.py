@@ -43,8 +43,9 @@ class WordNetwork(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents N Z T' H' W' to log odds N W."""
         frames = latents.transpose(1, 2).flatten(0, 1)  # (N T') Z H' W'
-        if max(frames.shape[2:]) > _SIDE:
-            frames = F.adaptive_avg_pool2d(frames, [min(side, _SIDE) for side in frames.shape[2:]])
+        height, width = frames.shape[2:]
+        if max(height, width) > _SIDE:
+            frames = F.adaptive_avg_pool2d(frames, (min(height, _SIDE), min(width, _SIDE)))
         seen = self.look(frames)  # (N T') 2C h w
         pooled = torch.cat([seen.amax((2, 3)), seen.mean((2, 3))], dim=1)
         return self.tell(self.drop(pooled)).unflatten(0, (len(latents), -1)).mean(1)

@@ -20,7 +20,8 @@ def own_models(home: Path, taken: Collection[str] = ()) -> dict[str, Path]:
         taken: names of other models: one of the same name is kept under another from here on.
     """
     folders = Folders.of(home) if (home / "folders.json").is_file() else None
-    found, kept = {}, {}
+    found: dict[str, Path] = {}
+    kept: dict[str, str] = {}
     for name, run in _kept(home).items():
         name = _free(name, {*taken, *kept})
         kept[name] = run

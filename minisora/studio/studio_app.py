@@ -173,7 +173,7 @@ class _Pages:
         check_disk(self.store)
         seed = secrets.randbelow(_FRESH) if asked.get("seed") is None else asked["seed"]
         steps, guidance = asked.get("steps", facts["steps"]), asked.get("guidance", facts["guidance"])
-        check_number("guidance", guidance, 0.0, MAX_GUIDANCE)
+        check_number("the recipe's guidance", guidance, 0.0, MAX_GUIDANCE)
         check_seed(seed)
         request = {
             "model": asked["model"], "prompt": prompt, "size": size, "steps": steps, "guidance": float(guidance),

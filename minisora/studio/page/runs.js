@@ -5,7 +5,7 @@ import { timeText } from "./cost.js";
 // Milliseconds between two looks at the folder.
 const EVERY = 2000;
 const listeners = new Set();
-export const shop = { data: [], named: [], runs: [], minutes: [1, 10080], most_files: 10000, ready: false, error: "" };
+export const shop = { data: [], runs: [], minutes: [1, 10080], most_files: 10000, ready: false, error: "" };
 let looking = null;
 let due = null;
 let lastLook = 0;
