@@ -39,7 +39,8 @@ def demo(
 
     check_folder(out)
     # What was asked for by name or number is taken, however long.
-    own = config == _OWN and not any(each.startswith("train_") for each in set_ or [])
+    numbers = ("train_vae.steps=", "train_dit.steps=")
+    own = config == _OWN and not any(each.startswith(numbers) for each in set_ or [])
     longest = LONGEST if limit and own and minutes is None else None
     page = run_demo(load_config(config, set_), out, console, minutes, longest)
     say(console, "Open ", (str(page), "bold"))

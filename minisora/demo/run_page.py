@@ -234,8 +234,9 @@ def _verdict(
     last = {row["stage"]: row["step"] for row in metrics}
     if plan is not None and metrics:
         stage = metrics[-1]["stage"]
-        # The plan's are set anew on the way.
-        steps = number(_at(plan, "stages", stage, "steps")) or _settings(config, stage).steps
+        # The plan's are set anew on the way; what is trained beyond it goes by the config.
+        planned = number(_at(plan, "stages", stage, "steps")) or 0
+        steps = planned if planned >= last[stage] else _settings(config, stage).steps
         return f"Training: {STAGES.get(stage, stage)}, step {last[stage]} of {steps:.0f}."
     verdict = evaluation.get("verdict")
     if lines := _lines(verdict) or _lines(_at(verdict, "sentence")):

@@ -58,6 +58,7 @@ class CaptionJudge:
         latents: Tensor,
         captions: Sequence[str],
         tokenize: Callable[[str], Sequence[str]] = str.split,
+        files: Sequence[str] = (),
     ) -> "CaptionJudge | None":
         """From real training clips; None where captions have no word that tells clips apart.
 
@@ -65,6 +66,7 @@ class CaptionJudge:
             latents: N Z T' H' W', normalised.
             captions: one each.
             tokenize: a caption's words, as the text encoder sees them.
+            files: that the clips are of, whose clips are like each other; (): each is of its own.
 
         Raises:
             UserError: not one caption a clip.
@@ -87,7 +89,9 @@ class CaptionJudge:
         mean, scale = features.mean(0), features.std(0, correction=0).clamp_min(1e-4)
         features = (features - mean) / scale
         has = torch.tensor([[float(word in text) for word in words] for text in texts])  # N W
-        network, by_network = _choose(latents, features, has)
+        network, by_network = _choose(
+            latents, features, has, files or [str(clip) for clip in range(len(latents))]
+        )
         weights, bias = _fit(features, has)
         often = sorted(set(captions), key=lambda text: (-captions.count(text), text))
         candidates = tuple(often[:_CANDIDATES])
@@ -122,21 +126,36 @@ class CaptionJudge:
         return tuple(word in text for word in self.words)
 
 
-def _choose(latents: Tensor, features: Tensor, has: Tensor) -> tuple[WordNetwork | None, Tensor]:
-    """The network, and which words it tells better than the regression does, W, on clips that neither has seen."""
+def _choose(
+    latents: Tensor, features: Tensor, has: Tensor, files: Sequence[str]
+) -> tuple[WordNetwork | None, Tensor]:
+    """The network, and which words it tells better than the regression does, W, on files that neither has seen."""
     none = torch.zeros(has.shape[1], dtype=torch.bool)
     if len(latents) < _ENOUGH:
         return None, none
-    order = torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))
-    left_out, seen = order[: len(order) // _FOLD], order[len(order) // _FOLD :]
+    known = sorted(set(files))
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).tolist()
+    apart = {known[place] for place in order[: len(known) // _FOLD]}
+    is_apart = torch.tensor([file in apart for file in files])
+    left_out, seen = is_apart.nonzero().flatten(), (~is_apart).nonzero().flatten()
+    # Words that some clips of either part have and some have not: of others nothing is learned, or judged by.
+    tells = torch.stack([_varies(has[part]) for part in (left_out, seen)]).all(0)
+    if not tells.any():
+        return None, none
     weights, bias = _fit(features[seen], has[seen])
     network = learn_words(latents[seen], has[seen])
     told = features[left_out] @ weights + bias, network.odds(latents[left_out])
     errors = [
         F.binary_cross_entropy_with_logits(odds, has[left_out], reduction="none").mean(0) for odds in told
     ]
-    by_network = errors[1] < errors[0]
+    by_network = tells & (errors[1] < errors[0])
     return (network, by_network) if by_network.any() else (None, none)
+
+
+def _varies(has: Tensor) -> Tensor:
+    """Which words enough clips of N W have, and enough have not."""
+    count = has.sum(0)
+    return (count >= _LEAST) & (len(has) - count >= _LEAST)
 
 
 def _features(latents: Tensor) -> Tensor:

@@ -287,7 +287,9 @@ class _Evaluation:
             return None
         learned = self.learned()
         captions = [training.captions[index] for index in learned]
-        judge = CaptionJudge.learn(training.latents(learned), captions, words)
+        names = training.dataset.names() if isinstance(training.dataset, HasNames) else []
+        files = [names[index] for index in learned] if names else []
+        judge = CaptionJudge.learn(training.latents(learned), captions, words, files)
         if judge is None:
             return None
         real = judge.follows(held_out.real.all_latents, held_out.captions)

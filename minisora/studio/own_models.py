@@ -23,7 +23,7 @@ def own_models(home: Path, taken: Collection[str] = ()) -> dict[str, Path]:
     found: dict[str, Path] = {}
     kept: dict[str, str] = {}
     for name, run in _kept(home).items():
-        name = _free(name, {*taken, *kept})
+        name = _free(name, {*taken, *kept, *(_kept(home).keys() - {name})})
         kept[name] = run
         model = folders.run(run) / "model" if folders is not None else None
         if model is not None and _is_model(model):

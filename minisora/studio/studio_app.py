@@ -182,8 +182,6 @@ class _Pages:
         for name in ("frame", "strength", "mask", "masks", "span", "keyframes", "later"):
             if asked.get(name) not in (None, []):
                 request[name] = asked[name]
-        if request.keys() & {"frame", "mask", "masks", "keyframes"}:
-            _check_rate(facts, asked["model"], parents)
         if asked.get("keep"):
             # All that both prompts say stays: of what the parent shows, its own prompt is the best description.
             request["source"] = parents[0]["recipe"]["prompt"] if parents else ""
@@ -194,6 +192,8 @@ class _Pages:
             {**request, "seed": seed, "weights": "0" * 64, "minisora": VERSION,
              "parents": [parent["recipe"] for parent in parents]}
         )  # fmt: skip
+        if request.get("frame") or any(request.get("keyframes", [])) or "masks" in request:
+            _check_rate(facts, asked["model"], parents)
         planned, _ = plan(facts, request)
         if planned == 0:
             raise UserError(
@@ -333,7 +333,8 @@ def _check_rate(facts: dict[str, Any], model: str, parents: Sequence[dict[str, A
         UserError: a parent has another number of frames a second.
     """
     for parent in parents:
-        if not math.isclose(parent["fps"], facts["fps"]):
+        # A picture is the same at every rate.
+        if parent["frames"] > 1 and not math.isclose(parent["fps"], facts["fps"]):
             raise UserError(
                 f"the video has {parent['fps']:g} frames a second, {model} makes {facts['fps']:g}: choose a model of "
                 "the video's rate"

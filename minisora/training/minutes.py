@@ -226,7 +226,8 @@ def pace_of(plan: Plan, run: Path, name: str, end: float, decay_share: float) ->
         stage.steps = steps
         keep_plan(plan, run)
 
-    return Pace(stage.steps, end, keep, decay_share, most=AT_MOST * stage.steps)
+    least = min(FEWEST_STEPS, stage.steps)
+    return Pace(stage.steps, end, keep, decay_share, least, most=AT_MOST * stage.steps)
 
 
 class Enough:

@@ -93,11 +93,11 @@ class Lessons:
         ).hexdigest()[:8]
 
     def described(self, practice: Practice) -> str:
-        """All that a policy's practice depends on, for it to be known again."""
+        """What a policy's practice depends on beside the world and its clips, for it to be known again."""
         return (
             f"{practice.rounds} rounds of {practice.goals} goals and {practice.futures} futures, "
-            f"cost {self.cost_name}, {self.distances}, seed {self.seed}, {self.dream.steps} steps a frame, "
-            f"codes {self.codes}"
+            f"cost {self.cost_name}, {self.arena.settings}, {self.distances}, seed {self.seed}, "
+            f"{self.dream.steps} steps a frame, codes {self.codes}"
         )
 
 

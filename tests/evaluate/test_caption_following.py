@@ -59,6 +59,18 @@ def test_things_are_told_wherever_they_are() -> None:
     assert sum(judge.follows(flying(1), swapped)) < 10
 
 
+def test_the_network_is_chosen_by_files_and_words_that_it_can_be_judged_by() -> None:
+    captions = [*CAPTIONS * 22, "a red zebra", "a blue zebra"]
+    latents = clips(captions, 0, shown=False)
+    # A scene that is known by heart tells nothing of another: clips of a file are on one side.
+    for start in range(0, len(latents), 4):
+        latents[start : start + 4] = latents[start].clone()
+    files = [str(place // 4) for place in range(len(captions))]
+    judge = CaptionJudge.learn(latents, captions, files=files)
+    assert judge is not None
+    assert not judge.by_network[judge.words.index("zebra")]
+
+
 def test_one_caption_for_all_tells_nothing() -> None:
     assert CaptionJudge.learn(clips(["a red ball"] * 6, 0), ["a red ball"] * 6) is None
 

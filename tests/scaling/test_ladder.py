@@ -287,10 +287,9 @@ def test_results_that_are_none_are_named(line: bytes, told: str, tmp_path: Path)
         fit_file(tmp_path / "results.jsonl", 12, tmp_path / "law.json")
 
 
+@pytest.mark.slow
 def test_a_ladder_on_a_gpu_tells_its_time_left(small: LadderConfig, finished: Path) -> None:
     """A card has no threads."""
     rows = read_rows(finished / "results.jsonl")[:1]
-    table = running.plan_table(small, rows)
     rows[0]["device"] = {"type": "cuda", "name": "a card"}
-    assert running.plan_table(small, rows).caption is not None
-    assert table.row_count == running.plan_table(small, rows).row_count
+    assert "as the finished runs took" in str(running.plan_table(small, rows).caption)

@@ -1,5 +1,5 @@
 // Trim: the part of a video between two frames, cut and not sampled.
-import { ask, videoOf } from "./server.js";
+import { ask, state, videoOf } from "./server.js";
 import { announce, h } from "./dom.js";
 import { titleOf } from "./tiles.js";
 
@@ -35,7 +35,8 @@ export function trimForm(clip, models) {
     h("div", { class: "send" }, cost, go, error));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const model = models.includes(clip.recipe.model) ? clip.recipe.model : models[0];
+    const alike = models.find((name) => state.models[name].fps === clip.fps);
+    const model = models.includes(clip.recipe.model) ? clip.recipe.model : alike ?? models[0];
     try {
       await ask("/api/jobs", { model, mode: "trim", parents: [clip.id], span: [Number(first.value), Number(end.value) + 1] });
       announce("1 in the queue");
