@@ -409,7 +409,16 @@ def own_clips() -> list[Row]:
     nothing = {"samples": None, "floor": None}
     runs = rows_of("own-clips", "runs")
     # Tokens were of 16x16 pixels before their size was noted.
-    return [{"token": 16, **run, "frechet": run["frechet"] or nothing} for run in runs]
+    return [
+        {"token": 16, **run, "frechet": run["frechet"] or nothing, "verdict": _first(run["verdict"])}
+        for run in runs
+    ]
+
+
+def _first(verdict: str) -> str:
+    """A verdict up to its first fault; the page of the run has the others."""
+    first, *others = verdict.split("; ")
+    return f"{first}; and more" if others else first
 
 
 def own_clips_captions() -> list[Row]:

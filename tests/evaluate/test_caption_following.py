@@ -30,7 +30,8 @@ def test_unseen_clips_follow_their_captions_and_swapped_ones_do_not() -> None:
     assert not any(judge.follows(clips(captions, 1), swapped))
 
 
-def test_on_noise_it_is_at_chance() -> None:
+def test_on_noise_it_is_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minisora.evaluate.word_network._STEPS", 100)
     captions = CAPTIONS * 40
     judge = CaptionJudge.learn(clips(captions, 0, shown=False), captions)
     assert judge is not None
@@ -38,7 +39,9 @@ def test_on_noise_it_is_at_chance() -> None:
     assert 0.15 < sum(right) / len(right) < 0.55
 
 
-def test_things_are_told_wherever_they_are() -> None:
+def test_things_are_told_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minisora.evaluate.word_network._STEPS", 250)
+
     def flying(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         latents = 0.3 * torch.randn(90, 4, 3, 12, 12, generator=generator)
@@ -59,7 +62,10 @@ def test_things_are_told_wherever_they_are() -> None:
     assert sum(judge.follows(flying(1), swapped)) < 10
 
 
-def test_the_network_is_chosen_by_files_and_words_that_it_can_be_judged_by() -> None:
+def test_the_network_is_chosen_by_files_and_words_that_it_can_be_judged_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("minisora.evaluate.word_network._STEPS", 20)
     captions = [*CAPTIONS * 22, "a red zebra", "a blue zebra"]
     latents = clips(captions, 0, shown=False)
     # A scene that is known by heart tells nothing of another: clips of a file are on one side.

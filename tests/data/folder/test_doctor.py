@@ -80,7 +80,7 @@ def test_captions_that_are_cut_are_said(tmp_path, ramp):
     (tmp_path / "c.txt").write_text("in this calm scene " * 100)
     bounded = check(tmp_path, Config(clip=CLIP))
     assert "1 of 3 captions is cut after" in told(bounded)
-    assert "set text.max_tokens=401 (it is 256)" in told(bounded)
+    assert "shorten them: the encoder reads 256 tokens at most" in told(bounded)
 
 
 def test_nothing_usable_is_said(tmp_path, ramp):
